@@ -1,0 +1,424 @@
+"""What an experiment is: frozen, validated settings, read from a YAML profile plus ``--set key=value``.
+
+The defaults of the classes below are the paper's own values (section numbers refer to the paper, R-numbers to the
+table of readings in the README).  A profile is a YAML file that names only what differs from them; it may build on
+another profile with ``extends: NAME``.  Every unknown or ill-typed key is refused with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import subprocess
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = typing.Annotated[float, Field(gt=0.0)]
+NonNegative = typing.Annotated[float, Field(ge=0.0)]
+Count = typing.Annotated[int, Field(ge=1)]
+Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
+
+PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
+FINETUNING_SETS = ("msd_spleen", "btcv")
+PROFILE_FOLDERS = (
+    Path(__file__).resolve().parents[1] / "reproduce" / "profiles",
+    Path(__file__).resolve().parent / "profiles",
+)
+
+
+class InputError(Exception):
+    """Something the user gave is wrong; the message is one sentence that names it and says how to mend it."""
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Collection(Frozen):
+    """One set of CT scans with labels: where its files are and what its label values mean.
+
+    ``image`` and ``label`` are paths relative to ``root`` in which ``{case}`` stands for the name of a case.
+    """
+
+    title: str = ""
+    root: str = Field("", description="folder of the collection, relative to data.root unless absolute")
+    image: str = Field("imagesTr/{case}.nii.gz", description="path template of the image")
+    label: str = Field("labelsTr/{case}.nii.gz", description="path template of the label map")
+    names: dict[int, str] = Field(description="label value -> name, without the background 0")
+    count: int | None = Field(None, description="number of labelled cases the paper counts (R20)")
+    licence: str = ""
+    url: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Collection:
+        for template in (self.image, self.label):
+            if template.count("{case}") < 1:
+                raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
+        if not self.names or not all(0 < value < 256 for value in self.names):
+            raise ValueError("names maps label values 1 to 255 to names; 0 is the background and is not listed")
+        return self
+
+
+class PhantomConfig(Frozen):
+    """The embedded phantom collections."""
+
+    seed: Seed = 0
+    difficulty: NonNegative = Field(1.0, description="scales noise, overlap of attenuation and anatomical variation")
+    spacing: tuple[Positive, Positive, Positive] = Field((0.8, 0.8, 2.0), description="voxel size as acquired, mm")
+    counts: dict[str, Count] = Field(
+        default_factory=lambda: {
+            "msd_liver": 131, "msd_lung": 63, "msd_pancreas": 281, "nih_pancreas": 80, "kits19": 210,
+            "msd_spleen": 41, "btcv": 30,
+        },
+        description="cases a collection; the default is the paper's 765 + 41 + 30",
+    )  # fmt: skip
+
+
+class DataConfig(Frozen):
+    """Sec. 3.1: which collections, where they are, and how they are prepared."""
+
+    source: Literal["phantom", "files"] = "files"
+    root: str | None = Field(None, description="folder of the collections; default OUT/data/raw")
+    store: str | None = Field(None, description="folder of the prepared volumes; default OUT/data/store")
+    collections: dict[str, Collection] = Field(default_factory=dict, description="your own collections, by name")
+    pretrain: tuple[str, ...] = PRETRAINING_SETS
+    finetune: tuple[str, ...] = FINETUNING_SETS
+    spacing: tuple[Positive, Positive, Positive] = Field((1.5, 1.5, 2.0), description="mm, Sec. 3.1")
+    hu: tuple[float, float] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
+    phantom: PhantomConfig = PhantomConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if self.hu[0] >= self.hu[1]:
+            raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
+        return self
+
+    def raw_dir(self, out: Path) -> Path:
+        """Folder of the collections as they were given."""
+        return Path(os.path.expandvars(self.root)).expanduser() if self.root else out / "data" / "raw"
+
+    def store_dir(self, out: Path) -> Path:
+        """Folder of the prepared volumes."""
+        return Path(os.path.expandvars(self.store)).expanduser() if self.store else out / "data" / "store"
+
+
+class ModelConfig(Frozen):
+    """Sec. 2.1: UNETR with "the same settings in [8]", and the projectors."""
+
+    patch: int = Field(96, ge=32, multiple_of=16, description="edge of the cubic input patch, voxels")
+    feature: int = Field(16, ge=4, description="channels of encoder1; encoder2..4 have 2, 4 and 8 times as many")
+    hidden: int = Field(768, ge=12, description="width of the ViT")
+    mlp: int = Field(3072, ge=12, description="width of the ViT's feed-forward layers")
+    heads: int = Field(12, ge=1, description="attention heads of the ViT")
+    levels: Literal["skip", "tokens"] = Field("skip", description="R1: what Z^l is taken from")
+    projector_width: int | None = Field(None, ge=1, description="channels of every projector's last layer; None is 2c")
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class LossConfig(Frozen):
+    """Eq. 2-6."""
+
+    identity: NonNegative = Field(1.0, description="weight of the identity term; Eq. 2 has 1, ablations may use 0")
+    alpha: NonNegative = Field(0.01, description="Eq. 2, weight of the label term")
+    beta: NonNegative = Field(0.01, description="Eq. 2, weight of the reconstruction term")
+    lam: NonNegative = Field(0.0051, description="Eq. 4, lambda; not given in the paper (R5)")
+    center: bool = Field(False, description="R4: subtract each channel's mean before Eq. 5")
+    level_weights: tuple[NonNegative, ...] | Literal["inverse_channels"] | None = Field(
+        None, description="R6, R26: None is the literal sum; inverse_channels divides a level by its channels"
+    )
+    sync_correlation: bool = Field(True, description="R19: Eq. 5 over all ranks")
+    temperature: Positive = Field(0.1, description="Eq. 6, tau")
+    label_reduction: Literal["ratio", "supcon", "sum"] = Field("ratio", description="R8, R26")
+    background: Literal["ignore_pairs", "ignore_all"] = Field("ignore_pairs", description="R9")
+    recon_reduction: Literal["sum", "mean"] = Field("sum", description="R25")
+
+
+class SamplerConfig(Frozen):
+    """Sec. 2.3: pixels (Eq. 7) and patches."""
+
+    budget: int = Field(128, ge=1, description="r, pixels a class; not given in the paper (R13)")
+    mu: Positive = Field(8.0, description="Eq. 7")
+    eps: Positive = Field(0.05, description="Eq. 7")
+    aux_same_image_prob: Fraction = Field(0.5, description="R10: P_2 from I_1 rather than I_2")
+    foreground_prob: Fraction = Field(1.0, description="R14: a patch is centred on a labelled voxel")
+
+
+class ViewsConfig(Frozen):
+    """Sec. 3.1, pre-training (R11).  Probabilities are the paper's; magnitudes are not given there (R30)."""
+
+    spatial_prob: Fraction = Field(0.5, description="elastic and affine, each")
+    rotate_deg: NonNegative = Field(15.0, description="largest rotation about each axis, degrees")
+    scale: float = Field(0.1, ge=0.0, lt=1.0, description="zoom between 1 - scale and 1 + scale")
+    shear: NonNegative = Field(0.05, description="largest shear")
+    translate: NonNegative = Field(0.05, description="largest shift, as a fraction of the patch edge")
+    elastic_grid: int = Field(4, ge=2, description="control points an axis")
+    elastic_magnitude: NonNegative = Field(0.06, description="largest displacement of a control point, of the edge")
+    intensity_prob: Fraction = Field(0.2, description="shift, gamma, smoothing and noise, each")
+    shift: NonNegative = Field(0.1, description="largest intensity shift, as a fraction of the window")
+    gamma: tuple[Positive, Positive] = Field((0.7, 1.5), description="range of the exponent")
+    smooth_sigma: tuple[NonNegative, NonNegative] = Field((0.5, 1.5), description="voxels")
+    noise_std: tuple[NonNegative, NonNegative] = Field((0.0, 0.1), description="fraction of the window")
+
+
+class FinetuneAugment(Frozen):
+    """Sec. 3.1, fine-tuning: rotations by 90 degrees, flips, intensity scale and shift."""
+
+    prob: Fraction = 0.2
+    scale: NonNegative = Field(0.1, description="factor between 1 - scale and 1 + scale")
+    shift: NonNegative = Field(0.1, description="fraction of the window")
+
+
+class PretrainConfig(Frozen):
+    """Sec. 3.1, "Optimization", pre-training."""
+
+    steps: Count = Field(1000, description="optimiser steps (R15)")
+    batch: Count = Field(6, description="samples a step over all ranks: 6 GPUs with 1 each (R19)")
+    lr: Positive = 1e-4
+    weight_decay: NonNegative = Field(1e-5, description="R15")
+    seed: Seed = 0
+    log_every: Count = 10
+    gradients_every: int = Field(50, ge=0, description="steps between gradient norms of each term; 0 is never")
+    checkpoint_every: Count = 100
+
+
+class FinetuneConfig(Frozen):
+    """Sec. 3.1, "Optimization", fine-tuning, and R16-R18."""
+
+    steps: Count = 2000
+    batch: Count = 2
+    lr: Positive = 1e-4
+    weight_decay: NonNegative = 1e-5
+    foreground_prob: Fraction = Field(0.5, description="patches centred on a labelled voxel; not given in the paper")
+    transfer: Literal["encoder", "vit", "all"] = Field("encoder", description="R16: weights handed over")
+    log_every: Count = 20
+    checkpoint_every: Count = 200
+
+
+class EvaluateConfig(Frozen):
+    """Sliding-window prediction and metrics."""
+
+    overlap: float = Field(0.5, ge=0.0, lt=1.0, description="overlap of neighbouring windows")
+    windows: Count = Field(4, description="windows a forward pass")
+    tolerance_mm: Positive = Field(2.0, description="tolerance of the surface Dice, mm")
+
+
+class RunConfig(Frozen):
+    """The machine, not the science."""
+
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast type")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count = Field(1, description="CPU threads a job; part of what decides the bits")
+    workers: int = Field(0, ge=0, description="processes that cut patches ahead of time")
+    tensorboard: bool = False
+
+
+class GridConfig(Frozen):
+    """The jobs of Table 1: which fractions, folds and seeds are run."""
+
+    percents: dict[str, tuple[float, ...]] = Field(
+        default_factory=lambda: {"msd_spleen": (5, 15, 50, 100), "btcv": (15, 50, 100)},
+        description="Table 1: percent of the training part, by fine-tuning collection",
+    )
+    n_folds: int = Field(5, ge=2)
+    folds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[Seed, ...] = (0,)
+
+    @model_validator(mode="after")
+    def _check(self) -> GridConfig:
+        if any(not 0 < p <= 100 for ps in self.percents.values() for p in ps):
+            raise ValueError("percents are above 0 and at most 100")
+        if any(not 0 <= f < self.n_folds for f in self.folds):
+            raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}")
+        return self
+
+
+class Experiment(Frozen):
+    """Everything that decides a result."""
+
+    profile: str = "paper"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    views: ViewsConfig = ViewsConfig()
+    finetune_augment: FinetuneAugment = FinetuneAugment()
+    pretrain: PretrainConfig = PretrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    run: RunConfig = RunConfig()
+    grid: GridConfig = GridConfig()
+
+
+def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
+    """Read a profile by name (``smoke``, ``phantom``, ``paper``...) or path and apply ``section.key=value`` overrides.
+
+    Values are read as YAML, so ``--set loss.level_weights=[1,1,1,0,0]`` and ``--set data.root=null`` work.
+
+    Raises
+    ------
+    InputError
+        Unknown profile, unreadable YAML, unknown key (with the nearest valid one) or a value of the wrong kind.
+
+    >>> load_profile("paper", ["loss.alpha=0.1"]).loss.alpha
+    0.1
+    """
+    values = _read(str(name_or_path), seen=())
+    for item in overrides:
+        _merge(values, _parse_override(item))
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"profile {str(name_or_path)!r}: {_explain(error)}") from None
+
+
+def _find(name: str) -> Path:
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise InputError(f"{path}: no such profile file; check the path given to --profile")
+        return path
+    for folder in PROFILE_FOLDERS:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({p.stem for folder in PROFILE_FOLDERS for p in folder.glob("*.yaml")})
+    raise InputError(f"unknown profile {name!r}{_nearest(name, known)}; the profiles are {', '.join(known)}")
+
+
+def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a profile on top of those it extends."""
+    path = _find(name)
+    if path in seen:
+        raise InputError(f"{path}: the profile extends itself through {' -> '.join(map(str, seen))}; break the circle")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML ({_one_line(error)}); mend the file") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a profile is a mapping of sections, not a {type(values).__name__}")
+    base = values.pop("extends", None)
+    if base is None:
+        merged: dict[str, Any] = {}
+    else:
+        sibling = path.parent / f"{base}.yaml"
+        merged = _read(str(sibling) if sibling.is_file() else str(base), (*seen, path))
+    values.setdefault("profile", path.stem)
+    return _merge(merged, values)
+
+
+def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``other`` over ``base``, section by section; a mapping such as names or counts is replaced key by key."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+    return base
+
+
+def _parse_override(item: str) -> dict[str, Any]:
+    key, equals, text = item.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {item!r}: write it as section.key=value, for example --set loss.alpha=0.1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {item!r}: the value is not readable as YAML ({_one_line(error)})") from None
+    parts = key.strip().split(".")
+    return reduce(lambda inner, part: {part: inner}, reversed(parts), value)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault of a configuration as one sentence, with the nearest valid name for an unknown key."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a misspelt key first
+    fault = faults[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        names = _field_names(fault["loc"][:-1])
+        return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), names)}; valid here: {', '.join(names)}"
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where!r} is a section and needs keys below it, not {fault['input']!r}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where!r}: {message[:1].lower()}{message[1:]} (got {_short(fault['input'])})"
+
+
+def _field_names(loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the settings class at ``loc``."""
+    model: Any = Experiment
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            field = model.model_fields.get(str(part))
+            model = field.annotation if field else None
+        elif typing.get_origin(model) is dict:
+            model = typing.get_args(model)[1]
+        if isinstance(model, types.UnionType):
+            model = typing.get_args(model)[0]
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def provenance(config: Experiment, **more: object) -> dict[str, Any]:
+    """What a reader needs to know about a result: profile, settings, versions, commit and machine.
+
+    ``more`` adds what the caller alone knows, such as the data fingerprint and the seed.
+    """
+    packages = ("mixcl", "torch", "monai", "numpy", "scipy", "nibabel", "edt", "accelerate")
+    return {
+        "profile": config.profile,
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
+        **more,
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def commit() -> str:
+    """The commit the code is at, with ``+changes`` when tracked files differ from it, or ``unknown``."""
+    here = Path(__file__).resolve().parents[1]
+    if recorded := os.environ.get("MIXCL_COMMIT"):
+        return recorded
+    try:
+        run = ["git", "-C", str(here)]
+        head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        diff = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+changes" if diff.stdout.strip() else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
