@@ -1,0 +1,382 @@
+"""The objective of MixCL, Eq. 2 to 6 of the paper, one function an equation.
+
+Pure functions of tensors and numbers, on any device.  Arithmetic is done in float32 outside autocast (float64 stays
+float64), whatever the precision of what comes in.  R-numbers refer to the table of readings in the README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+MASKED = -1e30  # log-weight of a pair that takes no part; finite, so that gradients stay finite
+
+
+class Moments(NamedTuple):
+    """Sums over the M positions of Eq. 5, from which the cross-correlation follows.
+
+    ``product`` [C, C] is sum_M z_a z_b^T, ``square_a`` and ``square_b`` [C] are sum_M z^2, ``sum_a`` and ``sum_b`` [C]
+    are sum_M z, and ``count`` [] is M.
+    """
+
+    product: Tensor
+    square_a: Tensor
+    square_b: Tensor
+    sum_a: Tensor
+    sum_b: Tensor
+    count: Tensor
+
+
+def mixcl_loss(
+    identity: Tensor, label: Tensor, recon: Tensor, *, alpha: float = 0.01, beta: float = 0.01, gamma: float = 1.0
+) -> Tensor:
+    """Eq. 2: ``gamma L_id + alpha L_label + beta L_recon``; gamma is 1 in the paper and 0 in an ablation without L_id.
+
+    >>> mixcl_loss(torch.tensor(2.0), torch.tensor(10.0), torch.tensor(100.0)).item()
+    3.0999999046325684
+    """
+    return gamma * identity + alpha * label + beta * recon
+
+
+def reconstruction_consistency(
+    restored: Tensor, patch: Tensor, *, reduction: Literal["sum", "mean"] = "sum"
+) -> Tensor:
+    """Eq. 3: ``||P - P~||^2``, averaged over the batch (R25).
+
+    Parameters
+    ----------
+    restored, patch
+        [B, channels, \\*spatial], the decoder's output and the undistorted patch, intensities in [0, 1].
+    reduction
+        ``sum`` over the voxels of a patch is the literal squared norm; ``mean`` divides it by the number of voxels.
+
+    Returns
+    -------
+    Tensor
+        Scalar, float32 (float64 for float64 input).
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, an empty batch or an unknown reduction.
+    """
+    _one_of("reduction", reduction, ("sum", "mean"))
+    if restored.shape != patch.shape or restored.numel() == 0:
+        raise ValueError(
+            f"restored has shape {tuple(restored.shape)} and patch {tuple(patch.shape)}: "
+            "both must be [B, channels, *spatial] and equal"
+        )
+    with _full_precision(restored):
+        squares = (_float(restored) - _float(patch)).square().flatten(1)
+        return (squares.sum(1) if reduction == "sum" else squares.mean(1)).mean()
+
+
+def identity_consistency(
+    levels_a: Sequence[Tensor],
+    levels_b: Sequence[Tensor],
+    *,
+    lam: float = 0.0051,
+    center: bool = False,
+    level_weights: Sequence[float] | None = None,
+) -> Tensor:
+    """Eq. 4: sum over levels of ``sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2`` (R2, R5, R6).
+
+    Parameters
+    ----------
+    levels_a, levels_b
+        Projected levels of the two views, each [B, C_l, \\*spatial_l], voxel-aligned.
+    lam
+        Weight of the off-diagonal term; the paper does not give it, 0.0051 is Barlow Twins' (R5).
+    center
+        R4, see :func:`cross_correlation`.
+    level_weights
+        One factor a level; None is the paper's plain sum.
+
+    Returns
+    -------
+    Tensor
+        Scalar >= 0; 0 where every channel is equal in both views and orthogonal to every other.
+
+    Raises
+    ------
+    ValueError
+        Numbers of levels or weights that differ, or shapes as in :func:`cross_correlation`.
+    """
+    if len(levels_a) != len(levels_b) or not levels_a:
+        raise ValueError(f"{len(levels_a)} levels in one view and {len(levels_b)} in the other: give equally many")
+    terms = [
+        decorrelation(cross_correlation(a, b, center=center), lam=lam)
+        for a, b in zip(levels_a, levels_b, strict=True)
+    ]
+    return weighted_sum(terms, level_weights)
+
+
+def decorrelation(correlation: Tensor, *, lam: float = 0.0051) -> Tensor:
+    """The bracket of Eq. 4 for one level: ``sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2``; C is [C, C].
+
+    >>> decorrelation(torch.eye(3)).item()
+    0.0
+    >>> round(decorrelation(torch.ones(3, 3), lam=0.5).item(), 6)
+    3.0
+    """
+    diagonal = correlation.diagonal()
+    off_diagonal = correlation - torch.diag(diagonal)
+    return (1 - diagonal).square().sum() + lam * off_diagonal.square().sum()
+
+
+def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """The outer sum of Eq. 4 over levels, with one factor a level when given (R6)."""
+    if weights is not None and len(weights) != len(terms):
+        raise ValueError(f"{len(weights)} level weights for {len(terms)} levels: give one a level, or None")
+    factors = [1.0] * len(terms) if weights is None else weights
+    return torch.stack([w * term for w, term in zip(factors, terms, strict=True)]).sum()
+
+
+def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tensor:
+    """Eq. 5: ``C_ij = sum_M Z_Mi Z'_Mj / (|Z_i| |Z'_j|)`` over the M = B x H x W x D positions of one level (R3).
+
+    Parameters
+    ----------
+    z_a, z_b
+        [B, C, \\*spatial], the projected level of the two views.  M must be at least 1.
+    center
+        False is the paper's literal formula; True subtracts each channel's mean over M first (R4).
+
+    Returns
+    -------
+    Tensor
+        [C, C] in [-1, 1], float32 (float64 for float64 input).  A channel that is 0 everywhere correlates with
+        nothing: its row and column are 0.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ or have fewer than two dimensions.
+
+    >>> z = torch.tensor([[[1.0, -1.0], [2.0, 2.0]]])  # one sample, two orthogonal channels, two positions
+    >>> cross_correlation(z, z)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    if z_a.shape != z_b.shape or z_a.ndim < 2 or z_a.numel() == 0:
+        raise ValueError(
+            f"the two views have shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}: both must be [B, C, *spatial] and equal"
+        )
+    with _full_precision(z_a):
+        return correlation_from_moments(moments(z_a, z_b), center=center)
+
+
+def moments(z_a: Tensor, z_b: Tensor) -> Moments:
+    """The sums over positions that Eq. 5 needs, of maps [B, C, \\*spatial]."""
+    a, b = _channels_first(_float(z_a)), _channels_first(_float(z_b))
+    return Moments(
+        _pairwise(a, b), _squares(a), _squares(b), a.sum((0, 2)), b.sum((0, 2)),
+        torch.tensor(a.shape[0] * a.shape[2], dtype=a.dtype, device=a.device),
+    )  # fmt: skip
+
+
+def folded_moments(h_a: Tensor, h_b: Tensor, weight: Tensor, bias: Tensor) -> Moments:
+    """The moments of ``z = W h + b`` from those of ``h``, so that the wide map z is never made.
+
+    Follows from ``sum_M z z'^T = W (sum_M h h'^T) W^T + W (sum_M h) b^T + b (sum_M h')^T W^T + M b b^T``.
+
+    Parameters
+    ----------
+    h_a, h_b
+        [B, K, \\*spatial], what the projector's last 1x1x1 convolution reads.
+    weight, bias
+        [C, K] and [C], that convolution.  Worth it where M is much larger than K.
+    """
+    a, b = _channels_first(_float(h_a)), _channels_first(_float(h_b))
+    w, v = _float(weight), _float(bias)
+    count = torch.tensor(a.shape[0] * a.shape[2], dtype=a.dtype, device=a.device)
+    sum_a, sum_b = a.sum((0, 2)), b.sum((0, 2))
+    product = _fold(_pairwise(a, b), sum_a, sum_b, count, w, v)
+    square_a = _fold(_pairwise(a, a), sum_a, sum_a, count, w, v).diagonal()
+    square_b = _fold(_pairwise(b, b), sum_b, sum_b, count, w, v).diagonal()
+    return Moments(product, square_a, square_b, w @ sum_a + count * v, w @ sum_b + count * v, count)
+
+
+def correlation_from_moments(m: Moments, *, center: bool = False) -> Tensor:
+    """Eq. 5 from its sums; with ``center``, of the channels less their means (R4)."""
+    product, square_a, square_b = m.product, m.square_a, m.square_b
+    if center:
+        product = product - torch.outer(m.sum_a, m.sum_b) / m.count
+        square_a = square_a - m.sum_a.square() / m.count
+        square_b = square_b - m.sum_b.square() / m.count
+    tiny = torch.finfo(product.dtype).tiny
+    norm_a, norm_b = square_a.clamp_min(tiny).sqrt(), square_b.clamp_min(tiny).sqrt()
+    return product / norm_a[:, None] / norm_b[None, :]
+
+
+def sum_over_ranks(m: Moments) -> Moments:
+    """R19: the sums of Eq. 5 over the positions of every rank, differentiable, so that 6 ranks x 1 equal 1 rank x 6.
+
+    The reduction's gradient is summed over the ranks too; together with the averaging of data-parallel training this
+    is the gradient of the loss of the whole batch.  Without several ranks the moments come back as they are.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return m
+    from torch.distributed.nn.functional import all_reduce
+
+    flat = all_reduce(torch.cat([part.reshape(-1) for part in m]))
+    parts = flat.split([part.numel() for part in m])
+    return Moments(*(new.reshape(old.shape) for new, old in zip(parts, m, strict=True)))
+
+
+def label_relation(
+    labels_a: Tensor, labels_b: Tensor, *, background: Literal["ignore_pairs", "ignore_all"] = "ignore_pairs"
+) -> Tensor:
+    """The label relation matrix A (Fig. 2d): 1 positive, 0 negative, -1 takes no part (R9).
+
+    Parameters
+    ----------
+    labels_a, labels_b
+        Integer [n] and [m]; 0 is the background.
+    background
+        ``ignore_pairs`` leaves out (background, background) alone, so that (organ, background) is negative;
+        ``ignore_all`` leaves out every pair that touches the background.
+
+    Returns
+    -------
+    Tensor
+        int8 [n, m].
+
+    >>> label_relation(torch.tensor([0, 1, 2]), torch.tensor([0, 1]))
+    tensor([[-1,  0],
+            [ 0,  1],
+            [ 0,  0]], dtype=torch.int8)
+    """
+    _one_of("background", background, ("ignore_pairs", "ignore_all"))
+    if labels_a.ndim != 1 or labels_b.ndim != 1:
+        raise ValueError(f"labels have shapes {tuple(labels_a.shape)} and {tuple(labels_b.shape)}: give [n] and [m]")
+    relation = (labels_a[:, None] == labels_b[None, :]).to(torch.int8)
+    zero_a, zero_b = labels_a[:, None] == 0, labels_b[None, :] == 0
+    ignored = zero_a & zero_b if background == "ignore_pairs" else zero_a | zero_b
+    return relation.masked_fill(ignored, -1)
+
+
+def label_consistency(
+    emb_a: Tensor,
+    emb_b: Tensor,
+    labels_a: Tensor,
+    labels_b: Tensor,
+    *,
+    temperature: float = 0.1,
+    reduction: Literal["ratio", "supcon", "sum"] = "ratio",
+    background: Literal["ignore_pairs", "ignore_all"] = "ignore_pairs",
+) -> Tensor:
+    """Eq. 6: the supervised contrast between sampled pixels of P_1 (rows i) and of P_2 (columns j, k) (R7, R8, R9).
+
+    With ``s_ij = cos(z_i, z_j) / tau`` and A from :func:`label_relation`, ``ratio`` is the paper's one logarithm,
+    ``-log(sum_{A=1} exp s / sum_{A in {0,1}} exp s)``, computed as ``softplus(lse_{A=0} s - lse_{A=1} s)``.
+    ``sum`` takes one such logarithm for each row that has a positive and adds them up (R26).  ``supcon`` is the
+    "out" form of supervised contrastive learning: ``-log(exp s_ij / sum_k exp s_ik)``, averaged over the positives j
+    of a row, then over the rows that have one.
+
+    Parameters
+    ----------
+    emb_a, emb_b
+        [n, C] and [m, C], any positive scale and any precision.
+    labels_a, labels_b
+        Integer [n] and [m], 0 is the background, of one collection (R29).
+    temperature
+        tau > 0.
+
+    Returns
+    -------
+    Tensor
+        Scalar >= 0, float32 (float64 for float64 input).  Exactly 0, with a graph, where no pair is positive (R14)
+        and where every pair is.  Memory is O(n m).
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not belong together, a temperature that is not positive, an unknown option.
+    """
+    _one_of("reduction", reduction, ("ratio", "supcon", "sum"))
+    _check_embeddings(emb_a, emb_b, labels_a, labels_b, temperature)
+    relation = label_relation(labels_a, labels_b, background=background)
+    with _full_precision(emb_a):
+        s = cosine_similarity(emb_a, emb_b) / temperature
+        no_loss = 0.0 * s.sum()  # keeps the graph where no pair is positive
+        if s.numel() == 0:
+            return no_loss
+        positive = relation == 1
+        lse_pos = s.masked_fill(~positive, MASKED).logsumexp(1)
+        lse_neg = s.masked_fill(relation != 0, MASKED).logsumexp(1)
+        if reduction == "ratio":
+            return torch.where(positive.any(), F.softplus(lse_neg.logsumexp(0) - lse_pos.logsumexp(0)), no_loss)
+        n_positive = positive.sum(1)
+        if reduction == "sum":
+            rows = F.softplus(lse_neg - lse_pos)
+        else:
+            mean_positive = (s * positive).sum(1) / n_positive.clamp_min(1)
+            rows = torch.logaddexp(lse_pos, lse_neg) - mean_positive
+        rows = torch.where(n_positive > 0, rows, 0.0 * lse_pos)
+        total = rows.sum() if reduction == "sum" else rows.sum() / (n_positive > 0).sum().clamp_min(1)
+        return torch.where(positive.any(), total, no_loss)
+
+
+def cosine_similarity(emb_a: Tensor, emb_b: Tensor) -> Tensor:
+    """cos(z_i, z_j) of Eq. 6 for all pairs: [n, C], [m, C] -> [n, m]; 0 for an embedding that is 0."""
+    return _unit(_float(emb_a)) @ _unit(_float(emb_b)).T
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows at length 1; first divided by their largest entry, so that neither tiny nor huge rows lose digits."""
+    largest = x.detach().abs().amax(1, keepdim=True) if x.shape[1] else x.new_zeros(len(x), 1)
+    return F.normalize(x / torch.where(largest > 0, largest, 1.0), dim=1) * (largest > 0)  # a row of 0 has no gradient
+
+
+def _channels_first(z: Tensor) -> Tensor:
+    """[B, C, *spatial] -> [B, C, positions]."""
+    return z.reshape(z.shape[0], z.shape[1], -1)
+
+
+def _pairwise(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over samples and positions of the outer products: [B, C, N], [B, K, N] -> [C, K]."""
+    return torch.bmm(a, b.transpose(1, 2)).sum(0)
+
+
+def _squares(a: Tensor) -> Tensor:
+    return a.square().sum((0, 2))
+
+
+def _fold(product: Tensor, sum_a: Tensor, sum_b: Tensor, count: Tensor, w: Tensor, v: Tensor) -> Tensor:
+    return (
+        w @ product @ w.T + torch.outer(w @ sum_a, v) + torch.outer(v, w @ sum_b) + count * torch.outer(v, v)
+    )  # sum_M z z'^T
+
+
+def _float(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _full_precision(like: Tensor) -> torch.autocast:
+    """A context in which autocast does not lower the precision of what is computed."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(valid)}")
+
+
+def _check_embeddings(
+    emb_a: Tensor, emb_b: Tensor, labels_a: Tensor, labels_b: Tensor, temperature: float
+) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}: it must be above 0")
+    if emb_a.ndim != 2 or emb_b.ndim != 2 or emb_a.shape[1] != emb_b.shape[1]:
+        raise ValueError(
+            f"embeddings have shapes {tuple(emb_a.shape)} and {tuple(emb_b.shape)}: give [n, C] and [m, C]"
+        )
+    for emb, labels in ((emb_a, labels_a), (emb_b, labels_b)):
+        if labels.shape != emb.shape[:1]:
+            raise ValueError(f"labels have shape {tuple(labels.shape)} for {len(emb)} embeddings: give one a row")
