@@ -129,6 +129,19 @@ def decorrelation(correlation: Tensor, *, lam: float = 0.0051) -> Tensor:
     return (1 - diagonal).square().sum() + lam * off_diagonal.square().sum()
 
 
+def identity_floor(channels: int, positions: int, *, lam: float = 0.0051) -> float:
+    """The least that the bracket of Eq. 4 can be for one level, 0 unless it has more channels than positions (R28).
+
+    C has rank M = ``positions`` at most, so ``|C|_F^2 >= (tr C)^2 / M``.  For lambda <= 1 the bracket is then at least
+    ``c k / (1 + k)`` with ``k = lambda (c / M - 1)`` and c = ``channels``, reached by equal diagonal entries.
+
+    >>> round(identity_floor(1536, 216), 2)
+    46.4
+    """
+    k = min(lam, 1.0) * max(channels / positions - 1, 0.0)
+    return channels * k / (1 + k)
+
+
 def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
     """The outer sum of Eq. 4 over levels, with one factor a level when given (R6)."""
     if weights is not None and len(weights) != len(terms):

@@ -1,0 +1,195 @@
+"""Eq. 2 on a batch: one encoder pass over the three views, the large levels folded and recomputed, not stored.
+
+The three views V_1, V'_1 and V_2 go through the encoder as one batch.  At the large levels a projector's maps would
+rival the backbone's own memory; there the last convolution is folded into the sums of Eq. 5 and the rest of the
+projector is computed again in the backward pass, so that nothing of it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mixcl import losses
+from mixcl.config import LossConfig
+from mixcl.model import LABEL_LEVEL, MixCL, Projector, level_edges
+
+FOLD = 16  # fold a level into its moments when it has at least this many positions a channel and sample
+
+
+class Batch(NamedTuple):
+    """What a step needs, on the model's device.
+
+    ``views`` [3B, 1, E, E, E]: V_1, V'_1 and V_2 of every sample, in that order.  ``patches`` [3B, 1, E, E, E]: the
+    undistorted patches they should be restored to.  ``pixels`` and ``labels``: for each sample the pair of int64 [n]
+    flat indices into the label level's grid, drawn in P_1 and in P_2, and the pair of their labels.
+    """
+
+    views: Tensor
+    patches: Tensor
+    pixels: Sequence[tuple[Tensor, Tensor]]
+    labels: Sequence[tuple[Tensor, Tensor]]
+
+
+class Terms(NamedTuple):
+    """The scalars of Eq. 2 before weighting; ``levels`` [L] are Eq. 4's brackets, weighted as they are summed."""
+
+    total: Tensor
+    identity: Tensor
+    label: Tensor
+    recon: Tensor
+    levels: Tensor
+    without_positive: Tensor
+
+
+class Objective(nn.Module):
+    """Eq. 2 as a module, so that data-parallel wrappers see one forward pass.
+
+    Parameters
+    ----------
+    model
+        The network.
+    config
+        Weights and readings of the losses.
+
+    Raises
+    ------
+    ValueError
+        Level weights that do not fit the number of levels.
+    """
+
+    def __init__(self, model: MixCL, config: LossConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.level_weights = _level_weights(model, config)
+
+    def forward(self, batch: Batch) -> Terms:
+        """All terms of Eq. 2; a term whose weight is 0 is still computed where it costs nothing to know."""
+        config, zero = self.config, batch.views.new_zeros((), dtype=torch.float32)
+        encoded = self.model.backbone.encode(batch.views)
+        recon = zero
+        if config.beta > 0:
+            restored = self.model.backbone.decode(encoded)
+            recon = losses.reconstruction_consistency(restored, batch.patches, reduction=config.recon_reduction)
+        brackets, embeddings = [], []
+        for index, z in enumerate(self.model.level_maps(encoded)):
+            wants_label = index == LABEL_LEVEL and config.alpha > 0
+            if config.identity > 0 or wants_label:
+                moments, picked = self._level(index, z, batch.pixels if wants_label else ())
+                brackets.append(self._bracket(moments))
+                embeddings += picked
+        label, without = self._label(embeddings, batch.labels) if embeddings else (zero, zero)
+        levels = torch.stack([w * b for w, b in zip(self.level_weights, brackets, strict=False)] or [zero])
+        identity = levels.sum()
+        total = losses.mixcl_loss(
+            identity, label, recon, alpha=config.alpha, beta=config.beta, gamma=config.identity
+        )
+        return Terms(total, identity, label, recon, levels.detach(), without)
+
+    def _level(
+        self, index: int, z: Tensor, pixels: Sequence[tuple[Tensor, Tensor]]
+    ) -> tuple[losses.Moments, list[tuple[Tensor, Tensor]]]:
+        """Eq. 5's sums of one level and, where pixels are given, their embeddings in P_1 and P_2."""
+        projector = self.model.projectors[index]
+        samples = len(z) // 3
+        used = z if pixels else z[: 2 * samples]
+        fold = used[0, 0].numel() >= FOLD * used.shape[1]
+        indices = [i for pair in pixels for i in pair]
+        if not fold:
+            return _project(projector, used, samples, False, *indices)
+        result: tuple[losses.Moments, list[tuple[Tensor, Tensor]]] = checkpoint(
+            _project, projector, used, samples, True, *indices, use_reentrant=False, preserve_rng_state=False
+        )
+        return result
+
+    def _bracket(self, moments: losses.Moments) -> Tensor:
+        if self.config.sync_correlation:
+            moments = losses.sum_over_ranks(moments)
+        correlation = losses.correlation_from_moments(moments, center=self.config.center)
+        return losses.decorrelation(correlation, lam=self.config.lam)
+
+    def _label(
+        self, embeddings: Sequence[tuple[Tensor, Tensor]], labels: Sequence[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 6, averaged over samples (R29), and the number of samples without a positive pair (R14)."""
+        config = self.config
+        terms, without = [], []
+        for (z_1, z_2), (s_1, s_2) in zip(embeddings, labels, strict=True):
+            terms.append(
+                losses.label_consistency(
+                    z_1, z_2, s_1, s_2, temperature=config.temperature,
+                    reduction=config.label_reduction, background=config.background,
+                )
+            )  # fmt: skip
+            without.append((losses.label_relation(s_1, s_2) == 1).any().logical_not())
+        return torch.stack(terms).mean(), torch.stack(without).float().sum()
+
+
+def _project(
+    projector: Projector, z: Tensor, samples: int, fold: bool, *indices: Tensor
+) -> tuple[losses.Moments, list[tuple[Tensor, Tensor]]]:
+    """Project [2B or 3B, c, ...]; ``indices`` alternate between pixels of P_1 and of P_2, sample by sample."""
+    trunk = projector.trunk(z)
+    a, b = trunk[:samples], trunk[samples : 2 * samples]
+    with torch.autocast(z.device.type, enabled=False):
+        weight, bias = projector.last.weight.flatten(1), projector.last.bias
+        if fold:
+            moments = losses.folded_moments(a, b, weight, bias)
+        else:
+            projected = projector.last(trunk[: 2 * samples].float())
+            moments = losses.moments(projected[:samples], projected[samples:])
+        picked = [
+            (projector.pixels(a[i].float(), indices[2 * i]), projector.pixels(trunk[2 * samples + i].float(), indices[2 * i + 1]))
+            for i in range(len(indices) // 2)
+        ]  # fmt: skip
+    return moments, picked
+
+
+def _level_weights(model: MixCL, config: LossConfig) -> tuple[float, ...]:
+    """One factor a level (R6, R26)."""
+    widths = [p.last.out_channels for p in model.projectors]
+    if config.level_weights is None:
+        return (1.0,) * len(widths)
+    if config.level_weights == "inverse_channels":
+        return tuple(1.0 / width for width in widths)
+    if len(config.level_weights) != len(widths):
+        raise ValueError(f"loss.level_weights has {len(config.level_weights)} entries for {len(widths)} levels")
+    return tuple(float(w) for w in config.level_weights)
+
+
+def floors(model: MixCL, config: LossConfig, samples: int) -> list[float]:
+    """The least each level's share of Eq. 4 can be with ``samples`` samples a step, weighted (R28)."""
+    edges, widths = level_edges(model.config), [p.last.out_channels for p in model.projectors]
+    weights = _level_weights(model, config)
+    return [
+        weight * losses.identity_floor(width, samples * edge**3, lam=config.lam)
+        for weight, width, edge in zip(weights, widths, edges, strict=True)
+    ]
+
+
+def gradient_norms(objective: Objective, terms: Terms) -> dict[str, float]:
+    """L2 norm of each weighted term's gradient on the shared encoder theta; one backward pass a term.
+
+    Call it before the step's own backward pass; it leaves ``.grad`` alone and keeps the graph.
+    """
+    config, backbone = objective.config, objective.model.backbone
+    encoder = [
+        p for name, p in backbone.named_parameters() if name.startswith(("vit.", "encoder")) and p.requires_grad
+    ]
+    weighted = {
+        "identity": config.identity * terms.identity,
+        "label": config.alpha * terms.label,
+        "recon": config.beta * terms.recon,
+    }
+    norms = {}
+    for name, term in weighted.items():
+        if not term.requires_grad:
+            norms[name] = 0.0
+            continue
+        gradients = torch.autograd.grad(term, encoder, retain_graph=True, allow_unused=True)
+        norms[name] = float(torch.stack([g.float().norm() for g in gradients if g is not None]).norm())
+    return norms
