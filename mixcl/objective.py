@@ -17,22 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from mixcl import losses
 from mixcl.config import LossConfig
 from mixcl.model import LABEL_LEVEL, MixCL, Projector, level_edges
+from mixcl.stream import Batch
 
 FOLD = 16  # fold a level into its moments when it has at least this many positions a channel and sample
-
-
-class Batch(NamedTuple):
-    """What a step needs, on the model's device.
-
-    ``views`` [3B, 1, E, E, E]: V_1, V'_1 and V_2 of every sample, in that order.  ``patches`` [3B, 1, E, E, E]: the
-    undistorted patches they should be restored to.  ``pixels`` and ``labels``: for each sample the pair of int64 [n]
-    flat indices into the label level's grid, drawn in P_1 and in P_2, and the pair of their labels.
-    """
-
-    views: Tensor
-    patches: Tensor
-    pixels: Sequence[tuple[Tensor, Tensor]]
-    labels: Sequence[tuple[Tensor, Tensor]]
 
 
 class Terms(NamedTuple):

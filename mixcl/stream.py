@@ -1,0 +1,181 @@
+"""From the store to what a training step needs: streams of patches, and their distortion on the model's device.
+
+Sample k of a stream depends on the seed and on k alone, so that a stream is the same for any number of workers and
+ranks and can be taken up again at any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mixcl import augment, sampler
+from mixcl.config import Experiment, InputError
+from mixcl.data.store import Case, read_patch
+
+
+class Batch(NamedTuple):
+    """What a pre-training step needs, on the model's device.
+
+    ``views`` [3B, 1, E, E, E]: V_1, V'_1 and V_2 of every sample, in that order.  ``patches`` [3B, 1, E, E, E]: the
+    undistorted patches they should be restored to.  ``pixels`` and ``labels``: for each sample the pair of int64 [n]
+    flat indices into the label level's grid, drawn in P_1 and in P_2, and the pair of their labels.
+    """
+
+    views: Tensor
+    patches: Tensor
+    pixels: Sequence[tuple[Tensor, Tensor]]
+    labels: Sequence[tuple[Tensor, Tensor]]
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator that depends on ``key`` alone, such as (seed, sample, purpose)."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> 1))
+
+
+class PairStream(Dataset[dict[str, Tensor]]):
+    """P_1 and P_2 with their labels, sample by sample (Sec. 2.3, R10, R14, R29).
+
+    An item holds ``image`` float32 [2, 1, E, E, E] in [0, 1], ``label`` uint8 [2, E, E, E] and ``sample`` [].
+    """
+
+    def __init__(self, cases: Sequence[Case], config: Experiment, length: int) -> None:
+        self.cases, self.config, self.length = tuple(cases), config, length
+        self.collections = [case.collection for case in self.cases]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        settings, g = self.config.sampler, generator(self.config.pretrain.seed, index, 0)
+        pair = sampler.choose_pair(self.collections, same_image_prob=settings.aux_same_image_prob, generator=g)
+        cut = [_cut(self.cases[i], self.config, settings.foreground_prob, g) for i in pair]
+        return _item(cut, index)
+
+
+class SegmentationStream(Dataset[dict[str, Tensor]]):
+    """Single patches for fine-tuning; an item is as in :class:`PairStream` with 1 for 2."""
+
+    def __init__(self, cases: Sequence[Case], config: Experiment, seed: int, length: int) -> None:
+        self.cases, self.config, self.seed, self.length = tuple(cases), config, seed, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        g = generator(self.seed, index, 1)
+        case = self.cases[int(torch.randint(len(self.cases), (), generator=g))]
+        return _item([_cut(case, self.config, self.config.finetune.foreground_prob, g)], index)
+
+
+def batches(
+    stream: Dataset[dict[str, Tensor]], batch: int, *, start: int, steps: int, rank: int = 0, ranks: int = 1,
+    workers: int = 0, pin: bool = False,
+) -> Iterator[dict[str, Tensor]]:  # fmt: skip
+    """This rank's share of the batches of steps ``start`` to ``steps`` - 1; ``batch`` counts samples over all ranks.
+
+    Raises
+    ------
+    InputError
+        A batch that the ranks cannot share equally.
+    """
+    if batch % ranks:
+        raise InputError(f"a batch of {batch} cannot be shared by {ranks} processes; make it a multiple of {ranks}")
+    share = batch // ranks
+    first = (range(step * batch + rank * share, step * batch + (rank + 1) * share) for step in range(start, steps))
+    loader: DataLoader[dict[str, Tensor]] = DataLoader(
+        stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin
+    )
+    yield from loader
+
+
+def pretraining_batch(raw: dict[str, Tensor], config: Experiment, edge: int, device: torch.device) -> Batch:
+    """Distort P_1 and P_2 in the order of R11 and draw the pixels of the label level (R12, R13).
+
+    Parameters
+    ----------
+    raw
+        A collated batch of :class:`PairStream`: image [B, 2, 1, E, E, E], label [B, 2, E, E, E].
+    config
+        The experiment.
+    edge
+        Edge of the label level's grid, voxels.
+    device
+        Where the distortion runs and the batch is wanted.
+    """
+    seed, samples = config.pretrain.seed, raw["sample"].tolist()
+    image = raw["image"].to(device, non_blocking=True).transpose(0, 1).flatten(0, 1)  # all P_1, then all P_2
+    label = raw["label"].to(device, non_blocking=True).transpose(0, 1).flatten(0, 1)
+    image, label = augment.spatial(
+        image, label, config.views, [generator(seed, k, 2 + which) for which in (0, 1) for k in samples]
+    )
+    first, second = image.split(len(samples))
+    patches = torch.cat([first, first, second])
+    views = augment.views(
+        patches, config.views, [generator(seed, k, 4 + which) for which in (0, 1, 2) for k in samples]
+    )
+    grid = coarse(label, edge).cpu()
+    drawn = [_pixels(grid[i], config, generator(seed, k, 7 + which)) for which in (0, 1) for i, k in _both(samples, which)]
+    pixels, labels = ([tuple(t.to(device) for t in pair) for pair in _pairs(part)] for part in zip(*drawn, strict=True))
+    return Batch(views, patches, pixels, labels)
+
+
+def finetuning_batch(
+    raw: dict[str, Tensor], config: Experiment, seed: int, values: Iterable[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Distort a collated batch of :class:`SegmentationStream`: image and class index, both [B, 1, E, E, E].
+
+    ``values`` are the label values of the task; class k is the k-th smallest of them, 0 the background.
+    """
+    image = raw["image"].to(device, non_blocking=True).flatten(0, 1)
+    label = raw["label"].to(device, non_blocking=True).flatten(0, 1)
+    generators = [generator(seed, k, 9) for k in raw["sample"].tolist()]
+    image, label = augment.finetune(image, label, config.finetune_augment, generators)
+    classes = torch.zeros(256, dtype=torch.long, device=device)
+    for index, value in enumerate(sorted(values), start=1):
+        classes[value] = index
+    return image, classes[label.long()][:, None]
+
+
+def coarse(labels: Tensor, edge: int) -> Tensor:
+    """Labels [B, E, E, E] on a coarser grid [B, edge, edge, edge] by the nearest voxel, no mixing (R12)."""
+    stride = labels.shape[-1] // edge
+    start = stride // 2
+    return labels[:, start::stride, start::stride, start::stride]
+
+
+def _cut(case: Case, config: Experiment, foreground_prob: float, g: torch.Generator) -> tuple[Any, Any]:
+    edge = config.model.patch
+    origin = sampler.choose_origin(
+        case.foreground(), case.shape, edge, foreground_prob=foreground_prob, generator=g
+    )
+    return read_patch(case, origin, edge, config.data.hu)
+
+
+def _item(cut: Sequence[tuple[Any, Any]], index: int) -> dict[str, Tensor]:
+    image = torch.from_numpy(np.stack([image for image, _ in cut]))[:, None]
+    label = torch.from_numpy(np.stack([label for _, label in cut]))
+    return {"image": image, "label": label, "sample": torch.tensor(index)}
+
+
+def _both(samples: Sequence[int], which: int) -> list[tuple[int, int]]:
+    """Rows of P_1 (which = 0) or P_2 (1) in the stacked batch, with their sample numbers."""
+    return [(which * len(samples) + row, k) for row, k in enumerate(samples)]
+
+
+def _pixels(grid: Tensor, config: Experiment, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    settings = config.sampler
+    indices = sampler.sample_pixels(grid, settings.budget, mu=settings.mu, eps=settings.eps, generator=g)
+    return indices, grid.flatten()[indices].long()
+
+
+def _pairs(drawn: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """[all P_1, all P_2] -> one pair a sample."""
+    half = len(drawn) // 2
+    return list(zip(drawn[:half], drawn[half:], strict=True))

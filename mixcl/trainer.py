@@ -1,0 +1,330 @@
+"""Pre-training and fine-tuning (Sec. 3.1): one loop each, over Hugging Face accelerate.
+
+accelerate decides device, precision and ranks; what a step computes is in :mod:`mixcl.objective`.  A run lives in
+``OUT/runs/<job>``: ``run.json`` (what was run, with which settings, versions, commit and data), ``metrics.jsonl``,
+``checkpoint/`` while it lasts and ``model.safetensors`` when it is finished.  The same call takes up a stopped run
+where it was and returns at once for a finished one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mixcl import checkpoint, stream
+from mixcl.config import Experiment, FinetuneConfig, InputError, PretrainConfig, RunConfig, provenance
+from mixcl.data.splits import folds, fraction
+from mixcl.data.store import Case, Store
+from mixcl.model import LABEL_LEVEL, MixCL, hand_over, level_edges, seeded, segmentation_model
+from mixcl.objective import Objective, floors, gradient_norms
+
+Step = Callable[[int, dict[str, Tensor]], tuple[Tensor, dict[str, Any]]]
+
+
+def pretrain(
+    config: Experiment, out: Path, *, job: str = "pretrain", restart: bool = False, progress: bool = True
+) -> Path:
+    """Pre-train on the collections ``config.data.pretrain``; the folder of the run.
+
+    Raises
+    ------
+    InputError
+        Nothing prepared, a run of the same name with other settings, a loss that is not finite, a full disk.
+    """
+    store = Store(config.data.store_dir(out))
+    cases = [case for name in config.data.pretrain for case in store.cases(name)]
+    settings = config.pretrain
+    decides = {
+        "data": store.fingerprint(config.data.pretrain), "hu": list(config.data.hu), **_dump(config, "model", "loss", "sampler", "views"),
+        "pretrain": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
+    }  # fmt: skip
+    card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
+    with seeded(settings.seed):
+        objective = Objective(MixCL(config), config.loss)
+    with _machine(config.run) as accelerator:
+        edge = level_edges(config.model)[LABEL_LEVEL]
+        loop = _Loop(accelerator, objective, config, settings, out / "runs" / job, card, decides, restart, progress)
+
+        def step(number: int, raw: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+            terms = loop.module(stream.pretraining_batch(raw, config, edge, accelerator.device))
+            values: dict[str, Any] = {**terms._asdict()}
+            if settings.gradients_every and number % settings.gradients_every == 0:
+                values["gradients"] = gradient_norms(objective, terms)
+            return terms.total, values
+
+        loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
+        return loop.run(stream.PairStream(cases, config, settings.steps * settings.batch), step, objective.model)
+
+
+def finetune(
+    config: Experiment, out: Path, *, task: str, percent: float, fold: int, arm: str, seed: int = 0,
+    init: Path | None = None, restart: bool = False, progress: bool = True,
+) -> Path:  # fmt: skip
+    """Fine-tune a stock UNETR on ``percent`` of the training part of one fold; the folder of the run.
+
+    The decoder and everything that ``config.finetune.transfer`` does not hand over start from ``seed``, alike in every
+    arm.  The weights kept are those of the last step (R17).
+
+    Parameters
+    ----------
+    task
+        A collection of ``config.data.finetune``.
+    percent, fold, seed
+        R18; fold of ``config.grid.n_folds``.
+    arm
+        Name of the arm in tables, such as ``scratch`` or ``mixcl``.
+    init
+        Pre-trained weights or the folder of a pre-training run; None is training from scratch.
+    """
+    store = Store(config.data.store_dir(out))
+    train, test = split(store.cases(task), config, fold, percent)
+    names, settings = train[0].names, config.finetune
+    with seeded(seed):
+        net = segmentation_model(config.model, len(names))
+    handed = "none: trained from scratch"
+    source: dict[str, Any] = {}
+    if init is not None:
+        weights, source = checkpoint.read_weights(init)
+        report = hand_over(unetr_weights(weights), net, transfer=settings.transfer, source=str(init))
+        handed = f"{settings.transfer}: {report}"
+    decides = {
+        "data": store.fingerprint((task,)), "hu": list(config.data.hu), "task": task, "percent": percent, "fold": fold, "arm": arm,
+        "seed": seed, "n_folds": config.grid.n_folds, "init": source.get("id", str(init)), **_dump(config, "model", "finetune_augment"),
+        "finetune": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
+    }  # fmt: skip
+    job = finetune_job(task, percent, arm, fold, seed)
+    card = provenance(
+        config, job=job, task=task, percent=percent, fold=fold, arm=arm, seed=seed, data=decides["data"],
+        labels={str(k): v for k, v in names.items()}, train=[c.id for c in train], test=[c.id for c in test],
+        hand_over=handed, pretraining=source,
+    )  # fmt: skip
+    with _machine(config.run) as accelerator:
+        loop = _Loop(accelerator, net, config, settings, out / "runs" / job, card, decides, restart, progress)
+        criterion = _dice_ce()
+
+        def step(_: int, raw: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+            image, label = stream.finetuning_batch(raw, config, seed, names, accelerator.device)
+            loss = criterion(loop.module(image), label)
+            return loss, {"total": loss}
+
+        return loop.run(stream.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
+
+
+def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
+    """Name of a fine-tuning run.
+
+    >>> finetune_job("btcv", 15, "mixcl", 0, 0)
+    'finetune-btcv-p015-mixcl-f0-s0'
+    """
+    return f"finetune-{task}-p{percent:03g}-{arm}-f{fold}-s{seed}"
+
+
+def split(cases: tuple[Case, ...], config: Experiment, fold: int, percent: float) -> tuple[list[Case], list[Case]]:
+    """Training cases (``percent`` of them, R18) and test cases of one fold."""
+    by_id = {case.id: case for case in cases}
+    try:
+        train, test = folds(list(by_id), config.grid.n_folds, seed=0)[fold]
+        kept = fraction(train, percent, seed=0)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"fold {fold} at {percent} % of {len(by_id)} cases cannot be made: {error}") from None
+    return [by_id[i] for i in sorted(kept)], [by_id[i] for i in sorted(test)]
+
+
+def unetr_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The UNETR's part of the weights of a pre-training run, or of an exported encoder, under UNETR's own keys."""
+    inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    return inner or dict(state)
+
+
+def cosine(step: int, steps: int, lr: float) -> float:
+    """Learning rate of a step, from ``lr`` at step 0 towards 0 at ``steps`` (R15).
+
+    >>> cosine(500, 1000, 1e-4)
+    5e-05
+    """
+    return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+class _Loop:
+    """What both loops share: optimiser, schedule, progress, metrics, checkpoints."""
+
+    def __init__(
+        self, accelerator: Accelerator, module: nn.Module, config: Experiment, settings: PretrainConfig | FinetuneConfig,
+        folder: Path, card: dict[str, Any], decides: dict[str, Any], restart: bool, progress: bool,
+    ) -> None:  # fmt: skip
+        self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
+        self.folder, self.card, self.decides = folder, {**card, "decides": decides}, decides
+        self.progress = progress and accelerator.is_main_process
+        if restart and accelerator.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        _refuse_other_settings(folder, decides)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=accelerator.device.type == "cuda"
+        )
+        self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
+
+    def run(self, data: Any, step: Step, kept: nn.Module) -> Path:
+        """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
+        if (self.folder / checkpoint.WEIGHTS).is_file():
+            return self.folder
+        accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
+        first = int(checkpoint.restore(self.folder, self.plain, self.optimizer).get("step", 0))
+        metrics = self._open(first)
+        loader = stream.batches(
+            data, settings.batch, start=first, steps=settings.steps, rank=accelerator.process_index,
+            ranks=accelerator.num_processes, workers=self.config.run.workers, pin=accelerator.device.type == "cuda",
+        )  # fmt: skip
+        bar = tqdm(total=settings.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
+        self.module.train()
+        pending: list[dict[str, Any]] = []
+        for number, raw in enumerate(loader, start=first):
+            for group in self.wrapped.param_groups:
+                group["lr"] = cosine(number, settings.steps, settings.lr)
+            loss, values = step(number, raw)
+            accelerator.backward(loss)
+            self.wrapped.step()
+            self.wrapped.zero_grad(set_to_none=True)
+            pending.append(_detached(values))
+            done = number + 1
+            saves = done % settings.checkpoint_every == 0 and done < settings.steps
+            if saves or done % settings.log_every == 0 or done == settings.steps:
+                self._log(metrics, bar, done, pending)
+                pending = []
+            if saves:
+                self._save(done)
+            bar.update()
+        bar.close()
+        return self._finish(kept, time.perf_counter() - started)
+
+    def _open(self, first: int) -> checkpoint.Metrics | None:
+        if not self.accelerator.is_main_process:
+            return None
+        checkpoint.write_text(self.folder / "run.json", json.dumps(self.card, indent=1))
+        return checkpoint.Metrics(self.folder, first, self.config.run.tensorboard)
+
+    def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, pending: list[dict[str, Any]]) -> None:
+        """Means since the last record, of the first rank's own terms; the only place where the device is waited for."""
+        record = _means(pending)
+        bad = [name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
+        if bad:
+            raise InputError(
+                f"{self.folder.name}: {bad[0]} is not finite at step {done}; lower the learning rate or set "
+                "run.precision=no, and check the input for broken volumes; the last checkpoint is kept"
+            )
+        record["lr"] = cosine(done - 1, self.settings.steps, self.settings.lr)
+        if metrics is not None:
+            metrics.write(done, record)
+        shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}
+        bar.set_postfix(shown, refresh=False)
+
+    def _save(self, step: int) -> None:
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.folder, step, self.plain, self.optimizer, {})
+        self.accelerator.wait_for_everyone()
+
+    def _finish(self, kept: nn.Module, seconds: float) -> Path:
+        if self.accelerator.is_main_process:
+            state = kept.state_dict()
+            identity = weights_id(state)
+            description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
+            model = self.config.model.model_dump(mode="json")
+            checkpoint.write_text(
+                self.folder / "run.json",
+                json.dumps({**self.card, "seconds_of_last_part": round(seconds, 1), "weights": identity}, indent=1),
+            )
+            checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})
+        self.accelerator.wait_for_everyone()
+        return self.folder
+
+
+def weights_id(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values, so that equal weights have one name wherever they were made."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _machine(run: RunConfig) -> Iterator[Accelerator]:
+    """Device, precision and threads of a run; the process's own settings come back afterwards."""
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("run.device is cuda and no CUDA device is found; use --set run.device=auto")
+    cpu = run.device == "cpu" or not torch.cuda.is_available()
+    if cpu and run.precision == "fp16":
+        raise InputError("run.precision is fp16, which needs a CUDA device; use bf16 or no on a CPU")
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(run.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # ablations leave parts without a gradient
+        yield Accelerator(cpu=cpu, mixed_precision=run.precision, kwargs_handlers=[unused])
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+
+
+def _refuse_other_settings(folder: Path, decides: dict[str, Any]) -> None:
+    """A run folder belongs to one experiment; say which setting differs rather than mix two."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return
+    try:
+        before = _flat(json.loads(path.read_text(encoding="utf-8"))["decides"])
+    except (ValueError, KeyError):
+        raise InputError(f"{path}: not readable; delete the folder {folder} to start over") from None
+    now = _flat(json.loads(json.dumps(decides)))
+    for key in sorted(now.keys() | before.keys()):
+        if now.get(key) != before.get(key):
+            raise InputError(
+                f"{folder}: was made with {key} = {before.get(key)!r}, not {now.get(key)!r}; "
+                "choose another --out or start it over with --restart"
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _dump(config: Experiment, *sections: str) -> dict[str, Any]:
+    return {name: getattr(config, name).model_dump(mode="json") for name in sections}
+
+
+def _dice_ce() -> nn.Module:
+    """Dice + cross-entropy (R17), MONAI's, background included."""
+    from monai.losses import DiceCELoss
+
+    return DiceCELoss(to_onehot_y=True, softmax=True)
+
+
+def _detached(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()}
+
+
+def _means(pending: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean of each tensor over the steps; of numbers given now and then, such as gradient norms, the last."""
+    record: dict[str, Any] = {}
+    for name in dict.fromkeys(name for values in pending for name in values):
+        given = [values[name] for values in pending if name in values]
+        record[name] = torch.stack(given).double().mean(0).tolist() if isinstance(given[0], Tensor) else given[-1]
+    return record
