@@ -1,0 +1,170 @@
+"""The command line: ``mixcl prepare | pretrain | finetune | evaluate | export``.
+
+Thin on purpose: each command reads a profile and calls one function of the package.  Bad input ends with one sentence
+on standard error and exit code 2; ``--debug`` shows the traceback as well.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mixcl import __version__
+from mixcl.config import Experiment, InputError, load_profile
+
+app = typer.Typer(
+    name="mixcl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Label-aware contrastive pre-training for medical image segmentation (MixCL), reproducibly.",
+)  # fmt: skip
+data_app = typer.Typer(no_args_is_help=True, help="Collections of scans.")
+app.add_typer(data_app, name="data")
+
+Profile = Annotated[str, typer.Option("--profile", help="smoke, phantom, paper, paper-long, or a YAML file.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. loss.alpha=0.1.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of results; default results/PROFILE.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Drop what this run has done so far and begin again.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something is wrong.")]
+
+
+@app.command()
+@data_app.command("prepare")
+def prepare(
+    profile: Profile = "phantom",
+    set_: Set = [],  # noqa: B006
+    out: Out = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default one a core.", min=1)] = None,
+    debug: Debug = False,
+) -> None:
+    """Check, orient, resample and store the profile's collections (phantoms are made first)."""
+    from mixcl.data.prepare import prepare as run
+
+    config, folder = _load(profile, set_, out)
+    typer.echo(run(config, folder, workers=workers).to_markdown())
+
+
+@app.command()
+def pretrain(
+    profile: Profile = "phantom",
+    set_: Set = [],  # noqa: B006
+    out: Out = None,
+    job: Annotated[str, typer.Option(help="Name of the run's folder below OUT/runs.")] = "pretrain",
+    restart: Restart = False,
+    debug: Debug = False,
+) -> None:
+    """Pre-train with MixCL on the pooled collections (Eq. 2); takes up a stopped run."""
+    from mixcl.trainer import pretrain as run
+
+    config, folder = _load(profile, set_, out)
+    typer.echo(f"pre-trained: {run(config, folder, job=job, restart=restart)}")
+
+
+@app.command()
+def finetune(
+    task: Annotated[str, typer.Option(help="A fine-tuning collection of the profile, e.g. msd_spleen or btcv.")],
+    profile: Profile = "phantom",
+    set_: Set = [],  # noqa: B006
+    out: Out = None,
+    percent: Annotated[float, typer.Option(help="Labelled share of the training part, in percent.")] = 100,
+    fold: Annotated[int, typer.Option(help="Fold, from 0.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of fresh weights and of the patches.", min=0)] = 0,
+    init: Annotated[str | None, typer.Option(help="A pre-training job, its folder or a .safetensors file.")] = None,
+    arm: Annotated[str | None, typer.Option(help="Name in tables; default scratch, or mixcl with --init.")] = None,
+    restart: Restart = False,
+    debug: Debug = False,
+) -> None:
+    """Fine-tune a MONAI UNETR on one fold, from scratch or from pre-trained weights."""
+    from mixcl.trainer import finetune as run
+
+    config, folder = _load(profile, set_, out)
+    weights = None if init is None else _job_folder(init, folder)
+    made = run(
+        config, folder, task=task, percent=percent, fold=fold, seed=seed, init=weights,
+        arm=arm or ("scratch" if init is None else "mixcl"), restart=restart,
+    )  # fmt: skip
+    typer.echo(f"fine-tuned: {made}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Option(help="A fine-tuning job or its folder.")],
+    profile: Profile = "phantom",
+    set_: Set = [],  # noqa: B006
+    out: Out = None,
+    save_predictions: Annotated[bool, typer.Option(help="Write label maps on the grid of the original scans.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Predict the test cases of a fine-tuned model and write Dice, HD95 and surface Dice per organ and case."""
+    from mixcl.evaluate import evaluate as measure
+
+    config, folder = _load(profile, set_, out)
+    place = _job_folder(run, folder)
+    table = measure(config, folder, place, save_predictions=save_predictions)
+    typer.echo(table.groupby("organ", sort=False)[["dice", "hd95_mm", "surface_dice"]].mean().round(4).to_string())
+    typer.echo(f"evaluated: {place / 'cases.csv'}")
+
+
+@app.command()
+def export(
+    to: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    run: Annotated[str, typer.Option(help="A finished pre-training job or its folder.")] = "pretrain",
+    profile: Profile = "phantom",
+    set_: Set = [],  # noqa: B006
+    out: Out = None,
+    transfer: Annotated[str, typer.Option(help="encoder, vit or all.")] = "encoder",
+    debug: Debug = False,
+) -> None:
+    """Write the pre-trained encoder as a file that a stock MONAI UNETR loads."""
+    from mixcl.trainer import export_encoder
+
+    _, folder = _load(profile, set_, out)
+    typer.echo(export_encoder(_job_folder(run, folder), to, transfer))
+
+
+def _load(profile: str, overrides: list[str], out: Path | None) -> tuple[Experiment, Path]:
+    config = load_profile(profile, overrides)
+    return config, out if out is not None else Path("results") / config.profile
+
+
+def _job_folder(name: str, out: Path) -> Path:
+    """A job's name below OUT/runs, or a path."""
+    below = out / "runs" / name
+    return below if below.exists() else Path(name)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mixcl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Label-aware contrastive pre-training for medical image segmentation (MixCL), reproducibly."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit code 2 for bad input, 130 for an interruption."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        app(args=given, prog_name="mixcl")
+    except InputError as error:
+        _fail(str(error), 2, debug)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on where it was", 130, False)
+    except Exception as error:
+        _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"mixcl: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
