@@ -1,0 +1,129 @@
+"""Settings: the paper's values, overrides, and one clear sentence for every kind of mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mixcl.config import InputError, load_profile, provenance
+
+
+def test_paper_profile_is_literal() -> None:
+    """The numbers of Sec. 2 and 3.1, typed here from the paper."""
+    c = load_profile("paper")
+    assert (c.loss.alpha, c.loss.beta, c.loss.temperature) == (0.01, 0.01, 0.1)
+    assert (c.sampler.mu, c.sampler.eps, c.sampler.aux_same_image_prob) == (8.0, 0.05, 0.5)
+    assert c.model.patch == 96
+    assert c.data.spacing == (1.5, 1.5, 2.0)
+    assert c.data.hu == (-150.0, 250.0)
+    assert (c.pretrain.steps, c.pretrain.batch, c.pretrain.lr, c.pretrain.weight_decay) == (1000, 6, 1e-4, 1e-5)
+    assert (c.finetune.steps, c.finetune.batch, c.finetune.lr) == (2000, 2, 1e-4)
+    assert (c.views.spatial_prob, c.views.intensity_prob, c.finetune_augment.prob) == (0.5, 0.2, 0.2)
+    assert c.grid.percents == {"msd_spleen": (5, 15, 50, 100), "btcv": (15, 50, 100)}
+    assert c.grid.n_folds == 5
+    assert sum(c.data.phantom.counts[name] for name in c.data.pretrain) == 765
+
+
+def test_literal_readings_are_the_defaults() -> None:
+    c = load_profile("paper").loss
+    assert (c.center, c.level_weights, c.label_reduction) == (False, None, "ratio")
+    assert (c.background, c.recon_reduction, c.sync_correlation) == ("ignore_pairs", "sum", True)
+
+
+@pytest.mark.parametrize("name", ["smoke", "phantom", "paper", "paper-long"])
+def test_profiles_load_and_name_themselves(name: str) -> None:
+    assert load_profile(name).profile == name
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load_profile("smoke").loss.alpha = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "value"),
+    [
+        ("loss.alpha=1e-3", lambda c: c.loss.alpha, 1e-3),
+        ("loss.level_weights=[1, 0.5, 0, 0, 0]", lambda c: c.loss.level_weights, (1, 0.5, 0, 0, 0)),
+        ("data.root=/a b/c", lambda c: c.data.root, "/a b/c"),
+        ("data.phantom.counts.btcv=7", lambda c: c.data.phantom.counts["btcv"], 7),
+        ("grid.percents={btcv: [15]}", lambda c: c.grid.percents["btcv"], (15,)),
+    ],
+)
+def test_overrides(override: str, read, value) -> None:  # type: ignore[no-untyped-def]
+    assert read(load_profile("smoke", [override])) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("loss.alhpa=1", ["loss.alhpa", "did you mean 'alpha'"]),
+        ("los.alpha=1", ["did you mean 'loss'"]),
+        ("pretrain.steps=many", ["pretrain.steps", "integer", "'many'"]),
+        ("pretrain.steps=0", ["pretrain.steps", "greater than or equal to 1"]),
+        ("loss.alpha=.nan", ["loss.alpha", "finite"]),
+        ("loss.alpha=-1", ["loss.alpha", "greater than or equal to 0"]),
+        ("loss=3", ["'loss'", "section"]),
+        ("loss.background=none", ["loss.background", "ignore_pairs"]),
+        ("model.patch=40", ["model.patch", "multiple of 16"]),
+        ("model.heads=5", ["multiple of heads"]),
+        ("data.hu=[250, -150]", ["not below"]),
+        ("grid.folds=[9]", ["folds are numbered 0 to 4"]),
+        ("data.collections.mine={nams: {1: liver}}", ["nams", "did you mean 'names'"]),
+        ("data.collections.mine={image: a.nii.gz, names: {1: liver}}", ["{case}"]),
+        ("data.collections.mine={names: {0: background}}", ["1 to 255"]),
+        ("alpha", ["section.key=value"]),
+        ("loss.alpha=[1", ["not readable as YAML"]),
+    ],
+)
+def test_mistakes_get_one_sentence(override: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as error:
+        load_profile("smoke", [override])
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_unknown_profile_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'phantom'"):
+        load_profile("phantm")
+    with pytest.raises(InputError, match="no such profile file"):
+        load_profile("nowhere/mine.yaml")
+
+
+def test_a_profile_of_ones_own_extends_another(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: smoke\nloss: {alpha: 0.5}\n")
+    config, base = load_profile(path), load_profile("smoke")
+    assert config.profile == "mine"
+    assert config.loss.alpha == 0.5
+    assert config.model == base.model
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [", "not readable as YAML"), ("- 1\n", "mapping"), ("extends: mine\n", "extends itself"), ("x: 1\n", "unknown key 'x'")],
+)  # fmt: skip
+def test_broken_profiles(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_profile(path)
+
+
+def test_a_dumped_config_loads_as_itself(tmp_path: Path) -> None:
+    config = load_profile("phantom", ["loss.level_weights=inverse_channels"])
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_profile(path) == config
+
+
+def test_provenance_says_where_a_result_comes_from() -> None:
+    card = provenance(load_profile("smoke"), seed=3)
+    assert card["seed"] == 3
+    assert card["versions"]["torch"].startswith("2.")
+    assert len(card["commit"]) >= 7
