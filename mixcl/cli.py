@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -58,7 +58,7 @@ def pretrain(
     from mixcl.trainer import pretrain as run
 
     config, folder = _load(profile, set_, out)
-    typer.echo(f"pre-trained: {run(config, folder, job=job, restart=restart)}")
+    typer.echo(f"pre-trained: {run(config, folder, job=job, restart=_restart(restart))}")
 
 
 @app.command()
@@ -82,7 +82,7 @@ def finetune(
     weights = None if init is None else _job_folder(init, folder)
     made = run(
         config, folder, task=task, percent=percent, fold=fold, seed=seed, init=weights,
-        arm=arm or ("scratch" if init is None else "mixcl"), restart=restart,
+        arm=arm or ("scratch" if init is None else "mixcl"), restart=_restart(restart),
     )  # fmt: skip
     typer.echo(f"fine-tuned: {made}")
 
@@ -126,6 +126,10 @@ def export(
 def _load(profile: str, overrides: list[str], out: Path | None) -> tuple[Experiment, Path]:
     config = load_profile(profile, overrides)
     return config, out if out is not None else Path("results") / config.profile
+
+
+def _restart(wanted: bool) -> Literal["always", "never"]:
+    return "always" if wanted else "never"
 
 
 def _job_folder(name: str, out: Path) -> Path:

@@ -387,6 +387,15 @@ def _short(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
+    """Name of a fine-tuning run.
+
+    >>> finetune_job("btcv", 15, "mixcl", 0, 0)
+    'finetune-btcv-p015-mixcl-f0-s0'
+    """
+    return f"finetune-{task}-p{percent:03g}-{arm}-f{fold}-s{seed}"
+
+
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
     """What a reader needs to know about a result: profile, settings, versions, commit and machine.
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -24,17 +24,26 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mixcl import checkpoint, stream
-from mixcl.config import Experiment, FinetuneConfig, InputError, PretrainConfig, RunConfig, provenance
+from mixcl.config import (
+    Experiment,
+    FinetuneConfig,
+    InputError,
+    PretrainConfig,
+    RunConfig,
+    finetune_job,
+    provenance,
+)
 from mixcl.data.splits import folds, fraction
 from mixcl.data.store import Case, Store
 from mixcl.model import LABEL_LEVEL, TRANSFER, MixCL, hand_over, level_edges, seeded, segmentation_model, select
 from mixcl.objective import Objective, floors, gradient_norms
 
+Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
 Step = Callable[[int, dict[str, Tensor]], tuple[Tensor, dict[str, Any]]]
 
 
 def pretrain(
-    config: Experiment, out: Path, *, job: str = "pretrain", restart: bool = False, progress: bool = True
+    config: Experiment, out: Path, *, job: str = "pretrain", restart: Restart = "never", progress: bool = True
 ) -> Path:
     """Pre-train on the collections ``config.data.pretrain``; the folder of the run.
 
@@ -70,7 +79,7 @@ def pretrain(
 
 def finetune(
     config: Experiment, out: Path, *, task: str, percent: float, fold: int, arm: str, seed: int = 0,
-    init: Path | None = None, restart: bool = False, progress: bool = True,
+    init: Path | None = None, restart: Restart = "never", progress: bool = True,
 ) -> Path:  # fmt: skip
     """Fine-tune a stock UNETR on ``percent`` of the training part of one fold; the folder of the run.
 
@@ -120,15 +129,6 @@ def finetune(
             return loss, {"total": loss}
 
         return loop.run(stream.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
-
-
-def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
-    """Name of a fine-tuning run.
-
-    >>> finetune_job("btcv", 15, "mixcl", 0, 0)
-    'finetune-btcv-p015-mixcl-f0-s0'
-    """
-    return f"finetune-{task}-p{percent:03g}-{arm}-f{fold}-s{seed}"
 
 
 def split(cases: tuple[Case, ...], config: Experiment, fold: int, percent: float) -> tuple[list[Case], list[Case]]:
@@ -194,15 +194,14 @@ class _Loop:
 
     def __init__(
         self, accelerator: Accelerator, module: nn.Module, config: Experiment, settings: PretrainConfig | FinetuneConfig,
-        folder: Path, card: dict[str, Any], decides: dict[str, Any], restart: bool, progress: bool,
+        folder: Path, card: dict[str, Any], decides: dict[str, Any], restart: Restart, progress: bool,
     ) -> None:  # fmt: skip
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
         self.folder, self.card, self.decides = folder, {**card, "decides": decides}, decides
         self.progress = progress and accelerator.is_main_process
-        if restart and accelerator.is_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
+        if accelerator.is_main_process:
+            _begin(folder, decides, restart)
         accelerator.wait_for_everyone()
-        _refuse_other_settings(folder, decides)
         trained = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=accelerator.device.type == "cuda"
@@ -313,22 +312,23 @@ def _machine(run: RunConfig) -> Iterator[Accelerator]:
         torch.use_deterministic_algorithms(strict)
 
 
-def _refuse_other_settings(folder: Path, decides: dict[str, Any]) -> None:
-    """A run folder belongs to one experiment; say which setting differs rather than mix two."""
-    path = folder / "run.json"
-    if not path.is_file():
-        return
-    try:
-        before = _flat(json.loads(path.read_text(encoding="utf-8"))["decides"])
-    except (ValueError, KeyError):
-        raise InputError(f"{path}: not readable; delete the folder {folder} to start over") from None
-    now = _flat(json.loads(json.dumps(decides)))
-    for key in sorted(now.keys() | before.keys()):
-        if now.get(key) != before.get(key):
+def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
+    """A run folder belongs to one experiment: begin it again if asked to, or say which setting differs."""
+    path, different = folder / "run.json", None
+    if restart != "always" and path.is_file():
+        try:
+            before = _flat(json.loads(path.read_text(encoding="utf-8"))["decides"])
+        except (ValueError, KeyError):
+            raise InputError(f"{path}: not readable; start the run over with --restart") from None
+        now = _flat(json.loads(json.dumps(decides)))
+        different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
+        if different and restart == "never":
             raise InputError(
-                f"{folder}: was made with {key} = {before.get(key)!r}, not {now.get(key)!r}; "
+                f"{folder}: was made with {different} = {before.get(different)!r}, not {now.get(different)!r}; "
                 "choose another --out or start it over with --restart"
             )
+    if restart == "always" or different:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
