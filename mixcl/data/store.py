@@ -1,0 +1,278 @@
+"""The store of prepared scans, and fast patches from it.
+
+A store is a folder a collection, with a folder a case in it::
+
+    STORE/<collection>/index.json             the cases in order, label names, settings; written last
+    STORE/<collection>/<case>/image.npy       int16 [X, Y, Z], RAS+, HU clipped to the window
+    STORE/<collection>/<case>/label.npy       uint8 [X, Y, Z], 0 is background
+    STORE/<collection>/<case>/foreground.npz  int32 [k, 3] for each label present: up to 4096 of its voxels
+    STORE/<collection>/<case>/case.json       geometry, source files, hashes, settings
+
+Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs only the reading of its box.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixcl.config import DataConfig, InputError
+
+SCHEMA = 1
+"""Version of the layout above; a store of another version is made anew."""
+POINTS = 4096
+"""Voxels a label in foreground.npz."""
+MEND = "run mixcl prepare with the same --profile, --set and --out"
+
+
+def settings_hash(data: DataConfig, values: Iterable[int]) -> str:
+    """Hash of all that decides how a scan is prepared: spacing, window, label values of its collection."""
+    settings = {"schema": SCHEMA, "spacing": data.spacing, "hu": data.hu, "values": sorted(values)}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A prepared scan.
+
+    Attributes
+    ----------
+    collection, id
+        Where it comes from.
+    path
+        Its folder.
+    shape, spacing, affine
+        The prepared grid: voxels, mm, and the [4, 4] matrix from voxel indices to RAS+ mm.
+    source_shape, source_affine
+        The grid of the file it was made from.
+    names
+        Label value -> name, for all labels of the collection.
+    content
+        SHA-256 of the prepared image and of the prepared label map.
+    """
+
+    collection: str
+    id: str
+    path: Path
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    affine: NDArray[np.float64] = field(repr=False)
+    source_affine: NDArray[np.float64] = field(repr=False)
+    source_shape: tuple[int, int, int]
+    names: dict[int, str] = field(repr=False)
+    content: tuple[str, str] = field(repr=False)
+
+    def image(self) -> NDArray[np.int16]:
+        """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map."""
+        return _map(self.path / "image.npy", self.content[0])
+
+    def label(self) -> NDArray[np.uint8]:
+        """The label map, uint8 [X, Y, Z]; a read-only memory map."""
+        return _map(self.path / "label.npy", self.content[1])
+
+    def foreground(self) -> dict[int, NDArray[np.int32]]:
+        """Up to 4096 voxels, int32 [k, 3], of each label present, in the order of the array (R14)."""
+        return dict(_points(self.path / "foreground.npz", self.content[1]))
+
+
+@lru_cache(maxsize=128)
+def _map(path: Path, content: str) -> NDArray[Any]:
+    """A memory map, kept open; the hash is part of the key so that a case made anew is opened anew."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
+
+
+@lru_cache(maxsize=1024)
+def _points(path: Path, content: str) -> dict[int, NDArray[np.int32]]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {int(key): arrays[key] for key in sorted(arrays, key=int)}
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
+
+
+def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArray[np.int32]]:
+    """Up to `POINTS` voxels of each label present, without replacement, in array order.
+
+    The generator is seeded by ``content``, the hash of the label map: the same map gives the same voxels.
+    """
+    flat = labels.ravel()
+    inside = np.flatnonzero(flat)
+    values = flat[inside]
+    points = {}
+    for value in np.unique(values).tolist():
+        candidates = inside[values == value]
+        if candidates.size > POINTS:
+            rng = np.random.Generator(np.random.PCG64([int(content[:16], 16), value]))
+            chosen = np.argpartition(rng.random(candidates.size), POINTS)[:POINTS]
+            candidates = np.sort(candidates[chosen])
+        points[value] = np.stack(np.unravel_index(candidates, labels.shape), axis=1).astype(np.int32)
+    return points
+
+
+def read_patch(
+    case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Cut a cube; only its box is read.
+
+    Parameters
+    ----------
+    case
+        Where from.
+    origin
+        First voxel, three integers; may be negative or beyond the end.
+    size
+        Edge in voxels.
+    hu
+        Lower and upper end of the window in HU, scaled to 0 and 1 (Sec. 3.1).
+
+    Returns
+    -------
+    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape.  Outside the scan they
+    are 0: the lower end of the window, and background.
+    """
+    start = [int(o) for o in origin]
+    inner = [slice(max(o, 0), min(o + size, n)) for o, n in zip(start, case.shape, strict=True)]
+    whole = all(s.stop - s.start == size for s in inner)
+    image = (np.empty if whole else np.zeros)((size,) * 3, np.float32)
+    label = (np.empty if whole else np.zeros)((size,) * 3, np.uint8)
+    if all(s.start < s.stop for s in inner):
+        box = (inner[0], inner[1], inner[2])
+        outer = tuple(slice(s.start - o, s.stop - o) for s, o in zip(inner, start, strict=True))
+        part = image[outer]
+        np.subtract(case.image()[box], np.float32(hu[0]), out=part)
+        part /= np.float32(hu[1] - hu[0])
+        np.clip(part, 0.0, 1.0, out=part)
+        label[outer] = case.label()[box]
+    return image, label
+
+
+class Store:
+    """The prepared collections of a folder.
+
+    Parameters
+    ----------
+    root
+        The folder (``config.data.store_dir(out)``).
+    collections
+        Names of those wanted, all of which must be there; None is whatever the folder holds.
+    settings
+        When given, the store must have been made with this spacing and window.
+
+    Raises
+    ------
+    InputError
+        Here or at the first use of a collection: not prepared, made with other settings, or damaged.
+    """
+
+    def __init__(
+        self, root: Path | str, collections: Iterable[str] | None = None, settings: DataConfig | None = None
+    ) -> None:
+        self.root = Path(root)
+        self.settings = settings
+        found = sorted(path.parent.name for path in self.root.glob("*/index.json"))
+        self.collections: tuple[str, ...] = tuple(found if collections is None else collections)
+        self._cases: dict[str, tuple[Case, ...]] = {}
+        if not self.collections:
+            raise InputError(f"{self.root}: nothing is prepared here; {MEND}")
+        for name in self.collections if collections is not None else ():
+            self.cases(name)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r}, {self.collections!r})"
+
+    def cases(self, collection: str) -> tuple[Case, ...]:
+        """The cases of a collection in natural order; what else lies in its folder is not looked at."""
+        if collection not in self._cases:
+            self._cases[collection] = self._read(collection)
+        return self._cases[collection]
+
+    def fingerprint(self, collections: Iterable[str] | None = None) -> str:
+        """SHA-256 over settings, case names and contents of some or all collections, not paths or dates."""
+        parts = [
+            (name, self._index(name)["settings"], [(case.id, *case.content) for case in self.cases(name)])
+            for name in sorted(self.collections if collections is None else collections)
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _index(self, collection: str) -> dict[str, Any]:
+        folder = self.root / collection
+        if not (folder / "index.json").is_file():
+            raise InputError(
+                f"{folder}: the collection {collection!r} is not prepared, or not to its end; {MEND}"
+            )
+        return read_json(folder / "index.json")
+
+    def _read(self, collection: str) -> tuple[Case, ...]:
+        index = self._index(collection)
+        folder = self.root / collection
+        if index.get("schema") != SCHEMA:
+            raise InputError(f"{folder}: was prepared by another version of mixcl; {MEND}")
+        made = (tuple(index["spacing"]), tuple(index["hu"]))
+        if self.settings is not None and made != (self.settings.spacing, self.settings.hu):
+            raise InputError(
+                f"{folder}: was prepared with spacing {made[0]} mm and window {made[1]} HU, not "
+                f"{self.settings.spacing} and {self.settings.hu}; {MEND}"
+            )
+        names = {int(value): name for value, name in index["names"].items()}
+        return tuple(_case(collection, folder / case, names, index["settings"]) for case in index["cases"])
+
+
+def _case(collection: str, path: Path, names: dict[int, str], settings: str) -> Case:
+    record = read_json(path / "case.json")
+    if record.get("settings") != settings:
+        raise InputError(f"{path}: was prepared with other settings than the rest of its collection; {MEND}")
+    if fault := damage(path, record):
+        raise InputError(f"{fault}; delete {path} and {MEND}")
+    return Case(
+        collection=collection,
+        id=path.name,
+        path=path,
+        shape=tuple(record["shape"]),
+        spacing=tuple(record["spacing"]),
+        affine=np.array(record["affine"]),
+        source_affine=np.array(record["source_affine"]),
+        source_shape=tuple(record["source_shape"]),
+        names=names,
+        content=(record["content"]["image"], record["content"]["label"]),
+    )
+
+
+def damage(path: Path, record: dict[str, Any]) -> str | None:
+    """What is wrong with the files of a case, by their sizes; None when nothing is."""
+    for name, size in record["files"].items():
+        file = path / name
+        if not file.is_file():
+            return f"{file}: is missing"
+        if file.stat().st_size != size:
+            return f"{file}: has {file.stat().st_size} bytes instead of {size}"
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of the store.
+
+    Raises
+    ------
+    InputError
+        Missing or damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing; {MEND}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: is damaged; delete {path.parent} and {MEND}")
+    return record

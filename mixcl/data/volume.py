@@ -1,0 +1,251 @@
+"""One scan as it was given: read as a NIfTI file and checked.
+
+A file is read once: its bytes are hashed, decompressed (which verifies the checksum of gzip) and looked at
+without a copy.  Every fault is an `InputError` of one sentence that names the file and says how to mend it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from mixcl.config import InputError
+from mixcl.data.grid import spacing_of
+
+LARGEST_SPACING = 20.0
+"""Voxels longer than this, in mm, are taken for a mistake in the header."""
+AFFINE_TOLERANCE = 0.1
+"""How far image and label may lie apart, as a part of the smallest voxel edge."""
+HEADER_BYTES = 540
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A volume as given: ``data`` [X, Y, Z] in the file's axes, ``affine`` to RAS+ mm, the file's hash."""
+
+    path: Path
+    data: NDArray[Any]
+    affine: NDArray[np.float64]
+    sha256: str
+    warnings: tuple[str, ...] = ()
+
+
+def read_header(path: Path) -> Any:
+    """The NIfTI header of a file, as nibabel's object; reads no voxels.
+
+    Raises
+    ------
+    InputError
+        Missing, empty, unreadable, not what its name says, or not a single-file NIfTI volume.
+    """
+    try:
+        if path.name.endswith(".gz"):
+            with gzip.open(path) as stream:
+                head = stream.read(HEADER_BYTES)
+        else:
+            with path.open("rb") as stream:
+                head = stream.read(HEADER_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from None
+    return _header(path, head)
+
+
+def read_volume(path: Path) -> Volume:
+    """Read a ``.nii`` or ``.nii.gz`` file whole; integers stay integers unless the header scales them.
+
+    Raises
+    ------
+    InputError
+        As `read_header`, and: cut off or damaged, not one 3-D volume (a trailing axis of length 1 is
+        accepted), colour or complex voxels, NaN or infinite values, an implausible spacing.
+    """
+    try:
+        raw = path.read_bytes()
+        sha256 = hashlib.sha256(raw).hexdigest()
+        if path.name.endswith(".gz"):
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from None
+    header = _header(path, raw[:HEADER_BYTES])
+    try:
+        shape = volume_shape(path, header)
+        affine, warnings = _geometry(path, header, shape)
+        data = _voxels(path, raw, header, shape)
+    except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew") from None
+    return Volume(path, _finite(path, data), affine, sha256, warnings)
+
+
+def volume_shape(path: Path, header: Any) -> tuple[int, int, int]:
+    """The three lengths of the volume that a header announces; see `read_volume` for what is refused."""
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if len(shape) < 3 or min(shape) < 1:
+        raise InputError(f"{path}: has the shape {shape}; store it as one 3-D volume")
+    if any(n != 1 for n in shape[3:]):
+        raise InputError(f"{path}: has {len(shape)} dimensions {shape}; keep one 3-D volume a file")
+    return shape[0], shape[1], shape[2]
+
+
+def _header(path: Path, head: bytes) -> Any:
+    size = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
+    kinds = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    kind = next((kinds[n] for n in size if n in kinds), None)
+    magic = head[344:348] if kind is nib.Nifti1Header else head[4:8]
+    if kind is None or len(head) < kind.sizeof_hdr or not magic.startswith((b"n+1", b"n+2")):
+        raise InputError(f"{path}: not a NIfTI volume (.nii or .nii.gz); convert it, or take it away")
+    return kind.from_fileobj(io.BytesIO(head[: kind.sizeof_hdr]), check=False)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path}: no such file; add it, or take its partner away")
+    if isinstance(error, IsADirectoryError | PermissionError):
+        return InputError(f"{path}: cannot be read ({error.strerror}); mend the file or its permissions")
+    if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
+        return InputError(f"{path}: not a gzip file although it ends in .gz; compress it, or name it .nii")
+    if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
+        return InputError(f"{path}: cut off or damaged ({error}); download or copy it again")
+    return InputError(f"{path}: cannot be read ({error}); check the disk, then download or copy it again")
+
+
+def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """The affine of a checked header, and what is odd about it."""
+    mend = "write the true voxel size into its header"
+    pixdim = np.abs(header["pixdim"][1:4].astype(float))
+    if not np.isfinite(pixdim).all() or (pixdim <= 0).any() or (header["pixdim"][1:4] < 0).any():
+        raise InputError(f"{path}: voxel size {_mm(header['pixdim'][1:4])} mm is impossible; {mend}")
+    affine = np.asarray(header.get_best_affine(), dtype=float)
+    edges = np.array(spacing_of(affine))
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{path}: its affine is singular or not finite; {mend}")
+    if edges.max() > LARGEST_SPACING:
+        raise InputError(f"{path}: voxel size {_mm(edges)} mm is implausibly large; {mend}")
+    odd = []
+    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+        odd.append(f"{path}: its header gives no orientation; it is taken as the format's default (LAS)")
+    if not np.allclose(edges, pixdim, rtol=0.01):
+        odd.append(
+            f"{path}: header says voxels of {_mm(pixdim)} mm, its affine {_mm(edges)} mm; the affine is used"
+        )
+    if np.allclose(edges, 1.0, atol=1e-4) and max(shape) >= 512:
+        odd.append(
+            f"{path}: voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?"
+        )
+    return affine, tuple(odd)
+
+
+def _voxels(path: Path, raw: bytes, header: Any, shape: tuple[int, int, int]) -> NDArray[Any]:
+    dtype, offset = header.get_data_dtype(), max(int(header["vox_offset"]), int(header["sizeof_hdr"]) + 4)
+    if dtype.kind not in "iuf":
+        raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers")
+    if len(raw) < offset + int(np.prod(shape)) * dtype.itemsize:
+        raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again")
+    data: NDArray[Any] = np.frombuffer(raw, dtype, int(np.prod(shape)), offset).reshape(shape, order="F")
+    slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter"))
+    if np.isfinite(slope) and slope != 0 and (slope, inter) != (1.0, 0.0):
+        data = data.astype(np.float32) * np.float32(slope) + np.float32(inter if np.isfinite(inter) else 0.0)
+    return data
+
+
+def _finite(path: Path, data: NDArray[Any]) -> NDArray[Any]:
+    if data.dtype.kind == "f" and not np.isfinite(data.sum(dtype=np.float64)):
+        bad = int(data.size - np.isfinite(data).sum())
+        raise InputError(
+            f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away"
+        )
+    return data
+
+
+def _mm(edges: Sequence[float] | NDArray[Any]) -> str:
+    return " x ".join(f"{float(edge):.4g}" for edge in edges)
+
+
+def check_hounsfield(image: Volume) -> tuple[str, ...]:
+    """Refuse an image that cannot be in Hounsfield units; what is odd but possible comes back as warnings.
+
+    Padding far below air, such as -2048, is no fault: the window clips it.
+    """
+    low, high = float(image.data.min()), float(image.data.max())
+    values = f"its values lie between {low:.6g} and {high:.6g}"
+    if low == high:
+        raise InputError(f"{image.path}: all voxels are {low:.6g}; take the case away")
+    if high <= 1:
+        raise InputError(f"{image.path}: {values}, so it looks already scaled; give Hounsfield units")
+    if low >= 0 and high <= 255:
+        raise InputError(f"{image.path}: {values}, so it looks like an 8-bit picture; give Hounsfield units")
+    if low >= 0 and high > 1000:
+        raise InputError(
+            f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units"
+        )
+    if low > -500:
+        return (f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units",)
+    return ()
+
+
+def label_map(label: Volume, values: Collection[int]) -> NDArray[np.uint8]:
+    """The label map as uint8, in the file's axes.
+
+    Raises
+    ------
+    InputError
+        Values that are not whole numbers, values other than 0 and ``values``, or nothing but 0.
+    """
+    data = label.data
+    if data.dtype.kind == "f":
+        whole = np.rint(data)
+        if np.abs(data - whole).max() > 1e-3:
+            raise InputError(
+                f"{label.path}: its label values are not whole numbers; export it without interpolation"
+            )
+        data = whole
+    known = f"the collection knows 0 and {', '.join(map(str, sorted(values)))}; mend the map or the names"
+    if data.min() < 0 or data.max() > 255:
+        raise InputError(f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}")
+    small = data.astype(np.uint8)
+    present = voxels_of(small)
+    unknown = [value for value in present if value and value not in values]
+    if unknown:
+        raise InputError(f"{label.path}: unknown label value {', '.join(map(str, unknown))}; {known}")
+    if list(present) == [0]:
+        raise InputError(f"{label.path}: labels nothing; add its labels, or take the case away")
+    return small
+
+
+def voxels_of(labels: NDArray[np.uint8]) -> dict[int, int]:
+    """Voxels of each value present.
+
+    >>> voxels_of(np.array([0, 2, 2], np.uint8))
+    {0: 1, 2: 2}
+    """
+    flat, counts = labels.ravel(order="K"), np.zeros(256, np.int64)
+    for part in np.array_split(flat, flat.size // 2**20 + 1):  # bincount makes a copy eight times as large
+        counts += np.bincount(part, minlength=256)
+    return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
+
+
+def check_same_grid(image: Volume, label: Volume) -> None:
+    """Refuse a label map of another shape than its image, or with corners a tenth of a voxel or more away."""
+    if image.data.shape != label.data.shape:
+        raise InputError(
+            f"{label.path}: shape {label.data.shape} differs from {image.data.shape} of {image.path.name}; "
+            "give the label map on the grid of its image"
+        )
+    ends = [(0, n - 1) for n in image.data.shape]
+    corners = np.stack([c.ravel() for c in (*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2)))])
+    apart = float(np.sqrt((((image.affine - label.affine) @ corners)[:3] ** 2).sum(axis=0)).max())
+    if apart > AFFINE_TOLERANCE * min(spacing_of(image.affine)):
+        raise InputError(
+            f"{label.path}: its affine differs from that of {image.path.name} by up to {apart:.3g} mm; "
+            "give the label map on the grid of its image"
+        )
