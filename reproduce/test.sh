@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs the tests, with an environment made first where none is active: reproduce/test.sh [pytest arguments]
+#
+#   reproduce/test.sh                          everything
+#   reproduce/test.sh tests/test_losses.py     one file
+#   reproduce/test.sh -m "not slow"            the quick ones
+set -euo pipefail
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+source "$root/reproduce/setup.sh"
+cd -- "$root"
+
+# One thread a process: two processes of two threads each are slower on two cores than two of one.
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
+printf 'test: %s, two processes of one thread each\n' "$(python --version)" >&2
+exec python -m pytest -n 2 --dist loadfile "$@"
