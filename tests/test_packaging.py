@@ -1,4 +1,4 @@
-"""What the repository ships with: metadata, lock, environment files; and that nothing belongs to one machine."""
+"""What the repository ships with: metadata, lock, environment files; nothing that belongs to one machine."""
 
 from __future__ import annotations
 
