@@ -48,7 +48,10 @@ mixcl_make_venv() { # makes $1 unless its interpreter and pip work and no instal
 
 mixcl_pip() { PIP_USER=0 "$mixcl_python" -I -m pip -qq --disable-pip-version-check --no-input "$@"; }
 
-mixcl_locked_install() { mixcl_pip install --require-hashes --no-deps ${mixcl_force[@]+"${mixcl_force[@]}"} -r "$1"; }
+mixcl_locked_install() { # installs the file $1 of the lock, and nothing that is not in the lock, not even to build with
+    mixcl_pip install --require-hashes --no-deps --no-build-isolation --use-pep517 \
+        ${mixcl_force[@]+"${mixcl_force[@]}"} -r "$mixcl_lock/$1"
+}
 
 mixcl_keeps_torch() { # is there a torch that works and is the lock's or, in an environment of the user's, admitted?
     local have
@@ -70,10 +73,10 @@ mixcl_install_torch() {
     if mixcl_keeps_torch; then return; fi
     if ! nvidia-smi >/dev/null 2>&1; then
         mixcl_say "no NVIDIA driver answers: installing torch's CPU build, if pip finds the one of the lock"
-        if mixcl_locked_install "$mixcl_lock/torch-cpu.txt" 2>/dev/null; then return; fi
+        if mixcl_locked_install "torch-cpu.txt" 2>/dev/null; then return; fi
     fi
     mixcl_say "installing torch's CUDA build (several GB)"
-    mixcl_locked_install "$mixcl_lock/torch-cuda.txt"
+    mixcl_locked_install "torch-cuda.txt"
 }
 
 mixcl_fingerprint() { # of what the installed environment follows from
@@ -98,7 +101,8 @@ mixcl_install() { # installs into $mixcl_env unless its stamp tells that this ve
     rm -f -- "$stamp"
     : >"$busy"
     mixcl_say "installing the packages of the lock (some minutes the first time)"
-    mixcl_locked_install "$mixcl_lock/base.txt" || mixcl_give_up "$busy"
+    mixcl_locked_install build.txt || mixcl_give_up "$busy"
+    mixcl_locked_install base.txt || mixcl_give_up "$busy"
     mixcl_install_torch || mixcl_give_up "$busy"
     mixcl_pip install --no-deps --no-build-isolation -e "$mixcl_root" || mixcl_give_up "$busy"
     "$mixcl_python" -I -m pip check --disable-pip-version-check >&2 || mixcl_complain "$busy"

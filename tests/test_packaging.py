@@ -126,7 +126,7 @@ def test_version_of_the_package_is_that_of_the_metadata() -> None:
     assert re.findall(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE) == [PROJECT["version"]]
 
 
-@pytest.mark.parametrize("name", ["base.txt", "torch-cpu.txt", "torch-cuda.txt"])
+@pytest.mark.parametrize("name", ["base.txt", "build.txt", "torch-cpu.txt", "torch-cuda.txt"])
 def test_every_locked_package_has_hashes(name: str) -> None:
     lines = [
         line for line in (LOCK / name).read_text().splitlines() if line and not line.lstrip().startswith("#")
@@ -143,6 +143,7 @@ def test_lock_separates_torch_from_the_rest() -> None:
     assert cpu["torch"] == f"{cuda['torch']}+cpu"
     assert not base.keys() & cuda.keys()
     assert not [name for name in base if name.startswith(("torch", "triton", "nvidia-", "cuda-"))]
+    assert pins("build.txt").items() <= base.items()
     assert pins("cpu.txt") == base | cpu
     assert pins("cuda.txt") == base | cuda
 

@@ -2,6 +2,7 @@
 # Writes the lock from pyproject.toml (with its extra `dev`) and requirements.in:
 #
 #   base.txt        every package but torch and its CUDA libraries, each with the hashes of its files
+#   build.txt       the one of them that packages without a wheel are built with, installed before the others
 #   torch-cuda.txt  torch from the package registry, with the CUDA libraries and triton it asks for
 #   torch-cpu.txt   torch's CPU build, where pip finds one (a folder or an index that you have told pip of)
 #   cpu.txt, cuda.txt   two lines each: base and one of the two
@@ -45,11 +46,13 @@ blocks = re.split(r"^(?=[A-Za-z0-9])", source.read_text(), flags=re.MULTILINE)
 packages = [block for block in blocks if "==" in block.split("\n", 1)[0]]
 with_torch = [block for block in packages if re.match(r"(torch|triton|nvidia-\S+|cuda-\S+)==", block)]
 base = [block for block in packages if block not in with_torch]
+build = [block for block in base if block.startswith("setuptools==")]
 heads = {
     "base.txt": "# Written by lock.sh: every package but torch and its CUDA libraries.\n",
+    "build.txt": "# Written by lock.sh: what packages without a wheel are built with.\n",
     "torch-cuda.txt": "# Written by lock.sh: torch as the registry has it, with its CUDA libraries.\n",
 }
-for name, chosen in (("base.txt", base), ("torch-cuda.txt", with_torch)):
+for name, chosen in (("base.txt", base), ("build.txt", build), ("torch-cuda.txt", with_torch)):
     (folder / name).write_text(heads[name] + "".join(chosen))
 for kind in ("cpu", "cuda"):
     (folder / f"{kind}.txt").write_text(f"-r base.txt\n-r torch-{kind}.txt\n")
