@@ -133,7 +133,7 @@ def _make(job: Job) -> dict[str, Any]:
     warnings = [*image.warnings, *small.warnings, *check_hounsfield(image)]
     geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist()}
     turned, affine = to_ras(image.data, image.affine)
-    spacing = spacing_of(affine)
+    spacing, turned_shape = spacing_of(affine), turned.shape
     scan = _windowed(job, resample_linear(turned, spacing, job.data.spacing))
     del image, turned
     labels = resample_nearest(to_ras(small.data, small.affine)[0], spacing, job.data.spacing)
@@ -148,7 +148,7 @@ def _make(job: Job) -> dict[str, Any]:
         **geometry,
         "shape": scan.shape,
         "spacing": job.data.spacing,
-        "affine": np.round(resampled_affine(affine, job.data.spacing), 6).tolist(),
+        "affine": np.round(resampled_affine(affine, turned_shape, job.data.spacing), 6).tolist(),
         "source_voxels": {str(value): count for value, count in before.items()},
         "voxels": {str(value): count for value, count in after.items()},
         "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings],

@@ -1,10 +1,12 @@
 """The grid of the store: axes turned to RAS+, resampled to one spacing (Sec. 3.1: 1.5 x 1.5 x 2.0 mm).
 
-Resampling keeps the centre of the first voxel and clamps at the border, as MONAI's ``Orientation`` and
-``Spacing`` do with their defaults; the tests compare with them.  It is written here as one pass an axis,
-because that takes a quarter of the memory and a tenth of the time (512 x 512 x 129, one core: 0.27 s against
-2.5 s), and involves nothing but single additions and multiplications: a store comes out the same, bit for bit,
-on every machine.
+The new grid covers the same box as the old one, to half a voxel, and shares its centre, so that an organ
+cut by the edge of the scan keeps its volume as one inside does; MONAI's ``Spacing`` shares the centre of
+the first voxel instead, which took 3 % off a lung cut by the last slice. Values are those of MONAI's
+``SpatialResample`` onto that grid, border clamped; the tests compare with it. It is written here as one
+pass an axis, because that takes a quarter of the memory and a tenth of the time (512 x 512 x 129, one core:
+0.3 s against 2.5 s), and involves nothing but single additions and multiplications: a store comes out the
+same on every machine.
 """
 
 from __future__ import annotations
@@ -34,28 +36,40 @@ def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
     return x, y, z
 
 
-def resampled_affine(affine: NDArray[np.float64], target: Sequence[float]) -> NDArray[np.float64]:
-    """The affine after resampling to ``target`` mm: same directions, same centre of the first voxel."""
-    scaled = affine.copy()
-    scaled[:3, :3] *= np.asarray(target) / np.asarray(spacing_of(affine))
-    return scaled
-
-
 def resampled_shape(
     shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
 ) -> tuple[int, ...]:
-    """Length of each axis after resampling: the steps between the first and last centre, rounded, plus one.
+    """Length of each axis after resampling: as many voxels as the box holds, rounded, and at least one.
 
     >>> resampled_shape((512, 512, 129), (0.57, 0.57, 1.6), (1.5, 1.5, 2.0))
     (195, 195, 103)
     """
-    return tuple(round(round((n - 1) * a / b, 6)) + 1 for n, a, b in zip(shape, spacing, target, strict=True))
+    ratios = (n * a / b for n, a, b in zip(shape, spacing, target, strict=True))
+    return tuple(max(round(round(ratio, 6)), 1) for ratio in ratios)
+
+
+def resampled_affine(
+    affine: NDArray[np.float64], shape: Sequence[int], target: Sequence[float]
+) -> NDArray[np.float64]:
+    """The affine after resampling a grid of ``shape`` to ``target`` mm: same directions, same centre."""
+    spacing = spacing_of(affine)
+    first = [_first(n, a, b) for n, a, b in zip(shape, spacing, target, strict=True)]
+    scaled = affine.copy()
+    scaled[:3, 3] = affine[:3, :3] @ first + affine[:3, 3]
+    scaled[:3, :3] *= np.asarray(target) / np.asarray(spacing)
+    return scaled
+
+
+def _first(n: int, a: float, b: float) -> float:
+    """Where the first new voxel of an axis lies, in voxels of the old one; may lie outside."""
+    (length,) = resampled_shape((n,), (a,), (b,))
+    return (n - (length - 1) * b / a - 1) / 2
 
 
 def _positions(n: int, a: float, b: float) -> NDArray[np.float64]:
-    """Where the voxels of the new axis lie, in voxels of the old one: i b / a, clamped to the last centre."""
+    """Where the voxels of the new axis lie, in voxels of the old one, clamped to its ends."""
     (length,) = resampled_shape((n,), (a,), (b,))
-    return np.minimum(np.round(np.arange(length) * (b / a), 9), n - 1.0)
+    return np.clip(np.round(_first(n, a, b) + np.arange(length) * (b / a), 9), 0.0, n - 1.0)
 
 
 def resample_linear(

@@ -27,6 +27,8 @@ LARGEST_SPACING = 20.0
 """Voxels longer than this, in mm, are taken for a mistake in the header."""
 AFFINE_TOLERANCE = 0.1
 """How far image and label may lie apart, as a part of the smallest voxel edge."""
+SMALLEST_RANGE = 50.0
+"""Images whose values span less than this are taken to be scaled already: noise alone spans more HU."""
 HEADER_BYTES = 540
 
 
@@ -180,7 +182,7 @@ def check_hounsfield(image: Volume) -> tuple[str, ...]:
     values = f"its values lie between {low:.6g} and {high:.6g}"
     if low == high:
         raise InputError(f"{image.path}: all voxels are {low:.6g}; take the case away")
-    if high <= 1:
+    if high - low <= SMALLEST_RANGE:
         raise InputError(f"{image.path}: {values}, so it looks already scaled; give Hounsfield units")
     if low >= 0 and high <= 255:
         raise InputError(f"{image.path}: {values}, so it looks like an 8-bit picture; give Hounsfield units")

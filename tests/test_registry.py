@@ -1,0 +1,118 @@
+"""The collections of the paper, and cases found from path templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mixcl.config import FINETUNING_SETS, PRETRAINING_SETS, Collection, DataConfig, InputError
+from mixcl.data.registry import COLLECTIONS, PAPER_COUNTS, collections, find_cases, folder
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_counts_are_the_papers() -> None:
+    assert sum(PAPER_COUNTS[name] for name in PRETRAINING_SETS) == 765
+    assert [PAPER_COUNTS[name] for name in FINETUNING_SETS] == [41, 30]
+    assert list(COLLECTIONS) == [*PRETRAINING_SETS, *FINETUNING_SETS]
+
+
+def test_labels() -> None:
+    assert len(COLLECTIONS["btcv"].names) == 13
+    assert COLLECTIONS["btcv"].names[6] == "liver"
+    assert COLLECTIONS["kits19"].names == {1: "kidney", 2: "kidney tumour"}
+    assert COLLECTIONS["msd_lung"].names == {1: "lung tumour"}
+
+
+def test_every_collection_says_where_it_comes_from() -> None:
+    for collection in COLLECTIONS.values():
+        assert collection.title
+        assert collection.licence
+        assert collection.url.startswith("http")
+        assert collection.citation
+
+
+def test_wanted_collections_in_order_and_once() -> None:
+    own = Collection(names={1: "x"}, root="mine")
+    data = DataConfig(collections={"mine": own}, pretrain=("kits19", "mine"), finetune=("mine", "btcv"))
+    assert list(collections(data)) == ["kits19", "mine", "btcv"]
+    assert collections(data)["mine"] is own
+
+
+def test_unknown_collection_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"unknown collection 'kits_19' \(did you mean 'kits19'\?\)"):
+        collections(DataConfig(pretrain=("kits_19",), finetune=()))
+
+
+def test_collection_name_that_is_no_folder_name() -> None:
+    own = {"../x": Collection(names={1: "x"})}
+    with pytest.raises(InputError, match="names a folder"):
+        collections(DataConfig(collections=own, pretrain=("../x",), finetune=()))
+
+
+def test_folder_expands_and_absolute_roots_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANS", str(tmp_path))
+    monkeypatch.setenv("HOME", "/home/me")
+    assert folder(Collection(names={1: "x"}, root="$SCANS/a"), Path("/raw")) == tmp_path / "a"
+    assert folder(Collection(names={1: "x"}, root="~/a"), Path("/raw")) == Path("/home/me/a")
+    assert folder(Collection(names={1: "x"}, root="a/b"), Path("/raw")) == Path("/raw/a/b")
+
+
+def test_msd_layout_natural_order_and_hidden_files(tmp_path: Path) -> None:
+    for kind in ("imagesTr", "labelsTr"):
+        touch(tmp_path, *(f"{kind}/liver_{k}.nii.gz" for k in (10, 2, 0)), f"{kind}/._liver_1.nii.gz")
+    touch(tmp_path, "imagesTr/notes.txt", "dataset.json", "imagesTs/liver_5.nii.gz")
+    cases = find_cases(COLLECTIONS["msd_liver"], tmp_path)
+    assert list(cases) == ["liver_0", "liver_2", "liver_10"]
+    assert cases["liver_2"] == (tmp_path / "imagesTr/liver_2.nii.gz", tmp_path / "labelsTr/liver_2.nii.gz")
+
+
+def test_other_layouts(tmp_path: Path) -> None:
+    for name, image, label in (
+        ("kits19", "case_00000/imaging.nii.gz", "case_00000/segmentation.nii.gz"),
+        ("btcv", "RawData/Training/img/img0001.nii.gz", "RawData/Training/label/label0001.nii.gz"),
+        ("nih_pancreas", "images/PANCREAS_0001.nii.gz", "labels/label0001.nii.gz"),
+    ):
+        root = tmp_path / name
+        touch(root, image, label)
+        assert list(find_cases(COLLECTIONS[name], root).values()) == [(root / image, root / label)]
+
+
+def test_placeholder_twice_and_special_characters(tmp_path: Path) -> None:
+    own = Collection(names={1: "x"}, image="a[1]/{case}/{case}_ct.nii", label="a[1]/{case}/{case}_seg.nii")
+    touch(tmp_path, "a[1]/p1/p1_ct.nii", "a[1]/p1/p1_seg.nii", "a[1]/p1/p2_ct.nii", "a1/p3/p3_ct.nii")
+    assert list(find_cases(own, tmp_path)) == ["p1"]
+
+
+def test_missing_partner_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/c.nii.gz")
+    with pytest.raises(InputError) as error:
+        find_cases(COLLECTIONS["msd_liver"], tmp_path)
+    lines = str(error.value).splitlines()
+    label, image = tmp_path / "labelsTr", tmp_path / "imagesTr"
+    assert lines[0].startswith(f"{label}/b.nii.gz: the label is missing for {image}/b.nii.gz")
+    assert lines[1].startswith(f"{image}/c.nii.gz: the image is missing for {label}/c.nii.gz")
+
+
+def test_unlabelled_test_part_is_left_out_when_the_count_is_full(tmp_path: Path) -> None:
+    """KiTS19 has 300 cases, 210 of them with labels."""
+    kits = COLLECTIONS["kits19"].model_copy(update={"count": 2})
+    touch(tmp_path, *(f"case_0000{k}/imaging.nii.gz" for k in range(3)))
+    touch(tmp_path, *(f"case_0000{k}/segmentation.nii.gz" for k in range(2)))
+    assert len(find_cases(kits, tmp_path)) == 2
+    (tmp_path / "case_00001/segmentation.nii.gz").unlink()
+    with pytest.raises(InputError, match="case_00001/segmentation"):
+        find_cases(kits, tmp_path)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such folder for MSD Task03 Liver; set data\.root"):
+        find_cases(COLLECTIONS["msd_liver"], tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no file matches 'imagesTr/"):
+        find_cases(COLLECTIONS["msd_liver"], tmp_path)
