@@ -1,17 +1,19 @@
 """The objective of MixCL, Eq. 2 to 6 of the paper, one function an equation.
 
-Pure functions of tensors and numbers, on any device.  Arithmetic is done in float32 outside autocast (float64 stays
-float64), whatever the precision of what comes in.  R-numbers refer to the table of readings in the README.
+Pure functions of tensors and numbers, on any device.  Arithmetic is done in float32 outside autocast (float64
+stays float64), whatever the precision of what comes in.  R-numbers refer to the table of readings in the
+README.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 MASKED = -1e30  # log-weight of a pair that takes no part; finite, so that gradients stay finite
@@ -20,8 +22,8 @@ MASKED = -1e30  # log-weight of a pair that takes no part; finite, so that gradi
 class Moments(NamedTuple):
     """Sums over the M positions of Eq. 5, from which the cross-correlation follows.
 
-    ``product`` [C, C] is sum_M z_a z_b^T, ``square_a`` and ``square_b`` [C] are sum_M z^2, ``sum_a`` and ``sum_b`` [C]
-    are sum_M z, and ``count`` [] is M.
+    ``product`` [C, C] is sum_M z_a z_b^T, ``square_a`` and ``square_b`` [C] are sum_M z^2, ``sum_a`` and
+    ``sum_b`` [C] are sum_M z, and ``positions`` [] is M.
     """
 
     product: Tensor
@@ -29,13 +31,19 @@ class Moments(NamedTuple):
     square_b: Tensor
     sum_a: Tensor
     sum_b: Tensor
-    count: Tensor
+    positions: Tensor
 
 
 def mixcl_loss(
-    identity: Tensor, label: Tensor, recon: Tensor, *, alpha: float = 0.01, beta: float = 0.01, gamma: float = 1.0
+    identity: Tensor,
+    label: Tensor,
+    recon: Tensor,
+    *,
+    alpha: float = 0.01,
+    beta: float = 0.01,
+    gamma: float = 1.0,
 ) -> Tensor:
-    """Eq. 2: ``gamma L_id + alpha L_label + beta L_recon``; gamma is 1 in the paper and 0 in an ablation without L_id.
+    """Eq. 2: ``gamma L_id + alpha L_label + beta L_recon``; gamma is 1 but in an ablation without L_id.
 
     >>> mixcl_loss(torch.tensor(2.0), torch.tensor(10.0), torch.tensor(100.0)).item()
     3.0999999046325684
@@ -53,7 +61,8 @@ def reconstruction_consistency(
     restored, patch
         [B, channels, \\*spatial], the decoder's output and the undistorted patch, intensities in [0, 1].
     reduction
-        ``sum`` over the voxels of a patch is the literal squared norm; ``mean`` divides it by the number of voxels.
+        ``sum`` over the voxels of a patch is the literal squared norm; ``mean`` divides it by the number of
+        voxels.
 
     Returns
     -------
@@ -108,7 +117,10 @@ def identity_consistency(
         Numbers of levels or weights that differ, or shapes as in :func:`cross_correlation`.
     """
     if len(levels_a) != len(levels_b) or not levels_a:
-        raise ValueError(f"{len(levels_a)} levels in one view and {len(levels_b)} in the other: give equally many")
+        raise ValueError(
+            f"{len(levels_a)} levels in one view and {len(levels_b)} in the other: "
+            "give equally many, at least one"
+        )
     terms = [
         decorrelation(cross_correlation(a, b, center=center), lam=lam)
         for a, b in zip(levels_a, levels_b, strict=True)
@@ -117,7 +129,7 @@ def identity_consistency(
 
 
 def decorrelation(correlation: Tensor, *, lam: float = 0.0051) -> Tensor:
-    """The bracket of Eq. 4 for one level: ``sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2``; C is [C, C].
+    """The bracket of Eq. 4 for one level: ``sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2``.
 
     >>> decorrelation(torch.eye(3)).item()
     0.0
@@ -130,13 +142,14 @@ def decorrelation(correlation: Tensor, *, lam: float = 0.0051) -> Tensor:
 
 
 def identity_floor(channels: int, positions: int, *, lam: float = 0.0051) -> float:
-    """The least that the bracket of Eq. 4 can be for one level, 0 unless it has more channels than positions (R28).
+    """The least that the bracket of Eq. 4 can be for one level with c = ``channels`` and M = ``positions``.
 
-    C has rank M = ``positions`` at most, so ``|C|_F^2 >= (tr C)^2 / M``.  For lambda <= 1 the bracket is then at least
-    ``c k / (1 + k)`` with ``k = lambda (c / M - 1)`` and c = ``channels``, reached by equal diagonal entries.
+    Above 0 where c > M: the literal C has rank M at most (R28), so ``|C|_F^2 >= (tr C)^2 / M``.  For lambda
+    <= 1 the bracket is then at least ``c k / (1 + k)`` with ``k = lambda (c / M - 1)``, which equal diagonal
+    entries reach.  Centring (R4) takes one more from the rank: give M - 1.
 
     >>> round(identity_floor(1536, 216), 2)
-    46.4
+    46.43
     """
     k = min(lam, 1.0) * max(channels / positions - 1, 0.0)
     return channels * k / (1 + k)
@@ -151,7 +164,7 @@ def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float] | None = None
 
 
 def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tensor:
-    """Eq. 5: ``C_ij = sum_M Z_Mi Z'_Mj / (|Z_i| |Z'_j|)`` over the M = B x H x W x D positions of one level (R3).
+    """Eq. 5: ``C_ij = sum_M Z_Mi Z'_Mj / (|Z_i| |Z'_j|)`` over M = B x H x W x D positions of a level (R3).
 
     Parameters
     ----------
@@ -163,8 +176,9 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tens
     Returns
     -------
     Tensor
-        [C, C] in [-1, 1], float32 (float64 for float64 input).  A channel that is 0 everywhere correlates with
-        nothing: its row and column are 0.
+        [C, C] in [-1, 1], float32 (float64 for float64 input).  A channel that is 0 everywhere correlates
+        with nothing: its row and column are 0, and so is its gradient.  Squares are summed: in float32, keep
+        values between 1e-15 and 1e15.
 
     Raises
     ------
@@ -178,7 +192,8 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tens
     """
     if z_a.shape != z_b.shape or z_a.ndim < 2 or z_a.numel() == 0:
         raise ValueError(
-            f"the two views have shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}: both must be [B, C, *spatial] and equal"
+            f"the two views have shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}: "
+            "both must be [B, C, *spatial] and equal"
         )
     with _full_precision(z_a):
         return correlation_from_moments(moments(z_a, z_b), center=center)
@@ -189,7 +204,7 @@ def moments(z_a: Tensor, z_b: Tensor) -> Moments:
     a, b = _channels_first(_float(z_a)), _channels_first(_float(z_b))
     return Moments(
         _pairwise(a, b), _squares(a), _squares(b), a.sum((0, 2)), b.sum((0, 2)),
-        torch.tensor(a.shape[0] * a.shape[2], dtype=a.dtype, device=a.device),
+        a.new_full((), a.shape[0] * a.shape[2]),
     )  # fmt: skip
 
 
@@ -207,7 +222,7 @@ def folded_moments(h_a: Tensor, h_b: Tensor, weight: Tensor, bias: Tensor) -> Mo
     """
     a, b = _channels_first(_float(h_a)), _channels_first(_float(h_b))
     w, v = _float(weight), _float(bias)
-    count = torch.tensor(a.shape[0] * a.shape[2], dtype=a.dtype, device=a.device)
+    count = a.new_full((), a.shape[0] * a.shape[2])
     sum_a, sum_b = a.sum((0, 2)), b.sum((0, 2))
     product = _fold(_pairwise(a, b), sum_a, sum_b, count, w, v)
     square_a = _fold(_pairwise(a, a), sum_a, sum_a, count, w, v).diagonal()
@@ -218,20 +233,21 @@ def folded_moments(h_a: Tensor, h_b: Tensor, weight: Tensor, bias: Tensor) -> Mo
 def correlation_from_moments(m: Moments, *, center: bool = False) -> Tensor:
     """Eq. 5 from its sums; with ``center``, of the channels less their means (R4)."""
     product, square_a, square_b = m.product, m.square_a, m.square_b
+    least_a = least_b = product.new_full((), torch.finfo(product.dtype).tiny)
     if center:
-        product = product - torch.outer(m.sum_a, m.sum_b) / m.count
-        square_a = square_a - m.sum_a.square() / m.count
-        square_b = square_b - m.sum_b.square() / m.count
-    tiny = torch.finfo(product.dtype).tiny
-    norm_a, norm_b = square_a.clamp_min(tiny).sqrt(), square_b.clamp_min(tiny).sqrt()
-    return product / norm_a[:, None] / norm_b[None, :]
+        noise = 16 * torch.finfo(product.dtype).eps  # what rounding leaves of a constant channel
+        least_a, least_b = noise * square_a, noise * square_b
+        product = product - torch.outer(m.sum_a, m.sum_b) / m.positions
+        square_a = square_a - m.sum_a.square() / m.positions
+        square_b = square_b - m.sum_b.square() / m.positions
+    return product / _norms(square_a, least_a)[:, None] / _norms(square_b, least_b)[None, :]
 
 
 def sum_over_ranks(m: Moments) -> Moments:
-    """R19: the sums of Eq. 5 over the positions of every rank, differentiable, so that 6 ranks x 1 equal 1 rank x 6.
+    """R19: the sums of Eq. 5 over the positions of every rank, so that 6 ranks x 1 equal 1 rank x 6.
 
-    The reduction's gradient is summed over the ranks too; together with the averaging of data-parallel training this
-    is the gradient of the loss of the whole batch.  Without several ranks the moments come back as they are.
+    The gradient is summed over the ranks too; together with the averaging of data-parallel training this is
+    the gradient of the loss of the whole batch.  Without several ranks the moments come back as they are.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return m
@@ -267,7 +283,9 @@ def label_relation(
     """
     _one_of("background", background, ("ignore_pairs", "ignore_all"))
     if labels_a.ndim != 1 or labels_b.ndim != 1:
-        raise ValueError(f"labels have shapes {tuple(labels_a.shape)} and {tuple(labels_b.shape)}: give [n] and [m]")
+        raise ValueError(
+            f"labels have shapes {tuple(labels_a.shape)} and {tuple(labels_b.shape)}: give [n] and [m]"
+        )
     relation = (labels_a[:, None] == labels_b[None, :]).to(torch.int8)
     zero_a, zero_b = labels_a[:, None] == 0, labels_b[None, :] == 0
     ignored = zero_a & zero_b if background == "ignore_pairs" else zero_a | zero_b
@@ -284,13 +302,13 @@ def label_consistency(
     reduction: Literal["ratio", "supcon", "sum"] = "ratio",
     background: Literal["ignore_pairs", "ignore_all"] = "ignore_pairs",
 ) -> Tensor:
-    """Eq. 6: the supervised contrast between sampled pixels of P_1 (rows i) and of P_2 (columns j, k) (R7, R8, R9).
+    """Eq. 6: the contrast of labelled pixels of P_1 (rows i) with those of P_2 (columns j, k) (R7, R8, R9).
 
-    With ``s_ij = cos(z_i, z_j) / tau`` and A from :func:`label_relation`, ``ratio`` is the paper's one logarithm,
-    ``-log(sum_{A=1} exp s / sum_{A in {0,1}} exp s)``, computed as ``softplus(lse_{A=0} s - lse_{A=1} s)``.
-    ``sum`` takes one such logarithm for each row that has a positive and adds them up (R26).  ``supcon`` is the
-    "out" form of supervised contrastive learning: ``-log(exp s_ij / sum_k exp s_ik)``, averaged over the positives j
-    of a row, then over the rows that have one.
+    With ``s_ij = cos(z_i, z_j) / tau`` and A of :func:`label_relation`, ``ratio`` is the paper's one
+    logarithm, ``-log(sum_{A=1} exp s / sum_{A=0,1} exp s)``, computed as ``softplus(lse_{A=0} s - lse_{A=1}
+    s)``.  ``sum`` takes one such logarithm for each row that has a positive and adds them up (R26).
+    ``supcon`` is the "out" form of supervised contrastive learning: ``-log(exp s_ij / sum_k exp s_ik)``, k
+    over the row's pairs that take part, averaged over the positives j of a row, then over the rows with one.
 
     Parameters
     ----------
@@ -304,8 +322,9 @@ def label_consistency(
     Returns
     -------
     Tensor
-        Scalar >= 0, float32 (float64 for float64 input).  Exactly 0, with a graph, where no pair is positive (R14)
-        and where every pair is.  Memory is O(n m).
+        Scalar >= 0, float32 (float64 for float64 input).  Exactly 0, with a graph, where no pair is positive
+        (R14) and, but for ``supcon``, where every pair is.  What is kept for the backward pass is one byte a
+        pair, n m.
 
     Raises
     ------
@@ -316,24 +335,57 @@ def label_consistency(
     _check_embeddings(emb_a, emb_b, labels_a, labels_b, temperature)
     relation = label_relation(labels_a, labels_b, background=background)
     with _full_precision(emb_a):
-        s = cosine_similarity(emb_a, emb_b) / temperature
-        no_loss = 0.0 * s.sum()  # keeps the graph where no pair is positive
-        if s.numel() == 0:
+        unit_a, unit_b = _unit(_float(emb_a)), _unit(_float(emb_b))
+        no_loss = 0.0 * (unit_a.sum() + unit_b.sum())  # keeps the graph where no pair is positive
+        if relation.numel() == 0:
             return no_loss
-        positive = relation == 1
-        lse_pos = s.masked_fill(~positive, MASKED).logsumexp(1)
-        lse_neg = s.masked_fill(relation != 0, MASKED).logsumexp(1)
+        lse_pos, lse_neg, sum_pos = _RowSums.apply(unit_a / temperature, unit_b, relation)
+        n_positive = (relation == 1).sum(1)
+        found = n_positive > 0  # rows that have a positive
         if reduction == "ratio":
-            return torch.where(positive.any(), F.softplus(lse_neg.logsumexp(0) - lse_pos.logsumexp(0)), no_loss)
-        n_positive = positive.sum(1)
-        if reduction == "sum":
-            rows = F.softplus(lse_neg - lse_pos)
+            total = F.softplus(lse_neg.logsumexp(0) - lse_pos.logsumexp(0))
         else:
-            mean_positive = (s * positive).sum(1) / n_positive.clamp_min(1)
-            rows = torch.logaddexp(lse_pos, lse_neg) - mean_positive
-        rows = torch.where(n_positive > 0, rows, 0.0 * lse_pos)
-        total = rows.sum() if reduction == "sum" else rows.sum() / (n_positive > 0).sum().clamp_min(1)
-        return torch.where(positive.any(), total, no_loss)
+            rows = F.softplus(lse_neg - lse_pos)
+            if reduction == "supcon":
+                rows = rows + (lse_pos - sum_pos / n_positive.clamp_min(1))  # 0 for one positive
+            total = torch.where(found, rows, 0.0).sum()
+        if reduction == "supcon":
+            total = total / found.sum().clamp_min(1)
+        return torch.where(found.any(), total, no_loss)
+
+
+class _RowSums(torch.autograd.Function):
+    """For each row of ``s_ij = a_i . b_j``: log sum exp over A = 1, over A = 0, and the sum over A = 1.
+
+    The backward pass computes s again, so that it is not kept.  Over no pair, the first two are about MASKED.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        s = a @ b.T  # [n, m]
+        positive = relation == 1
+        lse_pos = _logsumexp(torch.where(positive, s, MASKED))
+        lse_neg = _logsumexp(torch.where(relation == 0, s, MASKED))
+        ctx.save_for_backward(a, b, relation, lse_pos, lse_neg)
+        return lse_pos, lse_neg, torch.where(positive, s, 0.0).sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_pos: Tensor, d_neg: Tensor, d_sum: Tensor) -> tuple[Tensor, Tensor, None]:
+        a, b, relation, lse_pos, lse_neg = ctx.saved_tensors
+        with _full_precision(a):
+            positive = relation == 1
+            s = a @ b.T
+            s -= torch.where(positive, lse_pos[:, None], lse_neg[:, None])
+            d_s = s.exp_() * torch.where(positive, d_pos[:, None], d_neg[:, None])
+            d_s += torch.where(positive, d_sum[:, None], 0.0)
+            d_s = torch.where(relation < 0, 0.0, d_s)
+            return d_s @ b, d_s.T @ a, None
+
+
+def _logsumexp(x: Tensor) -> Tensor:
+    """Over rows, as torch's; by way of log_softmax, which is several times faster on a CPU."""
+    return x.amax(1) - torch.log_softmax(x, 1).amax(1)
 
 
 def cosine_similarity(emb_a: Tensor, emb_b: Tensor) -> Tensor:
@@ -342,9 +394,10 @@ def cosine_similarity(emb_a: Tensor, emb_b: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Rows at length 1; first divided by their largest entry, so that neither tiny nor huge rows lose digits."""
+    """Rows at length 1; divided by their largest entry first, so that tiny and huge rows stay exact."""
     largest = x.detach().abs().amax(1, keepdim=True) if x.shape[1] else x.new_zeros(len(x), 1)
-    return F.normalize(x / torch.where(largest > 0, largest, 1.0), dim=1) * (largest > 0)  # a row of 0 has no gradient
+    unit = F.normalize(x / torch.where(largest > 0, largest, 1.0), dim=1)
+    return unit * (largest > 0)  # a row of 0 has no gradient
 
 
 def _channels_first(z: Tensor) -> Tensor:
@@ -359,6 +412,12 @@ def _pairwise(a: Tensor, b: Tensor) -> Tensor:
 
 def _squares(a: Tensor) -> Tensor:
     return a.square().sum((0, 2))
+
+
+def _norms(squares: Tensor, least: Tensor) -> Tensor:
+    """Square roots; infinite, without a gradient, where the square is not above the least that counts."""
+    alive = squares > least
+    return torch.where(alive, torch.where(alive, squares, 1.0).sqrt(), torch.inf)
 
 
 def _fold(product: Tensor, sum_a: Tensor, sum_b: Tensor, count: Tensor, w: Tensor, v: Tensor) -> Tensor:
@@ -392,4 +451,6 @@ def _check_embeddings(
         )
     for emb, labels in ((emb_a, labels_a), (emb_b, labels_b)):
         if labels.shape != emb.shape[:1]:
-            raise ValueError(f"labels have shape {tuple(labels.shape)} for {len(emb)} embeddings: give one a row")
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} for {len(emb)} embeddings: give one a row"
+            )
