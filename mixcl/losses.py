@@ -251,11 +251,26 @@ def sum_over_ranks(m: Moments) -> Moments:
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return m
-    from torch.distributed.nn.functional import all_reduce
-
-    flat = all_reduce(torch.cat([part.reshape(-1) for part in m]))
+    flat: Tensor = _AllReduce.apply(torch.cat([part.reshape(-1) for part in m]))
     parts = flat.split([part.numel() for part in m])
     return Moments(*(new.reshape(old.shape) for new, old in zip(parts, m, strict=True)))
+
+
+class _AllReduce(torch.autograd.Function):
+    """The sum over ranks, of values and of gradients; a plain all_reduce loses those of the other ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_total: Tensor) -> Tensor:
+        d_x = d_total.clone()
+        dist.all_reduce(d_x)
+        return d_x
 
 
 def label_relation(
