@@ -1,0 +1,309 @@
+"""Sliding-window prediction of the test cases of a fine-tuning run, and how good it is (Sec. 3.2).
+
+Dice, the 95 % Hausdorff distance and surface Dice per organ and case; an evaluated run has::
+
+    RUN/cases.csv                    one row a case and organ; written last, whole
+    RUN/evaluation/<case>.json       the rows of a case, and of which weights, settings and data they are
+    RUN/evaluation/<case>.npz        the predicted label map on the prepared grid
+    RUN/predictions/<case>.nii.gz    on request: the same on the grid of the original scan
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from mixcl import checkpoint
+from mixcl.config import Experiment, InputError
+from mixcl.data.store import Case, Store
+from mixcl.measures import measure as measure
+
+if TYPE_CHECKING:
+    from monai.networks.nets import UNETR
+
+COLUMNS = (
+    "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
+    "voxels_label", "voxels_predicted", "tolerance_mm", "profile", "data",
+)  # fmt: skip
+FOLDER = "evaluation"
+
+
+def evaluate(
+    config: Experiment, out: Path, run: Path, *, save_predictions: bool = False, progress: bool = True
+) -> pd.DataFrame:
+    """Predict and measure the test cases of a finished fine-tuning run.
+
+    Cases that are done already, with these weights, settings and data, are not done again.
+
+    Parameters
+    ----------
+    config
+        The settings of the run; ``config.evaluate`` and ``config.run`` may differ from then.
+    out
+        Folder of the results, with the store.
+    run
+        Folder of the run, as :func:`mixcl.trainer.finetune` returns it.
+    save_predictions
+        Also write ``run/predictions/<case>.nii.gz``.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    DataFrame
+        What is in ``run/cases.csv``, with the columns `COLUMNS`; :func:`mixcl.measures.measure` tells when a
+        metric is undefined.
+
+    Raises
+    ------
+    InputError
+        ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
+    """
+    from mixcl.trainer import _machine as machine
+    from mixcl.trainer import read_card
+
+    card, names = _described(read_card(run), run)
+    net = _network(config, run, card, names)
+    cases = _test_cases(config, out, run, card)
+    rows: list[dict[str, Any]] = []
+    with machine(config.run) as accelerator:
+        net.to(accelerator.device)
+        for case in tqdm(cases, desc=f"evaluate {run.name}", disable=not progress, unit="case"):
+            key = _key(config, card, case)
+            kept = _kept(run, case, key, save_predictions)
+            if kept is None:
+                with accelerator.autocast():
+                    kept = _one(net, case, config, run, key, names, save_predictions)
+            rows += kept
+    table = _table(rows, card, config)
+    checkpoint.write_text(run / "cases.csv", table.to_csv(index=False))
+    return table
+
+
+@torch.no_grad()
+def predict(
+    net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment, *, values: Sequence[int] | None = None
+) -> NDArray[np.uint8]:
+    """Label a whole scan window by window; windows overlap and are weighted by a Gaussian.
+
+    Parameters
+    ----------
+    net
+        A segmentation network, [B, 1, E, E, E] -> [B, n + 1, E, E, E] with the background first.
+    volume
+        [X, Y, Z], intensities in [0, 1]; may be smaller than a window and is then padded with 0, the lower
+        end of the intensity window, as patches are.
+    config
+        ``model.patch`` is the window, ``evaluate.overlap`` and ``evaluate.windows`` how it moves.
+    values
+        What the classes 1, 2... are called in the result; None is 1, 2...
+
+    Returns
+    -------
+    uint8 [X, Y, Z], 0 is background.
+
+    Raises
+    ------
+    ValueError
+        ``values`` are not as many as the network has classes beside the background.
+    """
+    from monai.inferers import sliding_window_inference
+
+    device = next(net.parameters()).device
+    training = net.training
+    net.eval()
+    try:
+        scores: Any = sliding_window_inference(
+            torch.as_tensor(np.ascontiguousarray(volume), dtype=torch.float32, device=device)[None, None],
+            roi_size=(config.model.patch,) * 3,
+            sw_batch_size=config.evaluate.windows,
+            predictor=lambda x: net(x).float(),
+            overlap=config.evaluate.overlap,
+            mode="gaussian",
+        )
+    finally:
+        net.train(training)
+    classes = np.arange(scores.shape[1]) if values is None else np.array([0, *values])
+    if len(classes) != scores.shape[1]:
+        raise ValueError(f"{len(classes) - 1} label values for a network with {scores.shape[1] - 1} classes")
+    return classes.astype(np.uint8)[scores[0].argmax(0).cpu().numpy()]
+
+
+def read_prediction(run: Path, case: str) -> NDArray[np.uint8]:
+    """The predicted label map of a test case on the prepared grid, uint8 [X, Y, Z].
+
+    Raises
+    ------
+    InputError
+        The run is not evaluated, or the file is damaged.
+    """
+    path = run / FOLDER / f"{case}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            labels: NDArray[np.uint8] = arrays["labels"]
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(f"{path}: cannot be read ({error}); run mixcl evaluate --run {run.name}") from None
+    return labels
+
+
+def _described(card: dict[str, Any], run: Path) -> tuple[dict[str, Any], dict[int, str]]:
+    """The card of a finished fine-tuning run, and its label values in the order of the network's classes."""
+    if not {"task", "labels", "test"} <= card.keys():
+        raise InputError(f"{run}: not a fine-tuning run, so it has no test cases; give the folder of one")
+    if "weights" not in card or not (run / checkpoint.WEIGHTS).is_file():
+        raise InputError(f"{run}: not finished; the same mixcl finetune command goes on where it stopped")
+    names = {int(value): name for value, name in card["labels"].items()}
+    return card, dict(sorted(names.items()))
+
+
+def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping[int, str]) -> UNETR:
+    """The fine-tuned network, on the CPU."""
+    from mixcl.model import segmentation_model
+    from mixcl.trainer import weights_id
+
+    weights, description = checkpoint.read_weights(run)
+    if weights_id(weights) != card["weights"]:
+        raise InputError(
+            f"{run / checkpoint.WEIGHTS}: not the weights of run.json; start the run over with --restart"
+        )
+    mine = config.model.model_dump(
+        mode="json", exclude={"levels", "projector_width"}
+    )  # those are pre-training's
+    was = description.get("model", mine)
+    other = next((key for key, value in mine.items() if was.get(key) != value), None)
+    if other:
+        raise InputError(
+            f"{run}: was trained with model.{other} = {was.get(other)}, not {mine[other]}; "
+            "give the settings of the run"
+        )
+    net = segmentation_model(config.model, len(names))
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{run}: the weights do not fit a UNETR with {len(names)} labels ({first})"
+        ) from None
+    return net
+
+
+def _test_cases(config: Experiment, out: Path, run: Path, card: dict[str, Any]) -> list[Case]:
+    store = Store(config.data.store_dir(out), settings=config.data)
+    task = card["task"]
+    by_id = {case.id: case for case in store.cases(task)}
+    if store.fingerprint((task,)) != card["data"]:
+        raise InputError(f"{run}: was trained on another {task} than is prepared; train it with --restart")
+    return [by_id[name] for name in card["test"]]
+
+
+def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]:
+    """All that decides what is measured on a case."""
+    return {
+        "weights": card["weights"], "content": list(case.content), "spacing": list(case.spacing),
+        "evaluate": config.evaluate.model_dump(mode="json", exclude={"windows"}),
+        "precision": config.run.precision,
+    }  # fmt: skip
+
+
+def _kept(run: Path, case: Case, key: dict[str, Any], save_predictions: bool) -> list[dict[str, Any]] | None:
+    """The rows of a case that was done before, or None."""
+    try:
+        record = json.loads((run / FOLDER / f"{case.id}.json").read_text(encoding="utf-8"))
+        if record["of"] != key:
+            return None
+        if not (run / FOLDER / f"{case.id}.npz").is_file():
+            return None
+        rows: list[dict[str, Any]] = record["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if save_predictions and not _nifti(run, case).is_file():
+        write_nifti(_nifti(run, case), read_prediction(run, case.id), case)
+    return rows
+
+
+def _one(
+    net: nn.Module,
+    case: Case,
+    config: Experiment,
+    run: Path,
+    key: dict[str, Any],
+    names: Mapping[int, str],
+    save: bool,
+) -> list[dict[str, Any]]:
+    """Predict and measure one case; its .json, written last, tells that the rest is there."""
+    started, done = time.perf_counter(), run / FOLDER / f"{case.id}.json"
+    with checkpoint.writing(done):
+        for stale in (done, _nifti(run, case)):
+            stale.unlink(missing_ok=True)
+    predicted = predict(net, scaled(case, config.data.hu), config, values=list(names))
+    _write_prediction(run / FOLDER / f"{case.id}.npz", predicted)
+    if save:
+        write_nifti(_nifti(run, case), predicted, case)
+    rows = measure(
+        case.label(), predicted, names, spacing=case.spacing, tolerance_mm=config.evaluate.tolerance_mm
+    )
+    rows = [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
+    seconds = round(time.perf_counter() - started, 2)
+    checkpoint.write_text(done, json.dumps({"of": key, "seconds": seconds, "rows": rows}))
+    return rows
+
+
+def scaled(case: Case, hu: Sequence[float]) -> NDArray[np.float32]:
+    """A whole prepared scan, float32 [X, Y, Z], the window ``hu`` scaled to [0, 1] as in patches."""
+    image = np.subtract(case.image(), np.float32(hu[0]), dtype=np.float32)
+    image /= np.float32(hu[1] - hu[0])
+    return np.clip(image, 0.0, 1.0, out=image)
+
+
+def write_nifti(path: Path, labels: NDArray[np.uint8], case: Case) -> None:
+    """Write a label map of the prepared grid on the grid of the original scan, by the nearest voxel."""
+    import nibabel as nib
+    from nibabel.processing import resample_from_to
+
+    prepared = nib.Nifti1Image(labels, case.affine)
+    # Both grids cover the same box to half a voxel: beyond the last prepared centre the last voxel goes on.
+    turned = resample_from_to(prepared, (case.source_shape, case.source_affine), order=0, mode="nearest")
+    image = nib.Nifti1Image(np.asarray(turned.dataobj, dtype=np.uint8), case.source_affine)
+    image.set_sform(case.source_affine, code=1)
+    image.set_qform(case.source_affine, code=1)
+    image.header.set_xyzt_units("mm")
+    with checkpoint.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        nib.save(image, temporary)
+        temporary.replace(path)
+
+
+def _nifti(run: Path, case: Case) -> Path:
+    return run / "predictions" / f"{case.id}.nii.gz"
+
+
+def _write_prediction(path: Path, labels: NDArray[np.uint8]) -> None:
+    with checkpoint.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        np.savez_compressed(temporary, labels=labels)
+        temporary.replace(path)
+
+
+def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment) -> pd.DataFrame:
+    percent = float(card["percent"])
+    same = {
+        "task": card["task"], "percent": int(percent) if percent.is_integer() else percent,
+        "arm": card["arm"], "fold": card["fold"], "seed": card["seed"],
+        "tolerance_mm": config.evaluate.tolerance_mm, "profile": card["profile"], "data": card["data"],
+    }  # fmt: skip
+    table = pd.DataFrame([{**same, **row} for row in rows], columns=list(COLUMNS))
+    measures = ["dice", "hd95_mm", "surface_dice"]
+    return table.astype(dict.fromkeys(measures, np.float64))

@@ -1,0 +1,105 @@
+"""How well a label map agrees with another: Dice, HD95 and surface Dice per organ, by MONAI's functions.
+
+The rules for organs that are absent or missed are here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def measure(
+    label: NDArray[Any],
+    predicted: NDArray[Any],
+    names: Mapping[int, str],
+    *,
+    spacing: Sequence[float],
+    tolerance_mm: float,
+) -> list[dict[str, Any]]:
+    """Dice, HD95 and surface Dice of each organ of one case; the background is no organ.
+
+    Surfaces are MONAI's: the voxels of an organ with at least one of their six neighbours outside it (what is
+    beyond the scan counts as outside), as points at the voxels' centres, distances in mm.  HD95 is the larger
+    of the two directed 95th percentiles, interpolated linearly.  Surface Dice is the share of both surfaces'
+    points that lie within ``tolerance_mm`` of the other surface; points are counted, not weighted by area.
+
+    An organ that the case does not have is left out: all three are NaN.  An organ that was missed altogether
+    has Dice 0 and surface Dice 0, and its HD95 is undefined, NaN.
+
+    Parameters
+    ----------
+    label, predicted
+        Label maps [X, Y, Z].
+    names
+        Label value -> name of the organs looked at.
+    spacing
+        mm.
+    tolerance_mm
+        Of the surface Dice.
+
+    Returns
+    -------
+    One record an organ, in the order of the label values: label, organ, dice, hd95_mm, surface_dice (rounded
+    to six digits), voxels_label, voxels_predicted.
+
+    Raises
+    ------
+    ValueError
+        The maps differ in shape.
+
+    >>> box = np.zeros((8, 8, 8), np.uint8)
+    >>> box[2:6, 2:6, 2:6] = 3
+    >>> moved = np.roll(box, 1, axis=0)
+    >>> liver, spleen = measure(box, moved, {3: "liver", 4: "spleen"}, spacing=(1, 1, 2), tolerance_mm=0.5)
+    >>> liver["dice"], liver["hd95_mm"], liver["voxels_label"], spleen["dice"]
+    (0.75, 1.0, 64, nan)
+    """
+    if label.shape != predicted.shape:
+        raise ValueError(f"the label map is {label.shape}, the prediction {predicted.shape}; give one grid")
+    records = []
+    for value, organ in sorted(names.items()):
+        there, found = np.asarray(label == value), np.asarray(predicted == value)
+        sizes = int(there.sum()), int(found.sum())
+        dice, hd95, surface = _scores(there, found, sizes, spacing, tolerance_mm)
+        records.append(
+            {
+                "label": value, "organ": organ, "dice": dice, "hd95_mm": hd95, "surface_dice": surface,
+                "voxels_label": sizes[0], "voxels_predicted": sizes[1],
+            }
+        )  # fmt: skip
+    return records
+
+
+def _scores(
+    there: NDArray[np.bool_],
+    found: NDArray[np.bool_],
+    sizes: tuple[int, int],
+    spacing: Sequence[float],
+    tolerance: float,
+) -> tuple[float, float, float]:
+    """Dice, HD95 and surface Dice of two masks."""
+    if not sizes[0]:
+        return float("nan"), float("nan"), float("nan")
+    if not sizes[1]:
+        return 0.0, float("nan"), 0.0
+    from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+
+    box = _box(there | found)  # nothing outside it counts, and a box costs less than the scan
+    a, b = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (found, there))
+    mm = [float(s) for s in spacing]
+    dice = compute_dice(a, b, include_background=True)
+    hd95 = compute_hausdorff_distance(a, b, include_background=True, percentile=95, spacing=mm)
+    surface = compute_surface_dice(a, b, [tolerance], include_background=True, spacing=mm)
+    return round(float(dice), 6), round(float(hd95), 6), round(float(surface), 6)
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The smallest box around a mask that is not empty."""
+    axes = range(mask.ndim)
+    lines = [np.flatnonzero(mask.any(axis=tuple(k for k in axes if k != axis))) for axis in axes]
+    return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)
