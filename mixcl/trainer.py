@@ -52,11 +52,11 @@ def pretrain(
     InputError
         Nothing prepared, a run of the same name with other settings, a loss that is not finite, a full disk.
     """
-    store = Store(config.data.store_dir(out))
+    store = Store(config.data.store_dir(out), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
     settings = config.pretrain
     decides = {
-        "data": store.fingerprint(config.data.pretrain), "hu": list(config.data.hu), **_dump(config, "model", "loss", "sampler", "views"),
+        "data": store.fingerprint(config.data.pretrain), **_dump(config, "model", "loss", "sampler", "views"),
         "pretrain": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
     }  # fmt: skip
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
@@ -97,7 +97,7 @@ def finetune(
     init
         Pre-trained weights or the folder of a pre-training run; None is training from scratch.
     """
-    store = Store(config.data.store_dir(out))
+    store = Store(config.data.store_dir(out), settings=config.data)
     train, test = split(store.cases(task), config, fold, percent)
     names, settings = train[0].names, config.finetune
     with seeded(seed):
@@ -109,7 +109,7 @@ def finetune(
         report = hand_over(unetr_weights(weights), net, transfer=settings.transfer, source=str(init))
         handed = f"{settings.transfer}: {report}"
     decides = {
-        "data": store.fingerprint((task,)), "hu": list(config.data.hu), "task": task, "percent": percent, "fold": fold, "arm": arm,
+        "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm,
         "seed": seed, "n_folds": config.grid.n_folds, "init": source.get("id", str(init)), **_dump(config, "model", "finetune_augment"),
         "finetune": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
     }  # fmt: skip
@@ -129,6 +129,15 @@ def finetune(
             return loss, {"total": loss}
 
         return loop.run(stream.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
+
+
+def read_card(run: Path) -> dict[str, Any]:
+    """run.json of a run: settings, seed, versions, commit, data, and what the job was."""
+    try:
+        card: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{run}: no run of mixcl here (run.json is missing or broken); give the folder of one") from None
+    return card
 
 
 def split(cases: tuple[Case, ...], config: Experiment, fold: int, percent: float) -> tuple[list[Case], list[Case]]:

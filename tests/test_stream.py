@@ -1,0 +1,116 @@
+"""Streams: the same samples for any number of workers and ranks, distorted in the order of R11."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mixcl import stream
+from mixcl.config import Experiment, InputError
+from mixcl.data.store import Case, Store
+from mixcl.model import level_edges
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cases(prepared: Path, smoke: Experiment) -> list[Case]:
+    store = Store(prepared / "data" / "store")
+    return [case for name in smoke.data.pretrain for case in store.cases(name)]
+
+
+def test_a_sample_depends_on_seed_and_number_alone(cases: list[Case], smoke: Experiment) -> None:
+    first, again = stream.PairStream(cases, smoke, 10), stream.PairStream(cases, smoke, 10)
+    _ = again[7]
+    for key in ("image", "label"):
+        assert torch.equal(first[3][key], again[3][key])
+    other = smoke.model_copy(update={"pretrain": smoke.pretrain.model_copy(update={"seed": 1})})
+    assert not torch.equal(first[3]["image"], stream.PairStream(cases, other, 10)[3]["image"])
+
+
+def test_pairs_come_from_one_collection_and_hold_labels(cases: list[Case], smoke: Experiment) -> None:
+    pairs = stream.PairStream(cases, smoke, 40)
+    for index in range(40):
+        item = pairs[index]
+        assert item["image"].shape == (2, 1, 32, 32, 32)
+        assert item["image"].dtype == torch.float32
+        assert 0 <= item["image"].min()
+        assert item["image"].max() <= 1
+        assert (item["label"] > 0).flatten(1).any(1).all()  # R14: centred on a labelled voxel
+
+
+def test_workers_do_not_change_the_stream(cases: list[Case], smoke: Experiment) -> None:
+    pairs = stream.PairStream(cases, smoke, 6)
+    alone = list(stream.batches(pairs, 2, start=0, steps=3))
+    helped = list(stream.batches(pairs, 2, start=0, steps=3, workers=2))
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, helped, strict=True))
+
+
+def test_ranks_share_the_same_steps(cases: list[Case], smoke: Experiment) -> None:
+    pairs = stream.PairStream(cases, smoke, 12)
+    whole = list(stream.batches(pairs, 6, start=1, steps=2))
+    parts = [next(iter(stream.batches(pairs, 6, start=1, steps=2, rank=r, ranks=3))) for r in range(3)]
+    assert whole[0]["sample"].tolist() == [6, 7, 8, 9, 10, 11]
+    assert torch.equal(torch.cat([part["image"] for part in parts]), whole[0]["image"])
+    with pytest.raises(InputError, match="multiple of 4"):
+        next(iter(stream.batches(pairs, 6, start=0, steps=1, ranks=4)))
+
+
+def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
+    """V_1 and V'_1 share their patch, each restores to it, and with no intensity step they are that patch."""
+    quiet = smoke.model_copy(update={"views": smoke.views.model_copy(update={"intensity_prob": 0.0, "spatial_prob": 1.0})})
+    raw = next(iter(stream.batches(stream.PairStream(cases, quiet, 2), 2, start=0, steps=1)))
+    edge = level_edges(smoke.model)[1]
+    batch = stream.pretraining_batch(raw, quiet, edge, CPU)
+    assert torch.equal(batch.views, batch.patches)
+    assert torch.equal(batch.patches[:2], batch.patches[2:4])
+    assert not torch.equal(batch.patches[:2], raw["image"][:, 0])  # the spatial step is part of the target
+    loud = smoke.model_copy(update={"views": smoke.views.model_copy(update={"intensity_prob": 1.0, "spatial_prob": 0.0})})
+    batch = stream.pretraining_batch(raw, loud, edge, CPU)
+    assert torch.equal(batch.patches[:2], raw["image"][:, 0])
+    assert torch.equal(batch.patches[4:], raw["image"][:, 1])
+    assert not torch.equal(batch.views[:2], batch.views[2:4])
+
+
+def test_pixels_are_drawn_on_the_label_levels_grid(cases: list[Case], smoke: Experiment) -> None:
+    still = smoke.model_copy(update={"views": smoke.views.model_copy(update={"spatial_prob": 0.0})})
+    raw = next(iter(stream.batches(stream.PairStream(cases, still, 3), 3, start=0, steps=1)))
+    batch = stream.pretraining_batch(raw, still, 16, CPU)
+    grid = raw["label"].numpy()[:, :, 1::2, 1::2, 1::2]
+    for sample in range(3):
+        for which in (0, 1):
+            indices, labels = batch.pixels[sample][which].numpy(), batch.labels[sample][which].numpy()
+            flat = grid[sample, which].reshape(-1)
+            np.testing.assert_array_equal(flat[indices], labels)
+            for value, count in zip(*np.unique(flat, return_counts=True), strict=True):
+                assert (labels == value).sum() == min(count, smoke.sampler.budget)
+
+
+def test_a_sample_does_not_depend_on_its_batch(cases: list[Case], smoke: Experiment) -> None:
+    pairs = stream.PairStream(cases, smoke, 4)
+    together = stream.pretraining_batch(next(iter(stream.batches(pairs, 4, start=0, steps=1))), smoke, 16, CPU)
+    alone = list(stream.batches(pairs, 1, start=0, steps=4))
+    for k, raw in enumerate(alone):
+        one = stream.pretraining_batch(raw, smoke, 16, CPU)
+        for view in range(3):
+            torch.testing.assert_close(one.views[view], together.views[view * 4 + k], rtol=0, atol=1e-6)
+        assert torch.equal(one.pixels[0][1], together.pixels[k][1])
+
+
+def test_coarse_takes_the_nearest_voxel() -> None:
+    labels = torch.arange(8).expand(1, 8, 8, 8)
+    assert stream.coarse(labels, 4)[0, 0, 0].tolist() == [1, 3, 5, 7]
+    assert stream.coarse(labels, 2)[0, 0, 0].tolist() == [2, 6]
+
+
+def test_label_values_become_classes(cases: list[Case], smoke: Experiment) -> None:
+    raw = {
+        "image": torch.zeros(1, 1, 1, 32, 32, 32), "sample": torch.tensor([0]),
+        "label": torch.tensor([0, 7, 3, 200], dtype=torch.uint8).repeat(8).expand(1, 1, 32, 32, 32),
+    }  # fmt: skip
+    _, label = stream.finetuning_batch(raw, smoke, 0, (200, 7, 3), CPU)
+    assert label.shape == (1, 1, 32, 32, 32)
+    assert sorted(label.unique().tolist()) == [0, 1, 2, 3]

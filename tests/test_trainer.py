@@ -1,0 +1,191 @@
+"""Training: exact resumption, the same weights for the same settings, honest hand-over, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from monai.networks.nets import UNETR
+from safetensors.torch import load_file
+
+from mixcl import checkpoint, trainer
+from mixcl.config import Experiment, InputError, load_profile
+
+
+def change(config: Experiment, **sections: dict[str, object]) -> Experiment:
+    """The experiment with some settings of some sections changed."""
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def pretrained(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pretrained")
+    config = load_profile("smoke", [f"data.store={prepared / 'data' / 'store'}"])
+    return trainer.pretrain(config, out, progress=False)
+
+
+def test_a_pretraining_run_leaves_what_a_reader_needs(pretrained: Path) -> None:
+    card = json.loads((pretrained / "run.json").read_text())
+    assert card["cases"] == 10
+    assert card["seed"] == 0
+    assert len(card["data"]) == 64
+    assert card["versions"]["monai"]
+    assert card["config"]["profile"] == "smoke"
+    assert len(card["floors"]) == 5
+    records = checkpoint.read_metrics(pretrained / "metrics.jsonl")
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    for record in records:
+        assert sum(record["levels"]) == pytest.approx(record["identity"], rel=1e-5)
+        total = record["identity"] + 0.01 * record["label"] + 0.01 * record["recon"]
+        assert record["total"] == pytest.approx(total, rel=1e-5)
+    assert set(records[0]["gradients"]) == {"identity", "label", "recon"}
+    assert "gradients" not in records[1]
+    weights, description = checkpoint.read_weights(pretrained)
+    assert description["id"] == trainer.weights_id(weights) == card["weights"]
+
+
+def test_the_same_settings_give_the_same_weights(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
+    again = trainer.pretrain(smoke, tmp_path, progress=False)
+    assert json.loads((again / "run.json").read_text())["weights"] == json.loads((pretrained / "run.json").read_text())["weights"]
+    assert (again / "metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(pretrained: Path, prepared: Path, tmp_path: Path) -> None:
+    """kill -9 after the first checkpoint, in a process of its own; then the same command again."""
+    store = prepared / "data" / "store"
+    command = [
+        sys.executable, "-m", "mixcl", "pretrain", "--profile", "smoke", "--out", str(tmp_path),
+        "--set", f"data.store={store}",
+    ]  # fmt: skip
+    slow = (
+        "import sys, time, mixcl.checkpoint as c, mixcl.cli\n"
+        "save = c.save\n"
+        "def slowly(*a): save(*a); time.sleep(60)\n"
+        "c.save = slowly\n"
+        "mixcl.cli.main(sys.argv[1:])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", slow, *command[3:]], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs/pretrain/checkpoint/state.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "runs/pretrain/model.safetensors").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "pre-trained" in done.stdout
+    for name in ("model.safetensors",):
+        ours, theirs = load_file(tmp_path / "runs/pretrain" / name), load_file(pretrained / name)
+        assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    assert (tmp_path / "runs/pretrain/metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
+
+
+def test_a_finished_run_is_not_trained_again(pretrained: Path, smoke: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (pretrained / "model.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(trainer._Loop, "_log", lambda *_: pytest.fail("a step was taken"))
+    trainer.pretrain(smoke, pretrained.parents[1], progress=False)
+    assert (pretrained / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_settings_are_refused_or_start_over(smoke: Experiment, tmp_path: Path) -> None:
+    first = trainer.pretrain(smoke, tmp_path, progress=False)
+    other = change(smoke, loss={"alpha": 0.5})
+    with pytest.raises(InputError, match=r"loss.alpha = 0.01, not 0.5.*--restart"):
+        trainer.pretrain(other, tmp_path, progress=False)
+    before = json.loads((first / "run.json").read_text())["weights"]
+    trainer.pretrain(other, tmp_path, restart="changed", progress=False)
+    assert json.loads((first / "run.json").read_text())["weights"] != before
+    trainer.pretrain(change(other, run={"threads": 2}), tmp_path, progress=False)  # the machine is no setting of the science
+
+
+@pytest.mark.parametrize("changes", [{"alpha": 0.0, "beta": 0.0}, {"identity": 0.0}, {"label_reduction": "sum"}])
+def test_ablations_train(smoke: Experiment, tmp_path: Path, changes: dict[str, object]) -> None:
+    run = trainer.pretrain(change(smoke, loss=changes), tmp_path, progress=False)
+    assert (run / "model.safetensors").is_file()
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence(smoke: Experiment, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not finite at step"):
+        trainer.pretrain(change(smoke, pretrain={"lr": 1e30, "steps": 12}), tmp_path, progress=False)
+
+
+def test_finetuning_hands_over_the_encoder(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
+    """With a vanishing learning rate, the weights after training are those before: the encoder's, and a fresh decoder."""
+    still = change(smoke, finetune={"lr": 1e-30, "weight_decay": 0.0, "steps": 1})
+    arms = {
+        arm: trainer.finetune(still, tmp_path, task="btcv", percent=100, fold=0, arm=arm, init=init, progress=False)
+        for arm, init in (("mixcl", pretrained), ("scratch", None))
+    }
+    ours, scratch = (checkpoint.read_weights(arms[arm])[0] for arm in ("mixcl", "scratch"))
+    first = trainer.unetr_weights(checkpoint.read_weights(pretrained)[0])
+    for name, value in ours.items():
+        expected = first if name.startswith(("vit", "encoder")) else scratch
+        torch.testing.assert_close(value, expected[name], msg=name)
+    card = json.loads((arms["mixcl"] / "run.json").read_text())
+    assert card["hand_over"].startswith("encoder: ")
+    assert card["pretraining"]["job"] == "pretrain"
+    assert len(card["labels"]) == 13
+    assert not set(card["train"]) & set(card["test"])
+
+
+def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:
+    longer = change(smoke, finetune={"steps": 40, "lr": 3e-3, "log_every": 10})
+    run = trainer.finetune(longer, tmp_path, task="msd_spleen", percent=100, fold=0, arm="scratch", progress=False)
+    losses = [record["total"] for record in checkpoint.read_metrics(run / "metrics.jsonl")]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_an_exported_encoder_loads_into_plain_monai(pretrained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    code = trainer.export_encoder(pretrained, path)
+    space: dict[str, object] = {"YOUR_CLASSES": 4}
+    exec(code, space)
+    net = space["net"]
+    assert isinstance(net, UNETR)
+    weights = load_file(path)
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in weights.items())
+    assert {name.split(".")[0] for name in weights} == {"vit", "encoder1", "encoder2", "encoder3", "encoder4"}
+
+
+def test_an_exported_encoder_starts_a_finetuning(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    trainer.export_encoder(pretrained, path)
+    kwargs = {"task": "msd_spleen", "percent": 100, "fold": 0, "progress": False}
+    a = trainer.finetune(smoke, tmp_path / "a", arm="mixcl", init=path, **kwargs)  # type: ignore[arg-type]
+    b = trainer.finetune(smoke, tmp_path / "b", arm="mixcl", init=pretrained, **kwargs)  # type: ignore[arg-type]
+    assert trainer.weights_id(checkpoint.read_weights(a)[0]) == trainer.weights_id(checkpoint.read_weights(b)[0])
+
+
+def test_a_fold_that_cannot_be_made(smoke: Experiment, tmp_path: Path) -> None:
+    few = change(smoke, grid={"n_folds": 9})
+    with pytest.raises(InputError, match="5 cases"):
+        trainer.finetune(few, tmp_path, task="btcv", percent=100, fold=0, arm="scratch", progress=False)
+
+
+def test_precision_that_the_machine_lacks(smoke: Experiment, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(InputError, match="fp16"):
+        trainer.pretrain(change(smoke, run={"precision": "fp16"}), tmp_path, progress=False)
+    with pytest.raises(InputError, match="no CUDA device"):
+        trainer.pretrain(change(smoke, run={"device": "cuda"}), tmp_path, progress=False)
+
+
+def test_bf16_trains(smoke: Experiment, tmp_path: Path) -> None:
+    run = trainer.pretrain(change(smoke, run={"precision": "bf16"}), tmp_path, progress=False)
+    assert (run / "model.safetensors").is_file()
+
+
+def test_cosine_goes_from_lr_to_zero() -> None:
+    values = [trainer.cosine(step, 100, 1e-4) for step in range(101)]
+    assert values[0] == 1e-4
+    assert values[100] == pytest.approx(0, abs=1e-12)
+    assert all(a > b for a, b in zip(values[:-1], values[1:], strict=True))
