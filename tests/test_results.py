@@ -1,0 +1,323 @@
+"""Tables from hand-made runs: values worked out by hand, the paper beside them, what is missing is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mixcl import results
+from mixcl.config import InputError, finetune_job, load_profile
+from mixcl.paper import TABLE1
+
+COLUMNS = (
+    "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
+    "voxels_label", "voxels_predicted", "tolerance_mm", "profile", "data",
+)  # fmt: skip
+LABELS = {"msd_spleen": {1: "spleen"}, "btcv": {1: "spleen", 6: "liver", 11: "pancreas"}}
+GRID = {"percents": {"msd_spleen": [5, 15], "btcv": [15]}, "folds": [0, 1], "seeds": [0]}
+Dice = dict[str, dict[int, float | None]]  # by case and label; None is absent
+NONE = {1: None, 6: None, 11: None}
+
+
+def write_run(
+    out: Path, task: str, percent: float, arm: str, fold: int, dice: Dice, *, seed: int = 0, **more: Any
+) -> Path:
+    """A run as an evaluation leaves it; Dice 0 is an organ that was missed."""
+    run = out / "runs" / finetune_job(task, percent, arm, fold, seed)
+    run.mkdir(parents=True)
+    card = {
+        "profile": "phantom", "commit": "0123456789abcdef0123", "data": f"{task:x<64}", "task": task,
+        "arm": arm, "percent": percent, "fold": fold, "seed": seed, "weights": "e" * 64, "seconds_of_last_part": 12.5,
+        "labels": {str(k): v for k, v in LABELS[task].items()}, "test": list(dice), "train": [],
+        "config": {"grid": GRID, "data": {"source": "phantom", "finetune": ["msd_spleen", "btcv"]}},
+        "decides": {"finetune": {"steps": 500}, "arm": arm, "fold": fold}, **more,
+    }  # fmt: skip
+    (run / "run.json").write_text(json.dumps(card))
+    rows = []
+    for case, organs in dice.items():
+        for label, value in organs.items():
+            present, found = value is not None, value not in (None, 0.0)
+            rows.append(
+                {
+                    "task": task, "percent": f"{percent:g}", "arm": arm, "fold": fold, "seed": seed,
+                    "case": case, "label": label, "organ": LABELS[task][label], "dice": value,
+                    "hd95_mm": 10.0 * (1 - value) if found else None, "surface_dice": value,
+                    "voxels_label": 100 * present, "voxels_predicted": 90 * found, "tolerance_mm": 2.0,
+                    "profile": "phantom", "data": card["data"],
+                }
+            )  # fmt: skip
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(run / "cases.csv", index=False)
+    return run
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """BTCV 15 % on two folds in both arms, Spleen 15 % from scratch on one fold, Spleen 5 % nothing."""
+    write_run(
+        tmp_path, "btcv", 15, "scratch", 0,
+        {"0001": {1: 0.8, 6: 0.6, 11: None}, "0002": {1: 0.5, 6: None, 11: 0.0}, "0003": NONE},
+    )  # fmt: skip
+    write_run(tmp_path, "btcv", 15, "scratch", 1, {"0004": {1: 0.4, 6: 0.4, 11: 0.4}})
+    write_run(
+        tmp_path, "btcv", 15, "mixcl", 0,
+        {"0001": {1: 0.9, 6: 0.7, 11: None}, "0002": {1: 0.6, 6: None, 11: 0.2}, "0003": NONE},
+    )  # fmt: skip
+    write_run(tmp_path, "btcv", 15, "mixcl", 1, {"0004": {1: 0.3, 6: 0.6, 11: 0.6}})
+    write_run(tmp_path, "msd_spleen", 15, "scratch", 0, {"7": {1: 0.75}, "8": {1: 0.25}})
+    return tmp_path
+
+
+def test_dice_of_a_fold_is_the_mean_over_cases_of_their_means_over_organs(out: Path) -> None:
+    folds = results.table1(out).folds.set_index(["task", "arm", "fold"])
+    # case 0001: (0.8 + 0.6) / 2 = 0.7; case 0002: (0.5 + 0.0) / 2 = 0.25; case 0003 has no organ
+    assert folds.loc[("btcv", "scratch", 0), "dice"] == pytest.approx((0.7 + 0.25) / 2)
+    assert folds.loc[("btcv", "scratch", 1), "dice"] == pytest.approx(0.4)
+    assert folds.loc[("btcv", "mixcl", 0), "dice"] == pytest.approx((0.8 + 0.4) / 2)
+    assert folds.loc[("msd_spleen", "scratch", 0), "dice"] == pytest.approx(0.5)
+    # HD95: 0001 has 2 and 4 mm, 0002 has 5 mm and a missed organ without a distance
+    assert folds.loc[("btcv", "scratch", 0), "hd95_mm"] == pytest.approx((3.0 + 5.0) / 2)
+    assert folds.loc[("btcv", "scratch", 0), "cases"] == 2
+    assert folds.loc[("btcv", "scratch", 0), "missed"] == 1
+    assert folds.loc[("btcv", "mixcl", 0), "missed"] == 0
+
+
+def test_table1_csv(out: Path) -> None:
+    results.table1(out)
+    table = pd.read_csv(out / "tables" / "table1.csv")
+    assert {"task", "percent", "arm", "fold", "seed", "dice"} <= set(table.columns)
+    assert len(table) == 5
+    assert table["task"].tolist() == ["msd_spleen"] + 4 * ["btcv"]
+    assert table["arm"].tolist() == ["scratch", "scratch", "scratch", "mixcl", "mixcl"]
+    assert table["percent"].dtype == np.int64
+    assert table["paper_dice"].tolist() == [0.8247, 0.2459, 0.2459, 0.3871, 0.3871]
+    assert set(table["source"]) == {"phantom"}
+    first = (out / "tables" / "table1.csv").read_bytes()
+    results.table1(out)
+    assert (out / "tables" / "table1.csv").read_bytes() == first
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_markdown_has_the_papers_shape(out: Path) -> None:
+    results.table1(out)
+    text = (out / "tables" / "table1.md").read_text()
+    lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
+    assert lines[0] == [
+        "",
+        "Spleen: Pct.",
+        "T.F.S.",
+        "Ours",
+        "Diff.",
+        "BTCV: Pct.",
+        "T.F.S.",
+        "Ours",
+        "Diff.",
+    ]
+    assert {len(line) for line in lines} == {9}
+    body = {(line[0], line[1] or line[5]): line for line in lines[2:]}
+    # folds from scratch 0.475 and 0.4, pre-trained 0.6 and 0.5: sd = difference / sqrt(2)
+    assert body["this run", "15 %"][6:] == ["0.4375 ± 0.0530", "0.5500 ± 0.0707", "+0.1125 ± 0.0177"]
+    assert body["paper", "15 %"] == [
+        "paper", "15 %", "0.8247", "0.8430", "+0.0183", "15 %", "0.2459", "0.3871", "+0.1412",
+    ]  # fmt: skip
+    assert body["this run", "15 %"][1:5] == ["15 %", "0.5000", "-", "-"]
+    assert body["this run", "5 %"][1:] == ["5 %", "-", "-", "-", "", "", "", ""]
+    assert body["paper", "50 %"][4] == "+0.0019 [a]"
+    assert body["paper", "50 %"][8] == "+0.0085 [b]"
+
+
+def test_what_is_said_beside_the_table(out: Path) -> None:
+    table = results.table1(out)
+    said = " ".join(table.notes)
+    assert "0.9453 - 0.9424 = 0.0029 (R21)" in said
+    assert "0.5939 - 0.5851 = 0.0088 (R21)" in said
+    assert "Missing: Spleen 15 % T.F.S., 1 of 2 runs (fold 1 seed 0)." in table.notes
+    assert "Missing: Spleen 5 % Ours, 2 of 2 runs (fold 0 seed 0, fold 1 seed 0)." in table.notes
+    assert "Missing: BTCV" not in said
+    assert (
+        "Not among the jobs of this profile: Spleen 50 %, Spleen 100 %, BTCV 50 %, BTCV 100 %." in table.notes
+    )
+    assert "Take care" not in said
+    for part in ("Profile phantom;", "folds 0, 1;", "seed 0;", "commit 0123456789ab;", "BTCV btcvxxxxxxxx"):
+        assert part in table.caption
+    assert "phantoms, not patients" in table.caption
+    text = (out / "tables" / "table1.md").read_text()
+    assert table.caption in text
+    assert all(note in text for note in table.notes)
+
+
+def test_the_papers_values_are_those_of_its_source() -> None:
+    """The rows of Table 1 as our copy of the paper prints them, spleen and BTCV side by side."""
+    printed = """5% 0.5065 0.5593 +0.0528
+        15% 0.8247 0.8430 +0.0183 15% 0.2459 0.3871 +0.1412
+        50% 0.9424 0.9453 +0.0019 50% 0.5851 0.5939 +0.0085
+        100% 0.9597 0.9612 +0.0015 100% 0.7524 0.7656 +0.0132"""
+    found = {}
+    for line in printed.splitlines():
+        for task, block in zip(
+            ("msd_spleen", "btcv"), re.findall(r"(\d+)% (\S+) (\S+) (\S+)", line), strict=False
+        ):
+            found[task, float(block[0])] = tuple(map(float, block[1:]))
+    assert found == {key: tuple(row) for key, row in TABLE1.items()}
+    assert [key for key, row in TABLE1.items() if row.slip] == [("msd_spleen", 50), ("btcv", 50)]
+
+
+def test_latex_is_whole(out: Path) -> None:
+    results.table1(out)
+    text = (out / "tables" / "table1.tex").read_text()
+    assert text.count("{") == text.count("}")
+    assert text.count("$") % 2 == 0
+    for name in ("table", "tabular"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
+    assert not re.search(r"(?<!\\)[%#_]", text)
+    assert "±" not in text
+    inner = text.split(r"\begin{tabular}{l|rlll|rlll}")[1].split(r"\end{tabular}")[0]
+    rows = [row for row in inner.replace(r"\hline", "").split(r"\\") if row.strip()]
+    widths = [row.count("&") + 1 + 3 * row.count(r"\multicolumn{4}") for row in rows]
+    assert widths == [9] * 10  # two lines of header, four shares twice
+    assert r"$+$0.0019\textsuperscript{a}" in text
+    assert r"$+$0.1125 $\pm$ 0.0177" in text
+
+
+def test_differences_are_paired_by_fold_and_seed(out: Path) -> None:
+    """A further fold of one arm alone moves its mean, not the difference."""
+    write_run(out, "btcv", 15, "mixcl", 2, {"0005": {1: 1.0, 6: 1.0, 11: 1.0}})
+    table = results.table1(out)
+    row = table.differences.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "mixcl")]
+    assert row["mean"] == pytest.approx(0.1125)
+    assert row["folds"] == 2
+    cell = table.cells.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "mixcl")]
+    assert cell["mean"] == pytest.approx((0.6 + 0.5 + 1.0) / 3)
+
+
+def test_seeds_are_averaged_before_folds(out: Path) -> None:
+    write_run(out, "btcv", 15, "scratch", 1, {"0004": {1: 0.6, 6: 0.6, 11: 0.6}}, seed=1)
+    cell = results.table1(out).cells.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "scratch")]
+    assert cell["mean"] == pytest.approx((0.475 + (0.4 + 0.6) / 2) / 2)
+    assert (cell["folds"], cell["seeds"]) == (2, 2)
+
+
+def test_runs_that_were_not_made_alike_are_told(out: Path) -> None:
+    decides = {"finetune": {"steps": 400}}
+    write_run(
+        out, "msd_spleen", 15, "mixcl", 0, {"7": {1: 0.9}, "8": {1: 0.9}}, decides=decides, commit="f" * 20
+    )
+    table = results.table1(out)
+    assert "Take care: the runs of Spleen were not made alike, they differ in finetune.steps." in table.notes
+    assert "commits 0123456789ab, ffffffffffff" in table.caption
+
+
+def test_own_tasks_and_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LABELS, "ward_7", {1: "liver"})
+    data = {"source": "files", "finetune": ["ward_7"]}
+    config = {"grid": {"percents": {"ward_7": [2.5]}, "folds": [0], "seeds": [0]}, "data": data}
+    for arm in ("scratch", "mixcl", "identity_only"):
+        write_run(tmp_path, "ward_7", 2.5, arm, 0, {"a": {1: 0.5}}, config=config)
+    table = results.table1(tmp_path)
+    text = (tmp_path / "tables" / "table1.md").read_text()
+    assert "ward_7: Pct." in text
+    assert "2.5 % | 0.5000 | 0.5000 | +0.0000" in text
+    assert "not in the source text" in text
+    assert "phantoms" not in text
+    assert "Further arms, in table1.csv: identity_only." in table.notes
+    assert r"ward\_7" in (tmp_path / "tables" / "table1.tex").read_text()
+
+
+def test_organs(out: Path) -> None:
+    table = results.organs(out).set_index(["task", "percent", "arm", "organ"])
+    pancreas = table.loc[("btcv", 15.0, "scratch", "pancreas")]
+    assert (pancreas["n"], pancreas["missed"], pancreas["invented"]) == (2, 1, 0)
+    assert pancreas["dice"] == pytest.approx((0.0 + 0.4) / 2)
+    assert pancreas["hd95_mm"] == pytest.approx(6.0)  # of the one that was found
+    assert table.loc[("btcv", 15.0, "mixcl", "liver"), "dice"] == pytest.approx(0.65)
+    csv = pd.read_csv(out / "tables" / "organs.csv")
+    assert set(csv.columns) == {
+        "task", "percent", "arm", "label", "organ", "dice", "hd95_mm", "surface_dice",
+        "n", "missed", "invented",
+    }  # fmt: skip
+    text = (out / "tables" / "organs.md").read_text()
+    assert "### BTCV, 15 % of the labels" in text
+    assert "| pancreas | scratch | 2 | 0.2000 | 6.0 | 0.2000 | 1 | 0 |" in text
+    assert "phantoms, not patients" in text
+
+
+def test_an_organ_found_where_there_is_none(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "btcv", 15, "scratch", 0, {"1": {1: 0.5, 6: None, 11: None}})
+    table = pd.read_csv(run / "cases.csv")
+    table.loc[table["label"] == 6, "voxels_predicted"] = 7
+    table.to_csv(run / "cases.csv", index=False)
+    organs = results.organs(tmp_path).set_index("organ")
+    assert organs.loc["liver", ["n", "missed", "invented"]].tolist() == [0, 0, 1]
+    assert np.isnan(organs.loc["liver", "dice"])
+    assert "| liver | scratch | 0 | - | - | - | 0 | 1 |" in (tmp_path / "tables" / "organs.md").read_text()
+
+
+def test_files_that_cannot_be_used(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no evaluated run"):
+        results.table1(tmp_path / "nothing")
+    run = out / "runs" / finetune_job("btcv", 15, "scratch", 1, 0)
+    whole = (run / "cases.csv").read_text()
+    for broken, message in (
+        ("\n".join(whole.splitlines()[:-1]) + "\n", r"2 rows where the run has 3; run mixcl evaluate"),
+        (whole.replace("dice", "score"), "cannot be read"),
+        (whole.replace("0.4", "good"), "cannot be read"),
+        ("", "cannot be read"),
+        (whole.replace("scratch", "mixcl"), "of another job"),
+    ):
+        (run / "cases.csv").write_text(broken)
+        with pytest.raises(InputError, match=message):
+            results.table1(out)
+    (run / "cases.csv").write_text(whole)
+    (run / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: missing or damaged"):
+        results.table1(out)
+    (run / "run.json").unlink()
+    (run / "cases.csv").unlink()  # a run that is not evaluated yet is not read
+    copy = out / "runs" / "copy"
+    (out / "runs" / finetune_job("btcv", 15, "scratch", 0, 0)).rename(copy)
+    results.table1(out)
+    write_run(out, "btcv", 15, "scratch", 0, {"1": {1: 0.5, 6: None, 11: None}})
+    with pytest.raises(InputError, match="is the same job as"):
+        results.table1(out)
+
+
+def test_run_card(out: Path) -> None:
+    results.table1(out)
+    (out / "runs" / "pretrain").mkdir()
+    (out / "runs" / "pretrain" / "run.json").write_text(json.dumps({"job": "pretrain", "commit": "abc"}))
+    evaluation = out / "runs" / finetune_job("btcv", 15, "scratch", 1, 0) / "evaluation"
+    evaluation.mkdir()
+    for name in ("a", "b"):
+        (evaluation / f"{name}.json").write_text(json.dumps({"seconds": 1.25}))
+    config = load_profile("smoke")
+    card = results.run_card(config, out)
+    assert json.loads((out / "RUN.json").read_text()) == card
+    for name, digest in card["outputs"].items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+    assert "tables/table1.csv" in card["outputs"]
+    assert "runs/finetune-btcv-p015-scratch-f1-s0/cases.csv" in card["outputs"]
+    jobs = {job["job"]: job for job in card["jobs"]}
+    assert len(jobs) == 6
+    assert jobs["finetune-btcv-p015-scratch-f1-s0"]["seconds"] == 12.5
+    assert jobs["finetune-btcv-p015-scratch-f1-s0"]["seconds_evaluation"] == 2.5
+    assert not jobs["pretrain"]["finished"]
+    assert card["config"] == config.model_dump(mode="json")
+    assert card["data"]["btcv"]["fingerprint"] == "not prepared here"
+    text = (out / "RUN.md").read_text()
+    assert card["outputs"]["tables/table1.csv"] in text
+    assert "phantoms, not patients" in text
+    assert f"torch {card['versions']['torch']}" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.count("|") >= 3 for line in tables)
+    (evaluation / "a.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        results.run_card(config, out)
