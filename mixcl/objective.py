@@ -127,13 +127,21 @@ def _project(
         if fold:
             moments = losses.folded_moments(a, b, weight, bias)
         else:
-            projected = projector.last(trunk[: 2 * samples].float())
+            projected = projector.last(_precise(trunk[: 2 * samples]))
             moments = losses.moments(projected[:samples], projected[samples:])
         picked = [
-            (projector.pixels(a[i].float(), indices[2 * i]), projector.pixels(trunk[2 * samples + i].float(), indices[2 * i + 1]))
+            (
+                projector.pixels(_precise(a[i]), indices[2 * i]),
+                projector.pixels(_precise(trunk[2 * samples + i]), indices[2 * i + 1]),
+            )
             for i in range(len(indices) // 2)
         ]  # fmt: skip
     return moments, picked
+
+
+def _precise(x: Tensor) -> Tensor:
+    """float32 for what autocast made half precision."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _level_weights(model: MixCL, config: LossConfig) -> tuple[float, ...]:
