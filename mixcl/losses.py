@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 MASKED = -1e30  # log-weight of a pair that takes no part; finite, so that gradients stay finite
+BLOCK = 2**17  # pairs of Eq. 6 that a processor takes at a time
 
 
 class Moments(NamedTuple):
@@ -301,10 +302,11 @@ def label_relation(
         raise ValueError(
             f"labels have shapes {tuple(labels_a.shape)} and {tuple(labels_b.shape)}: give [n] and [m]"
         )
-    relation = (labels_a[:, None] == labels_b[None, :]).to(torch.int8)
-    zero_a, zero_b = labels_a[:, None] == 0, labels_b[None, :] == 0
-    ignored = zero_a & zero_b if background == "ignore_pairs" else zero_a | zero_b
-    return relation.masked_fill(ignored, -1)
+    same = (labels_a[:, None] == labels_b[None, :]).to(torch.int8)
+    zero_a, zero_b = (labels_a == 0).to(torch.int8)[:, None], (labels_b == 0).to(torch.int8)[None, :]
+    both = zero_a * zero_b
+    ignored = both if background == "ignore_pairs" else zero_a + zero_b - both
+    return same * (1 - ignored) - ignored
 
 
 def label_consistency(
@@ -355,14 +357,14 @@ def label_consistency(
         if relation.numel() == 0:
             return no_loss
         lse_pos, lse_neg, sum_pos = _RowSums.apply(unit_a / temperature, unit_b, relation)
-        n_positive = (relation == 1).sum(1)
-        found = n_positive > 0  # rows that have a positive
+        found = lse_pos > MASKED / 2  # rows that have a positive
         if reduction == "ratio":
             total = F.softplus(lse_neg.logsumexp(0) - lse_pos.logsumexp(0))
         else:
             rows = F.softplus(lse_neg - lse_pos)
             if reduction == "supcon":
-                rows = rows + (lse_pos - sum_pos / n_positive.clamp_min(1))  # 0 for one positive
+                n_positive = (relation == 1).sum(1).clamp_min(1)
+                rows = rows + (lse_pos - sum_pos / n_positive)  # 0 for one positive
             total = torch.where(found, rows, 0.0).sum()
         if reduction == "supcon":
             total = total / found.sum().clamp_min(1)
@@ -376,26 +378,47 @@ class _RowSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        s = a @ b.T  # [n, m]
-        positive = relation == 1
-        lse_pos = _logsumexp(torch.where(positive, s, MASKED))
-        lse_neg = _logsumexp(torch.where(relation == 0, s, MASKED))
-        ctx.save_for_backward(a, b, relation, lse_pos, lse_neg)
-        return lse_pos, lse_neg, torch.where(positive, s, 0.0).sum(1)
+    def forward(ctx: Any, a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(a, b, relation)
+        sums = []
+        for rows in _row_blocks(relation):
+            s, positive, negative, is_positive = _split(a[rows], b, relation[rows])
+            sums.append((_logsumexp(positive), _logsumexp(negative), s.mul_(is_positive).sum(1)))
+        return tuple(torch.cat(parts) for parts in zip(*sums, strict=True))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_pos: Tensor, d_neg: Tensor, d_sum: Tensor) -> tuple[Tensor, Tensor, None]:
-        a, b, relation, lse_pos, lse_neg = ctx.saved_tensors
+        a, b, relation = ctx.saved_tensors
+        d_a, d_b = torch.empty_like(a), torch.zeros_like(b)
         with _full_precision(a):
-            positive = relation == 1
-            s = a @ b.T
-            s -= torch.where(positive, lse_pos[:, None], lse_neg[:, None])
-            d_s = s.exp_() * torch.where(positive, d_pos[:, None], d_neg[:, None])
-            d_s += torch.where(positive, d_sum[:, None], 0.0)
-            d_s = torch.where(relation < 0, 0.0, d_s)
-            return d_s @ b, d_s.T @ a, None
+            for rows in _row_blocks(relation):
+                _, positive, negative, is_positive = _split(a[rows], b, relation[rows])
+                d_s = torch.softmax(positive, 1).mul_(d_pos[rows, None])
+                d_s.addcmul_(torch.softmax(negative, 1), d_neg[rows, None])
+                d_s.addcmul_(is_positive, d_sum[rows, None])
+                d_a[rows] = d_s @ b
+                d_b.addmm_(d_s.T, a[rows])
+        return d_a, d_b, None
+
+
+def _row_blocks(relation: Tensor) -> list[slice]:
+    """All rows of [n, m] at once on a GPU; blocks that fit a processor's cache elsewhere."""
+    n, m = relation.shape
+    step = n if relation.is_cuda else max(1, BLOCK // m)
+    return [slice(start, start + step) for start in range(0, n, step)]
+
+
+def _split(a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """s; s where A = 1 and s where A = 0, about MASKED elsewhere; 1 where A = 1 and 0 elsewhere; all [n, m].
+
+    By arithmetic on A, which is several times faster on a CPU than by masks.
+    """
+    s, kind = a @ b.T, relation.to(a.dtype)
+    is_positive = kind.clamp_min(0)
+    positive = torch.add(s, is_positive - 1, alpha=-MASKED)
+    negative = torch.add(s, kind.abs_(), alpha=MASKED)
+    return s, positive, negative, is_positive
 
 
 def _logsumexp(x: Tensor) -> Tensor:
