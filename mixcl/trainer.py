@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -35,7 +36,16 @@ from mixcl.config import (
 )
 from mixcl.data.splits import folds, fraction
 from mixcl.data.store import Case, Store
-from mixcl.model import LABEL_LEVEL, TRANSFER, MixCL, hand_over, level_edges, seeded, segmentation_model, select
+from mixcl.model import (
+    LABEL_LEVEL,
+    TRANSFER,
+    MixCL,
+    hand_over,
+    level_edges,
+    seeded,
+    segmentation_model,
+    select,
+)
 from mixcl.objective import Objective, floors, gradient_norms
 
 Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
@@ -310,6 +320,8 @@ def _machine(run: RunConfig) -> Iterator[Accelerator]:
     cpu = run.device == "cpu" or not torch.cuda.is_available()
     if cpu and run.precision == "fp16":
         raise InputError("run.precision is fp16, which needs a CUDA device; use bf16 or no on a CPU")
+    # accelerate keeps the settings of the first Accelerator of a process; a notebook may well change them.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(run.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
