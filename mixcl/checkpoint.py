@@ -120,7 +120,9 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         restored: dict[str, Any] = json.loads((place / "state.json").read_text(encoding="utf-8"))
     except (RuntimeError, ValueError, OSError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(f"{place}: the checkpoint cannot be taken up ({first}); delete the folder to start over") from None
+        raise InputError(
+            f"{place}: the checkpoint cannot be taken up ({first}); delete the folder to start over"
+        ) from None
     return restored
 
 
@@ -151,7 +153,7 @@ class Metrics:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one record."""
@@ -160,7 +162,7 @@ class Metrics:
         if self.board is not None:
             for name, value in values.items():
                 if isinstance(value, int | float):
-                    self.board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                    self.board.add_scalar(name, value, step)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

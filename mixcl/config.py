@@ -234,7 +234,7 @@ class GridConfig(Frozen):
     """The jobs of Table 1: which fractions, folds and seeds are run."""
 
     percents: dict[str, tuple[float, ...]] = Field(
-        default_factory=lambda: {"msd_spleen": (5, 15, 50, 100), "btcv": (15, 50, 100)},
+        default_factory=lambda: {"msd_spleen": (5.0, 15.0, 50.0, 100.0), "btcv": (15.0, 50.0, 100.0)},
         description="Table 1: percent of the training part, by fine-tuning collection",
     )
     n_folds: int = Field(5, ge=2)

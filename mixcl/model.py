@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import torch
 from monai.networks.nets import UNETR
@@ -18,7 +18,7 @@ from mixcl.config import Experiment, InputError, ModelConfig
 
 ENCODER = ("vit", "encoder1", "encoder2", "encoder3", "encoder4")
 DECODER = ("decoder5", "decoder4", "decoder3", "decoder2")
-TRANSFER = {"vit": ENCODER[:1], "encoder": ENCODER, "all": ENCODER + DECODER}  # R16; the output layer is never handed over
+TRANSFER = {"vit": ENCODER[:1], "encoder": ENCODER, "all": ENCODER + DECODER}  # R16; never the output layer
 Net = TypeVar("Net", bound=UNETR)
 LABEL_LEVEL = 1  # Z^1, "the 2nd layer", carries the label loss (R1)
 
@@ -116,6 +116,14 @@ class MixCL(nn.Module):
         self.projectors = nn.ModuleList(
             Projector(channels, self.config.projector_width) for channels in level_channels(self.config)
         )
+
+    def projector(self, level: int) -> Projector:
+        """sigma^l of a level."""
+        return cast(Projector, self.projectors[level])
+
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each projected level, 2 c^l unless ``projector_width`` says otherwise."""
+        return tuple(self.projector(level).last.out_channels for level in range(len(self.projectors)))
 
     def level_maps(self, encoded: Encoded) -> list[Tensor]:
         """R1: the encoder's outputs that are projected, [B, c_l, \\*spatial_l] each."""

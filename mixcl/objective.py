@@ -8,7 +8,7 @@ projector is computed again in the backward pass, so that nothing of it is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,16 +72,14 @@ class Objective(nn.Module):
         label, without = self._label(embeddings, batch.labels) if embeddings else (zero, zero)
         levels = torch.stack([w * b for w, b in zip(self.level_weights, brackets, strict=False)] or [zero])
         identity = levels.sum()
-        total = losses.mixcl_loss(
-            identity, label, recon, alpha=config.alpha, beta=config.beta, gamma=config.identity
-        )
+        total = losses.mixcl_loss(identity, label, recon, alpha=config.alpha, beta=config.beta, gamma=config.identity)
         return Terms(total, identity, label, recon, levels.detach(), without)
 
     def _level(
         self, index: int, z: Tensor, pixels: Sequence[tuple[Tensor, Tensor]]
     ) -> tuple[losses.Moments, list[tuple[Tensor, Tensor]]]:
         """Eq. 5's sums of one level and, where pixels are given, their embeddings in P_1 and P_2."""
-        projector = self.model.projectors[index]
+        projector = self.model.projector(index)
         samples = len(z) // 3
         used = z if pixels else z[: 2 * samples]
         fold = used[0, 0].numel() >= FOLD * used.shape[1]
@@ -123,8 +121,8 @@ def _project(
     trunk = projector.trunk(z)
     a, b = trunk[:samples], trunk[samples : 2 * samples]
     with torch.autocast(z.device.type, enabled=False):
-        weight, bias = projector.last.weight.flatten(1), projector.last.bias
         if fold:
+            weight, bias = projector.last.weight.flatten(1), cast(Tensor, projector.last.bias)
             moments = losses.folded_moments(a, b, weight, bias)
         else:
             projected = projector.last(_precise(trunk[: 2 * samples]))
@@ -146,7 +144,7 @@ def _precise(x: Tensor) -> Tensor:
 
 def _level_weights(model: MixCL, config: LossConfig) -> tuple[float, ...]:
     """One factor a level (R6, R26)."""
-    widths = [p.last.out_channels for p in model.projectors]
+    widths = model.widths()
     if config.level_weights is None:
         return (1.0,) * len(widths)
     if config.level_weights == "inverse_channels":
@@ -158,7 +156,7 @@ def _level_weights(model: MixCL, config: LossConfig) -> tuple[float, ...]:
 
 def floors(model: MixCL, config: LossConfig, samples: int) -> list[float]:
     """The least each level's share of Eq. 4 can be with ``samples`` samples a step, weighted (R28)."""
-    edges, widths = level_edges(model.config), [p.last.out_channels for p in model.projectors]
+    edges, widths = level_edges(model.config), model.widths()
     weights = _level_weights(model, config)
     return [
         weight * losses.identity_floor(width, samples * edge**3, lam=config.lam)
@@ -172,9 +170,7 @@ def gradient_norms(objective: Objective, terms: Terms) -> dict[str, float]:
     Call it before the step's own backward pass; it leaves ``.grad`` alone and keeps the graph.
     """
     config, backbone = objective.config, objective.model.backbone
-    encoder = [
-        p for name, p in backbone.named_parameters() if name.startswith(("vit.", "encoder")) and p.requires_grad
-    ]
+    encoder = [p for name, p in backbone.named_parameters() if name.startswith(("vit.", "encoder")) and p.requires_grad]
     weighted = {
         "identity": config.identity * terms.identity,
         "label": config.alpha * terms.label,

@@ -121,8 +121,12 @@ def pretraining_batch(raw: dict[str, Tensor], config: Experiment, edge: int, dev
         patches, config.views, [generator(seed, k, 4 + which) for which in (0, 1, 2) for k in samples]
     )
     grid = coarse(label, edge).cpu()
-    drawn = [_pixels(grid[i], config, generator(seed, k, 7 + which)) for which in (0, 1) for i, k in _both(samples, which)]
-    pixels, labels = ([tuple(t.to(device) for t in pair) for pair in _pairs(part)] for part in zip(*drawn, strict=True))
+    drawn = [
+        [_pixels(grid[which * len(samples) + row], config, generator(seed, k, 7 + which), device) for which in (0, 1)]
+        for row, k in enumerate(samples)
+    ]
+    pixels = [(first[0], second[0]) for first, second in drawn]
+    labels = [(first[1], second[1]) for first, second in drawn]
     return Batch(views, patches, pixels, labels)
 
 
@@ -152,9 +156,7 @@ def coarse(labels: Tensor, edge: int) -> Tensor:
 
 def _cut(case: Case, config: Experiment, foreground_prob: float, g: torch.Generator) -> tuple[Any, Any]:
     edge = config.model.patch
-    origin = sampler.choose_origin(
-        case.foreground(), case.shape, edge, foreground_prob=foreground_prob, generator=g
-    )
+    origin = sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=foreground_prob, generator=g)
     return read_patch(case, origin, edge, config.data.hu)
 
 
@@ -164,18 +166,8 @@ def _item(cut: Sequence[tuple[Any, Any]], index: int) -> dict[str, Tensor]:
     return {"image": image, "label": label, "sample": torch.tensor(index)}
 
 
-def _both(samples: Sequence[int], which: int) -> list[tuple[int, int]]:
-    """Rows of P_1 (which = 0) or P_2 (1) in the stacked batch, with their sample numbers."""
-    return [(which * len(samples) + row, k) for row, k in enumerate(samples)]
-
-
-def _pixels(grid: Tensor, config: Experiment, g: torch.Generator) -> tuple[Tensor, Tensor]:
+def _pixels(grid: Tensor, config: Experiment, g: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Flat indices of the drawn pixels and their labels."""
     settings = config.sampler
     indices = sampler.sample_pixels(grid, settings.budget, mu=settings.mu, eps=settings.eps, generator=g)
-    return indices, grid.flatten()[indices].long()
-
-
-def _pairs(drawn: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """[all P_1, all P_2] -> one pair a sample."""
-    half = len(drawn) // 2
-    return list(zip(drawn[:half], drawn[half:], strict=True))
+    return indices.to(device), grid.flatten()[indices].long().to(device)

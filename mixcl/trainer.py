@@ -146,7 +146,9 @@ def read_card(run: Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(f"{run}: no run of mixcl here (run.json is missing or broken); give the folder of one") from None
+        raise InputError(
+            f"{run}: no run of mixcl here (run.json is missing or broken); give the folder of one"
+        ) from None
     return card
 
 

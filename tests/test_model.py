@@ -54,9 +54,7 @@ def test_shapes_of_both_readings_of_levels(levels: str, width: int | None, x: to
     config = SMALL.model_copy(update={"levels": levels, "projector_width": width})
     output = MixCL(config)(x[:1])
     assert output.restored.shape == (1, 1, 32, 32, 32)
-    expected = [
-        (1, width or 2 * c, e, e, e) for c, e in zip(level_channels(config), level_edges(config), strict=True)
-    ]
+    expected = [(1, width or 2 * c, e, e, e) for c, e in zip(level_channels(config), level_edges(config), strict=True)]
     assert [tuple(level.shape) for level in output.levels] == expected
 
 
@@ -125,7 +123,7 @@ def test_hand_over_refuses_too_little(net: MixCL) -> None:
     with pytest.raises(InputError, match="missing"):
         hand_over({f"module.{name}": value for name, value in state.items()}, target)
     partial = dict(list(state.items())[:-1])
-    with pytest.raises(InputError, match="1 of the .* weights .* missing"):
+    with pytest.raises(InputError, match=r"1 of the .* weights .* missing"):
         hand_over(partial, target)
     wide = segmentation_model(SMALL.model_copy(update={"hidden": 48}), 3)
     with pytest.raises(InputError, match=r"another shape.*\(24,\).*\(48,\)|another shape"):

@@ -34,7 +34,11 @@ def plain(net: MixCL, batch: Batch, config: LossConfig) -> Tensor:
     if weights == "inverse_channels":
         weights = tuple(1 / level.shape[1] for level in output.levels)
     identity = losses.identity_consistency(
-        first, second, lam=config.lam, center=config.center, level_weights=weights  # type: ignore[arg-type]
+        first,
+        second,
+        lam=config.lam,
+        center=config.center,
+        level_weights=weights,  # type: ignore[arg-type]
     )
     label = []
     for i, ((p1, p2), (s1, s2)) in enumerate(zip(batch.pixels, batch.labels, strict=True)):
@@ -74,7 +78,9 @@ def test_the_one_pass_form_equals_the_equations(samples: int, changes: dict[str,
     assert total.item() == pytest.approx(reference.item(), rel=1e-9)
     for name, p in net.named_parameters():
         if p.grad is not None:
-            torch.testing.assert_close(ours[name], p.grad, rtol=1e-6, atol=1e-8 * float(p.grad.abs().max() + 1), msg=name)
+            torch.testing.assert_close(
+                ours[name], p.grad, rtol=1e-6, atol=1e-8 * float(p.grad.abs().max() + 1), msg=name
+            )
 
 
 def test_tokens_reading_runs_and_equals_the_equations() -> None:

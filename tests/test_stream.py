@@ -37,7 +37,7 @@ def test_pairs_come_from_one_collection_and_hold_labels(cases: list[Case], smoke
         item = pairs[index]
         assert item["image"].shape == (2, 1, 32, 32, 32)
         assert item["image"].dtype == torch.float32
-        assert 0 <= item["image"].min()
+        assert item["image"].min() >= 0
         assert item["image"].max() <= 1
         assert (item["label"] > 0).flatten(1).any(1).all()  # R14: centred on a labelled voxel
 
@@ -59,16 +59,20 @@ def test_ranks_share_the_same_steps(cases: list[Case], smoke: Experiment) -> Non
         next(iter(stream.batches(pairs, 6, start=0, steps=1, ranks=4)))
 
 
+def with_views(config: Experiment, **changes: float) -> Experiment:
+    return config.model_copy(update={"views": config.views.model_copy(update=changes)})
+
+
 def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
     """V_1 and V'_1 share their patch, each restores to it, and with no intensity step they are that patch."""
-    quiet = smoke.model_copy(update={"views": smoke.views.model_copy(update={"intensity_prob": 0.0, "spatial_prob": 1.0})})
+    quiet = with_views(smoke, intensity_prob=0.0, spatial_prob=1.0)
     raw = next(iter(stream.batches(stream.PairStream(cases, quiet, 2), 2, start=0, steps=1)))
     edge = level_edges(smoke.model)[1]
     batch = stream.pretraining_batch(raw, quiet, edge, CPU)
     assert torch.equal(batch.views, batch.patches)
     assert torch.equal(batch.patches[:2], batch.patches[2:4])
     assert not torch.equal(batch.patches[:2], raw["image"][:, 0])  # the spatial step is part of the target
-    loud = smoke.model_copy(update={"views": smoke.views.model_copy(update={"intensity_prob": 1.0, "spatial_prob": 0.0})})
+    loud = with_views(smoke, intensity_prob=1.0, spatial_prob=0.0)
     batch = stream.pretraining_batch(raw, loud, edge, CPU)
     assert torch.equal(batch.patches[:2], raw["image"][:, 0])
     assert torch.equal(batch.patches[4:], raw["image"][:, 1])
@@ -76,7 +80,7 @@ def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
 
 
 def test_pixels_are_drawn_on_the_label_levels_grid(cases: list[Case], smoke: Experiment) -> None:
-    still = smoke.model_copy(update={"views": smoke.views.model_copy(update={"spatial_prob": 0.0})})
+    still = with_views(smoke, spatial_prob=0.0)
     raw = next(iter(stream.batches(stream.PairStream(cases, still, 3), 3, start=0, steps=1)))
     batch = stream.pretraining_batch(raw, still, 16, CPU)
     grid = raw["label"].numpy()[:, :, 1::2, 1::2, 1::2]

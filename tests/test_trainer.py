@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_a_pretraining_run_leaves_what_a_reader_needs(pretrained: Path) -> None:
 
 def test_the_same_settings_give_the_same_weights(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
     again = trainer.pretrain(smoke, tmp_path, progress=False)
-    assert json.loads((again / "run.json").read_text())["weights"] == json.loads((pretrained / "run.json").read_text())["weights"]
+    assert trainer.read_card(again)["weights"] == trainer.read_card(pretrained)["weights"]
     assert (again / "metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
 
 
@@ -88,7 +89,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained: Path, prepared: Pa
     assert (tmp_path / "runs/pretrain/metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
 
 
-def test_a_finished_run_is_not_trained_again(pretrained: Path, smoke: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_trained_again(
+    pretrained: Path, smoke: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (pretrained / "model.safetensors").stat().st_mtime_ns
     monkeypatch.setattr(trainer._Loop, "_log", lambda *_: pytest.fail("a step was taken"))
     trainer.pretrain(smoke, pretrained.parents[1], progress=False)
@@ -103,7 +106,7 @@ def test_other_settings_are_refused_or_start_over(smoke: Experiment, tmp_path: P
     before = json.loads((first / "run.json").read_text())["weights"]
     trainer.pretrain(other, tmp_path, restart="changed", progress=False)
     assert json.loads((first / "run.json").read_text())["weights"] != before
-    trainer.pretrain(change(other, run={"threads": 2}), tmp_path, progress=False)  # the machine is no setting of the science
+    trainer.pretrain(change(other, run={"threads": 2}), tmp_path, progress=False)  # the machine decides nothing
 
 
 @pytest.mark.parametrize("changes", [{"alpha": 0.0, "beta": 0.0}, {"identity": 0.0}, {"label_reduction": "sum"}])
@@ -118,7 +121,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(smoke: Experiment, tmp_
 
 
 def test_finetuning_hands_over_the_encoder(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
-    """With a vanishing learning rate, the weights after training are those before: the encoder's, and a fresh decoder."""
+    """With a vanishing learning rate the weights stay what they were: a handed-over encoder, and a fresh decoder."""
     still = change(smoke, finetune={"lr": 1e-30, "weight_decay": 0.0, "steps": 1})
     arms = {
         arm: trainer.finetune(still, tmp_path, task="btcv", percent=100, fold=0, arm=arm, init=init, progress=False)
@@ -188,4 +191,4 @@ def test_cosine_goes_from_lr_to_zero() -> None:
     values = [trainer.cosine(step, 100, 1e-4) for step in range(101)]
     assert values[0] == 1e-4
     assert values[100] == pytest.approx(0, abs=1e-12)
-    assert all(a > b for a, b in zip(values[:-1], values[1:], strict=True))
+    assert all(a > b for a, b in pairwise(values))

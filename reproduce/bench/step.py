@@ -48,7 +48,8 @@ def main() -> None:
     if args.out:
         Path(args.out).write_text(json.dumps(report, indent=1), encoding="utf-8")
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"medians {medians['ours']:.3f} s ours, {medians['bare']:.3f} s bare; saved {saved['ours'] / 1e6:.0f} MB ours, {saved['bare'] / 1e6:.0f} MB bare")
+    for side in ("ours", "bare"):
+        print(f"{side}: {medians[side]:.3f} s a step, {saved[side] / 1e6:.0f} MB saved")
     for name, value in report["ratio"].items():  # type: ignore[attr-defined]
         print(f"ratio {name} {value:.4f}")
 
@@ -131,7 +132,11 @@ def _wait(device: torch.device) -> None:
 
 
 def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.processor() or platform.machine()} CPU"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{platform.processor() or platform.machine()} CPU"
+    )
 
 
 if __name__ == "__main__":
