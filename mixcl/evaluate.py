@@ -174,27 +174,20 @@ def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping
 
     weights, description = checkpoint.read_weights(run)
     if weights_id(weights) != card["weights"]:
-        raise InputError(
-            f"{run / checkpoint.WEIGHTS}: not the weights of run.json; start the run over with --restart"
-        )
-    mine = config.model.model_dump(
-        mode="json", exclude={"levels", "projector_width"}
-    )  # those are pre-training's
+        raise InputError(f"{run / checkpoint.WEIGHTS}: not the weights of run.json; start the run over with --restart")
+    mine = config.model.model_dump(mode="json", exclude={"levels", "projector_width"})  # those are pre-training's
     was = description.get("model", mine)
     other = next((key for key, value in mine.items() if was.get(key) != value), None)
     if other:
         raise InputError(
-            f"{run}: was trained with model.{other} = {was.get(other)}, not {mine[other]}; "
-            "give the settings of the run"
+            f"{run}: was trained with model.{other} = {was.get(other)}, not {mine[other]}; give the settings of the run"
         )
     net = segmentation_model(config.model, len(names))
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{run}: the weights do not fit a UNETR with {len(names)} labels ({first})"
-        ) from None
+        raise InputError(f"{run}: the weights do not fit a UNETR with {len(names)} labels ({first})") from None
     return net
 
 
@@ -250,9 +243,7 @@ def _one(
     _write_prediction(run / FOLDER / f"{case.id}.npz", predicted)
     if save:
         write_nifti(_nifti(run, case), predicted, case)
-    rows = measure(
-        case.label(), predicted, names, spacing=case.spacing, tolerance_mm=config.evaluate.tolerance_mm
-    )
+    rows = measure(case.label(), predicted, names, spacing=case.spacing, tolerance_mm=config.evaluate.tolerance_mm)
     rows = [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
     seconds = round(time.perf_counter() - started, 2)
     checkpoint.write_text(done, json.dumps({"of": key, "seconds": seconds, "rows": rows}))

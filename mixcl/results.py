@@ -42,10 +42,7 @@ class Runs:
             grid = card["config"]["grid"]
             for task in set(grid["percents"]) & set(card["config"]["data"]["finetune"]):
                 wanted |= {
-                    (task, float(p), f, s)
-                    for p in grid["percents"][task]
-                    for f in grid["folds"]
-                    for s in grid["seeds"]
+                    (task, float(p), f, s) for p in grid["percents"][task] for f in grid["folds"] for s in grid["seeds"]
                 }
         return sorted(wanted, key=lambda one: (_rank(one[0], TITLES), *one[1:]))
 
@@ -104,9 +101,7 @@ def read_runs(out: Path) -> Runs:
         cards[path.parent.name] = card
         tables.append(table.assign(job=path.parent.name))
     if not tables:
-        raise InputError(
-            f"{out / 'runs'}: no evaluated run here; run mixcl finetune and mixcl evaluate first"
-        )
+        raise InputError(f"{out / 'runs'}: no evaluated run here; run mixcl finetune and mixcl evaluate first")
     cases = pd.concat(tables, ignore_index=True)
     cases["percent"] = cases["percent"].astype(float)
     return Runs(_ordered(cases), cards)
@@ -179,9 +174,7 @@ def organs(out: Path) -> pd.DataFrame:
         invented=(runs.cases["voxels_label"] == 0) & (runs.cases["voxels_predicted"] > 0),
     )
     groups = rows.groupby(["task", "percent", "arm", "label", "organ"], sort=False)
-    table = pd.concat(
-        [groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1
-    ).reset_index()
+    table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1).reset_index()
     write_text(out / "tables" / "organs.csv", _csv(table))
     write_text(out / "tables" / "organs.md", organs_markdown(table, origin(runs, runs.cases)))
     return table
@@ -194,9 +187,7 @@ def _read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         expected = {(case, int(label)) for case in card["test"] for label in card["labels"]}
         missing = [name for name in (*KEYS, "commit", "profile", "data", "config") if name not in card]
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{job / 'run.json'}: missing or damaged; take {job} away or train it again"
-        ) from None
+        raise InputError(f"{job / 'run.json'}: missing or damaged; take {job} away or train it again") from None
     if missing:
         raise InputError(f"{job / 'run.json'}: has no {missing[0]}; take {job} away or train it again")
     try:

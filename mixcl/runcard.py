@@ -10,6 +10,7 @@ from typing import Any
 
 from mixcl.checkpoint import write_text
 from mixcl.config import Experiment, InputError, provenance
+from mixcl.tables import short
 
 OUTPUTS = (
     "tables/*.csv",
@@ -104,7 +105,7 @@ def _markdown(card: dict[str, Any]) -> str:
                 (
                     one["job"], "not finished" if not one["finished"] else one["seconds"],
                     one["seconds_evaluation"] if one["evaluated"] else "-",
-                    one["weights"][:16], one["commit"][:12],
+                    one["weights"][:16], short(one["commit"]),
                 )
                 for one in card["jobs"]
             ],

@@ -31,14 +31,12 @@ def caption(runs: Runs, folds: pd.DataFrame) -> str:
 def origin(runs: Runs, folds: pd.DataFrame) -> str:
     """Where numbers come from: profile, folds, seeds, commit, data, and whether they are of phantoms."""
     tasks = [task for task in dict.fromkeys(folds["task"])]
-    data = ", ".join(
-        f"{title(task)} {' and '.join(mark[:12] for mark in runs.told('data', task))}" for task in tasks
-    )
+    data = ", ".join(f"{title(task)} {' and '.join(mark[:12] for mark in runs.told('data', task))}" for task in tasks)
     parts = [
         f"{_plural('Profile', runs.told('profile'))};",
         f"{_plural('fold', sorted(folds['fold'].unique()))};",
         f"{_plural('seed', sorted(folds['seed'].unique()))};",
-        f"{_plural('commit', [_short(commit) for commit in runs.told('commit')])};",
+        f"{_plural('commit', [short(commit) for commit in runs.told('commit')])};",
         f"data {data}.",
     ]
     return " ".join([*parts, PHANTOM] if "phantom" in runs.sources else parts)
@@ -63,8 +61,7 @@ def notes(runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
     for task in dict.fromkeys(folds["task"]):
         if unlike := runs.unlike(task):
             said.append(
-                f"Take care: the runs of {title(task)} were not made alike, they differ in "
-                f"{', '.join(unlike)}."
+                f"Take care: the runs of {title(task)} were not made alike, they differ in {', '.join(unlike)}."
             )
     return tuple(said)
 
@@ -205,10 +202,10 @@ def _number(value: float, digits: int = 4) -> str:
     return MISSING if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _short(commit: str) -> str:
+def short(commit: str) -> str:
     """12 digits of a commit, and whether there were changes on top.
 
-    >>> _short("0123456789abcdef+changes")
+    >>> short("0123456789abcdef+changes")
     '0123456789ab+changes'
     """
     head, plus, more = commit.partition("+")

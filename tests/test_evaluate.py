@@ -182,9 +182,7 @@ def stored(config: Experiment) -> dict[str, Case]:
 def test_whole_scans_are_scaled_as_patches_are(config: Experiment) -> None:
     case = stored(config)["001"]
     patch, _ = read_patch(case, (0, 0, 0), max(case.shape), config.data.hu)
-    np.testing.assert_array_equal(
-        ev.scaled(case, config.data.hu), patch[tuple(slice(0, n) for n in case.shape)]
-    )
+    np.testing.assert_array_equal(ev.scaled(case, config.data.hu), patch[tuple(slice(0, n) for n in case.shape)])
 
 
 def test_a_run_is_evaluated(run: Path, config: Experiment, tmp_path: Path) -> None:
@@ -208,9 +206,7 @@ def test_a_run_is_evaluated(run: Path, config: Experiment, tmp_path: Path) -> No
     assert (table["voxels_predicted"] > 0).any()
 
 
-def test_a_killed_evaluation_keeps_its_cases(
-    run: Path, config: Experiment, scans: Path, tmp_path: Path
-) -> None:
+def test_a_killed_evaluation_keeps_its_cases(run: Path, config: Experiment, scans: Path, tmp_path: Path) -> None:
     """kill -9 after the first case; the second process predicts the others only and writes the same table."""
     whole = tmp_path / "whole" / run.name
     shutil.copytree(run, whole)
@@ -261,9 +257,7 @@ def test_results_of_other_weights_are_not_kept(
     assert set(wider["tolerance_mm"]) == {5.0}
 
 
-def test_predictions_lie_on_the_original_scans(
-    run: Path, config: Experiment, scans: Path, tmp_path: Path
-) -> None:
+def test_predictions_lie_on_the_original_scans(run: Path, config: Experiment, scans: Path, tmp_path: Path) -> None:
     ev.evaluate(config, tmp_path, run, progress=False)
     assert not (run / "predictions").exists()
     ev.evaluate(config, tmp_path, run, save_predictions=True, progress=False)
@@ -274,9 +268,7 @@ def test_predictions_lie_on_the_original_scans(
         assert image.shape == source.shape == cases[name].source_shape
         np.testing.assert_allclose(image.affine, source.affine, atol=1e-4)
         assert image.get_data_dtype() == np.uint8
-        _same_places(
-            np.asarray(image.dataobj), image.affine, ev.read_prediction(run, name), cases[name].affine
-        )
+        _same_places(np.asarray(image.dataobj), image.affine, ev.read_prediction(run, name), cases[name].affine)
 
 
 def _same_places(

@@ -34,7 +34,8 @@ def write_run(
     run.mkdir(parents=True)
     card = {
         "profile": "phantom", "commit": "0123456789abcdef0123", "data": f"{task:x<64}", "task": task,
-        "arm": arm, "percent": percent, "fold": fold, "seed": seed, "weights": "e" * 64, "seconds_of_last_part": 12.5,
+        "arm": arm, "percent": percent, "fold": fold, "seed": seed, "weights": "e" * 64,
+        "seconds_of_last_part": 12.5,
         "labels": {str(k): v for k, v in LABELS[task].items()}, "test": list(dice), "train": [],
         "config": {"grid": GRID, "data": {"source": "phantom", "finetune": ["msd_spleen", "btcv"]}},
         "decides": {"finetune": {"steps": 500}, "arm": arm, "fold": fold}, **more,
@@ -143,9 +144,7 @@ def test_what_is_said_beside_the_table(out: Path) -> None:
     assert "Missing: Spleen 15 % T.F.S., 1 of 2 runs (fold 1 seed 0)." in table.notes
     assert "Missing: Spleen 5 % Ours, 2 of 2 runs (fold 0 seed 0, fold 1 seed 0)." in table.notes
     assert "Missing: BTCV" not in said
-    assert (
-        "Not among the jobs of this profile: Spleen 50 %, Spleen 100 %, BTCV 50 %, BTCV 100 %." in table.notes
-    )
+    assert "Not among the jobs of this profile: Spleen 50 %, Spleen 100 %, BTCV 50 %, BTCV 100 %." in table.notes
     assert "Take care" not in said
     for part in ("Profile phantom;", "folds 0, 1;", "seed 0;", "commit 0123456789ab;", "BTCV btcvxxxxxxxx"):
         assert part in table.caption
@@ -163,9 +162,7 @@ def test_the_papers_values_are_those_of_its_source() -> None:
         100% 0.9597 0.9612 +0.0015 100% 0.7524 0.7656 +0.0132"""
     found = {}
     for line in printed.splitlines():
-        for task, block in zip(
-            ("msd_spleen", "btcv"), re.findall(r"(\d+)% (\S+) (\S+) (\S+)", line), strict=False
-        ):
+        for task, block in zip(("msd_spleen", "btcv"), re.findall(r"(\d+)% (\S+) (\S+) (\S+)", line), strict=False):
             found[task, float(block[0])] = tuple(map(float, block[1:]))
     assert found == {key: tuple(row) for key, row in TABLE1.items()}
     assert [key for key, row in TABLE1.items() if row.slip] == [("msd_spleen", 50), ("btcv", 50)]
@@ -208,9 +205,7 @@ def test_seeds_are_averaged_before_folds(out: Path) -> None:
 
 def test_runs_that_were_not_made_alike_are_told(out: Path) -> None:
     decides = {"finetune": {"steps": 400}}
-    write_run(
-        out, "msd_spleen", 15, "mixcl", 0, {"7": {1: 0.9}, "8": {1: 0.9}}, decides=decides, commit="f" * 20
-    )
+    write_run(out, "msd_spleen", 15, "mixcl", 0, {"7": {1: 0.9}, "8": {1: 0.9}}, decides=decides, commit="f" * 20)
     table = results.table1(out)
     assert "Take care: the runs of Spleen were not made alike, they differ in finetune.steps." in table.notes
     assert "commits 0123456789ab, ffffffffffff" in table.caption
