@@ -39,9 +39,9 @@ def prepare(
     debug: Debug = False,
 ) -> None:
     """Check, orient, resample and store the profile's collections (phantoms are made first)."""
+    config, folder = _load(profile, set_, out)
     from mixcl.data.prepare import prepare as run
 
-    config, folder = _load(profile, set_, out)
     typer.echo(run(config, folder, workers=workers).to_markdown())
 
 
@@ -55,9 +55,9 @@ def pretrain(
     debug: Debug = False,
 ) -> None:
     """Pre-train with MixCL on the pooled collections (Eq. 2); takes up a stopped run."""
+    config, folder = _load(profile, set_, out)
     from mixcl.trainer import pretrain as run
 
-    config, folder = _load(profile, set_, out)
     typer.echo(f"pre-trained: {run(config, folder, job=job, restart=_restart(restart))}")
 
 
@@ -76,9 +76,9 @@ def finetune(
     debug: Debug = False,
 ) -> None:
     """Fine-tune a MONAI UNETR on one fold, from scratch or from pre-trained weights."""
+    config, folder = _load(profile, set_, out)
     from mixcl.trainer import finetune as run
 
-    config, folder = _load(profile, set_, out)
     weights = None if init is None else _job_folder(init, folder)
     made = run(
         config, folder, task=task, percent=percent, fold=fold, seed=seed, init=weights,
@@ -97,9 +97,9 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Predict the test cases of a fine-tuned model and write Dice, HD95 and surface Dice per organ and case."""
+    config, folder = _load(profile, set_, out)
     from mixcl.evaluate import evaluate as measure
 
-    config, folder = _load(profile, set_, out)
     place = _job_folder(run, folder)
     table = measure(config, folder, place, save_predictions=save_predictions)
     typer.echo(table.groupby("organ", sort=False)[["dice", "hd95_mm", "surface_dice"]].mean().round(4).to_string())

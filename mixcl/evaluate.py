@@ -70,7 +70,7 @@ def evaluate(
     InputError
         ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
     """
-    from mixcl.trainer import _machine as machine
+    from mixcl.trainer import machine as machine
     from mixcl.trainer import read_card
 
     card, names = _described(read_card(run), run)

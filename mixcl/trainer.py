@@ -72,7 +72,7 @@ def pretrain(
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
     with seeded(settings.seed):
         objective = Objective(MixCL(config), config.loss)
-    with _machine(config.run) as accelerator:
+    with machine(config.run) as accelerator:
         edge = level_edges(config.model)[LABEL_LEVEL]
         loop = _Loop(accelerator, objective, config, settings, out / "runs" / job, card, decides, restart, progress)
 
@@ -112,15 +112,15 @@ def finetune(
     names, settings = train[0].names, config.finetune
     with seeded(seed):
         net = segmentation_model(config.model, len(names))
-    handed = "none: trained from scratch"
+    handed, origin = "none: trained from scratch", "none"
     source: dict[str, Any] = {}
     if init is not None:
         weights, source = checkpoint.read_weights(init)
         report = hand_over(unetr_weights(weights), net, transfer=settings.transfer, source=str(init))
-        handed = f"{settings.transfer}: {report}"
+        handed, origin = f"{settings.transfer}: {report}", source.get("id") or weights_id(weights)
     decides = {
-        "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm,
-        "seed": seed, "n_folds": config.grid.n_folds, "init": source.get("id", str(init)), **_dump(config, "model", "finetune_augment"),
+        "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
+        "n_folds": config.grid.n_folds, "init": origin, **_dump(config, "model", "finetune_augment"),
         "finetune": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
     }  # fmt: skip
     job = finetune_job(task, percent, arm, fold, seed)
@@ -129,7 +129,7 @@ def finetune(
         labels={str(k): v for k, v in names.items()}, train=[c.id for c in train], test=[c.id for c in test],
         hand_over=handed, pretraining=source,
     )  # fmt: skip
-    with _machine(config.run) as accelerator:
+    with machine(config.run) as accelerator:
         loop = _Loop(accelerator, net, config, settings, out / "runs" / job, card, decides, restart, progress)
         criterion = _dice_ce()
 
@@ -214,8 +214,9 @@ class _Loop:
     """What both loops share: optimiser, schedule, progress, metrics, checkpoints."""
 
     def __init__(
-        self, accelerator: Accelerator, module: nn.Module, config: Experiment, settings: PretrainConfig | FinetuneConfig,
-        folder: Path, card: dict[str, Any], decides: dict[str, Any], restart: Restart, progress: bool,
+        self, accelerator: Accelerator, module: nn.Module, config: Experiment,
+        settings: PretrainConfig | FinetuneConfig, folder: Path, card: dict[str, Any], decides: dict[str, Any],
+        restart: Restart, progress: bool,
     ) -> None:  # fmt: skip
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
         self.folder, self.card, self.decides = folder, {**card, "decides": decides}, decides
@@ -315,7 +316,7 @@ def weights_id(state: Mapping[str, Tensor]) -> str:
 
 
 @contextmanager
-def _machine(run: RunConfig) -> Iterator[Accelerator]:
+def machine(run: RunConfig) -> Iterator[Accelerator]:
     """Device, precision and threads of a run; the process's own settings come back afterwards."""
     if run.device == "cuda" and not torch.cuda.is_available():
         raise InputError("run.device is cuda and no CUDA device is found; use --set run.device=auto")

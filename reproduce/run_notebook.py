@@ -1,6 +1,6 @@
 """Run one notebook as one job of the workflow: check its parameters, execute it, keep the executed copy.
 
-    python reproduce/run_notebook.py notebooks/10_pretrain.ipynb OUT/runs/pretrain/10_pretrain.ipynb '{"PROFILE": "smoke"}'
+    python reproduce/run_notebook.py NOTEBOOK.ipynb EXECUTED.ipynb '{"PROFILE": "smoke"}'
 
 A parameter that the notebook does not know is an error (papermill alone would only warn).  When a cell fails, the
 cell's own error and the place of the executed copy are printed, nothing else.  While the job trains, a line every 15

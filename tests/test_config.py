@@ -106,8 +106,13 @@ def test_a_profile_of_ones_own_extends_another(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [", "not readable as YAML"), ("- 1\n", "mapping"), ("extends: mine\n", "extends itself"), ("x: 1\n", "unknown key 'x'")],
-)  # fmt: skip
+    [
+        ("a: [", "not readable as YAML"),
+        ("- 1\n", "mapping"),
+        ("extends: mine\n", "extends itself"),
+        ("x: 1\n", "unknown key 'x'"),
+    ],
+)
 def test_broken_profiles(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)

@@ -1,0 +1,79 @@
+"""The notebooks, run as the workflow runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def execute(name: str, executed: Path, **parameters: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "reproduce/run_notebook.py"), str(ROOT / "notebooks" / f"{name}.ipynb")]
+    return subprocess.run(
+        [*command, str(executed), json.dumps(parameters)], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_main_job_notebook_by_notebook(prepared: Path, tmp_path: Path) -> None:
+    """10, 11 and 20 on the smoke profile: executed copies, weights, tables and figures are there."""
+    store = f"data.store={prepared / 'data' / 'store'}"
+    common = {"PROFILE": "smoke", "SETTINGS": [store, "grid.percents={msd_spleen: [100]}"], "OUT": str(tmp_path)}
+    runs = tmp_path / "runs"
+    jobs = [("10_pretrain", runs / "pretrain", {})]
+    for arm, init in (("scratch", None), ("mixcl", str(runs / "pretrain"))):
+        folder = runs / f"finetune-msd_spleen-p100-{arm}-f0-s0"
+        jobs.append(("11_finetune", folder, {"TASK": "msd_spleen", "PERCENT": 100, "ARM": arm, "INIT": init}))
+    jobs.append(("20_table1", tmp_path / "tables", {}))
+    for name, folder, parameters in jobs:
+        done = execute(name, folder / f"{name}.ipynb", **common, **parameters)
+        assert done.returncode == 0, done.stdout + done.stderr
+        notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+        counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+        assert counts == list(range(1, len(counts) + 1))
+    rows = (tmp_path / "tables/table1.csv").read_text().splitlines()
+    assert {"task", "percent", "arm", "fold", "seed", "dice"} <= set(rows[0].split(","))
+    assert len(rows) == 3
+    for name in ("pretrain_losses", "table1", "qualitative"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (tmp_path / "figures" / f"{name}.pdf").is_file()
+    assert "phantoms" in (tmp_path / "tables/table1.md").read_text()
+
+
+def test_a_wrong_parameter_is_an_error(tmp_path: Path) -> None:
+    done = execute("10_pretrain", tmp_path / "x.ipynb", PROFIL="smoke")
+    assert done.returncode == 2
+    assert "PROFIL" in done.stdout
+
+
+def test_a_failing_cell_is_told_in_two_lines(tmp_path: Path) -> None:
+    done = execute("10_pretrain", tmp_path / "runs/pretrain/10.ipynb", PROFILE="smoke", OUT=str(tmp_path))
+    assert done.returncode == 1
+    assert "InputError" in done.stdout
+    assert "prepare" in done.stdout
+    assert "10.ipynb" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_articles_without_logic(path: Path) -> None:
+    """A parameters cell of literals, no output committed, short cells, no loop over training, no class."""
+    notebook = nbformat.read(path, as_version=4)
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[-1].cell_type == "markdown"
+    assert "What it does not" in notebook.cells[-1].source.replace("What it\ndoes not", "What it does not")
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 15
+            assert "class " not in cell.source
+            assert "def " not in cell.source
+            assert not cell.outputs
+            assert cell.execution_count is None
