@@ -51,9 +51,15 @@ ORGANS: tuple[Shape, ...] = (
     Ellipsoid(1, (-92, -34, 52), (27, 40, 46), -0.5),
     Ellipsoid(2, (60, -46, -12), (27, 26, 54), 0.3),
     Ellipsoid(3, (-62, -46, 0), (27, 26, 55), -0.3),
-    Tube(7, ((-18, -8, 76), (-52, 10, 66), (-72, 28, 40), (-62, 46, 10), (-28, 54, -6), (12, 48, 0)), (15, 26, 29, 26, 21, 13)),
+    Tube(
+        7, ((-18, -8, 76), (-52, 10, 66), (-72, 28, 40), (-62, 46, 10), (-28, 54, -6), (12, 48, 0)),
+        (15, 26, 29, 26, 21, 13),
+    ),
     Ellipsoid(4, (56, 48, 2), (15, 16, 28), 0.2),
-    Tube(11, ((36, 2, -22), (34, 8, 0), (8, 16, 8), (-22, 8, 18), (-52, -8, 30), (-74, -22, 40)), (16, 16, 11, 12, 13, 10)),
+    Tube(
+        11, ((36, 2, -22), (34, 8, 0), (8, 16, 8), (-22, 8, 18), (-52, -8, 30), (-74, -22, 40)),
+        (16, 16, 11, 12, 13, 10),
+    ),
     Tube(9, ((20, -36, -160), (20, -36, 20), (24, -30, 70), (14, -12, 120)), (12, 12, 13, 13)),
     Tube(8, ((-6, -40, -160), (-8, -42, 20), (-14, -48, 90), (-18, -46, 170)), (9, 10, 12, 13)),
     Tube(10, ((48, 8, 44), (24, 2, 20), (4, -2, 10), (-30, -10, 22), (-74, -30, 48)), (8, 8, 7, 6, 6)),
@@ -156,7 +162,8 @@ def trunk(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
     full = np.zeros(np.broadcast_shapes(depth.shape, z.shape), np.uint8)
     full[np.broadcast_to(depth < 1, full.shape)] = FAT
     full[np.broadcast_to((depth < wall) & (depth > cavity), full.shape)] = MUSCLE
-    ribs = (depth < wall - 0.01) & (depth > cavity + 0.01) & (np.sin((z + 0.35 * y) * (2 * np.pi / 27)) > 0.45) & (z > -10)
+    slanted = np.sin((z + 0.35 * y) * (2 * np.pi / 27)) > 0.45
+    ribs = (depth < wall - 0.01) & (depth > cavity + 0.01) & slanted & (z > -10)
     full[ribs & (np.abs(x) > 12)] = BONE
     for side in (-1, 1):
         psoas = ((x - side * 36) / 17) ** 2 + ((y + 58) / 20) ** 2 < 1
@@ -239,9 +246,8 @@ def _curve(tube: Tube) -> tuple[Array, Array]:
     for k in range(len(points) - 1):
         p0, p1, p2, p3 = padded[k : k + 4]
         for t in (0.0, 0.25, 0.5, 0.75):
-            curve.append(
-                0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
-            )
+            square, cube = 2 * p0 - 5 * p1 + 4 * p2 - p3, 3 * p1 - p0 - 3 * p2 + p3
+            curve.append(0.5 * (2 * p1 + (p2 - p0) * t + square * t**2 + cube * t**3))
             thick.append((1 - t) * radii[k] + t * radii[k + 1])
     return np.array([*curve, points[-1]]), np.array([*thick, radii[-1]])
 
