@@ -2,8 +2,8 @@
 
 Organs are told apart by place, shape, texture and neighbourhood.  Their attenuation depends on the contrast phase and
 changes from case to case by more than organs differ, so that absolute HU is a weak cue, as it is in real life.
-A case depends on the seed, its collection and its number alone, and is computed in float64 and rounded to whole HU at
-the end, so that it is the same on every x86-64 machine.
+A case depends on the seed, its collection and its number alone.  It is computed in float64 and rounded to whole HU at
+the end, which hides the last bits in which instruction sets differ, so that x86-64 machines draw the same voxels.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -25,11 +27,22 @@ from tqdm.auto import tqdm
 from mixcl.config import Collection, DataConfig, InputError, PhantomConfig
 from mixcl.data import anatomy
 from mixcl.data.anatomy import (
-    BONE, BOWEL, FAT, GAS, HEART, KIDNEY_TUMOUR, LIVER_TUMOUR, LUNG, LUNG_TUMOUR, MUSCLE, PANCREAS_TUMOUR, TISSUE,
-)  # fmt: skip
+    BONE,
+    BOWEL,
+    FAT,
+    GAS,
+    HEART,
+    KIDNEY_TUMOUR,
+    LIVER_TUMOUR,
+    LUNG,
+    LUNG_TUMOUR,
+    MUSCLE,
+    PANCREAS_TUMOUR,
+    TISSUE,
+)
 from mixcl.data.registry import COLLECTIONS, collections, folder
 
-VERSION = 1  # of what is drawn; files of another version are made again
+VERSION = 2  # of what is drawn; files of another version are made again
 BTCV = {value: value for value in range(1, 14)}
 LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collection; all else is background
     "msd_liver": {6: 1, LIVER_TUMOUR: 2},
@@ -43,6 +56,7 @@ LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collec
 TUMOURS = {
     "msd_liver": LIVER_TUMOUR, "msd_lung": LUNG_TUMOUR, "msd_pancreas": PANCREAS_TUMOUR, "kits19": KIDNEY_TUMOUR,
 }  # fmt: skip
+ROUGH = (6.0, 6.0, 6.0)  # mm, of the grid on which it is seen whether a tumour shows, whatever the voxel size
 AXES = {"msd_lung": "LPS", "nih_pancreas": "LPS", "kits19": "IPL", "btcv": "LAS"}  # the others are stored RAS
 
 # HU without contrast and in the arterial, portal and delayed phase; wavelength (mm) and amplitude (HU) of the texture.
@@ -54,7 +68,8 @@ TISSUES: dict[int, tuple[tuple[float, float, float, float], float, float]] = {
     12: ((28, 62, 72, 60), 18, 8), 13: ((28, 62, 72, 60), 18, 8), LUNG: ((-820,) * 4, 26, 40),
     BONE: ((330, 340, 340, 335), 18, 90), MUSCLE: ((54, 58, 64, 62), 20, 9), FAT: ((-100, -98, -96, -97), 40, 9),
     BOWEL: ((34, 48, 62, 60), 26, 22), HEART: ((42, 190, 140, 112), 50, 8), GAS: ((-880,) * 4, 40, 20),
-    TISSUE: ((40, 66, 82, 76), 24, 12), LIVER_TUMOUR: ((42, 58, 66, 70), 18, 14), LUNG_TUMOUR: ((28, 48, 56, 56), 26, 18),
+    TISSUE: ((40, 66, 82, 76), 24, 12),
+    LIVER_TUMOUR: ((42, 58, 66, 70), 18, 14), LUNG_TUMOUR: ((28, 48, 56, 56), 26, 18),
     PANCREAS_TUMOUR: ((32, 52, 60, 62), 20, 10), KIDNEY_TUMOUR: ((30, 92, 88, 80), 18, 20),
 }  # fmt: skip
 
@@ -97,8 +112,12 @@ def make_case(config: PhantomConfig, collection: str, index: int) -> Phantom:
     key = int.from_bytes(hashlib.sha256(collection.encode()).digest()[:4], "big")
     streams = np.random.SeedSequence([config.seed, key, index]).spawn(4)
     patient, geometry, scanner, grains = (np.random.Generator(np.random.PCG64(s)) for s in streams)
-    body = anatomy.draw_body(patient, config.difficulty, TUMOURS.get(collection))
-    shape, affine = _grid(config, geometry, body, chest=collection == "msd_lung")
+    chest, tumour = collection == "msd_lung", TUMOURS.get(collection)
+    frame = geometry.random(7)  # of the scan: voxel size, margins, ends
+    body = anatomy.draw_body(patient, config.difficulty, tumour)
+    while tumour is not None and _volume(body, tumour, *_grid(ROUGH, frame, body, chest)) < 2.0:
+        body = anatomy.draw_body(patient, config.difficulty, tumour)  # another organ or the end of the scan hid it
+    shape, affine = _grid(config.spacing, frame, body, chest)
     scan = _draw_scan(scanner, config.difficulty)
     image, truth = np.empty(shape, np.int16), np.empty(shape, np.uint8)
     for start in range(0, shape[2], 32):  # slabs, so that a volume of real size needs little memory
@@ -122,30 +141,36 @@ def labelled(truth: NDArray[np.uint8], collection: str) -> NDArray[np.uint8]:
 def write_collections(data: DataConfig, root: Path, progress: bool = True) -> None:
     """Write the profile's collections below ``root``, in the folders and the axis order of the real ones.
 
-    Files made with the same settings are kept; each file is written under another name and then renamed.
+    Files made with the same settings are kept, those made with others are made again, and no other file is touched.
+    Each file is written under another name and then renamed, so that a run that was killed leaves no half file and the
+    next one goes on where it stopped.  ``phantom.json`` in each folder names the settings; the collections of the
+    Medical Segmentation Decathlon get their ``dataset.json``.
 
     Raises
     ------
     InputError
-        A collection that has no phantom, or one without a number of cases.
+        A collection that has no phantom or no number of cases, or a folder that holds something else.
     """
-    todo: list[tuple[str, Collection, int]] = []
-    for name, collection in collections(data).items():
+    wanted = collections(data)
+    for name, collection in wanted.items():
         if name not in LABELS or collection != COLLECTIONS[name]:
-            raise InputError(f"collection {name!r} has no phantom; use data.source=files, or one of {', '.join(LABELS)}")
+            names = ", ".join(LABELS)
+            raise InputError(f"collection {name!r} has no phantom; use data.source=files, or one of {names}")
         if name not in data.phantom.counts:
             raise InputError(f"data.phantom.counts has no number for {name!r}; add it")
-        _begin(folder(collection, root), data.phantom)
-        todo += [(name, collection, index) for index in range(data.phantom.counts[name])]
-    for name, collection, index in tqdm(todo, desc="phantoms", unit="case", disable=not progress):
-        place, case = folder(collection, root), _case_name(name, index)
-        image, label = (place / t.replace("{case}", case) for t in (collection.image, collection.label))
+    todo: list[tuple[str, int, Path, Path]] = []
+    for name, collection in wanted.items():
+        place, count = folder(collection, root), data.phantom.counts[name]
+        pairs = [_files(collection, place, _case_name(name, index)) for index in range(count)]
+        _begin(place, collection, data.phantom, {path for pair in pairs for path in pair})
+        if name.startswith("msd_"):
+            _write_json(place / "dataset.json", _dataset(collection, place, pairs))
+        todo += [(name, index, *pair) for index, pair in enumerate(pairs)]
+    for name, index, image, label in tqdm(todo, desc="phantoms", unit="case", disable=not progress):
         if not (image.is_file() and label.is_file()):
             made = make_case(data.phantom, name, index)
             _write(label, labelled(made.truth, name), made.affine, AXES.get(name, "RAS"))
             _write(image, made.image, made.affine, AXES.get(name, "RAS"))
-    for name, collection in collections(data).items():
-        _remove_surplus(folder(collection, root), collection, {_case_name(name, i) for i in range(data.phantom.counts[name])})
 
 
 def _draw_scan(rng: np.random.Generator, difficulty: float) -> Scan:
@@ -165,24 +190,37 @@ def _draw_scan(rng: np.random.Generator, difficulty: float) -> Scan:
     hu[13], hu[3] = hu[12], hu[2]  # a pair of organs takes up contrast alike
     return Scan(
         hu, waves, gain=1 + 0.02 * difficulty * rng.normal(), cupping=rng.uniform(-12, 12) * difficulty,
-        tilt=rng.uniform(-0.05, 0.05, 3) * difficulty, noise=rng.uniform(7, 20) * difficulty, kernel=rng.uniform(0.3, 0.9),
+        tilt=rng.uniform(-0.05, 0.05, 3) * difficulty, noise=rng.uniform(7, 20) * difficulty,
+        kernel=rng.uniform(0.3, 0.9),
     )  # fmt: skip
 
 
 def _grid(
-    config: PhantomConfig, rng: np.random.Generator, body: anatomy.Body, chest: bool
+    nominal: tuple[float, float, float], frame: NDArray[np.float64], body: anatomy.Body, chest: bool
 ) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
-    """Voxels and RAS affine of a scan that holds the trunk from the lower kidneys to the lung bases, or more."""
-    inplane, slices = rng.uniform(0.92, 1.08), rng.uniform(0.85, 1.1)
-    spacing = np.array(config.spacing) * (inplane, inplane, slices)
-    margin = rng.uniform(6, 22, 3)
-    low = np.array([-body.half[0], -body.half[1], rng.uniform(-110, -88)]) * body.scale - margin * (1, 1, 0)
-    top = rng.uniform(165, 190) if chest else rng.uniform(118, 140)
+    """Voxels and RAS affine of a scan that holds the trunk from the lower kidneys to the lung bases, or more.
+
+    ``frame``: seven numbers between 0 and 1 that choose the field of view and how far voxels are from ``nominal`` mm.
+    """
+
+    def between(low: float, high: float, k: slice | int) -> Any:
+        return low + (high - low) * frame[k]
+
+    spacing = np.array(nominal) * (between(0.92, 1.08, 0), between(0.92, 1.08, 0), between(0.85, 1.1, 1))
+    margin = between(6, 22, slice(2, 5))
+    low = np.array([-body.half[0], -body.half[1], between(-110, -88, 5)]) * body.scale - margin * (1, 1, 0)
+    top = between(165, 190, 6) if chest else between(118, 140, 6)
     high = np.array([body.half[0], body.half[1], top]) * body.scale + margin * (1, 1, 0)
     shape = np.ceil((high - low) / spacing).astype(int)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = low
     return (int(shape[0]), int(shape[1]), int(shape[2])), affine
+
+
+def _volume(body: anatomy.Body, label: int, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> float:
+    """Millilitres of a label in the truth on a grid."""
+    truth = _rasterise(body, *_positions(shape, affine, slice(0, shape[2])))
+    return float((truth == label).sum() * np.diag(affine)[:3].prod() / 1000)
 
 
 def _positions(
@@ -251,6 +289,11 @@ def _case_name(collection: str, index: int) -> str:
     return patterns[collection].format(index + first)
 
 
+def _files(collection: Collection, place: Path, case: str) -> tuple[Path, Path]:
+    """Image and label file of a case; ``*`` as the case gives patterns."""
+    return place / collection.image.replace("{case}", case), place / collection.label.replace("{case}", case)
+
+
 def _write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], axes: str) -> None:
     """Write a RAS array in another axis order, whole or not at all."""
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(axes))
@@ -263,23 +306,59 @@ def _write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], 
     temporary.replace(path)
 
 
-def _begin(place: Path, config: PhantomConfig) -> None:
-    """Empty a folder of phantoms made with other settings; refuse one that holds something else."""
+def _write_json(path: Path, content: object) -> None:
+    """Write JSON, whole or not at all."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: set[Path]) -> None:
+    """Take away phantoms of other settings and those beyond the number asked for; refuse a folder of other files."""
     settings = {"version": VERSION, **config.model_dump(mode="json", exclude={"counts"})}
     mark = place / "phantom.json"
-    if place.is_dir() and any(place.iterdir()):
-        if not mark.is_file():
-            raise InputError(f"{place}: holds files that are no phantoms; choose another data.root or data.source=files")
-        if json.loads(mark.read_text(encoding="utf-8")) == settings:
-            return
-        shutil.rmtree(place)
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place}: is a file where a folder of phantoms would be; choose another data.root")
+    if not mark.is_file() and place.is_dir() and any(not path.name.startswith(".") for path in place.iterdir()):
+        raise InputError(f"{place}: holds files that are no phantoms; choose another data.root or data.source=files")
     place.mkdir(parents=True, exist_ok=True)
-    mark.write_text(json.dumps(settings), encoding="utf-8")
+    made_with = None
+    if mark.is_file():
+        with suppress(ValueError):  # a damaged note counts as one of other settings
+            made_with = json.loads(mark.read_text(encoding="utf-8"))
+    for path in list(_phantoms(collection, place)):
+        if made_with != settings or path not in wanted:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder of a case, when it has become empty
+                path.parent.rmdir()
+    if made_with != settings:
+        _write_json(mark, settings)  # last, so that a run killed above is noticed
 
 
-def _remove_surplus(place: Path, collection: Collection, wanted: set[str]) -> None:
-    """Take away phantoms beyond the number asked for, left by a run that asked for more."""
-    for template in (collection.image, collection.label):
-        keep = {place / template.replace("{case}", case) for case in wanted}
-        for path in set(place.glob(template.replace("{case}", "*"))) - keep:
-            path.unlink()
+def _phantoms(collection: Collection, place: Path) -> Iterator[Path]:
+    """Files of cases, and what a run that was killed an hour ago or earlier left half-written."""
+    for pattern in _files(collection, place, "*"):
+        relative = pattern.relative_to(place)
+        yield from (path for path in place.glob(str(relative)) if not path.name.startswith("."))
+        for path in place.glob(str(relative.with_name(f".[0-9]*.{relative.name}"))):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - 3600:
+                    yield path
+
+
+def _dataset(collection: Collection, place: Path, pairs: list[tuple[Path, Path]]) -> dict[str, object]:
+    """What the Decathlon's ``dataset.json`` says of a task."""
+    return {
+        "name": collection.title,
+        "description": "phantoms, not patients",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background"} | {str(value): name for value, name in collection.names.items()},
+        "numTraining": len(pairs),
+        "numTest": 0,
+        "training": [
+            {"image": f"./{image.relative_to(place).as_posix()}", "label": f"./{label.relative_to(place).as_posix()}"}
+            for image, label in pairs
+        ],
+        "test": [],
+    }
