@@ -58,9 +58,9 @@ def test_collection_name_that_is_no_folder_name() -> None:
 
 def test_folder_expands_and_absolute_roots_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANS", str(tmp_path))
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/people/me")
     assert folder(Collection(names={1: "x"}, root="$SCANS/a"), Path("/raw")) == tmp_path / "a"
-    assert folder(Collection(names={1: "x"}, root="~/a"), Path("/raw")) == Path("/home/me/a")
+    assert folder(Collection(names={1: "x"}, root="~/a"), Path("/raw")) == Path("/people/me/a")
     assert folder(Collection(names={1: "x"}, root="a/b"), Path("/raw")) == Path("/raw/a/b")
 
 
