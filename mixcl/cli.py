@@ -35,7 +35,7 @@ def prepare(
     profile: Profile = "phantom",
     set_: Set = [],  # noqa: B006
     out: Out = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default one a core.", min=1)] = None,
+    workers: Annotated[int | None, typer.Option(help="Cases at a time; default one a core.", min=1)] = None,
     debug: Debug = False,
 ) -> None:
     """Check, orient, resample and store the profile's collections (phantoms are made first)."""
