@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import platform
+import re
 import subprocess
 import types
 import typing
@@ -30,6 +31,7 @@ Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 
 PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
 FINETUNING_SETS = ("msd_spleen", "btcv")
+VARIED = ("model", "loss", "sampler", "views", "pretrain", "finetune")  # sections that a variant may change
 PROFILE_FOLDERS = (
     Path(__file__).resolve().parents[1] / "reproduce" / "profiles",
     Path(__file__).resolve().parent / "profiles",
@@ -227,26 +229,44 @@ class RunConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = Field(1, description="CPU threads a job; part of what decides the bits")
     workers: int = Field(0, ge=0, description="processes that cut patches ahead of time")
+    folds_a_kernel: Count = Field(1, description="fold jobs that share one notebook kernel; starting one takes seconds")
     tensorboard: bool = False
 
 
 class GridConfig(Frozen):
-    """The jobs of Table 1: which fractions, folds and seeds are run."""
+    """The jobs of Tables 1 and 2: which fractions, folds, seeds and variants of the pre-training are run."""
 
     percents: dict[str, tuple[float, ...]] = Field(
         default_factory=lambda: {"msd_spleen": (5.0, 15.0, 50.0, 100.0), "btcv": (15.0, 50.0, 100.0)},
         description="Table 1: percent of the training part, by fine-tuning collection",
     )
+    ablation: dict[str, float] = Field(
+        default_factory=lambda: {"msd_spleen": 30.0, "btcv": 100.0},
+        description="Table 2: percent of the training part, by fine-tuning collection",
+    )
+    variants: dict[str, tuple[str, ...]] = Field(
+        default_factory=lambda: {
+            "id": ("loss.alpha=0", "loss.beta=0"), "id-label": ("loss.beta=0",), "id-recon": ("loss.alpha=0",),
+        },
+        description="Table 2: arms beside scratch and mixcl, each with the settings that make it",
+    )  # fmt: skip
     n_folds: int = Field(5, ge=2)
     folds: tuple[int, ...] = (0, 1, 2, 3, 4)
     seeds: tuple[Seed, ...] = (0,)
 
     @model_validator(mode="after")
     def _check(self) -> GridConfig:
-        if any(not 0 < p <= 100 for ps in self.percents.values() for p in ps):
+        shares = [p for ps in self.percents.values() for p in ps] + list(self.ablation.values())
+        if any(not 0 < p <= 100 for p in shares):
             raise ValueError("percents are above 0 and at most 100")
         if any(not 0 <= f < self.n_folds for f in self.folds):
             raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}")
+        for name, settings in self.variants.items():
+            if name in ("scratch", "mixcl") or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+                raise ValueError(f"variant {name!r}: call it by small letters, digits and -, not scratch or mixcl")
+            for item in settings:
+                if item.split(".")[0] not in VARIED:
+                    raise ValueError(f"variant {name!r}: {item!r} is not a setting of {', '.join(VARIED)}")
         return self
 
 
@@ -280,13 +300,21 @@ def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Exp
     >>> load_profile("paper", ["loss.alpha=0.1"]).loss.alpha
     0.1
     """
-    values = _read(str(name_or_path), seen=())
+    overrides = list(overrides)
+    config = _validated(name_or_path, overrides, "")
+    for name, settings in config.grid.variants.items():
+        _validated(name_or_path, [*overrides, *settings], f", variant {name!r}")
+    return config
+
+
+def _validated(name: str | Path, overrides: Iterable[str], where: str) -> Experiment:
+    values = _read(str(name), seen=())
     for item in overrides:
         _merge(values, _parse_override(item))
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"profile {str(name_or_path)!r}: {_explain(error)}") from None
+        raise InputError(f"profile {str(name)!r}{where}: {_explain(error)}") from None
 
 
 def _find(name: str) -> Path:
