@@ -112,10 +112,11 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     try:
         model.load_state_dict(weights)
         state = optimizer.state_dict()
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, _, key = name.partition(".")
-            entries.setdefault(int(index), {})[key] = value
+            entries.setdefault(int(index), {})[key] = _laid_out(value, parameters[int(index)])
         optimizer.load_state_dict({**state, "state": entries})
         restored: dict[str, Any] = json.loads((place / "state.json").read_text(encoding="utf-8"))
     except (RuntimeError, ValueError, OSError) as error:
@@ -124,6 +125,11 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
             f"{place}: the checkpoint cannot be taken up ({first}); delete the folder to start over"
         ) from None
     return restored
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """``value`` in memory as ``like`` is: a fused optimiser goes through both in the order of memory."""
+    return torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
 
 
 def _whole(folder: Path) -> Path | None:

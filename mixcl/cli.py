@@ -1,4 +1,4 @@
-"""The command line: ``mixcl prepare | pretrain | finetune | evaluate | export``.
+"""The command line: ``mixcl prepare | pretrain | finetune | evaluate | verify | export``.
 
 Thin on purpose: each command reads a profile and calls one function of the package.  Bad input ends with one sentence
 on standard error and exit code 2; ``--debug`` shows the traceback as well.
@@ -121,6 +121,30 @@ def export(
 
     _, folder = _load(profile, set_, out)
     typer.echo(export_encoder(_job_folder(run, folder), to, transfer))
+
+
+@app.command()
+def verify(
+    profile: Profile = "phantom",
+    set_: Set = [],  # noqa: B006
+    out: Out = None,
+    expected: Annotated[Path | None, typer.Option(help="Expected values; default those committed.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Write this run's values to a file instead.")] = None,
+    other: Annotated[list[Path], typer.Option(help="With --write: a run where bits differ.")] = [],  # noqa: B006
+    debug: Debug = False,
+) -> None:
+    """Compare a finished run with the expected values, cell by cell; exit code 1 when a cell is off."""
+    config, folder = _load(profile, set_, out)
+    from mixcl import verify as verification
+
+    if write is not None:
+        verification.write_expected(config, folder, write, other)
+        typer.echo(f"expected values: {write}")
+        return
+    checks = verification.verify(config, folder, expected)
+    typer.echo(verification.report(checks))
+    if not all(check.holds for check in checks):
+        raise typer.Exit(1)
 
 
 def _load(profile: str, overrides: list[str], out: Path | None) -> tuple[Experiment, Path]:

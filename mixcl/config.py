@@ -209,6 +209,7 @@ class FinetuneConfig(Frozen):
     lr: Positive = 1e-4
     weight_decay: NonNegative = 1e-5
     foreground_prob: Fraction = Field(0.5, description="patches centred on a labelled voxel; not given in the paper")
+    dice_background: bool = Field(True, description="R17: the Dice term counts the background as a class")
     transfer: Literal["encoder", "vit", "all"] = Field("encoder", description="R16: weights handed over")
     log_every: Count = 20
     checkpoint_every: Count = 200

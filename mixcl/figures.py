@@ -24,19 +24,19 @@ from mixcl.canvas import save as save
 from mixcl.config import Experiment
 from mixcl.ctview import ORGAN_COLOURS as ORGAN_COLOURS
 from mixcl.ctview import organ_colour as organ_colour
-from mixcl.paper import ARMS, TABLE1
 from mixcl.pictures import Picture as Picture
 from mixcl.pictures import choose_slice
 from mixcl.pictures import qualitative as choose_qualitative
-from mixcl.tables import short, title
+from mixcl.plots import ARM_COLOURS as ARM_COLOURS
+from mixcl.plots import ARM_TITLES as ARM_TITLES
+from mixcl.plots import ablation_plot as ablation_plot
+from mixcl.plots import dumbbells as dumbbells
+from mixcl.plots import table1_plot as table1_plot
+from mixcl.tables import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mixcl.results import Table1
-
-ARM_COLOURS = {"scratch": "#777777", "mixcl": OKABE_ITO[0]}
-ARM_TITLES = {"scratch": "from scratch (T.F.S.)", "mixcl": "MixCL (Ours)"}
 TERMS = {
     "total": "total, Eq. 2",
     "identity": "identity, Eq. 4",
@@ -127,24 +127,6 @@ def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None 
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         write_caption(figure, told(card))
-    return figure
-
-
-def table1_plot(table: Table1) -> Figure:
-    """Dice against the share of labels, by arm: a point a fold and seed, a line through the means over folds.
-
-    The paper's values are drawn too (open diamonds) unless the results are of phantoms.
-    """
-    with matplotlib.rc_context(STYLE):
-        tasks = list(dict.fromkeys(table.folds["task"]))
-        figure = Plot(figsize=(3.2 * len(tasks) + 0.6, 3.1), layout="constrained")
-        axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
-        for ax, task in zip(axes, tasks, strict=True):
-            _dice_against_share(ax, table, task)
-        axes[0].set_ylabel("Dice")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=max(len(labels), 1))
-        write_caption(figure, table.caption)
     return figure
 
 
@@ -242,28 +224,3 @@ def _rate(ax: Axes, steps: list[int], values: list[float], _: str, card: Mapping
     ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     ax.set_ylim(bottom=0)
     ax.set_title("learning rate")
-
-
-def _dice_against_share(ax: Axes, table: Table1, task: str) -> None:
-    folds, cells = table.folds[table.folds["task"] == task], table.cells[table.cells["task"] == task]
-    arms = list(dict.fromkeys(folds["arm"]))
-    others = iter(OKABE_ITO[1:])
-    for number, arm in enumerate(arms):
-        colour = ARM_COLOURS.get(arm) or next(others)
-        beside = 1.05 ** (number - (len(arms) - 1) / 2)  # arms side by side, so that no point hides another
-        points, means = folds[folds["arm"] == arm], cells[cells["arm"] == arm]
-        ax.plot(points["percent"] * beside, points["dice"], "o", color=colour, alpha=0.5, markersize=4, mew=0)
-        label = ARM_TITLES.get(arm, arm)
-        ax.plot(means["percent"] * beside, means["mean"], "_-", color=colour, label=label, markersize=12, mew=1.5)
-        paper = {p: getattr(row, arm) for (t, p), row in TABLE1.items() if t == task and arm in ARMS}
-        if paper and not table.phantom:
-            x, y = [p * beside for p in paper], list(paper.values())
-            ax.plot(x, y, "D", mfc="none", color=colour, markersize=5, label=f"{label}, paper")
-    shares = sorted(set(folds["percent"]))
-    ax.set_xscale("log")
-    ax.set_xticks(shares, [f"{share:g}" for share in shares])
-    ax.minorticks_off()
-    ax.set_xlim(min(shares) / 1.5, max(shares) * 1.5)
-    ax.set_ylim(0, 1)
-    ax.set_xlabel("labelled share of the training part, %")
-    ax.set_title(title(task))

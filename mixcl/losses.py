@@ -453,9 +453,13 @@ def _squares(a: Tensor) -> Tensor:
 
 
 def _norms(squares: Tensor, least: Tensor) -> Tensor:
-    """Square roots; infinite, without a gradient, where the square is not above the least that counts."""
+    """Square roots; infinite, without a gradient, where the square is not above the least that counts.
+
+    x * rsqrt(x), because torch's sqrt is MKL's on a CPU, whose last bit depends on the processor.
+    """
     alive = squares > least
-    return torch.where(alive, torch.where(alive, squares, 1.0).sqrt(), torch.inf)
+    safe = torch.where(alive, squares, 1.0)
+    return torch.where(alive, safe * safe.rsqrt(), torch.inf)
 
 
 def _fold(product: Tensor, sum_a: Tensor, sum_b: Tensor, count: Tensor, w: Tensor, v: Tensor) -> Tensor:

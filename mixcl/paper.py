@@ -36,3 +36,8 @@ TITLES = {"msd_spleen": "Spleen", "btcv": "BTCV"}
 
 ARMS = {"scratch": "T.F.S.", "mixcl": "Ours"}
 """The arms of Table 1 under their names there."""
+
+TABLE2 = {"Id": "identity", "Label": "alpha", "Recon": "beta"}
+"""The columns of Table 2 with check marks, and the weight of ``loss`` that is above 0 where there is a mark.
+
+The numbers of Table 2 are not in our copy of the paper (R23)."""

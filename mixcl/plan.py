@@ -34,13 +34,21 @@ def pretraining_job(arm: str) -> str:
     return "pretrain" if arm == FULL else f"pretrain-{arm}"
 
 
+def table1_cells(config: Experiment) -> list[tuple[str, float, str]]:
+    """(task, percent, arm) of every cell of Table 1."""
+    percents = config.grid.percents
+    return [(t, float(p), arm) for t in config.data.finetune for p in percents.get(t, ()) for arm in (FULL, SCRATCH)]
+
+
+def table2_cells(config: Experiment) -> list[tuple[str, float, str]]:
+    """(task, percent, arm) of every cell of Table 2, arms in the order of its rows."""
+    ablation, arms = config.grid.ablation, (SCRATCH, *config.grid.variants, FULL)
+    return [(t, float(ablation[t]), arm) for t in config.data.finetune if t in ablation for arm in arms]
+
+
 def cells(config: Experiment) -> list[tuple[str, float, str]]:
-    """(task, percent, arm) of every cell of Table 1 and Table 2, each once."""
-    grid, tasks = config.grid, config.data.finetune
-    wanted = [(t, float(p), arm) for t in tasks for p in grid.percents.get(t, ()) for arm in (FULL, SCRATCH)]
-    ablated = (SCRATCH, *grid.variants, FULL)
-    wanted += [(t, float(grid.ablation[t]), arm) for t in tasks if t in grid.ablation for arm in ablated]
-    return list(dict.fromkeys(wanted))
+    """(task, percent, arm) of every cell of both tables, each once."""
+    return list(dict.fromkeys(table1_cells(config) + table2_cells(config)))
 
 
 def pretrainings(config: Experiment) -> list[Job]:

@@ -1,35 +1,57 @@
-"""Tables as text: Table 1 in the paper's shape, the paper's values beside ours, in Markdown and LaTeX."""
+"""What the tables say: Tables 1 and 2 in the paper's shape with its values beside ours, and the organs."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mixcl.paper import ARMS, TABLE1, TITLES, UNKNOWN, PaperRow
+from mixcl import statistics
+from mixcl.paper import ARMS, TABLE1, TABLE2, TITLES, UNKNOWN, PaperRow
+from mixcl.sheets import MARK, MISSING, Sheet
+from mixcl.statistics import METRICS, REFERENCE, Cell
 
 if TYPE_CHECKING:
-    from mixcl.results import Runs, Table1
+    from mixcl.results import Runs, Table
 
-MISSING = "-"
 COLUMNS = ("Pct.", "T.F.S.", "Ours", "Diff.")
+NAMES = {"dice": "Dice", "hd95_mm": "HD95, mm", "surface_dice": "surface Dice"}
+DIGITS = {"dice": 4, "hd95_mm": 2, "surface_dice": 4}
+CASES_ROW = "over cases"
 PHANTOM = "These are phantoms, not patients: the numbers must not be compared with the paper's."
+CASES = (
+    "Over cases: n test cases that both arms have, 95 % paired bootstrap interval (BCa, "
+    f"{statistics.RESAMPLES} resamples, seed {statistics.SEED}) of the mean difference to T.F.S. over cases, and "
+    "two-sided p of Wilcoxon's signed-rank test. Mean ± standard deviation weigh folds alike, these weigh cases alike. "
+    "Cases of a fold share a network and folds share training scans: the interval is one of cases, not of trainings. "
+    "With few cases it is too narrow, and p cannot be small (5 cases: at least 0.0625). No p is adjusted for the "
+    "number of tests. Differences in HD95 are over the organs that both arms found."
+)
 
 
-def caption(runs: Runs, folds: pd.DataFrame) -> str:
+def table1_caption(folds: pd.DataFrame, where: str) -> str:
     """What Table 1 shows, and where it comes from."""
-    spread = ", mean ± standard deviation over folds" if folds["fold"].nunique() > 1 else ""
     return (
         "Dice after fine-tuning from scratch (T.F.S.) and from pre-trained weights (Ours), the mean over "
-        f"test cases of each case's mean over its organs{spread}. {origin(runs, folds)}"
+        f"test cases of each case's mean over its organs{_spread(folds)}. {where}"
+    )
+
+
+def table2_caption(folds: pd.DataFrame, where: str) -> str:
+    """What Table 2 shows, and where it comes from."""
+    return (
+        "Ablation: Dice after fine-tuning from weights that were pre-trained with some of the three terms, and from "
+        f"scratch (T.F.S.), the mean over test cases of each case's mean over its organs{_spread(folds)}. Id: identity "
+        f"consistency, Label: label consistency, Recon: image reconstruction. {where}"
     )
 
 
 def origin(runs: Runs, folds: pd.DataFrame) -> str:
     """Where numbers come from: profile, folds, seeds, commit, data, and whether they are of phantoms."""
+    if folds.empty:
+        return "None of its runs is there yet."
     tasks = [task for task in dict.fromkeys(folds["task"])]
     data = ", ".join(f"{title(task)} {' and '.join(mark[:12] for mark in runs.told('data', task))}" for task in tasks)
     parts = [
@@ -42,108 +64,165 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
     return " ".join([*parts, PHANTOM] if "phantom" in runs.sources else parts)
 
 
-def notes(runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
-    """What has to be said beside the table: slips of the paper, missing cells, runs not made alike."""
+def table1_notes(runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
+    """What has to be said beside Table 1: slips of the paper, missing cells, runs not made alike."""
     said = []
     for mark, ((task, percent), row) in zip("ab", _slips(), strict=True):
         said.append(
             f"[{mark}] The paper prints {row.difference:+.4f} for {title(task)} {percent:g} %; its columns "
             f"give {row.mixcl:.4f} - {row.scratch:.4f} = {row.mixcl - row.scratch:.4f} (R21)."
         )
-    planned = {one[:2] for one in runs.planned()} | set(zip(folds["task"], folds["percent"], strict=True))
+    planned = {(task, percent) for task, percent, _ in runs.cells(1)}
     outside = [f"{title(task)} {percent:g} %" for task, percent in TABLE1 if (task, percent) not in planned]
     if outside:
         said.append(f"Not among the jobs of this profile: {', '.join(outside)}.")
-    said += _missing(runs, folds)
-    others = [arm for arm in dict.fromkeys(folds["arm"]) if arm not in ARMS]
-    if others:
-        said.append(f"Further arms, in table1.csv: {', '.join(others)}.")
+    return (*said, *_notes(runs, folds, 1))
+
+
+def table2_notes(runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
+    """What has to be said beside Table 2: that the paper's numbers are not known, missing cells, unlike runs."""
+    said = [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
+    if not runs.cells(2):
+        said.append("This profile plans no ablation.")
+    return (*said, *_notes(runs, folds, 2))
+
+
+def _notes(runs: Runs, folds: pd.DataFrame, number: int) -> list[str]:
+    said = [*_missing(runs, folds, number), *_left_out(runs)]
+    part = runs.only(runs.cells(number))
     for task in dict.fromkeys(folds["task"]):
-        if unlike := runs.unlike(task):
+        if unlike := part.unlike(task):
             said.append(
                 f"Take care: the runs of {title(task)} were not made alike, they differ in {', '.join(unlike)}."
             )
-    return tuple(said)
+    return [*said, CASES]
 
 
-def _missing(runs: Runs, folds: pd.DataFrame) -> list[str]:
+def _missing(runs: Runs, folds: pd.DataFrame, number: int) -> list[str]:
     """One sentence a cell that lacks runs."""
-    there = set(folds[["task", "percent", "arm", "fold", "seed"]].itertuples(index=False, name=None))
-    lacking: dict[tuple[str, float, str], list[str]] = {}
-    total: dict[tuple[str, float, str], int] = {}
-    for task, percent, fold, seed in runs.planned():
-        for arm in ARMS:
-            total[task, percent, arm] = total.get((task, percent, arm), 0) + 1
-            if (task, percent, arm, fold, seed) not in there:
-                lacking.setdefault((task, percent, arm), []).append(f"fold {fold} seed {seed}")
+    there = set(folds[statistics.KEYS].itertuples(index=False, name=None))
+    lacking: dict[Cell, list[str]] = {}
+    total: dict[Cell, int] = {}
+    for task, percent, arm, fold, seed in runs.planned(number):
+        total[task, percent, arm] = total.get((task, percent, arm), 0) + 1
+        if (task, percent, arm, fold, seed) not in there:
+            lacking.setdefault((task, percent, arm), []).append(f"fold {fold} seed {seed}")
     return [
-        f"Missing: {title(task)} {percent:g} % {ARMS[arm]}, {len(ones)} of {total[task, percent, arm]} runs "
+        f"Missing: {_cell_name(cell)}, {len(ones)} of {total[cell]} runs "
         f"({', '.join(ones[:5])}{', ...' if len(ones) > 5 else ''})."
-        for (task, percent, arm), ones in lacking.items()
+        for cell, ones in lacking.items()
     ]
 
 
-def markdown(table: Table1, runs: Runs) -> str:
-    """Table 1 as Markdown: caption, a row of ours above each of the paper's, notes."""
-    tasks, rows = _layout(table, runs)
-    header = [
-        "",
-        *(f"{title(task)}: {name}" if name == "Pct." else name for task in tasks for name in COLUMNS),
-    ]
-    lines = [f"**Table 1.** {table.caption}", "", *_markdown_rows(header, rows), "", *_listed(table.notes)]
-    return "\n".join(lines).rstrip() + "\n"
+def _left_out(runs: Runs) -> list[str]:
+    """Runs that are of neither table."""
+    known = {*runs.cells(1), *runs.cells(2)}
+    found = dict.fromkeys(runs.cases[statistics.CELL].itertuples(index=False, name=None))
+    others = [_cell_name(cell) for cell in found if cell not in known]
+    return [f"Runs that neither table plans, in organs.csv only: {', '.join(others)}."] if others else []
 
 
-def latex(table: Table1, runs: Runs) -> str:
-    """Table 1 as a LaTeX ``table`` that needs no package."""
-    tasks, rows = _layout(table, runs)
-    width = 1 + len(COLUMNS) * len(tasks)
-    blocks = " & ".join(rf"\multicolumn{{{len(COLUMNS)}}}{{c}}{{{_tex(title(task))}}}" for task in tasks)
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{_tex(table.caption)}}}",
-        r"\centering",
-        rf"\begin{{tabular}}{{l{'|rlll' * len(tasks)}}}",
-        r"\hline",
-        rf" & {blocks} \\",
-        " & ".join(["", *(_tex(name) for _ in tasks for name in COLUMNS)]) + r" \\",
-        r"\hline",
-        *(" & ".join(_tex(cell) for cell in row) + r" \\" for row in rows),
-        r"\hline",
-        r"\end{tabular}",
-        *(rf"\par\smallskip{{\footnotesize {_tex(note)}}}" for note in table.notes),
-        r"\end{table}",
-    ]
-    if any(len(row) != width for row in rows):
-        raise ValueError("a row of Table 1 does not have as many cells as the header")
-    return "\n".join(lines) + "\n"
+def table1_sheets(table: Table) -> list[Sheet]:
+    """Table 1: a row of ours, one over cases and one of the paper's for every share; then further metrics."""
+    sheets = [_table1(table, "dice", "Table 1.", table.caption, table.notes)]
+    for metric in METRICS[1:]:
+        said = f"The runs of Table 1 by {NAMES[metric]}, which the paper does not report; notes as there."
+        sheets.append(_table1(table, metric, f"{NAMES[metric][0].upper()}{NAMES[metric][1:]}.", said, ()))
+    return sheets
 
 
-def organs_markdown(table: pd.DataFrame, said: str) -> str:
-    """The organs as Markdown, one table a task and share of the labels."""
-    lines = [
-        f"**Organs.** {said}",
-        "",
-        "n: case and seed pairs that have the organ; missed: those in which nothing was found (Dice and "
-        "surface Dice 0, no HD95); invented: pairs without the organ in which it was found.",
-        "",
-    ]
-    header = ["organ", "arm", "n", "Dice", "HD95, mm", "surface Dice", "missed", "invented"]
+def _table1(table: Table, metric: str, name: str, said: str, notes: Sequence[str]) -> Sheet:
+    shares = {(task, percent) for task, percent, _ in table.planned}
+    shares |= set(zip(table.folds["task"], table.folds["percent"], strict=True))
+    if metric == "dice":
+        shares |= set(TABLE1)
+    tasks = [*(task for task in TITLES if any(task == one for one, _ in shares))]
+    tasks += sorted({task for task, _ in shares} - set(TITLES))
+    rows = []
+    for percent in sorted({percent for _, percent in shares}):
+        ours, cases, theirs = ["this run"], [CASES_ROW], ["paper"]
+        for task in tasks:
+            there = (task, percent) in shares
+            head, blank = f"{percent:g} %", [""] * len(COLUMNS)
+            mixcl = _ours(table, metric, (task, percent, "mixcl"))
+            ours += [head, _ours(table, metric, (task, percent, REFERENCE))[0], *mixcl] if there else blank
+            tested = _over_cases(table, metric, (task, percent, "mixcl"))
+            cases += [head, "", *tested] if tested else blank
+            theirs += [head, *_theirs(task, percent)] if there else blank
+        rows += [ours, *([cases] if any(cases[1:]) else []), *([theirs] if metric == "dice" else [])]
+    return Sheet(name, said, [("", [""]), *((title(task), COLUMNS) for task in tasks)], rows, notes)
+
+
+def table2_sheets(table: Table) -> list[Sheet]:
+    """Table 2: an arm a row, with the terms it was pre-trained with; then further metrics."""
+    sheets = [_table2(table, "dice", "Table 2.", table.caption, table.notes)]
+    for metric in METRICS[1:]:
+        said = f"The runs of Table 2 by {NAMES[metric]}; notes as there."
+        sheets.append(_table2(table, metric, f"{NAMES[metric][0].upper()}{NAMES[metric][1:]}.", said, ()))
+    return sheets
+
+
+def _table2(table: Table, metric: str, name: str, said: str, notes: Sequence[str]) -> Sheet:
+    columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
+    rows = []
+    for arm in dict.fromkeys(arm for *_, arm in table.planned):
+        ours = [arm_title(arm), *table.marks.get(arm, (MISSING,) * len(TABLE2))]
+        cases = [CASES_ROW, *[""] * len(TABLE2)]
+        for task, percent in columns:
+            score, difference = _ours(table, metric, (task, percent, arm))
+            ours += [score, "" if arm == REFERENCE else difference]
+            cases += _over_cases(table, metric, (task, percent, arm)) or ["", ""]
+        rows += [ours, *([cases] if any(cases[1:]) else [])]
+    groups = [("", ("", *TABLE2)), *((f"{title(t)} {p:g} %", (NAMES[metric], "Diff.")) for t, p in columns)]
+    if metric == "dice":
+        groups.append(("", ("paper",)))
+        rows = [[*row, "" if row[0] == CASES_ROW else UNKNOWN] for row in rows]
+    return Sheet(name, said, groups, rows, notes)
+
+
+def marks(weights: dict[str, float]) -> tuple[str, ...]:
+    """Id, Label and Recon of Table 2: a check mark where the weight of the term is above 0.
+
+    >>> marks({"identity": 1.0, "alpha": 0.0, "beta": 0.01})
+    ('✓', '', '✓')
+    """
+    return tuple(MARK if weights.get(key, 0) > 0 else "" for key in TABLE2.values())
+
+
+def organ_sheets(table: pd.DataFrame, said: str) -> list[Sheet]:
+    """A sheet for every task, share and arm: its organs beside those of training from scratch."""
+    legend = (
+        "n: case and seed pairs that have the organ; missed: those in which nothing was found (Dice and surface Dice "
+        "0, no HD95); invented: pairs without the organ in which it was found; Diff.: mean difference in Dice over the "
+        "pairs that both arms have."
+    )
+    columns = ("n", *NAMES.values(), "missed", "invented")
+    sheets: list[Sheet] = []
     for (task, percent), part in table.groupby(["task", "percent"], sort=False):
-        rows = [
-            [
-                row["organ"], row["arm"], str(row["n"]), _number(row["dice"]), _number(row["hd95_mm"], 1),
-                _number(row["surface_dice"]), str(row["missed"]), str(row["invented"]),
+        arms = [arm for arm in dict.fromkeys(part["arm"]) if arm != REFERENCE] or [""]
+        for arm in arms:
+            pair = [one for one in (REFERENCE, arm) if one in set(part["arm"])]
+            groups = [("", ("organ",)), *((arm_title(one), columns) for one in pair), ("", ("Diff.",))]
+            rows = [
+                _organ(str(organ), [rows[rows["arm"] == one] for one in pair])
+                for (_, organ), rows in part.groupby(["label", "organ"])
             ]
-            for row in part.sort_values("label", kind="stable").to_dict("records")
-        ]  # fmt: skip
-        lines += [
-            f"### {title(str(task))}, {percent:g} % of the labels",
-            "",
-            *_markdown_rows(header, rows),
-            "",
-        ]
-    return "\n".join(lines).rstrip() + "\n"
+            what = f"{title(str(task))}, {percent:g} % of the labels, {' and '.join(map(arm_title, pair))}."
+            sheets.append(Sheet("Organs.", f"{what} {said}", groups, rows, () if sheets else (legend,)))
+    return sheets
+
+
+def _organ(name: str, arms: Sequence[pd.DataFrame]) -> list[str]:
+    cells, difference = [name], MISSING
+    for arm in arms:
+        if arm.empty:
+            cells += [MISSING] * 6
+            continue
+        row = arm.iloc[0]
+        values = (_number(row["dice"]), _number(row["hd95_mm"], 1), _number(row["surface_dice"]))
+        cells += [str(row["n"]), *values, str(row["missed"]), str(row["invented"])]
+        difference = _number(row["difference"], sign="+")
+    return [*cells, difference]
 
 
 def title(task: str) -> str:
@@ -151,41 +230,44 @@ def title(task: str) -> str:
     return TITLES.get(task, task)
 
 
-def _layout(table: Table1, runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """The tasks, and the cells of all rows: ours and the paper's for every share of the labels."""
-    shares = {(task, percent) for task, percent, *_ in runs.planned()} | set(TABLE1)
-    shares |= set(zip(table.cells["task"], table.cells["percent"], strict=True))
-    tasks = [*TITLES, *sorted({task for task, _ in shares} - set(TITLES))]
-    rows = []
-    for percent in sorted({percent for _, percent in shares}):
-        ours, theirs = ["this run"], ["paper"]
-        for task in tasks:
-            if (task, percent) not in shares:
-                ours += [""] * len(COLUMNS)
-                theirs += [""] * len(COLUMNS)
-                continue
-            ours += [f"{percent:g} %", *_ours(table, task, percent)]
-            theirs += [f"{percent:g} %", *_theirs(task, percent)]
-        rows += [ours, theirs]
-    return tasks, rows
+def arm_title(arm: str) -> str:
+    """An arm as the paper calls it, or by its own name."""
+    return ARMS.get(arm, arm)
 
 
-def _ours(table: Table1, task: str, percent: float) -> list[str]:
-    cells = []
-    for part, arm, sign in (
-        (table.cells, "scratch", ""), (table.cells, "mixcl", ""), (table.differences, "mixcl", "+"),
-    ):  # fmt: skip
-        found = part[(part["task"] == task) & (part["percent"] == percent) & (part["arm"] == arm)]
-        cells.append(_cell(found.iloc[0]["mean"], found.iloc[0]["sd"], sign) if len(found) else MISSING)
-    return cells
+def _cell_name(cell: Cell) -> str:
+    return f"{title(cell[0])} {cell[1]:g} % {arm_title(cell[2])}"
+
+
+def _ours(table: Table, metric: str, cell: Cell) -> list[str]:
+    """Mean ± sd over folds of a cell and of its difference to the reference."""
+    texts = []
+    for folds, sign in ((table.folds, ""), (table.paired, "+")):
+        found = statistics.of(statistics.over_folds(folds, metric), cell)
+        mean, sd = (found.iloc[0]["mean"], found.iloc[0]["sd"]) if len(found) else (math.nan, math.nan)
+        spread = "" if math.isnan(sd) else f" ± {sd:.{DIGITS[metric]}f}"
+        texts.append(_number(mean, DIGITS[metric], sign) + spread)
+    return texts
+
+
+def _over_cases(table: Table, metric: str, cell: Cell) -> list[str]:
+    """``n = 15, p = 0.031`` and ``[-0.01, +0.02]`` of a cell; nothing where there are no pairs."""
+    found = statistics.of(table.comparisons, cell)
+    found = found[(found["metric"] == metric) & (found["n"] > 0)]
+    if found.empty:
+        return []
+    row = found.iloc[0]
+    p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
+    ends = [_number(row[end], DIGITS[metric], "+") for end in ("low", "high")]
+    return [f"n = {row['n']}, {p}", MISSING if MISSING in ends else f"[{', '.join(ends)}]"]
 
 
 def _theirs(task: str, percent: float) -> list[str]:
     row = TABLE1.get((task, percent))
     if row is None:
         return [UNKNOWN] * 3
-    marks = {key: mark for mark, (key, _) in zip("ab", _slips(), strict=True)}
-    mark = f" [{marks[task, percent]}]" if (task, percent) in marks else ""
+    marked = {key: mark for mark, (key, _) in zip("ab", _slips(), strict=True)}
+    mark = f" [{marked[task, percent]}]" if (task, percent) in marked else ""
     return [f"{row.scratch:.4f}", f"{row.mixcl:.4f}", f"{row.difference:+.4f}{mark}"]
 
 
@@ -193,13 +275,12 @@ def _slips() -> list[tuple[tuple[str, float], PaperRow]]:
     return [(key, row) for key, row in TABLE1.items() if row.slip]
 
 
-def _cell(mean: float, sd: float, sign: str) -> str:
-    text = format(mean, f"{sign}.4f")
-    return text if math.isnan(sd) else f"{text} ± {sd:.4f}"
+def _spread(folds: pd.DataFrame) -> str:
+    return ", mean ± standard deviation over folds" if folds["fold"].nunique() > 1 else ""
 
 
-def _number(value: float, digits: int = 4) -> str:
-    return MISSING if math.isnan(value) else f"{value:.{digits}f}"
+def _number(value: float, digits: int = 4, sign: str = "") -> str:
+    return MISSING if math.isnan(value) else format(value, f"{sign}.{digits}f")
 
 
 def short(commit: str) -> str:
@@ -214,27 +295,3 @@ def short(commit: str) -> str:
 
 def _plural(word: str, values: Sequence[object]) -> str:
     return f"{word}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"
-
-
-def _listed(said: Sequence[str]) -> list[str]:
-    return [f"- {note}" for note in said]
-
-
-def _markdown_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    table = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
-
-
-def _tex(text: str) -> str:
-    r"""Text for LaTeX.
-
-    >>> _tex("btcv_2: 5 % +0.0019 [a]")
-    'btcv\\_2: 5 \\% $+$0.0019\\textsuperscript{a}'
-    """
-    if text == MISSING:
-        return "--"
-    for sign in "&%#_":
-        text = text.replace(sign, f"\\{sign}")
-    text = text.replace(" ± ", r" $\pm$ ")
-    text = re.sub(r"(?<![\w.])([+-])(?=\d)", r"$\1$", text)
-    return re.sub(r" ?\[([a-z])\]", r"\\textsuperscript{\1}", text)

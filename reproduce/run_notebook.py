@@ -1,52 +1,120 @@
-"""Run one notebook as one job of the workflow: check its parameters, execute it, keep the executed copy.
+"""Run a notebook as a job of the workflow: check its parameters, execute it, keep the executed copy.
 
-    python reproduce/run_notebook.py NOTEBOOK.ipynb EXECUTED.ipynb '{"PROFILE": "smoke"}'
+    python reproduce/run_notebook.py NOTEBOOK.ipynb EXECUTED.ipynb '{"PROFILE": "smoke"}' [EXECUTED.ipynb '{...}' ...]
 
+Several executed copies come out of one kernel, emptied in between, because starting one costs more than many a job.
 A parameter that the notebook does not know is an error (papermill alone would only warn).  When a cell fails, the
-cell's own error and the place of the executed copy are printed, nothing else.  While the job trains, a line every 15
-seconds tells how far it is.
+cell's own error and the place of the executed copy are printed, nothing else, and the next copy is made.  While a job
+trains, a line every 15 seconds tells how far it is.  With MIXCL_GPUS=N each job takes one of N GPUs for itself.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import papermill
+from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
 EVERY = 15.0  # seconds between two lines of progress
+EMPTY = "get_ipython().reset(new_session=True)"
 
 
 def main() -> int:
-    """Run the notebook named on the command line; 0, or 1 when a cell failed, or 2 for wrong parameters."""
-    notebook, executed, parameters = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    name, started = executed.parent.name if executed.parent.parent.name == "runs" else executed.stem, time.monotonic()
-    unknown = set(parameters) - set(papermill.inspect_notebook(str(notebook)))
-    if unknown:
-        print(f"{name}: {notebook} has no parameter {', '.join(sorted(unknown))}")
-        return 2
+    """Run what the command line names; 0, or 1 when a cell failed, or 2 for wrong parameters."""
+    notebook, pairs = Path(sys.argv[1]), sys.argv[2:]
+    copies = [(Path(path), json.loads(text)) for path, text in zip(pairs[::2], pairs[1::2], strict=True)]
+    known = set(papermill.inspect_notebook(str(notebook)))
+    for executed, parameters in copies:
+        if unknown := set(parameters) - known:
+            print(f"{_name(executed)}: {notebook} has no parameter {', '.join(sorted(unknown))}")
+            return 2
+    with _gpu(copies[0][1].get("OUT", ".")), _kernel() as kernel:
+        return max(_run(notebook, executed, parameters, kernel) for executed, parameters in copies)
+
+
+def _run(notebook: Path, executed: Path, parameters: dict[str, Any], kernel: KernelManager) -> int:
+    name, started = _name(executed), time.monotonic()
     executed.parent.mkdir(parents=True, exist_ok=True)
     print(f"{name}: started", flush=True)
     stop = threading.Event()
     threading.Thread(target=_report, args=(name, executed.parent, stop), daemon=True).start()
     try:
+        _empty(kernel)
         papermill.execute_notebook(
             str(notebook), str(executed), parameters, kernel_name="python3", progress_bar=False, log_output=False,
-            cwd=str(notebook.parent),
+            cwd=str(notebook.parent), km=kernel,
         )  # fmt: skip
     except PapermillExecutionError as error:
         print(f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}")
         print(f"{name}: the executed notebook is {executed}")
         return 1
+    except RuntimeError as error:  # nbclient's DeadKernelError is one
+        print(f"{name}: the notebook's process ended ({error}); was it killed, or out of memory?")
+        print(f"{name}: the notebook as far as it came is {executed}")
+        return 1
     finally:
         stop.set()
     print(f"{name}: done in {time.monotonic() - started:.0f} s", flush=True)
     return 0
+
+
+def _name(executed: Path) -> str:
+    return executed.parent.name if executed.parent.parent.name == "runs" else executed.stem
+
+
+@contextmanager
+def _kernel() -> Iterator[KernelManager]:
+    kernel = KernelManager(kernel_name="python3")
+    try:
+        yield kernel
+    finally:
+        if kernel.has_kernel:
+            kernel.shutdown_kernel(now=True)
+
+
+def _empty(kernel: KernelManager) -> None:
+    """Start the kernel, or take all names from it and count from 1 again."""
+    if not kernel.has_kernel or not kernel.is_alive():
+        kernel.start_kernel()
+        return
+    client = kernel.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        client.execute_interactive(EMPTY, silent=True, store_history=False, timeout=60)
+    finally:
+        client.stop_channels()
+
+
+@contextmanager
+def _gpu(out: str) -> Iterator[None]:
+    """Hold one of MIXCL_GPUS devices that no other job holds; nothing where the scheduler has chosen already."""
+    count = int(os.environ.get("MIXCL_GPUS", "0"))
+    if count == 0 or "CUDA_VISIBLE_DEVICES" in os.environ or "SLURM_JOB_ID" in os.environ:
+        yield
+        return
+    Path(out).mkdir(parents=True, exist_ok=True)
+    while True:
+        for number in range(count):
+            with (Path(out) / f".gpu{number}").open("w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    continue
+                os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+                yield
+                return
+        time.sleep(1)
 
 
 def _report(name: str, folder: Path, stop: threading.Event) -> None:

@@ -21,7 +21,15 @@ COLUMNS = (
     "voxels_label", "voxels_predicted", "tolerance_mm", "profile", "data",
 )  # fmt: skip
 LABELS = {"msd_spleen": {1: "spleen"}, "btcv": {1: "spleen", 6: "liver", 11: "pancreas"}}
-GRID = {"percents": {"msd_spleen": [5, 15], "btcv": [15]}, "folds": [0, 1], "seeds": [0]}
+VARIANTS = {"id": ["loss.alpha=0", "loss.beta=0"], "id-label": ["loss.beta=0", "pretrain.lr=0.1"]}
+GRID = {
+    "percents": {"msd_spleen": [5, 15], "btcv": [15]}, "folds": [0, 1], "seeds": [0],
+    "ablation": {"btcv": 15}, "variants": VARIANTS,
+}  # fmt: skip
+CONFIG = {
+    "grid": GRID, "data": {"source": "phantom", "finetune": ["msd_spleen", "btcv"]},
+    "loss": {"identity": 1.0, "alpha": 0.01, "beta": 0.01},
+}  # fmt: skip
 Dice = dict[str, dict[int, float | None]]  # by case and label; None is absent
 NONE = {1: None, 6: None, 11: None}
 
@@ -37,7 +45,7 @@ def write_run(
         "arm": arm, "percent": percent, "fold": fold, "seed": seed, "weights": "e" * 64,
         "seconds_of_last_part": 12.5,
         "labels": {str(k): v for k, v in LABELS[task].items()}, "test": list(dice), "train": [],
-        "config": {"grid": GRID, "data": {"source": "phantom", "finetune": ["msd_spleen", "btcv"]}},
+        "config": CONFIG,
         "decides": {"finetune": {"steps": 500}, "arm": arm, "fold": fold}, **more,
     }  # fmt: skip
     (run / "run.json").write_text(json.dumps(card))
@@ -111,7 +119,7 @@ def cells(line: str) -> list[str]:
 def test_markdown_has_the_papers_shape(out: Path) -> None:
     results.table1(out)
     text = (out / "tables" / "table1.md").read_text()
-    lines = [cells(line) for line in text.splitlines() if line.startswith("|")]
+    lines = [cells(line) for line in text.split("**HD95, mm.**")[0].splitlines() if line.startswith("|")]
     assert lines[0] == [
         "",
         "Spleen: Pct.",
@@ -125,6 +133,11 @@ def test_markdown_has_the_papers_shape(out: Path) -> None:
     ]
     assert {len(line) for line in lines} == {9}
     body = {(line[0], line[1] or line[5]): line for line in lines[2:]}
+    # case differences 0.4 - 0.25, 0.8 - 0.7 and 0.5 - 0.4: rank sum 6 of 6, p = 2 / 8
+    assert body["over cases", "15 %"][5:8] == ["15 %", "", "n = 3, p = 0.250"]
+    low, high = map(float, body["over cases", "15 %"][8].strip("[]").split(", "))
+    assert 0.1 <= low <= (0.15 + 0.1 + 0.1) / 3 <= high <= 0.15
+    assert body["over cases", "15 %"][1:5] == [""] * 4
     # folds from scratch 0.475 and 0.4, pre-trained 0.6 and 0.5: sd = difference / sqrt(2)
     assert body["this run", "15 %"][6:] == ["0.4375 ± 0.0530", "0.5500 ± 0.0707", "+0.1125 ± 0.0177"]
     assert body["paper", "15 %"] == [
@@ -171,16 +184,17 @@ def test_the_papers_values_are_those_of_its_source() -> None:
 def test_latex_is_whole(out: Path) -> None:
     results.table1(out)
     text = (out / "tables" / "table1.tex").read_text()
+    main = text.split(r"\end{table}")[0]
     assert text.count("{") == text.count("}")
     assert text.count("$") % 2 == 0
     for name in ("table", "tabular"):
-        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 1
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 3
     assert not re.search(r"(?<!\\)[%#_]", text)
     assert "±" not in text
-    inner = text.split(r"\begin{tabular}{l|rlll|rlll}")[1].split(r"\end{tabular}")[0]
+    inner = main.split(r"\begin{tabular}{l|llll|llll}")[1].split(r"\end{tabular}")[0]
     rows = [row for row in inner.replace(r"\hline", "").split(r"\\") if row.strip()]
     widths = [row.count("&") + 1 + 3 * row.count(r"\multicolumn{4}") for row in rows]
-    assert widths == [9] * 10  # two lines of header, four shares twice
+    assert widths == [9] * 11  # two lines of header, four shares twice, one of them also over cases
     assert r"$+$0.0019\textsuperscript{a}" in text
     assert r"$+$0.1125 $\pm$ 0.0177" in text
 
@@ -223,8 +237,118 @@ def test_own_tasks_and_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "2.5 % | 0.5000 | 0.5000 | +0.0000" in text
     assert "not in the source text" in text
     assert "phantoms" not in text
-    assert "Further arms, in table1.csv: identity_only." in table.notes
+    assert "Runs that neither table plans, in organs.csv only: ward_7 2.5 % identity_only." in table.notes
     assert r"ward\_7" in (tmp_path / "tables" / "table1.tex").read_text()
+
+
+@pytest.fixture
+def ablation(out: Path) -> Path:
+    """The variant ``id`` of BTCV 15 % on both folds, ``id-label`` on one, made with their own settings."""
+    id_only = {**CONFIG, "loss": {"identity": 1.0, "alpha": 0.0, "beta": 0.0}}
+    write_run(
+        out, "btcv", 15, "id", 0,
+        {"0001": {1: 0.8, 6: 0.6, 11: None}, "0002": {1: 0.5, 6: None, 11: 0.0}, "0003": NONE}, config=id_only,
+    )  # fmt: skip
+    write_run(out, "btcv", 15, "id", 1, {"0004": {1: 0.4, 6: 0.4, 11: 0.4}}, config=id_only)
+    write_run(
+        out, "btcv", 15, "id-label", 1, {"0004": {1: 0.5, 6: 0.5, 11: 0.5}},
+        config={**CONFIG, "loss": {"identity": 1.0, "alpha": 0.01, "beta": 0.0}},
+    )  # fmt: skip
+    return out
+
+
+def test_table2_has_the_papers_shape(ablation: Path) -> None:
+    table = results.table2(ablation)
+    text = (ablation / "tables" / "table2.md").read_text()
+    lines = [cells(line) for line in text.split("**HD95, mm.**")[0].splitlines() if line.startswith("|")]
+    assert lines[0] == ["", "Id", "Label", "Recon", "BTCV 15 %: Dice", "Diff.", "paper"]
+    unknown = "not in the source text"
+    assert [line for line in lines[2:] if line[0] != "over cases"] == [
+        ["T.F.S.", "", "", "", "0.4375 ± 0.0530", "", unknown],
+        ["id", "✓", "", "", "0.4375 ± 0.0530", "+0.0000 ± 0.0000", unknown],
+        ["id-label", "✓", "✓", "", "0.5000", "+0.1000", unknown],
+        ["Ours", "✓", "✓", "✓", "0.5500 ± 0.0707", "+0.1125 ± 0.0177", unknown],
+    ]
+    over_cases = [line for line in lines if line[0] == "over cases"]
+    assert [line[4] for line in over_cases] == ["n = 3, p = 1.000", "n = 1, p = 1.000", "n = 3, p = 0.250"]
+    assert [line[5] for line in over_cases[:2]] == ["[+0.0000, +0.0000]", "-"]
+    assert "Missing: BTCV 15 % id-label, 1 of 2 runs (fold 0 seed 0)." in table.notes
+    assert not any("Spleen" in note for note in table.notes)
+    tex = (ablation / "tables" / "table2.tex").read_text()
+    assert r"id-label & $\surd$ & $\surd$ &  & 0.5000 & $+$0.1000 & not in the source text \\" in tex
+    csv = pd.read_csv(ablation / "tables" / "table2.csv")
+    assert csv["arm"].value_counts().to_dict() == {"scratch": 2, "id": 2, "mixcl": 2, "id-label": 1}
+
+
+def test_variants_are_not_in_table_1(ablation: Path) -> None:
+    table = results.table1(ablation)
+    assert set(table.folds["arm"]) == {"scratch", "mixcl"}
+    assert set(pd.read_csv(ablation / "tables" / "table1.csv")["arm"]) == {"scratch", "mixcl"}
+    assert not any(" id" in note for note in table.notes)
+
+
+def test_statistics_csv_has_all_cells_of_both_tables(ablation: Path) -> None:
+    results.table1(ablation)
+    first = (ablation / "tables" / "statistics.csv").read_bytes()
+    results.table2(ablation)
+    assert (ablation / "tables" / "statistics.csv").read_bytes() == first
+    table = pd.read_csv(ablation / "tables" / "statistics.csv")
+    assert table.columns.tolist() == [
+        "task", "percent", "arm", "metric", "n", "difference", "low", "high", "p", "method",
+    ]  # fmt: skip
+    table = table.set_index(["task", "percent", "arm", "metric"])
+    assert len(table) == 3 * (2 + 3)  # Spleen 5 and 15 % mixcl; BTCV 15 % id, id-label and mixcl
+    row = table.loc[("btcv", 15, "mixcl", "dice")]
+    assert (row["n"], row["difference"], row["p"]) == (3, pytest.approx(0.35 / 3), 0.25)
+    assert table.loc[("btcv", 15, "id", "dice"), "p"] == 1.0
+    assert table.loc[("msd_spleen", 15, "mixcl", "dice"), "n"] == 0
+    # HD95 is 10 (1 - Dice) where an organ was found: 0001 -1, 0002 spleen alone -1, 0004 (+1 - 2 - 2) / 3 = -1
+    row = table.loc[("btcv", 15, "mixcl", "hd95_mm")]
+    assert (row["n"], row["difference"], row["low"], row["high"]) == (3, -1.0, -1.0, -1.0)
+    assert "all values are equal" in row["method"]
+
+
+def test_a_variant_may_differ_in_what_makes_it_and_in_nothing_else(ablation: Path) -> None:
+    more = {"0001": {1: 0.5, 6: 0.5, 11: None}}
+    decides = {"finetune": {"steps": 500}, "pretrain": {"lr": 0.1}, "init": "c" * 64}
+    run = write_run(ablation, "btcv", 15, "id-label", 0, more, decides=decides)
+    card = json.loads((ablation / "runs" / finetune_job("btcv", 15, "id-label", 1, 0) / "run.json").read_text())
+    other = ablation / "runs" / finetune_job("btcv", 15, "id-label", 1, 0) / "run.json"
+    other.write_text(json.dumps({**card, "decides": decides}))
+    assert not [note for note in results.table2(ablation).notes if "Take care" in note]
+    card = json.loads((run / "run.json").read_text())
+    for changed, key in (({"init": "d" * 64}, "init"), ({"pretrain": {"lr": 0.2}}, "pretrain.lr")):
+        (run / "run.json").write_text(json.dumps({**card, "decides": {**decides, **changed}}))
+        assert f"they differ in {key}." in " ".join(results.table2(ablation).notes)  # within one arm
+    (run / "run.json").write_text(json.dumps({**card, "decides": {**decides, "finetune": {"steps": 9}}}))
+    assert "they differ in finetune.steps." in " ".join(results.table2(ablation).notes)
+
+
+def test_check_marks_that_do_not_agree_are_told(ablation: Path) -> None:
+    more = {"0001": {1: 0.5, 6: 0.5, 11: None}}
+    write_run(ablation, "btcv", 15, "id-label", 0, more)  # with all three terms
+    assert results.table2(ablation).marks["id-label"] == ("differs",) * 3
+
+
+def test_an_ablation_without_runs_or_without_plan(tmp_path: Path) -> None:
+    for number, (plan, note) in enumerate((({"btcv": 15}, "Missing: BTCV 15 % id, 2 of 2"), ({}, "plans no ablation"))):
+        out = tmp_path / str(number)
+        config = {**CONFIG, "grid": {**GRID, "ablation": plan}}
+        write_run(out, "msd_spleen", 15, "scratch", 0, {"7": {1: 0.5}}, config=config)
+        table = results.table2(out)
+        assert any(note in one for one in table.notes)
+        assert table.folds.empty
+        assert "None of its runs is there yet." in (out / "tables" / "table2.md").read_text()
+        assert len(pd.read_csv(out / "tables" / "table2.csv")) == 0
+
+
+def test_settings_of_another_version_are_told(out: Path) -> None:
+    run = out / "runs" / finetune_job("btcv", 15, "scratch", 1, 0)
+    card = json.loads((run / "run.json").read_text())
+    card["config"]["grid"]["folds"] = [9]
+    (run / "run.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"run\.json: grid: .*folds are numbered"):
+        results.table1(out)
 
 
 def test_organs(out: Path) -> None:
@@ -237,11 +361,20 @@ def test_organs(out: Path) -> None:
     csv = pd.read_csv(out / "tables" / "organs.csv")
     assert set(csv.columns) == {
         "task", "percent", "arm", "label", "organ", "dice", "hd95_mm", "surface_dice",
-        "n", "missed", "invented",
+        "n", "missed", "invented", "difference",
     }  # fmt: skip
+    # pancreas: case 0002 0.2 - 0.0, case 0004 0.6 - 0.4; liver: 0001 0.1, 0004 0.2
+    assert table.loc[("btcv", 15.0, "mixcl", "pancreas"), "difference"] == pytest.approx(0.2)
+    assert table.loc[("btcv", 15.0, "mixcl", "liver"), "difference"] == pytest.approx(0.15)
+    assert np.isnan(pancreas["difference"])
     text = (out / "tables" / "organs.md").read_text()
-    assert "### BTCV, 15 % of the labels" in text
-    assert "| pancreas | scratch | 2 | 0.2000 | 6.0 | 0.2000 | 1 | 0 |" in text
+    assert "**Organs.** BTCV, 15 % of the labels, T.F.S. and Ours." in text
+    assert "| pancreas | 2 | 0.2000 | 6.0 | 0.2000 | 1 | 0 | 2 | 0.4000 | 6.0 | 0.4000 | 0 | 0 | +0.2000 |" in text
+    assert "| spleen | 2 | 0.5000 |" in text.split("**Organs.** BTCV")[0]  # from scratch alone
+    tex = (out / "tables" / "organs.tex").read_text()
+    assert tex.count(r"\begin{table}") == 2
+    assert r"\begin{tabular}{l|llllll|llllll|l}" in tex
+    assert "pancreas & 2 & 0.2000 & 6.0 & 0.2000 & 1 & 0 & 2 & 0.4000 &" in tex
     assert "phantoms, not patients" in text
 
 
@@ -253,7 +386,7 @@ def test_an_organ_found_where_there_is_none(tmp_path: Path) -> None:
     organs = results.organs(tmp_path).set_index("organ")
     assert organs.loc["liver", ["n", "missed", "invented"]].tolist() == [0, 0, 1]
     assert np.isnan(organs.loc["liver", "dice"])
-    assert "| liver | scratch | 0 | - | - | - | 0 | 1 |" in (tmp_path / "tables" / "organs.md").read_text()
+    assert "| liver | 0 | - | - | - | 0 | 1 | - |" in (tmp_path / "tables" / "organs.md").read_text()
 
 
 def test_files_that_cannot_be_used(out: Path, tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""A table as text: Markdown, and LaTeX that needs no package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+MISSING = "-"
+MARK = "✓"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table to be written.
+
+    ``name``: bold, before the Markdown caption.  ``groups``: blocks of columns, each with a title (may be empty) and
+    the names of its columns.  ``rows``: texts, as many as there are columns.  ``notes``: below the table.
+
+    Raises
+    ------
+    ValueError
+        A row does not have as many cells as the header.
+    """
+
+    name: str
+    caption: str
+    groups: Sequence[tuple[str, Sequence[str]]]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        width = sum(len(names) for _, names in self.groups)
+        if any(len(row) != width for row in self.rows):
+            raise ValueError(f"{self.name} a row does not have as many cells as the header ({width})")
+
+
+def markdown(sheets: Iterable[Sheet]) -> str:
+    """Sheets below one another, each with caption, rows and notes."""
+    lines: list[str] = []
+    for sheet in sheets:
+        header = [
+            f"{title}: {name}" if title and not number else name
+            for title, names in sheet.groups
+            for number, name in enumerate(names)
+        ]
+        table = [header, ["---"] * len(header), *sheet.rows]
+        lines += [f"**{sheet.name}** {sheet.caption}", ""]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+        lines += ["", *(f"- {note}" for note in sheet.notes), *([""] if sheet.notes else [])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def latex(sheets: Iterable[Sheet]) -> str:
+    """Each sheet as a ``table``; small print, centred over the text and into the margins where it is wide."""
+    return "\n".join(_table(sheet) for sheet in sheets)
+
+
+def _table(sheet: Sheet) -> str:
+    blocks = [rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(title)}}}" for title, names in sheet.groups]
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{tex(sheet.caption)}}}",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\makebox[\textwidth][c]{{\begin{{tabular}}{{{'|'.join('l' * len(names) for _, names in sheet.groups)}}}",
+        r"\hline",
+        " & ".join(blocks) + r" \\",
+        " & ".join(tex(name) for _, names in sheet.groups for name in names) + r" \\",
+        r"\hline",
+        *(" & ".join(tex(cell) for cell in row) + r" \\" for row in sheet.rows),
+        r"\hline",
+        r"\end{tabular}}",
+        *(rf"\par\smallskip{{\footnotesize {tex(note)}}}" for note in sheet.notes),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tex(text: str) -> str:
+    r"""Text for LaTeX.
+
+    >>> tex("btcv_2: 5 % +0.0019 [a]")
+    'btcv\\_2: 5 \\% $+$0.0019\\textsuperscript{a}'
+    >>> tex("[-0.1, +0.2], p < 0.001")
+    '[$-$0.1, $+$0.2], p $<$ 0.001'
+    """
+    if text in (MISSING, MARK):
+        return "--" if text == MISSING else r"$\surd$"
+    for sign in "&%#_":
+        text = text.replace(sign, f"\\{sign}")
+    text = re.sub(r" ?± ?", r" $\\pm$ ", text)
+    text = re.sub(r"(?<![\w.$])([+-])(?=\d)", r"$\1$", text)
+    text = re.sub(r"([<>])", r"$\1$", text)
+    return re.sub(r" ?\[([a-z])\]", r"\\textsuperscript{\1}", text)
