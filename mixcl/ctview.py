@@ -112,6 +112,19 @@ def extent(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, float
     return 0.0, shape[0] * float(spacing[0]), 0.0, shape[1] * float(spacing[1])
 
 
+def box_mm(
+    box: tuple[int, int, int], shape: Sequence[int], spacing: Sequence[float]
+) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height in mm, on an axial slice's axes, of a square of voxels (x, y, edge).
+
+    >>> box_mm((0, 1, 2), (10, 10, 5), (1.0, 2.0, 3.0))  # the patient's right is on the left: x = 0 is at the right
+    (8.0, 2.0, 2.0, 4.0)
+    """
+    x, y, edge = box
+    wide, tall = edge * float(spacing[0]), edge * float(spacing[1])
+    return shape[0] * float(spacing[0]) - x * float(spacing[0]) - wide, y * float(spacing[1]), wide, tall
+
+
 def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float:
     """Draw a scale bar at the lower right, and R and L at the sides; the bar's length in mm."""
     _, width, _, height = extent(shape, spacing)

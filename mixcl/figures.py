@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mixcl import ctview
@@ -66,20 +66,22 @@ def overlay(
     arms = list(dict.fromkeys(arm for row in rows for arm in row.predictions))
     names = _organs(rows)
     # Inches: panels of one width under each other, then the legend, then the caption.
-    width, left, head, gap, columns = 1.9, 0.45, 0.25, 0.05, 2 + len(arms)
-    heights = [width * height / across for _, across, _, height in (_extent(row) for row in rows)]
+    columns = 2 + len(arms)
+    width, left, head, gap = (1.9 if columns < 5 else 1.45), 0.45, 0.25, 0.05
+    strips = [(row, zoomed) for row in rows for zoomed in ((False, True) if row.box else (False,))]
+    heights = [width * _shape(row, zoomed) for row, zoomed in strips]
     wide = left + columns * (width + gap)
     below, per_line = textwrap.wrap(caption, int(wide * 21)), max(int(wide / 1.5), 1)
     foot = 0.15 + 0.13 * len(below) + 0.16 * math.ceil(len(names) / per_line)
-    tall = head + sum(heights) + gap * len(rows) + foot
+    tall = head + sum(heights) + gap * len(strips) + foot
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(wide, tall))
         top = tall - head
-        for row, height in zip(rows, heights, strict=True):
+        for (row, zoomed), height in zip(strips, heights, strict=True):
             for column in range(columns):
                 x, y = left + column * (width + gap), top - height
                 ax = figure.add_axes((x / wide, y / tall, width / wide, height / tall))
-                _panel(ax, row, column, arms, window, first=row is rows[0])
+                _panel(ax, row, column, arms, window, first=row is rows[0] and not zoomed, zoomed=zoomed)
             top -= height + gap
         if names:
             figure.legend(
@@ -161,8 +163,18 @@ def _extent(row: Picture) -> tuple[float, float, float, float]:
     return ctview.extent(row.image.shape, row.spacing)
 
 
-def _panel(ax: Axes, row: Picture, column: int, arms: Sequence[str], window: ctview.Window, first: bool) -> None:
-    """One panel of the qualitative figure."""
+def _shape(row: Picture, zoomed: bool) -> float:
+    """Height of a panel over its width."""
+    if zoomed:
+        return float(row.spacing[1]) / float(row.spacing[0])
+    _, across, _, height = _extent(row)
+    return height / across
+
+
+def _panel(
+    ax: Axes, row: Picture, column: int, arms: Sequence[str], window: ctview.Window, first: bool, zoomed: bool = False
+) -> None:
+    """One panel of the qualitative figure, or its box enlarged."""
     z = _z(row)
     titles = ["CT", "label", *(ARM_TITLES.get(arm, arm) for arm in arms)]
     if first:
@@ -171,12 +183,21 @@ def _panel(ax: Axes, row: Picture, column: int, arms: Sequence[str], window: ctv
         ax.set_axis_off()
         return
     ctview.show_ct(ax, row.image, z, row.spacing, window)
-    if column == 0:
+    if column > 0:
+        shown = row.label if column == 1 else row.predictions[arms[column - 2]]
+        ctview.show_labels(ax, shown, z, row.spacing, row.names)
+    elif not zoomed:
         ctview.scale_bar(ax, row.image.shape, row.spacing)
         ax.set_ylabel(row.title, fontsize=6)
     else:
-        shown = row.label if column == 1 else row.predictions[arms[column - 2]]
-        ctview.show_labels(ax, shown, z, row.spacing, row.names)
+        ax.set_ylabel("the box, enlarged", fontsize=6)
+    if row.box is not None:
+        left, low, wide, tall = ctview.box_mm(row.box, row.image.shape, row.spacing)
+        if zoomed:
+            ax.set_xlim(left, left + wide)
+            ax.set_ylim(low, low + tall)
+        else:
+            ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor="white", linewidth=0.9))
 
 
 def _term(ax: Axes, steps: list[int], values: list[float], name: str, card: Mapping[str, Any]) -> None:

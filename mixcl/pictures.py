@@ -12,18 +12,25 @@ from numpy.typing import NDArray
 
 from mixcl.config import Experiment
 from mixcl.data.store import Case, Store
-from mixcl.results import Runs, read_runs
-from mixcl.tables import origin, title
+from mixcl.plan import FULL, SCRATCH
+from mixcl.runs import Runs, read_runs
+from mixcl.tables import arm_title, origin, title
 
-RULE = "Of all axial slices of the test cases with a labelled organ, the one is shown on which the arms differ most"
+RULE = (
+    "Of all axial slices with a labelled organ in the test cases of all folds, the one is shown on which {first} and "
+    "{last} differ in most voxels. The box, a third of the slice's shorter side, is where exactly one of the two is "
+    "right in most voxels, whichever of them"
+)
 RULE_ONE_ARM = "Of all axial slices of the test cases, the one with most labelled voxels is shown"
+BOX = 3  # the box's edge is the slice's shorter side divided by this
 
 
 class Picture(NamedTuple):
     """A scan, its label map and what was predicted, all on one RAS+ grid [X, Y, Z].
 
     ``image`` in HU; ``spacing`` in mm; ``names`` label value -> organ; ``predictions`` by arm; ``z``
-    the axial slice to show, None is what :func:`choose_slice` gives.
+    the axial slice to show, None is what :func:`choose_slice` gives; ``box`` what is shown enlarged, its
+    first voxel (x, y) and its edge in voxels.
     """
 
     image: NDArray[Any]
@@ -33,6 +40,7 @@ class Picture(NamedTuple):
     predictions: Mapping[str, NDArray[Any]] = {}
     title: str = ""
     z: int | None = None
+    box: tuple[int, int, int] | None = None
 
 
 def choose_slice(label: NDArray[Any], predictions: Iterable[NDArray[Any]] = ()) -> int:
@@ -60,11 +68,35 @@ def difference(predictions: Iterable[NDArray[Any]]) -> NDArray[np.bool_]:
     return different
 
 
-def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
-    """One picture for each fine-tuning task that is evaluated, and what to say below them.
+def choose_box(label: NDArray[Any], first: NDArray[Any], last: NDArray[Any]) -> tuple[tuple[int, int, int], int, int]:
+    """The square of a slice [X, Y] in which exactly one of two predictions is right in most voxels.
 
-    Of a task the runs with most arms, then most labels, then the lowest fold and seed are taken; of their
-    test cases the one on whose chosen slice the arms differ in most voxels (with one arm: most are labelled).
+    Its edge is the slice's shorter side divided by `BOX`; of equal squares the one with the lowest x, then y.
+
+    Returns
+    -------
+    (x, y, edge), and in how many of its voxels only ``first`` and only ``last`` is right.
+
+    >>> label = np.zeros((9, 9), int)
+    >>> wrong = label.copy()
+    >>> wrong[4:6, 7] = 1
+    >>> choose_box(label, wrong, label)
+    ((3, 5, 3), 0, 2)
+    """
+    edge = max(min(label.shape) // BOX, 1)
+    one_right = (first == label) ^ (last == label)
+    windows = np.lib.stride_tricks.sliding_window_view(one_right, (edge, edge))
+    counts = windows.sum(axis=(2, 3))
+    x, y = (int(i) for i in np.unravel_index(counts.argmax(), counts.shape))
+    inside = (slice(x, x + edge), slice(y, y + edge))
+    only_first = int((one_right & (first == label))[inside].sum())
+    return (x, y, edge), only_first, int(counts.max()) - only_first
+
+
+def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
+    """One picture for each task of the ablation that is evaluated, as Fig. 3, and what to say below them.
+
+    Arms are those of Table 2 in its order; a task of which nothing is evaluated there shows its largest share.
 
     Raises
     ------
@@ -73,48 +105,59 @@ def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
     """
     runs = read_runs(out)
     store = Store(config.data.store_dir(out), settings=config.data)
-    pictures, used = [], []
+    order = [SCRATCH, *config.grid.variants, FULL]
+    pictures, used, told = [], [], []
     for task in dict.fromkeys(runs.cases["task"]):
-        chosen = _chosen_runs(runs, task)
+        chosen = _chosen_runs(runs, task, config.grid.ablation.get(task))
         used.append(chosen)
+        arms = sorted(set(chosen["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
         cases = {case.id: case for case in store.cases(task)}
-        percent, fold = chosen["percent"].iloc[0], chosen["fold"].iloc[0]
-        told = f"{title(task)}, {percent:g} % of labels, fold {fold}"
-        jobs = {arm: out / "runs" / job for arm, job in zip(chosen["arm"], chosen["job"], strict=True)}
-        pictures.append(_picture(jobs, [cases[name] for name in dict.fromkeys(chosen["case"])], told))
+        picture, said = _best(chosen, arms, cases, out / "runs", f"{title(task)}, {chosen['percent'].iloc[0]:g} %")
+        pictures.append(picture)
+        told.append(said)
     rows = pd.concat(used)
-    rule = RULE if rows.groupby("task")["arm"].nunique().max() > 1 else RULE_ONE_ARM
-    return pictures, f"{rule}. {origin(runs, rows)}"
+    present = sorted(set(rows["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
+    ends = {"first": arm_title(present[0]), "last": arm_title(present[-1])}
+    rule = RULE.format(**ends) if len(present) > 1 else RULE_ONE_ARM
+    return pictures, f"{rule}. {' '.join(filter(None, told))} {origin(runs, rows)}"
 
 
-def _chosen_runs(runs: Runs, task: str) -> pd.DataFrame:
-    """The rows of the runs of one share, fold and seed that have most arms."""
-    groups = runs.cases[runs.cases["task"] == task].groupby(["percent", "fold", "seed"])
-    ranked = [
-        ((rows["arm"].nunique(), rows["percent"].iloc[0], -rows["fold"].iloc[0], -rows["seed"].iloc[0]), rows)
-        for _, rows in groups
-    ]
-    return max(ranked, key=lambda one: one[0])[1]
+def _chosen_runs(runs: Runs, task: str, percent: float | None) -> pd.DataFrame:
+    """The rows of one share, the ablation's or that with most arms, then the largest; and of the lowest seed."""
+    rows = runs.cases[runs.cases["task"] == task]
+    arms = rows.groupby("percent")["arm"].nunique()
+    share = percent if percent in arms.index else max(arms.index, key=lambda p: (arms[p], p))
+    rows = rows[rows["percent"] == share]
+    return rows[rows["seed"] == rows["seed"].min()]
 
 
-def _picture(jobs: Mapping[str, Path], cases: Sequence[Case], told: str) -> Picture:
+def _best(
+    rows: pd.DataFrame, arms: Sequence[str], cases: Mapping[str, Case], runs: Path, told: str
+) -> tuple[Picture, str]:
+    """The picture of the case and slice that the rule names, and what its box holds."""
     from mixcl.evaluate import read_prediction
 
     best: tuple[int, Picture] | None = None
-    for case in cases:
-        predictions = {arm: read_prediction(job, case.id) for arm, job in jobs.items()}
-        label = case.label()
-        index = choose_slice(label, predictions.values())
-        if len(predictions) > 1:
-            size = int(difference(p[..., index] for p in predictions.values()).sum())
-        else:
-            size = int(np.count_nonzero(label[..., index]))
+    for (fold, case), part in rows.groupby(["fold", "case"]):
+        jobs = dict(zip(part["arm"], part["job"], strict=True))
+        predictions = {arm: read_prediction(runs / jobs[arm], str(case)) for arm in arms if arm in jobs}
+        scan, ends = cases[str(case)], [predictions[arm] for arm in (arms[0], arms[-1]) if arm in predictions]
+        index = choose_slice(scan.label(), ends)
+        counted = difference(p[..., index] for p in ends) if len(ends) > 1 else scan.label()[..., index]
+        size = int(np.count_nonzero(counted))
         if best is None or size > best[0]:
-            where = f"{told}\ncase {case.id}, slice {index}"
-            best = (
-                size,
-                Picture(case.image(), label, case.spacing, case.names, predictions, where, index),
-            )
+            where = f"{told}, fold {fold}\ncase {case}, slice {index}"
+            picture = Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, index)
+            best = (size, picture)
     if best is None:
         raise ValueError("no case to show")
-    return best[1]
+    return _boxed(best[1], arms, told)
+
+
+def _boxed(picture: Picture, arms: Sequence[str], told: str) -> tuple[Picture, str]:
+    ends = [picture.predictions[arm][..., picture.z] for arm in (arms[0], arms[-1]) if arm in picture.predictions]
+    if len(arms) < 2 or len(ends) < 2:
+        return picture, ""
+    box, only_first, only_last = choose_box(picture.label[..., picture.z], *ends)
+    said = f"{told}: in the box only {arm_title(arms[0])} is right in {only_first} voxels, "
+    return picture._replace(box=box), f"{said}only {arm_title(arms[-1])} in {only_last}."

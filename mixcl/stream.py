@@ -53,10 +53,14 @@ class PairStream(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        edge, hu = self.config.model.patch, self.config.data.hu
+        return _item([read_patch(case, origin, edge, hu) for case, origin in self.places(index)], index)
+
+    def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
+        """The scan and the first voxel [x, y, z] of P_1 and of P_2."""
         settings, g = self.config.sampler, generator(self.config.pretrain.seed, index, 0)
         pair = sampler.choose_pair(self.collections, same_image_prob=settings.aux_same_image_prob, generator=g)
-        cut = [_cut(self.cases[i], self.config, settings.foreground_prob, g) for i in pair]
-        return _item(cut, index)
+        return [(self.cases[i], _origin(self.cases[i], self.config, settings.foreground_prob, g)) for i in pair]
 
 
 class SegmentationStream(Dataset[dict[str, Tensor]]):
@@ -71,7 +75,8 @@ class SegmentationStream(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         g = generator(self.seed, index, 1)
         case = self.cases[int(torch.randint(len(self.cases), (), generator=g))]
-        return _item([_cut(case, self.config, self.config.finetune.foreground_prob, g)], index)
+        origin = _origin(case, self.config, self.config.finetune.foreground_prob, g)
+        return _item([read_patch(case, origin, self.config.model.patch, self.config.data.hu)], index)
 
 
 def batches(
@@ -154,10 +159,9 @@ def coarse(labels: Tensor, edge: int) -> Tensor:
     return labels[:, start::stride, start::stride, start::stride]
 
 
-def _cut(case: Case, config: Experiment, foreground_prob: float, g: torch.Generator) -> tuple[Any, Any]:
+def _origin(case: Case, config: Experiment, foreground_prob: float, g: torch.Generator) -> Sequence[int]:
     edge = config.model.patch
-    origin = sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=foreground_prob, generator=g)
-    return read_patch(case, origin, edge, config.data.hu)
+    return sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=foreground_prob, generator=g)
 
 
 def _item(cut: Sequence[tuple[Any, Any]], index: int) -> dict[str, Tensor]:

@@ -337,9 +337,38 @@ def test_the_case_that_differs_most_is_shown(tmp_path: Path, monkeypatch: pytest
     config = load_profile("smoke")
     shown, caption = pictures.qualitative(config, tmp_path)
     assert len(shown) == 1
-    assert shown[0].title == "Spleen, 15 % of labels, fold 1\ncase b, slice 2"
+    assert shown[0].title == "Spleen, 15 %, fold 1\ncase b, slice 2"
     assert shown[0].z == 2
     assert list(shown[0].predictions) == ["scratch", "mixcl"]
-    assert caption.startswith("Of all axial slices of the test cases with a labelled organ")
+    assert caption.startswith("Of all axial slices with a labelled organ")
+    assert "only T.F.S. is right in 2 voxels, only Ours in 0" in caption
     assert "fold 1; seed 0; commit 0123456789ab" in caption
-    assert len(figures.qualitative(config, tmp_path).axes) == 4
+    assert len(figures.qualitative(config, tmp_path).axes) == 8  # four panels, and the box of each
+
+
+def test_the_box_is_found_by_trying_every_square() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((9, 12), (20, 7), (3, 3), (2, 5)):
+        label, first, last = (rng.integers(0, 3, shape) for _ in range(3))
+        edge, best = max(min(shape) // 3, 1), (-1, 0, 0)
+        for x in range(shape[0] - edge + 1):
+            for y in range(shape[1] - edge + 1):
+                inside = [(i, j) for i in range(x, x + edge) for j in range(y, y + edge)]
+                size = sum((first[p] == label[p]) != (last[p] == label[p]) for p in inside)
+                best = max(best, (size, x, y), key=lambda one: one[0])
+        (x, y, found), only_first, only_last = pictures.choose_box(label, first, last)
+        assert (only_first + only_last, x, y, found) == (*best, edge)
+        inside = [(i, j) for i in range(x, x + edge) for j in range(y, y + edge)]
+        assert only_first == sum(first[p] == label[p] and last[p] != label[p] for p in inside)
+
+
+def test_the_enlarged_panel_shows_the_box() -> None:
+    """The box's voxels, and no others, lie within the limits of the enlarged panels, left and right turned."""
+    picture = scan()._replace(z=2, box=(1, 2, 2))
+    figure = figures.overlay(picture)
+    whole, enlarged = figure.axes[0], figure.axes[len(figure.axes) // 2]
+    width = picture.image.shape[0] * SPACING[0]
+    assert enlarged.get_xlim() == pytest.approx((width - 3 * SPACING[0], width - SPACING[0]))
+    assert enlarged.get_ylim() == pytest.approx((2 * SPACING[1], 4 * SPACING[1]))
+    drawn = whole.patches[0]
+    assert (drawn.get_x(), drawn.get_y()) == pytest.approx((width - 3 * SPACING[0], 2 * SPACING[1]))

@@ -28,15 +28,17 @@ def cells(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_main_job_notebook_by_notebook(prepared: Path, tmp_path: Path) -> None:
-    """10, 11 and 20 on the smoke profile: executed copies, weights, tables and figures are there."""
-    store = f"data.store={prepared / 'data' / 'store'}"
-    common = {"PROFILE": "smoke", "SETTINGS": [store, "grid.percents={msd_spleen: [100]}"], "OUT": str(tmp_path)}
+    """10, 11, 20, 21 and 22 on the smoke profile: executed copies, weights, tables, figures and the page are there."""
+    grid = ["grid.percents={msd_spleen: [100]}", "grid.ablation={msd_spleen: 100}", "grid.variants={}"]
+    settings = [f"data.store={prepared / 'data' / 'store'}", *grid, "grid.folds=[0]"]
+    common = {"PROFILE": "smoke", "SETTINGS": settings, "OUT": str(tmp_path)}
     runs = tmp_path / "runs"
     jobs = [("10_pretrain", runs / "pretrain", {})]
     for arm, init in (("scratch", None), ("mixcl", str(runs / "pretrain"))):
         folder = runs / f"finetune-msd_spleen-p100-{arm}-f0-s0"
         jobs.append(("11_finetune", folder, {"TASK": "msd_spleen", "PERCENT": 100, "ARM": arm, "INIT": init}))
-    jobs.append(("20_table1", tmp_path / "tables", {}))
+    jobs += [("20_table1", tmp_path / "tables", {}), ("21_table2", tmp_path / "tables", {})]
+    jobs.append(("22_figures", tmp_path / "figures", {}))
     for name, folder, parameters in jobs:
         done = execute(name, folder / f"{name}.ipynb", **common, **parameters)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -45,10 +47,30 @@ def test_the_main_job_notebook_by_notebook(prepared: Path, tmp_path: Path) -> No
     rows = (tmp_path / "tables/table1.csv").read_text().splitlines()
     assert {"task", "percent", "arm", "fold", "seed", "dice"} <= set(rows[0].split(","))
     assert len(rows) == 3
-    for name in ("pretrain_losses", "table1", "qualitative"):
+    for name in ("pretrain_losses", "table1", "table2", "organs", "figure1", "figure2", "figure3"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5000
         assert (tmp_path / "figures" / f"{name}.pdf").is_file()
     assert "phantoms" in (tmp_path / "tables/table1.md").read_text()
+    assert "phantoms" in (tmp_path / "site/index.html").read_text()
+
+
+def test_several_copies_come_out_of_one_kernel_as_if_each_had_its_own(prepared: Path, tmp_path: Path) -> None:
+    """Counts start at 1, nothing is left of the copy before, and a failing copy does not stop the next."""
+    store = f"data.store={prepared / 'data' / 'store'}"
+    common = {"PROFILE": "smoke", "SETTINGS": [store], "OUT": str(tmp_path)}
+    places = [tmp_path / "runs" / f"finetune-msd_spleen-p100-scratch-f{fold}-s0" / "11.ipynb" for fold in (0, 9, 1)]
+    words: list[str] = []
+    for place, fold in zip(places, (0, 9, 1), strict=True):
+        words += [str(place), json.dumps({**common, "FOLD": fold, **({"SEED": 1} if fold == 0 else {})})]
+    command = [sys.executable, str(ROOT / "reproduce/run_notebook.py"), str(ROOT / "notebooks/11_finetune.ipynb")]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "fold 9" in done.stdout
+    for place in (places[0], places[2]):
+        counts = [cell["execution_count"] for cell in cells(place) if cell["cell_type"] == "code"]
+        assert counts == list(range(1, len(counts) + 1))
+    assert (tmp_path / "runs/finetune-msd_spleen-p100-scratch-f0-s1/cases.csv").is_file()
+    assert (tmp_path / "runs/finetune-msd_spleen-p100-scratch-f1-s0/cases.csv").is_file()  # SEED is the default again
 
 
 def test_a_wrong_parameter_is_an_error(tmp_path: Path) -> None:

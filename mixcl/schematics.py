@@ -1,0 +1,259 @@
+"""The paper's Fig. 1 and Fig. 2 from a sample of this run: what goes through the objective, and what its parts are.
+
+:func:`sample` computes everything by the package's own functions, :func:`overview` and :func:`parts` only draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from numpy.typing import NDArray
+
+from mixcl import ctview
+from mixcl.canvas import OKABE_ITO, STYLE, Plot, write_caption
+from mixcl.config import Experiment
+from mixcl.tables import short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOOKED_AT = 32  # samples of the stream that the shown one is chosen from
+RELATIONS = {1: "A = 1, same label", 0: "A = 0, different", -1: "A = -1, left out"}
+
+
+class Sample(NamedTuple):
+    """A pre-training sample and what the pre-trained network makes of it.
+
+    ``scans``: for P_1 and P_2 the scan [X, Y, Z] in HU, its name and the first voxel of the patch.  ``patches``,
+    ``views``, ``restored``: [E, E, E] by their names in the paper, in [0, 1].  ``labels``: P_1's label map on the label
+    level's grid [e, e, e] (R12), ``weights`` W(S) there, ``pixels`` the drawn flat indices.  ``correlation``: C of the
+    label level.  ``relation``: A, and ``relation_labels`` of its rows and columns, sorted.  ``terms``: of Eq. 2.
+    """
+
+    scans: Sequence[tuple[NDArray[Any], str, Sequence[int]]]
+    patches: Mapping[str, NDArray[Any]]
+    views: Mapping[str, NDArray[Any]]
+    restored: Mapping[str, NDArray[Any]]
+    labels: NDArray[Any]
+    names: Mapping[int, str]
+    weights: NDArray[Any]
+    pixels: NDArray[Any]
+    correlation: NDArray[Any]
+    relation: NDArray[Any]
+    relation_labels: tuple[NDArray[Any], NDArray[Any]]
+    terms: Mapping[str, float]
+    spacing: Sequence[float]
+    window: tuple[float, float]
+    caption: str
+
+
+def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
+    """Of the stream's first `LOOKED_AT` samples the one with most labels common to both patches, as the network has it.
+
+    Raises
+    ------
+    InputError
+        The pre-training ``job`` is not finished, or nothing is prepared.
+    """
+    import torch
+
+    from mixcl import checkpoint, losses, sampler, stream
+    from mixcl.data.store import Store
+    from mixcl.model import LABEL_LEVEL, MixCL, level_edges
+    from mixcl.objective import Objective
+    from mixcl.trainer import machine, read_card
+
+    run = out / "runs" / job
+    weights, card = checkpoint.read_weights(run)[0], read_card(run)
+    store = Store(config.data.store_dir(out), settings=config.data)
+    pairs = stream.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, LOOKED_AT)
+    number = max(range(LOOKED_AT), key=lambda k: (_common(pairs[k]["label"]), -k))
+    objective = Objective(MixCL(config), config.loss)
+    objective.model.load_state_dict(weights)
+    edge, raw = level_edges(config.model)[LABEL_LEVEL], {k: v[None] for k, v in pairs[number].items()}
+    with machine(config.run), torch.no_grad():
+        batch = stream.pretraining_batch(raw, config, edge, torch.device("cpu"))
+        terms, output = objective(batch), objective.model(batch.views)
+        level = output.levels[LABEL_LEVEL]
+        correlation = losses.cross_correlation(level[:1], level[1:2], center=config.loss.center)
+    rows, columns = (labels.sort()[0] for labels in batch.labels[0])
+    grid = _labels(config, raw, edge)
+    places = pairs.places(number)
+    return Sample(
+        scans=[(case.image(), f"{case.collection}, case {case.id}", origin) for case, origin in places],
+        patches={"$P_1$": _cube(batch.patches[0]), "$P_2$": _cube(batch.patches[2])},
+        views=dict(zip(("$V_1$", "$V'_1$", "$V_2$"), map(_cube, batch.views), strict=True)),
+        restored={"$V_1$": _cube(output.restored[0]), "$V_2$": _cube(output.restored[2])},
+        labels=grid.numpy(), names=places[0][0].names,
+        weights=sampler.weight_map(grid, mu=config.sampler.mu, eps=config.sampler.eps).numpy(),
+        pixels=batch.pixels[0][0].numpy(), correlation=correlation.numpy(),
+        relation=losses.label_relation(rows, columns, background=config.loss.background).numpy(),
+        relation_labels=(rows.numpy(), columns.numpy()),
+        terms={name: float(getattr(terms, name)) for name in ("identity", "label", "recon", "total")},
+        spacing=places[0][0].spacing, window=config.data.hu, caption=_told(card, number, config),
+    )  # fmt: skip
+
+
+def overview(shown: Sample, config: Experiment) -> Figure:
+    """Fig. 1: two patches, their views, what is restored of them, and the three terms with their values.
+
+    Middle axial slices; the boxes in the scans are where the patches were cut, before the spatial step of R11.
+    """
+    edge, middle = config.model.patch, config.model.patch // 2
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(8.6, 4.0), layout="constrained")
+        axes = figure.subplots(2, 5)
+        for row, ((scan, name, origin), number) in enumerate(zip(shown.scans, "12", strict=True)):
+            _scan(axes[row, 0], scan, origin, edge, shown)
+            axes[row, 0].set_title(f"cut for $P_{number}$ from\n{name}", fontsize=6)
+        rows = [
+            [("$P_1$", shown.patches["$P_1$"]), *[(n, shown.views[n]) for n in ("$V_1$", "$V'_1$")],
+             (r"$\tilde P_1$ from $V_1$", shown.restored["$V_1$"])],
+            [("$P_2$", shown.patches["$P_2$"]), ("$V_2$", shown.views["$V_2$"]),
+             (r"$\tilde P_2$ from $V_2$", shown.restored["$V_2$"])],
+        ]  # fmt: skip
+        for row, panels in enumerate(rows):
+            for ax, (title, cube) in zip(axes[row, 1:], panels, strict=False):
+                _show(ax, cube[..., middle], (0.0, 1.0))
+                ax.set_title(title)
+        axes[1, 4].set_axis_off()
+        axes[1, 4].text(0.0, 1.0, _terms(shown.terms, config), va="top", fontsize=7, linespacing=1.6)
+        write_caption(figure, shown.caption)
+    return figure
+
+
+def parts(shown: Sample) -> Figure:
+    """Fig. 2: (a) segmentation map, (b) W(S) with the drawn pixels, (c) correlation C, (d) label relation A.
+
+    (a) and (b) are the axial slice of the label level's grid with most labelled voxels.
+    """
+    index = int(np.asarray(shown.labels > 0).sum((0, 1)).argmax())
+    with matplotlib.rc_context(STYLE):
+        figure = Plot(figsize=(8.6, 3.3), layout="constrained")
+        axes = figure.subplots(1, 4)
+        _segmentation(axes[0], shown, index)
+        _weights(figure, axes[1], shown, index)
+        size = float(np.abs(shown.correlation).max())
+        image = axes[2].imshow(shown.correlation, cmap="RdBu_r", vmin=-size, vmax=size, interpolation="nearest")
+        figure.colorbar(image, ax=axes[2], shrink=0.6)
+        axes[2].set_title("(c) correlation C, Eq. 5")
+        _relation(axes[3], shown)
+        write_caption(figure, shown.caption)
+    return figure
+
+
+def _segmentation(ax: Axes, shown: Sample, index: int) -> None:
+    part = ctview.axial(shown.labels, index)
+    colours = np.full((*part.shape, 3), 0.6)
+    present = [(value, name) for value, name in sorted(shown.names.items()) if (part == value).any()]
+    for value, name in present:
+        colours[part == value] = ctview.organ_colour(name)
+    ax.imshow(colours, interpolation="nearest")
+    _bare(ax)
+    ax.set_title("(a) segmentation map S")
+    handles = [Patch(fc=ctview.organ_colour(name), ec="black", lw=0.3, label=name) for _, name in present]
+    ax.legend(
+        handles=[Patch(fc="0.6", ec="black", lw=0.3, label="background"), *handles],
+        loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, handlelength=1.0, columnspacing=0.8,
+    )  # fmt: skip
+
+
+def _weights(figure: Figure, ax: Axes, shown: Sample, index: int) -> None:
+    image = ax.imshow(ctview.axial(shown.weights, index), cmap="viridis", interpolation="nearest")
+    drawn = np.zeros(shown.labels.size, bool)
+    drawn[shown.pixels] = True
+    rows, columns = np.nonzero(ctview.axial(drawn.reshape(shown.labels.shape), index))
+    ax.plot(columns, rows, "o", color=OKABE_ITO[1], markersize=2.5, mew=0, label="drawn pixels")
+    figure.colorbar(image, ax=ax, shrink=0.6)
+    _bare(ax)
+    ax.set_title("(b) weight map W(S), Eq. 7")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), handletextpad=0.2)
+
+
+def _relation(ax: Axes, shown: Sample) -> None:
+    colours = {1: OKABE_ITO[2], 0: OKABE_ITO[1], -1: "0.85"}
+    ax.imshow(
+        shown.relation, cmap=ListedColormap([colours[-1], colours[0], colours[1]]),
+        norm=BoundaryNorm([-1.5, -0.5, 0.5, 1.5], 3), interpolation="nearest", aspect="auto",
+    )  # fmt: skip
+    for labels, line in zip(shown.relation_labels, (ax.axhline, ax.axvline), strict=True):
+        for border in np.flatnonzero(np.diff(labels)):
+            line(border + 0.5, color="white", linewidth=0.5)
+    ax.set_box_aspect(1)
+    _bare(ax)
+    ax.set_xlabel("pixels of $V_2$, by label")
+    ax.set_ylabel("pixels of $V_1$, by label")
+    ax.set_title("(d) label relation A")
+    present = set(np.unique(shown.relation).tolist())
+    ax.legend(
+        handles=[Patch(fc=colours[v], ec="black", lw=0.3, label=RELATIONS[v]) for v in RELATIONS if v in present],
+        loc="upper center", bbox_to_anchor=(0.5, -0.12), handlelength=1.0,
+    )  # fmt: skip
+
+
+def _scan(ax: Axes, scan: NDArray[Any], origin: Sequence[int], edge: int, shown: Sample) -> None:
+    """The scan's slice through the middle of a patch, with the patch's place, cut off at the scan's border."""
+    index = min(max(int(origin[2]) + edge // 2, 0), scan.shape[2] - 1)
+    ctview.show_ct(ax, scan, index, shown.spacing, shown.window)
+    left, low, wide, tall = ctview.box_mm((int(origin[0]), int(origin[1]), edge), scan.shape, shown.spacing)
+    ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor=OKABE_ITO[4], linewidth=1.2))
+
+
+def _show(ax: Axes, part: NDArray[Any], limits: tuple[float, float]) -> None:
+    ax.imshow(part[::-1, ::-1].T, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+    _bare(ax)
+
+
+def _bare(ax: Axes) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def _terms(terms: Mapping[str, float], config: Experiment) -> str:
+    loss = config.loss
+    return "\n".join(
+        [
+            f"identity, Eq. 4: {terms['identity']:.4g}",
+            f"label, Eq. 6: {terms['label']:.4g}",
+            f"reconstruction, Eq. 3: {terms['recon']:.4g}",
+            f"$\\alpha$ = {loss.alpha:g}, $\\beta$ = {loss.beta:g}",
+            f"total, Eq. 2: {terms['total']:.4g}",
+        ]
+    )
+
+
+def _told(card: Mapping[str, Any], number: int, config: Experiment) -> str:
+    text = (
+        f"Sample {number} of the pre-training's stream: of the first {LOOKED_AT} the one whose patches have most "
+        f"labels in common. Weights of {card['job']} after its last step. "
+        f"Profile {card['profile']}, seed {card['seed']}, commit {short(str(card['commit']))}, data {str(card['data'])[:12]}."
+    )
+    return text + (" Phantoms, not patients." if config.data.source == "phantom" else "")
+
+
+def _common(labels: Any) -> int:
+    """How many labels two maps have in common, the background aside."""
+    first, second = (set(np.unique(part.numpy()).tolist()) - {0} for part in labels)
+    return len(first & second)
+
+
+def _labels(config: Experiment, raw: Mapping[str, Any], edge: int) -> Any:
+    """P_1's labels after the spatial step, on the label level's grid [e, e, e], as the objective sees them."""
+    from mixcl import augment, stream
+
+    keys = [stream.generator(config.pretrain.seed, int(raw["sample"]), 2)]
+    _, label = augment.spatial(raw["image"][:, 0], raw["label"][:, 0], config.views, keys)
+    return stream.coarse(label, edge)[0]
+
+
+def _cube(x: Any) -> NDArray[Any]:
+    """[1, E, E, E] or [E, E, E] -> [E, E, E]."""
+    values: NDArray[Any] = x.detach().float().cpu().numpy()
+    return values.reshape(values.shape[-3:])
