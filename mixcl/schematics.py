@@ -233,7 +233,8 @@ def _told(card: Mapping[str, Any], number: int, config: Experiment) -> str:
     text = (
         f"Sample {number} of the pre-training's stream: of the first {LOOKED_AT} the one whose patches have most "
         f"labels in common. Weights of {card['job']} after its last step. "
-        f"Profile {card['profile']}, seed {card['seed']}, commit {short(str(card['commit']))}, data {str(card['data'])[:12]}."
+        f"Profile {card['profile']}, seed {card['seed']}, commit {short(str(card['commit']))}, "
+        f"data {str(card['data'])[:12]}."
     )
     return text + (" Phantoms, not patients." if config.data.source == "phantom" else "")
 
