@@ -21,7 +21,7 @@ KINDS = ("prepare", "pretrain", "finetune", "tables and figures")
 
 def main() -> int:
     """Print the table; the engine's exit status when it has no plan."""
-    profile, settings, out, cores, gpus, only, *engine = sys.argv[1:]
+    profile, settings, cores, gpus, only, *engine = sys.argv[1:]
     config = load_profile(profile, json.loads(settings))
     done = subprocess.run([*engine, "--cores", "1", "--summary", "--", only], capture_output=True, text=True)
     if done.returncode:
@@ -29,7 +29,6 @@ def main() -> int:
         return done.returncode
     pending = pending_rules(done.stdout)
     costs = read_costs(config)
-    print(f"mixcl: profile {config.profile}, results in {out}")
     total = 0.0
     for kind in KINDS:
         rules = {rule: todo for rule, todo in pending.items() if kind_of(rule) == kind}
@@ -75,7 +74,8 @@ def seconds_of(rule: str, config: Experiment, costs: dict[str, Any]) -> float:
     if kind == "finetune":
         cases = {"msd_spleen": 41, "btcv": 30} | dict(config.data.phantom.counts if phantoms(config) else {})
         tested = cases.get(jobs[0].parameters["TASK"], 0) / config.grid.n_folds
-        one = config.finetune.steps * config.finetune.batch * costs["finetune_sample"] + tested * costs["case"]
+        one = config.finetune.steps * config.finetune.batch * costs["finetune_sample"]
+        one += tested * costs["case"] + costs["copy"]
         return float(costs["kernel"] + len(jobs) * one)
     return float(costs["kernel"])
 

@@ -77,7 +77,7 @@ echo "mixcl: profile $name, results in $out"
 run=(python -m snakemake --snakefile "$here/Snakefile" --directory "$out" --nolock --rerun-incomplete --keep-going
     --config "profile=$profile" "out=$out" "settings=$listed" "gpus=$gpus")
 if [ -n "$dry" ]; then
-    exec python "$here/dry_run.py" "$profile" "$listed" "$out" "$cores" "$gpus" "$only" "${run[@]}"
+    exec python "$here/dry_run.py" "$profile" "$listed" "$cores" "$gpus" "$only" "${run[@]}"
 fi
 if [ -n "$slurm" ]; then
     run+=(--workflow-profile "$slurm" --jobs "$cores")

@@ -1,0 +1,110 @@
+"""run_all.sh as a user has it: the plan, a run killed again and again, and a changed setting."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["grid.percents={msd_spleen: [100]}", "grid.ablation={msd_spleen: 100}", "grid.variants={}", "grid.folds=[0]"]
+
+
+def command(out: Path, *words: str) -> list[str]:
+    sets = [word for item in SMALL for word in ("--set", item)]
+    return ["bash", str(ROOT / "reproduce/run_all.sh"), "--profile", "smoke", "--out", str(out), *sets, *words]
+
+
+def run(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(out, *words), capture_output=True, text=True, check=False)
+
+
+def trained(out: Path) -> dict[str, int]:
+    """When the weights of each finished job were written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (out / "runs").glob("*/model.safetensors")}
+
+
+def results(out: Path) -> dict[str, list[str]]:
+    """The numbers of both tables, without the columns that say where they come from."""
+    tables = sorted((out / "tables").glob("table[12].csv"))
+    return {path.name: [",".join(row.split(",")[:9]) for row in path.read_text().splitlines()] for path in tables}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    done = run(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_everything_is_made(whole: Path) -> None:
+    for name in ("tables/table1.md", "tables/table2.tex", "figures/figure3.pdf", "site/index.html", "RUN.json"):
+        assert (whole / name).is_file(), name
+    assert (whole / "runs/finetune-msd_spleen-p100-mixcl-f0-s0/11_finetune.ipynb").is_file()
+    assert len(results(whole)["table1.csv"]) == 3
+
+
+def test_a_finished_run_has_nothing_left_to_do(whole: Path) -> None:
+    before = trained(whole)
+    done = run(whole, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert " to do, " in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.strip().startswith("to do")]
+    assert trained(whole) == before
+
+
+def test_a_changed_setting_touches_just_its_jobs(whole: Path) -> None:
+    done = run(whole, "--dry-run", "--set", "finetune.lr=1e-3")
+    todo = {line.split()[2] for line in done.stdout.splitlines() if line.strip().startswith("to do")}
+    assert {rule for rule in todo if rule.startswith("finetune")}
+    assert not todo & {"prepare", "pretrain"}
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_tables(whole: Path, tmp_path: Path) -> None:
+    """kill -9 of everything, three times; then the same command ends as the undisturbed one did."""
+    moments = random.Random(0)
+    finished: dict[str, int] = {}
+    for _ in range(3):
+        process = subprocess.Popen(
+            command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            process.wait(timeout=moments.uniform(6, 30))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        now = trained(tmp_path)
+        assert {job: now.get(job) for job in finished} == finished  # nothing finished was trained again
+        finished = now
+        time.sleep(1)
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {job: at for job, at in trained(tmp_path).items() if job in finished} == finished
+    assert results(tmp_path) == results(whole)
+    for job in trained(whole):
+        ours, theirs = (out / "runs" / job / "model.safetensors" for out in (tmp_path, whole))
+        assert ours.read_bytes()[-1000:] == theirs.read_bytes()[-1000:]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--only", "table9"], "table9"),
+        (["--gpus", "many"], "many"),
+        (["--slurm", "/nowhere"], "nowhere"),
+        (["--cores", "0"], "--cores 0"),
+        (["--set", "loss.alpa=1"], "alpha"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(tmp_path: Path, words: list[str], said: str) -> None:
+    done = run(tmp_path, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
