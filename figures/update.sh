@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Copy what a full run drew into this folder: figures/update.sh [results/phantom]
-# The figures are drawn by notebooks 10 and 20; their captions name profile, seed, commit and data.
+# The figures are drawn by notebooks 10 and 20 to 22; their captions name profile, seed, commit and data.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 from=${1:-$here/../results/phantom}
