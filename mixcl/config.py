@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = typing.Annotated[float, Field(gt=0.0)]
@@ -233,6 +233,12 @@ class RunConfig(Frozen):
     folds_a_kernel: Count = Field(1, description="fold jobs that share one notebook kernel; starting one takes seconds")
     tensorboard: bool = False
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no(cls, given: object) -> object:
+        """YAML reads an unquoted no as false."""
+        return "no" if given is False else given
+
 
 class GridConfig(Frozen):
     """The jobs of Tables 1 and 2: which fractions, folds, seeds and variants of the pre-training are run."""
@@ -353,9 +359,9 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``other`` over ``base``, section by section; a mapping such as names or counts is replaced key by key."""
+    """Lay ``other`` over ``base``, section by section; mappings such as counts key by key, and {} empties one."""
     for key, value in other.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+        if isinstance(value, Mapping) and value and isinstance(base.get(key), dict):
             _merge(base[key], value)
         else:
             base[key] = dict(value) if isinstance(value, Mapping) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +65,7 @@ def verify(config: Experiment, out: Path, expected: Path | None = None) -> list[
     return checks + _equal(folds, values, out)
 
 
-def write_expected(config: Experiment, out: Path, to: Path, others: Iterable[Path] = ()) -> dict[str, Any]:
+def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Path] = ()) -> dict[str, Any]:
     """Write the values of a finished run for others to be compared with.
 
     Parameters
@@ -94,7 +94,7 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Iterable[Pat
         "bits": _job_card(out, "pretrain")["bits"],
         "settings": _settings(config),
         "spread": round(max(spreads), 4) if spreads else None,
-        "spread_runs": len(list(others)) if spreads else 0,
+        "spread_runs": len(others) if spreads else 0,
         "data": {name: one["fingerprint"] for name, one in card["data"].items()},
         "dice": {job: value for job, value in sorted(folds.items())},
         "weights": {job: _job_card(out, job)["weights"] for job in sorted(_planned(config))},

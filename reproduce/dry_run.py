@@ -35,7 +35,7 @@ def main() -> int:
         seconds = sum(seconds_of(rule, config, costs) for rule, todo in rules.items() if todo) if costs else 0.0
         total += seconds
         runs = f"{sum(rules.values())} to do, {len(rules) - sum(rules.values())} done"
-        print(f"  {kind:20} {runs:24}" + (f" about {told(seconds)} of one core" if costs else ""))
+        print(f"  {kind:20} {runs:24}" + (f" about {told(seconds)} of one core" if seconds else ""))
         for rule, todo in rules.items():
             print(f"    {'to do' if todo else 'done ':6} {rule}")
     print(verdict(total, int(cores), int(gpus), costs))
@@ -89,6 +89,8 @@ def verdict(total: float, cores: int, gpus: int, costs: dict[str, Any]) -> str:
     """The last line: wall time, or why there is none."""
     if not costs:
         return "  no costs were measured for this profile: python reproduce/bench/costs.py --help"
+    if not total:
+        return "  nothing is left to do"
     where = f"measured on {costs['machine']['cpu']}, {costs['device']}"
     if gpus and costs["device"] == "CPU":
         return f"  on one core {told(total)}; how much faster {gpus} GPU(s) are was not measured ({where})"

@@ -132,3 +132,7 @@ def test_provenance_says_where_a_result_comes_from() -> None:
     assert card["seed"] == 3
     assert card["versions"]["torch"].startswith("2.")
     assert len(card["commit"]) >= 7
+
+
+def test_precision_no_needs_no_quotes() -> None:
+    assert load_profile("paper", ["run.precision=no"]).run.precision == "no"
