@@ -140,7 +140,7 @@ def test_finetuning_hands_over_the_encoder(pretrained: Path, smoke: Experiment, 
 
 
 def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:
-    longer = change(smoke, finetune={"steps": 40, "lr": 3e-3, "log_every": 10})
+    longer = change(smoke, finetune={"steps": 40, "lr": 3e-3, "log_every": 10, "dice_background": True})
     run = trainer.finetune(longer, tmp_path, task="msd_spleen", percent=100, fold=0, arm="scratch", progress=False)
     losses = [record["total"] for record in checkpoint.read_metrics(run / "metrics.jsonl")]
     assert losses[-1] < 0.8 * losses[0]
