@@ -137,14 +137,14 @@ def _best(
     """The picture of the case and slice that the rule names, and what its box holds."""
     from mixcl.evaluate import read_prediction
 
-    best: tuple[int, Picture] | None = None
+    best: tuple[tuple[bool, int], Picture] | None = None
     for (fold, case), part in rows.groupby(["fold", "case"]):
         jobs = dict(zip(part["arm"], part["job"], strict=True))
         predictions = {arm: read_prediction(runs / jobs[arm], str(case)) for arm in arms if arm in jobs}
         scan, ends = cases[str(case)], [predictions[arm] for arm in (arms[0], arms[-1]) if arm in predictions]
         index = choose_slice(scan.label(), ends)
         counted = difference(p[..., index] for p in ends) if len(ends) > 1 else scan.label()[..., index]
-        size = int(np.count_nonzero(counted))
+        size = (len(ends) > 1, int(np.count_nonzero(counted)))  # a case that only one arm has comes last
         if best is None or size > best[0]:
             where = f"{told}, fold {fold}\ncase {case}, slice {index}"
             picture = Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, index)

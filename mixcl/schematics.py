@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LOOKED_AT = 32  # samples of the stream that the shown one is chosen from
+OVERVIEW = (
+    "Boxes: where the patches were cut, before the spatial step (R11), which may turn them; outside the scan: padding. "
+    "All panels: the middle axial slice."
+)
+PARTS = (
+    "(a), (b): the axial slice of the label level's grid (R12) with most labelled voxels, and the pixels drawn in it. "
+    "(c): channels of the label level of the views V1 and V'1. (d): all drawn pixels, those of the background first."
+)
 RELATIONS = {1: "A = 1, same label", 0: "A = 0, different", -1: "A = -1, left out"}
 
 
@@ -55,7 +63,10 @@ class Sample(NamedTuple):
 
 
 def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
-    """Of the stream's first `LOOKED_AT` samples the one with most labels common to both patches, as the network has it.
+    """One of the stream's first `LOOKED_AT` samples, as the network has it.
+
+    It is the one with most labels common to both patches; of those, with most labelled voxels in the patch that has
+    fewer; of those, the first.
 
     Raises
     ------
@@ -74,7 +85,7 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
     weights, card = checkpoint.read_weights(run)[0], read_card(run)
     store = Store(config.data.store_dir(out), settings=config.data)
     pairs = stream.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, LOOKED_AT)
-    number = max(range(LOOKED_AT), key=lambda k: (_common(pairs[k]["label"]), -k))
+    number = max(range(LOOKED_AT), key=lambda k: (*common(pairs[k]["label"]), -k))
     objective = Objective(MixCL(config), config.loss)
     objective.model.load_state_dict(weights)
     edge, raw = level_edges(config.model)[LABEL_LEVEL], {k: v[None] for k, v in pairs[number].items()}
@@ -104,7 +115,8 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
 def overview(shown: Sample, config: Experiment) -> Figure:
     """Fig. 1: two patches, their views, what is restored of them, and the three terms with their values.
 
-    Middle axial slices; the boxes in the scans are where the patches were cut, before the spatial step of R11.
+    Middle axial slices.  The boxes are where the patches were cut, before the spatial step of R11; what of a box lies
+    outside its scan is padding.
     """
     edge, middle = config.model.patch, config.model.patch // 2
     with matplotlib.rc_context(STYLE):
@@ -113,19 +125,21 @@ def overview(shown: Sample, config: Experiment) -> Figure:
         for row, ((scan, name, origin), number) in enumerate(zip(shown.scans, "12", strict=True)):
             _scan(axes[row, 0], scan, origin, edge, shown)
             axes[row, 0].set_title(f"cut for $P_{number}$ from\n{name}", fontsize=6)
-        rows = [
+        rows: list[list[tuple[str, NDArray[Any]] | None]] = [
             [("$P_1$", shown.patches["$P_1$"]), *[(n, shown.views[n]) for n in ("$V_1$", "$V'_1$")],
              (r"$\tilde P_1$ from $V_1$", shown.restored["$V_1$"])],
-            [("$P_2$", shown.patches["$P_2$"]), ("$V_2$", shown.views["$V_2$"]),
+            [("$P_2$", shown.patches["$P_2$"]), ("$V_2$", shown.views["$V_2$"]), None,
              (r"$\tilde P_2$ from $V_2$", shown.restored["$V_2$"])],
         ]  # fmt: skip
         for row, panels in enumerate(rows):
-            for ax, (title, cube) in zip(axes[row, 1:], panels, strict=False):
-                _show(ax, cube[..., middle], (0.0, 1.0))
-                ax.set_title(title)
-        axes[1, 4].set_axis_off()
-        axes[1, 4].text(0.0, 1.0, _terms(shown.terms, config), va="top", fontsize=7, linespacing=1.6)
-        write_caption(figure, shown.caption)
+            for ax, panel in zip(axes[row, 1:], panels, strict=True):
+                if panel is None:
+                    ax.set_axis_off()
+                    ax.text(0.0, 0.5, _terms(shown.terms, config), va="center", fontsize=7, linespacing=1.6)
+                else:
+                    _show(ax, panel[1][..., middle])
+                    ax.set_title(panel[0])
+        write_caption(figure, f"{OVERVIEW} {shown.caption}")
     return figure
 
 
@@ -136,16 +150,15 @@ def parts(shown: Sample) -> Figure:
     """
     index = int(np.asarray(shown.labels > 0).sum((0, 1)).argmax())
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=(8.6, 3.3), layout="constrained")
+        figure = Plot(figsize=(8.6, 3.4), layout="constrained")
         axes = figure.subplots(1, 4)
         _segmentation(axes[0], shown, index)
         _weights(figure, axes[1], shown, index)
-        size = float(np.abs(shown.correlation).max())
-        image = axes[2].imshow(shown.correlation, cmap="RdBu_r", vmin=-size, vmax=size, interpolation="nearest")
+        image = axes[2].imshow(shown.correlation, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         figure.colorbar(image, ax=axes[2], shrink=0.6)
         axes[2].set_title("(c) correlation C, Eq. 5")
         _relation(axes[3], shown)
-        write_caption(figure, shown.caption)
+        write_caption(figure, f"{PARTS} {shown.caption}")
     return figure
 
 
@@ -199,15 +212,21 @@ def _relation(ax: Axes, shown: Sample) -> None:
 
 
 def _scan(ax: Axes, scan: NDArray[Any], origin: Sequence[int], edge: int, shown: Sample) -> None:
-    """The scan's slice through the middle of a patch, with the patch's place, cut off at the scan's border."""
+    """The scan's slice through the middle of a patch, with the patch's whole place, black outside the scan."""
     index = min(max(int(origin[2]) + edge // 2, 0), scan.shape[2] - 1)
     ctview.show_ct(ax, scan, index, shown.spacing, shown.window)
     left, low, wide, tall = ctview.box_mm((int(origin[0]), int(origin[1]), edge), scan.shape, shown.spacing)
     ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor=OKABE_ITO[4], linewidth=1.2))
+    _, across, _, height = ctview.extent(scan.shape, shown.spacing)
+    margin = 0.02 * across  # so that a box along the border is seen
+    ax.set_xlim(min(0.0, left) - margin, max(across, left + wide) + margin)
+    ax.set_ylim(min(0.0, low) - margin, max(height, low + tall) + margin)
+    ax.set_facecolor("black")
 
 
-def _show(ax: Axes, part: NDArray[Any], limits: tuple[float, float]) -> None:
-    ax.imshow(part[::-1, ::-1].T, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+def _show(ax: Axes, part: NDArray[Any]) -> None:
+    """An axial slice [X, Y] of a patch in [0, 1]."""
+    ax.imshow(part[::-1, ::-1].T, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     _bare(ax)
 
 
@@ -232,17 +251,22 @@ def _terms(terms: Mapping[str, float], config: Experiment) -> str:
 def _told(card: Mapping[str, Any], number: int, config: Experiment) -> str:
     text = (
         f"Sample {number} of the pre-training's stream: of the first {LOOKED_AT} the one whose patches have most "
-        f"labels in common. Weights of {card['job']} after its last step. "
+        f"labels in common and, of those, most labelled voxels. Weights of {card['job']} after its last step. "
         f"Profile {card['profile']}, seed {card['seed']}, commit {short(str(card['commit']))}, "
         f"data {str(card['data'])[:12]}."
     )
     return text + (" Phantoms, not patients." if config.data.source == "phantom" else "")
 
 
-def _common(labels: Any) -> int:
-    """How many labels two maps have in common, the background aside."""
-    first, second = (set(np.unique(part.numpy()).tolist()) - {0} for part in labels)
-    return len(first & second)
+def common(labels: Any) -> tuple[int, int]:
+    """Of two label maps: how many labels both have, and how many labelled voxels the one with fewer has.
+
+    >>> common(np.array([[0, 1, 2, 2], [1, 1, 0, 0]]))
+    (1, 2)
+    """
+    first, second = (np.asarray(part) for part in labels)
+    shared = set(np.unique(first).tolist()) & set(np.unique(second).tolist()) - {0}
+    return len(shared), int(min(np.count_nonzero(first), np.count_nonzero(second)))
 
 
 def _labels(config: Experiment, raw: Mapping[str, Any], edge: int) -> Any:

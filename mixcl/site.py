@@ -13,6 +13,7 @@ from mixcl.checkpoint import write_text
 from mixcl.config import Experiment
 
 TABLES = {"table1": "Table 1", "table2": "Table 2: ablation", "organs": "Organs"}
+FOLDED = ("organs",)  # a dozen of them would hide the figures
 FIGURES = {
     "figure1": "Figure 1: one sample through the objective",
     "figure2": "Figure 2: its parts",
@@ -24,11 +25,13 @@ FIGURES = {
 }
 STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 0 auto; padding: 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 0 auto; padding: 1rem; }
+pre, .wide { overflow-x: auto; }
+table { display: block; overflow-x: auto; border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid #8886; text-align: left; white-space: nowrap; }
 img { max-width: 100%; background: white; }
+summary { font-weight: bold; cursor: pointer; }
+.anchor-link { display: none; }
 .warning { border-left: .3rem solid #d55e00; padding-left: .7rem; }
 """
 
@@ -85,7 +88,7 @@ def _origin(out: Path) -> str:
         card = json.loads((out / "RUN.json").read_text(encoding="utf-8"))
         data = ", ".join(f"{name} {one['fingerprint'][:12]}" for name, one in card["data"].items())
         return f"Commit {card['commit'][:12]}; seeds {card['seeds']['finetune']}; data {data}."
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "There is no run card yet, so commit and data are not known."
 
 
@@ -98,7 +101,10 @@ def _tables(out: Path, missing: list[str]) -> str:
             continue
         others = [f"{name}.{suffix}" for suffix in ("csv", "tex") if (path.parent / f"{name}.{suffix}").is_file()]
         links = ", ".join(f'<a href="../tables/{other}">{other}</a>' for other in others)
-        parts.append(f'<h3>{title}</h3><div class="wide">{_markdown(path)}</div><p>{links}</p>')
+        body = f'<div class="wide">{_markdown(path)}</div>'
+        if name in FOLDED:
+            body = f"<details><summary>all shares, arms and metrics</summary>{body}</details>"
+        parts.append(f"<h3>{title}</h3>{body}<p>{links}</p>")
     return "\n".join(parts)
 
 
@@ -123,22 +129,30 @@ def _notebooks(config: Experiment, out: Path, missing: list[str]) -> str:
     wanted += [("20_table1", out / "tables" / "20_table1.ipynb"), ("21_table2", out / "tables" / "21_table2.ipynb")]
     items = []
     for name, path in wanted:
+        place = f"notebook {path.relative_to(out).as_posix()}"
         if not path.is_file():
-            missing.append(f"notebook {path.relative_to(out).as_posix()}")
+            missing.append(place)
             continue
-        write_text(out / "site" / "notebooks" / f"{name}.html", _rendered(path))
+        rendered = _rendered(path)
+        if rendered is None:
+            missing.append(f"{place}: damaged")
+            continue
+        write_text(out / "site" / "notebooks" / f"{name}.html", rendered)
         items.append(f'<li><a href="notebooks/{escape(name)}.html">{escape(name)}</a></li>')
     note = "<p>Notebook 22_figures wrote this page; its executed copy is figures/22_figures.ipynb.</p>"
     return f"<h2>Executed notebooks</h2>\n<ul>{''.join(items)}</ul>\n{note}"
 
 
-def _rendered(path: Path) -> str:
-    """An executed notebook as a page of its own, small because it brings no script."""
+def _rendered(path: Path) -> str | None:
+    """An executed notebook as a page of its own, small because it brings no script; None for a damaged file."""
     import nbformat
     from nbconvert import HTMLExporter
 
     exporter: Any = HTMLExporter(template_name="basic")
-    body, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
+    try:
+        body, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
+    except (ValueError, AttributeError, nbformat.ValidationError):
+        return None
     name = escape(path.stem)
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
     return f'{head}</head><body><p><a href="../index.html">back</a></p>\n{body}</body></html>\n'

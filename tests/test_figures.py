@@ -346,6 +346,35 @@ def test_the_case_that_differs_most_is_shown(tmp_path: Path, monkeypatch: pytest
     assert len(figures.qualitative(config, tmp_path).axes) == 8  # four panels, and the box of each
 
 
+def test_a_case_that_one_arm_lacks_is_not_shown_before_one_that_both_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its many labelled voxels are no difference between arms, however few the other case has."""
+    label = np.zeros((6, 6, 3), np.uint8)
+    label[:, :, 1] = 1
+    wrong = label.copy()
+    wrong[0, 0, 1] = 0
+
+    class Case:
+        spacing, names = SPACING, {1: "spleen"}
+
+        def image(self) -> NDArray[np.int16]:
+            return np.zeros(label.shape, np.int16)
+
+        def label(self) -> NDArray[np.uint8]:
+            return label
+
+    monkeypatch.setattr("mixcl.evaluate.read_prediction", lambda run, case: label if run.name == "mixcl" else wrong)
+    rows = pd.DataFrame(
+        [(0, "a", "scratch", "scratch"), (1, "b", "mixcl", "mixcl"), (1, "b", "scratch", "scratch")],
+        columns=["fold", "case", "arm", "job"],
+    )
+    cases: Any = {"a": Case(), "b": Case()}
+    picture, said = pictures._best(rows, ["scratch", "mixcl"], cases, tmp_path, "Spleen")
+    assert picture.title.endswith("case b, slice 1")
+    assert "only Ours in 1." in said
+
+
 def test_the_box_is_found_by_trying_every_square() -> None:
     rng = np.random.default_rng(0)
     for shape in ((9, 12), (20, 7), (3, 3), (2, 5)):

@@ -87,6 +87,14 @@ def test_what_is_missing_is_named(config: Experiment, out: Path) -> None:
     assert "tables/table1.md" not in missing
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"cells": ['])
+def test_a_damaged_notebook_is_named(config: Experiment, out: Path, text: str) -> None:
+    (out / "tables" / "20_table1.ipynb").write_text(text)
+    page = Links(site.site(config, out))
+    assert "tables/20_table1.ipynb: damaged" in page.text.partition("Not here")[2]
+    assert "notebooks/20_table1.html" not in page.links
+
+
 def test_phantoms_are_called_phantoms(config: Experiment, out: Path) -> None:
     sentence = "These are phantoms, not patients."
     assert sentence in Links(site.site(config, out)).text
