@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,23 +69,31 @@ def test_a_changed_setting_touches_just_its_jobs(whole: Path) -> None:
     assert not todo & {"prepare", "pretrain"}
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_tables(whole: Path, tmp_path: Path) -> None:
-    """kill -9 of everything, three times; then the same command ends as the undisturbed one did."""
+def killed(out: Path, until: Callable[[], bool], seconds: float) -> None:
+    """Start the whole run and kill -9 everything of it when ``until`` holds, at the latest after ``seconds``."""
+    process = subprocess.Popen(
+        command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end and not until():
+        time.sleep(0.05)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+
+
+def test_killed_again_and_again_it_ends_with_the_same_tables(whole: Path, tmp_path: Path) -> None:
+    """Killed when the weights are there and the engine does not know it yet, then three times at random."""
     moments = random.Random(0)
-    finished: dict[str, int] = {}
+    killed(tmp_path, lambda: "pretrain" in trained(tmp_path), 120)
+    finished = trained(tmp_path)
+    assert "pretrain" in finished
     for _ in range(3):
-        process = subprocess.Popen(
-            command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            process.wait(timeout=moments.uniform(6, 30))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        killed(tmp_path, lambda: False, moments.uniform(6, 30))
         now = trained(tmp_path)
         assert {job: now.get(job) for job in finished} == finished  # nothing finished was trained again
         finished = now
-        time.sleep(1)
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {job: at for job, at in trained(tmp_path).items() if job in finished} == finished
@@ -92,6 +101,15 @@ def test_killed_at_random_moments_it_ends_with_the_same_tables(whole: Path, tmp_
     for job in trained(whole):
         ours, theirs = (out / "runs" / job / "model.safetensors" for out in (tmp_path, whole))
         assert ours.read_bytes()[-1000:] == theirs.read_bytes()[-1000:]
+
+
+def test_lost_weights_are_made_again_for_a_job_that_needs_them(whole: Path) -> None:
+    (whole / "runs/pretrain/model.safetensors").rename(whole / "kept")
+    try:
+        done = run(whole, "--dry-run", "--set", "finetune.lr=1e-3")
+        assert any(line.split() == ["to", "do", "pretrain"] for line in done.stdout.splitlines()), done.stdout
+    finally:
+        (whole / "kept").rename(whole / "runs/pretrain/model.safetensors")
 
 
 @pytest.mark.parametrize(
