@@ -189,8 +189,11 @@ class FinetuneAugment(Frozen):
 
 
 class PretrainConfig(Frozen):
-    """Sec. 3.1, "Optimization", pre-training."""
+    """Sec. 3.1, "Optimization", pre-training; ``method`` names what is trained."""
 
+    method: Literal["mixcl", "barlow", "masked", "supervised", "none"] = Field(
+        "mixcl", description="Eq. 2, one of the comparisons of mixcl.rivals, or no pre-training at all"
+    )
     steps: Count = Field(1000, description="optimiser steps (R15)")
     batch: Count = Field(6, description="samples a step over all ranks: 6 GPUs with 1 each (R19)")
     lr: Positive = 1e-4
@@ -198,6 +201,7 @@ class PretrainConfig(Frozen):
     seed: Seed = 0
     log_every: Count = 10
     gradients_every: int = Field(50, ge=0, description="steps between gradient norms of each term; 0 is never")
+    probe_every: int = Field(100, ge=0, description="steps between two looks of mixcl.instruments; 0 is never")
     checkpoint_every: Count = 100
 
 
@@ -211,6 +215,7 @@ class FinetuneConfig(Frozen):
     foreground_prob: Fraction = Field(0.5, description="patches centred on a labelled voxel; not given in the paper")
     dice_background: bool = Field(True, description="R17: the Dice term counts the background as a class")
     transfer: Literal["encoder", "vit", "all"] = Field("encoder", description="R16: weights handed over")
+    freeze: bool = Field(False, description="the encoder keeps the weights it starts from; a control")
     log_every: Count = 20
     checkpoint_every: Count = 200
 
@@ -259,7 +264,7 @@ class GridConfig(Frozen):
     )  # fmt: skip
     n_folds: int = Field(5, ge=2)
     folds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    seeds: tuple[Seed, ...] = (0,)
+    seeds: tuple[Seed, ...] = Field((0,), description="each is one pre-training an arm and one fine-tuning a fold")
 
     @model_validator(mode="after")
     def _check(self) -> GridConfig:

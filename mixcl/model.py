@@ -53,13 +53,17 @@ class Backbone(UNETR):
         return Encoded(skips, (z3, z6, z9), z12)
 
     def decode(self, encoded: Encoded) -> Tensor:
-        """Run the decoder: [B, out_channels, E, E, E]."""
+        """Run the decoder and the output layer: [B, out_channels, E, E, E]."""
+        output: Tensor = self.out(self.features(encoded))
+        return output
+
+    def features(self, encoded: Encoded) -> Tensor:
+        """Run the decoder up to the output layer: [B, f, E, E, E]."""
         x = encoded.bottleneck
         decoders = (self.decoder5, self.decoder4, self.decoder3, self.decoder2)
         for decoder, skip in zip(decoders, reversed(encoded.skips), strict=True):
             x = decoder(x, skip)
-        output: Tensor = self.out(x)
-        return output
+        return x
 
     def forward(self, x_in: Tensor) -> Tensor:
         """As MONAI's: [B, 1, E, E, E] -> [B, out_channels, E, E, E]."""
@@ -199,6 +203,13 @@ def hand_over(
 def select(state: Mapping[str, Tensor], transfer: str) -> dict[str, Tensor]:
     """The entries of a UNETR's state dict that ``transfer`` names (R16)."""
     return {name: value for name, value in state.items() if name.split(".")[0] in TRANSFER[transfer]}
+
+
+def freeze(net: UNETR) -> None:
+    """Keep the encoder theta as it is; the decoder and the output layer are trained."""
+    for name, parameter in net.named_parameters():
+        if name.split(".")[0] in ENCODER:
+            parameter.requires_grad_(False)
 
 
 def segmentation_model(config: ModelConfig, n_labels: int) -> UNETR:

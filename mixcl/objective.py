@@ -7,8 +7,9 @@ projector is computed again in the backward pass, so that nothing of it is kept.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,17 @@ class Terms(NamedTuple):
     without_positive: Tensor
 
 
-class Objective(nn.Module):
+class Pretraining(nn.Module, ABC):
+    """What a pre-training optimises: a module that takes a :class:`Batch` and gives terms with a ``total``."""
+
+    model: MixCL
+
+    @abstractmethod
+    def pulls(self, terms: Any) -> dict[str, Tensor]:
+        """The weighted terms by name, so that their gradients can be compared."""
+
+
+class Objective(Pretraining):
     """Eq. 2 as a module, so that data-parallel wrappers see one forward pass.
 
     Parameters
@@ -74,6 +85,14 @@ class Objective(nn.Module):
         identity = levels.sum()
         total = losses.mixcl_loss(identity, label, recon, alpha=config.alpha, beta=config.beta, gamma=config.identity)
         return Terms(total, identity, label, recon, levels.detach(), without)
+
+    def pulls(self, terms: Any) -> dict[str, Tensor]:
+        config = self.config
+        return {
+            "identity": config.identity * terms.identity,
+            "label": config.alpha * terms.label,
+            "recon": config.beta * terms.recon,
+        }
 
     def _level(
         self, index: int, z: Tensor, pixels: Sequence[tuple[Tensor, Tensor]]
@@ -164,20 +183,22 @@ def floors(model: MixCL, config: LossConfig, samples: int) -> list[float]:
     ]
 
 
-def gradient_norms(objective: Objective, terms: Terms) -> dict[str, float]:
+def gradient_norms(objective: Pretraining, terms: Any) -> dict[str, float]:
     """L2 norm of each weighted term's gradient on the shared encoder theta; one backward pass a term.
 
     Call it before the step's own backward pass; it leaves ``.grad`` alone and keeps the graph.
+
+    Parameters
+    ----------
+    objective
+        What is optimised.
+    terms
+        What its forward pass gave.
     """
-    config, backbone = objective.config, objective.model.backbone
+    backbone = objective.model.backbone
     encoder = [p for name, p in backbone.named_parameters() if name.startswith(("vit.", "encoder")) and p.requires_grad]
-    weighted = {
-        "identity": config.identity * terms.identity,
-        "label": config.alpha * terms.label,
-        "recon": config.beta * terms.recon,
-    }
     norms = {}
-    for name, term in weighted.items():
+    for name, term in objective.pulls(terms).items():
         if not term.requires_grad:
             norms[name] = 0.0
             continue

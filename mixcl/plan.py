@@ -1,6 +1,7 @@
 """The jobs of a profile: which runs Tables 1 and 2 need, and what each needs before it.
 
-An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a variant of ``grid.variants``.
+An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a variant of ``grid.variants``.  A seed of
+``grid.seeds`` is one of the whole chain: of the pre-training (added to ``pretrain.seed``) and of the fine-tuning.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ class Job:
     needs: str | None = None
 
 
-def pretraining_job(arm: str) -> str:
+def pretraining_job(arm: str, seed: int = 0) -> str:
     """Name of the pre-training of an arm.
 
-    >>> pretraining_job("mixcl"), pretraining_job("id-label")
-    ('pretrain', 'pretrain-id-label')
+    >>> pretraining_job("mixcl"), pretraining_job("id-label"), pretraining_job("id", 2)
+    ('pretrain', 'pretrain-id-label', 'pretrain-id-s2')
     """
-    return "pretrain" if arm == FULL else f"pretrain-{arm}"
+    return "pretrain" + ("" if arm == FULL else f"-{arm}") + (f"-s{seed}" if seed else "")
 
 
 def table1_cells(config: Experiment) -> list[tuple[str, float, str]]:
@@ -52,24 +53,43 @@ def cells(config: Experiment) -> list[tuple[str, float, str]]:
 
 
 def pretrainings(config: Experiment) -> list[Job]:
-    """The pre-training of every arm that has one."""
-    arms = [arm for arm in dict.fromkeys(arm for *_, arm in cells(config)) if arm != SCRATCH]
-    return [
-        Job(pretraining_job(arm), "10_pretrain", {"JOB": pretraining_job(arm)}, config.grid.variants.get(arm, ()))
-        for arm in arms
-    ]
+    """What the arms start from, one a seed; arms that differ in the fine-tuning alone share it."""
+    jobs: dict[str, Job] = {}
+    for _, _, arm in cells(config):
+        for seed in config.grid.seeds:
+            job = _pretraining(config, arm, seed)
+            if job is not None:
+                jobs.setdefault(job.name, job)
+    return list(jobs.values())
 
 
 def finetunings(config: Experiment) -> list[Job]:
     """Every fold and seed of every cell, those of a cell next to each other."""
-    return [
-        Job(
-            finetune_job(task, percent, arm, fold, seed), "11_finetune",
-            {"TASK": task, "PERCENT": percent, "ARM": arm, "FOLD": fold, "SEED": seed},
-            config.grid.variants.get(arm, ()), None if arm == SCRATCH else pretraining_job(arm),
-        )
-        for task, percent, arm in cells(config) for seed in config.grid.seeds for fold in config.grid.folds
-    ]  # fmt: skip
+    jobs = []
+    for task, percent, arm in cells(config):
+        for seed in config.grid.seeds:
+            before = _pretraining(config, arm, seed)
+            for fold in config.grid.folds:
+                parameters = {"TASK": task, "PERCENT": percent, "ARM": arm, "FOLD": fold, "SEED": seed}
+                name, settings = finetune_job(task, percent, arm, fold, seed), config.grid.variants.get(arm, ())
+                jobs.append(Job(name, "11_finetune", parameters, settings, before.name if before else None))
+    return jobs
+
+
+def _pretraining(config: Experiment, arm: str, seed: int) -> Job | None:
+    """What an arm starts from: the first of the arms that is pre-trained as it is, or nothing."""
+    wanted = _before(config, arm)
+    if arm == SCRATCH or "pretrain.method=none" in wanted:
+        return None
+    first = next(other for other in (FULL, *config.grid.variants) if _before(config, other) == wanted)
+    settings = (*wanted, f"pretrain.seed={config.pretrain.seed + seed}") if seed else wanted
+    name = pretraining_job(first, seed)
+    return Job(name, "10_pretrain", {"JOB": name}, settings)
+
+
+def _before(config: Experiment, arm: str) -> tuple[str, ...]:
+    """The settings of an arm that change its pre-training."""
+    return tuple(item for item in config.grid.variants.get(arm, ()) if not item.strip().startswith("finetune."))
 
 
 def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:
@@ -78,7 +98,7 @@ def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:
     for job in jobs:
         last = next(reversed(groups.values()), [])
         alike = last and all(job.parameters[key] == last[0].parameters[key] for key in ("TASK", "PERCENT", "ARM"))
-        if alike and len(last) < most:
+        if alike and job.needs == last[0].needs and len(last) < most:
             last.append(job)
         else:
             groups[job.name] = [job]

@@ -24,13 +24,18 @@ class Batch(NamedTuple):
 
     ``views`` [3B, 1, E, E, E]: V_1, V'_1 and V_2 of every sample, in that order.  ``patches`` [3B, 1, E, E, E]: the
     undistorted patches they should be restored to.  ``pixels`` and ``labels``: for each sample the pair of int64 [n]
-    flat indices into the label level's grid, drawn in P_1 and in P_2, and the pair of their labels.
+    flat indices into the label level's grid, drawn in P_1 and in P_2, and the pair of their labels.  ``maps``
+    [2B, E, E, E] uint8: the label maps of all P_1, then of all P_2.  ``samples`` [B] and ``collections`` [B]: number of
+    each sample in the stream, and of its collection among the profile's.
     """
 
     views: Tensor
     patches: Tensor
     pixels: Sequence[tuple[Tensor, Tensor]]
     labels: Sequence[tuple[Tensor, Tensor]]
+    maps: Tensor
+    samples: Sequence[int]
+    collections: Sequence[int]
 
 
 def generator(*key: int) -> torch.Generator:
@@ -42,7 +47,8 @@ def generator(*key: int) -> torch.Generator:
 class PairStream(Dataset[dict[str, Tensor]]):
     """P_1 and P_2 with their labels, sample by sample (Sec. 2.3, R10, R14, R29).
 
-    An item holds ``image`` float32 [2, 1, E, E, E] in [0, 1], ``label`` uint8 [2, E, E, E] and ``sample`` [].
+    An item holds ``image`` float32 [2, 1, E, E, E] in [0, 1], ``label`` uint8 [2, E, E, E], ``sample`` [] and
+    ``collection`` [], its number in ``config.data.pretrain``.
     """
 
     def __init__(self, cases: Sequence[Case], config: Experiment, length: int) -> None:
@@ -54,7 +60,9 @@ class PairStream(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         edge, hu = self.config.model.patch, self.config.data.hu
-        return _item([read_patch(case, origin, edge, hu) for case, origin in self.places(index)], index)
+        places = self.places(index)
+        item = _item([read_patch(case, origin, edge, hu) for case, origin in places], index)
+        return item | {"collection": torch.tensor(self.config.data.pretrain.index(places[0][0].collection))}
 
     def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
         """The scan and the first voxel [x, y, z] of P_1 and of P_2."""
@@ -132,7 +140,7 @@ def pretraining_batch(raw: dict[str, Tensor], config: Experiment, edge: int, dev
     ]
     pixels = [(first[0], second[0]) for first, second in drawn]
     labels = [(first[1], second[1]) for first, second in drawn]
-    return Batch(views, patches, pixels, labels)
+    return Batch(views, patches, pixels, labels, label, samples, raw["collection"].tolist())
 
 
 def finetuning_batch(

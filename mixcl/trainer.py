@@ -25,7 +25,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import bits, checkpoint, stream
+from mixcl import bits, checkpoint, instruments, rivals, stream
 from mixcl.config import (
     Experiment,
     FinetuneConfig,
@@ -40,7 +40,7 @@ from mixcl.data.store import Case, Store
 from mixcl.model import (
     LABEL_LEVEL,
     TRANSFER,
-    MixCL,
+    freeze,
     hand_over,
     level_edges,
     seeded,
@@ -68,11 +68,11 @@ def pretrain(
     settings = config.pretrain
     decides = {
         "data": store.fingerprint(config.data.pretrain), **_dump(config, "model", "loss", "sampler", "views"),
-        "pretrain": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
+        "pretrain": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every", "probe_every"}),
     }  # fmt: skip
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
     with seeded(settings.seed):
-        objective = Objective(MixCL(config), config.loss)
+        objective = rivals.objective(config)
     with machine(config.run) as accelerator:
         edge = level_edges(config.model)[LABEL_LEVEL]
         loop = _Loop(accelerator, objective, config, settings, out / "runs" / job, card, decides, restart, progress)
@@ -82,9 +82,15 @@ def pretrain(
             values: dict[str, Any] = {**terms._asdict()}
             if settings.gradients_every and number % settings.gradients_every == 0:
                 values["gradients"] = gradient_norms(objective, terms)
+            due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
+            if due and accelerator.is_main_process:
+                values["probe"] = instruments.look(objective.model, patches, projected=whole)
             return terms.total, values
 
-        loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
+        whole = isinstance(objective, Objective)
+        patches = instruments.probe(cases, config)
+        if whole:
+            loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
         return loop.run(stream.PairStream(cases, config, settings.steps * settings.batch), step, objective.model)
 
 
@@ -113,6 +119,8 @@ def finetune(
     names, settings = train[0].names, config.finetune
     with seeded(seed):
         net = segmentation_model(config.model, len(names))
+    if settings.freeze:
+        freeze(net)
     handed, origin = "none: trained from scratch", "none"
     source: dict[str, Any] = {}
     if init is not None:
@@ -282,6 +290,10 @@ class _Loop:
                 "run.precision=no, and check the input for broken volumes; the last checkpoint is kept"
             )
         record["lr"] = cosine(done - 1, self.settings.steps, self.settings.lr)
+        if said := instruments.warnings(record.get("probe", {}), record.get("gradients", {})):
+            record["warnings"] = said
+            if self.progress:
+                bar.write(f"{self.folder.name}, step {done}: {'; '.join(said)}")
         if metrics is not None:
             metrics.write(done, record)
         shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}

@@ -22,7 +22,8 @@ def make_batch(config: ModelConfig, samples: int, pixels: int = 60, classes: int
     n = min(pixels, grid)
     drawn = [tuple(torch.randperm(grid, generator=g)[:n] for _ in (0, 1)) for _ in range(samples)]
     labels = [tuple(torch.randint(classes, (n,), generator=g) for _ in (0, 1)) for _ in range(samples)]
-    return Batch(views, patches, drawn, labels)  # type: ignore[arg-type]
+    maps = torch.zeros(2 * samples, 32, 32, 32, dtype=torch.uint8)
+    return Batch(views, patches, drawn, labels, maps, range(samples), [0] * samples)  # type: ignore[arg-type]
 
 
 def plain(net: MixCL, batch: Batch, config: LossConfig) -> Tensor:
@@ -149,7 +150,7 @@ def test_large_levels_keep_nothing_but_what_the_backbone_keeps() -> None:
     with seeded(0):
         objective = Objective(MixCL(model), LossConfig(alpha=0.0))
     views = torch.rand(3, 1, 64, 64, 64)
-    batch = Batch(views, views, (), ())
+    batch = Batch(views, views, (), (), torch.zeros(2, 64, 64, 64, dtype=torch.uint8), [0], [0])
 
     def saved(run) -> int:  # type: ignore[no-untyped-def]
         seen: dict[int, int] = {}
