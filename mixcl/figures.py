@@ -24,6 +24,7 @@ from mixcl.canvas import save as save
 from mixcl.config import Experiment
 from mixcl.ctview import ORGAN_COLOURS as ORGAN_COLOURS
 from mixcl.ctview import organ_colour as organ_colour
+from mixcl.dials import instruments as instruments
 from mixcl.pictures import Picture as Picture
 from mixcl.pictures import choose_slice
 from mixcl.pictures import qualitative as choose_qualitative
@@ -31,6 +32,7 @@ from mixcl.plots import ARM_COLOURS as ARM_COLOURS
 from mixcl.plots import ARM_TITLES as ARM_TITLES
 from mixcl.plots import ablation_plot as ablation_plot
 from mixcl.plots import dumbbells as dumbbells
+from mixcl.plots import effects_plot as effects_plot
 from mixcl.plots import table1_plot as table1_plot
 from mixcl.tables import short
 

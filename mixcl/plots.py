@@ -20,6 +20,7 @@ from mixcl.tables import NAMES, title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from mixcl.effects import Effect
     from mixcl.results import Table
 
 ARM_COLOURS = {"scratch": "#777777", "mixcl": OKABE_ITO[0]}
@@ -147,6 +148,36 @@ def _dice_against_share(ax: Axes, table: Table, task: str) -> None:
     ax.set_ylim(0, 1.02)
     ax.set_xlabel("labelled share of the training part, %")
     ax.set_title(title(task))
+
+
+def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
+    """Every arm's difference to training from scratch with its 95 % interval over pairs; a panel a task.
+
+    Parameters
+    ----------
+    effects
+        Rows of ``mixcl.effects.effects``.
+    origin
+        Where it comes from, for the caption.
+    """
+    tasks = list(dict.fromkeys(row.task for row in effects))
+    most = max((sum(row.task == task for row in effects) for task in tasks), default=1)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panels(tasks, 3.6, 1.1 + 0.19 * most, share_y=False)
+        for ax, task in zip(axes, tasks, strict=False):
+            rows = [row for row in effects if row.task == task]
+            for place, row in enumerate(rows):
+                colour = ARM_COLOURS.get(row.arm, "#333333")
+                ax.hlines(place, row.low, row.high, color=colour, linewidth=1.8)
+                ax.plot(row.difference, place, "o", color=colour, ms=4.5, mfc=colour if row.p_holm < 0.05 else "white")
+            ax.axvline(0, color="#777777", linewidth=0.8)
+            ax.set_yticks(range(len(rows)), [f"{row.arm}, {row.percent:g} %" for row in rows])
+            ax.set_ylim(most - 0.5, -0.5)
+            ax.set_title(title(task))
+            ax.set_xlabel("difference in Dice to training from scratch")
+        how = "Filled: p < 0.05 after Holm's adjustment over all rows. Bars: 95 % bootstrap interval over pairs."
+        write_caption(figure, f"Each arm against training from scratch, paired by fold and seed. {how} {origin}")
+    return figure
 
 
 def _share(part: pd.DataFrame, told: float | None) -> float:

@@ -84,7 +84,7 @@ def pretrain(
                 values["gradients"] = gradient_norms(objective, terms)
             due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
             if due and accelerator.is_main_process:
-                values["probe"] = instruments.look(objective.model, patches, projected=whole)
+                values["probe"] = {"step": number, **instruments.look(objective.model, patches, projected=whole)}
             return terms.total, values
 
         whole = isinstance(objective, Objective)
