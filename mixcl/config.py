@@ -302,7 +302,8 @@ class Experiment(Frozen):
 def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
     """Read a profile by name (``smoke``, ``phantom``, ``paper``...) or path and apply ``section.key=value`` overrides.
 
-    Values are read as YAML, so ``--set loss.level_weights=[1,1,1,0,0]`` and ``--set data.root=null`` work.
+    ``phantom.seed=1`` is short for ``data.phantom.seed=1``.  Values are read as YAML, so
+    ``--set loss.level_weights=[1,1,1,0,0]`` and ``--set data.root=null`` work.
 
     Raises
     ------
@@ -382,6 +383,8 @@ def _parse_override(item: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"--set {item!r}: the value is not readable as YAML ({_one_line(error)})") from None
     parts = key.strip().split(".")
+    if parts[0] == "phantom":  # the one section below another that people set by hand
+        parts = ["data", *parts]
     return reduce(lambda inner, part: {part: inner}, reversed(parts), value)
 
 

@@ -12,7 +12,7 @@ from mixcl import plan
 from mixcl.checkpoint import write_text
 from mixcl.config import Experiment
 
-TABLES = {"table1": "Table 1", "table2": "Table 2: ablation", "organs": "Organs"}
+TABLES = {"table1": "Table 1", "table2": "Table 2: ablation", "effects": "What matters", "organs": "Organs"}
 FOLDED = ("organs",)  # a dozen of them would hide the figures
 FIGURES = {
     "figure1": "Figure 1: one sample through the objective",
@@ -126,7 +126,7 @@ def _notebooks(config: Experiment, out: Path, missing: list[str]) -> str:
     wanted = [(job.name, out / "runs" / job.name / "10_pretrain.ipynb") for job in plan.pretrainings(config)]
     cells = plan.kernels(plan.finetunings(config), 10**6).values()
     wanted += [(jobs[0].name, out / "runs" / jobs[0].name / "11_finetune.ipynb") for jobs in cells]
-    wanted += [("20_table1", out / "tables" / "20_table1.ipynb"), ("21_table2", out / "tables" / "21_table2.ipynb")]
+    wanted += [(name, out / "tables" / f"{name}.ipynb") for name in ("20_table1", "21_table2", "30_what_matters")]
     items = []
     for name, path in wanted:
         place = f"notebook {path.relative_to(out).as_posix()}"

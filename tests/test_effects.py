@@ -1,0 +1,105 @@
+"""Effects: pairing, adjustment and power against plain computations; the sentences say what the numbers say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from test_results import write_run
+
+from mixcl import effects, plots
+
+GAINS = [0.10, 0.02, 0.07, 0.05, 0.01, 0.06, 0.09, 0.03]  # 4 folds x 2 seeds
+
+
+def fill(out: Path, percent: float, arm: str, gains: list[float]) -> None:
+    for number, gain in enumerate(gains):
+        fold, seed = divmod(number, 2)
+        case = {f"{fold}": {1: 0.4 + 0.01 * number + gain}}
+        write_run(out, "msd_spleen", percent, arm, fold, case, seed=seed)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    for percent in (5, 15):
+        fill(tmp_path, percent, "scratch", [0.0] * 8)
+    fill(tmp_path, 5, "mixcl", GAINS)
+    fill(tmp_path, 15, "mixcl", [gain / 2 for gain in GAINS])
+    fill(tmp_path, 5, "id", [-gain for gain in GAINS[:6]])
+    return tmp_path
+
+
+def test_pairs_are_of_one_fold_and_seed(out: Path) -> None:
+    rows = {(row.percent, row.arm): row for row in effects.as_rows(effects.effects(out))}
+    assert set(rows) == {(5, "mixcl"), (15, "mixcl"), (5, "id")}
+    ours = rows[5, "mixcl"]
+    assert (ours.n, rows[5, "id"].n) == (8, 6)
+    assert ours.difference == pytest.approx(np.mean(GAINS))
+    assert ours.mean - ours.reference == pytest.approx(ours.difference)
+    assert rows[5, "id"].reference == pytest.approx(np.mean([0.4 + 0.01 * k for k in range(6)]))  # its own pairs alone
+    assert ours.p == pytest.approx(2 / 2**8)  # all signs alike: 1 of 2^n patterns at either end
+    assert ours.low < ours.difference < ours.high
+    assert (ours.better, rows[5, "id"].better) == (1.0, 0.0)
+
+
+def test_the_detectable_difference_has_80_percent_power(out: Path) -> None:
+    ours = next(row for row in effects.as_rows(effects.effects(out)) if row.arm == "mixcl")
+    sd, rng = float(np.std(GAINS, ddof=1)), np.random.default_rng(0)
+    means = rng.normal(ours.detectable, sd / math.sqrt(8), 200_000)
+    found = np.abs(means / (sd / math.sqrt(8))) > stats.norm.ppf(0.975)
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_holm_is_the_step_down_rule() -> None:
+    values = [0.01, math.nan, 0.5, 0.013, 0.02, 0.9]
+    adjusted = effects.holm(values)
+    assert math.isnan(adjusted[1])
+    given = [p for p in values if not math.isnan(p)]
+    for p, a in zip(values, adjusted, strict=True):
+        if not math.isnan(p):  # the least level at which step-down rejection reaches p, by search
+            levels = np.linspace(0, 1, 20001)
+            rejected = [level for level in levels if p in _rejected(given, level)]
+            assert a == pytest.approx(min(rejected, default=1.0), abs=1e-4)
+
+
+def _rejected(values: list[float], level: float) -> set[float]:
+    found = set()
+    for rank, p in enumerate(sorted(values)):
+        if p > level / (len(values) - rank):
+            break
+        found.add(p)
+    return found
+
+
+def test_the_conclusion_says_what_the_numbers_say(out: Path) -> None:
+    said = " ".join(effects.conclusion(effects.effects(out)))
+    assert "MixCL +5.4 points" in said
+    assert "a gain is supported" in said
+    assert "+5.3" in said  # the paper's
+    assert "the gains shrink as labels grow (5 %: +5.4, 15 %: +2.7)" in said
+    assert "below it: id." in said  # 6 pairs of one sign: p = 0.031, the largest of three and so not adjusted
+    table = effects.effects(out)
+    table["p_holm"] = 0.2
+    none = " ".join(effects.conclusion(table))
+    assert "a gain is not supported" in none
+    assert "no other arm is told apart" in none
+    table["difference"], table["p_holm"] = -table["difference"], 0.01
+    turned = " ".join(effects.conclusion(table))
+    assert "contradicted" in turned
+    assert "above it: id" in turned
+
+
+def test_tables_and_plot_are_written(out: Path) -> None:
+    table = effects.effects(out)
+    written = pd.read_csv(out / "tables" / "effects.csv")
+    assert written["percent"].tolist() == [5, 5, 15]
+    text = (out / "tables" / "effects.md").read_text()
+    assert "phantoms, not patients" in text
+    assert text.count("\n| ") == 2 + len(table)
+    assert r"\begin{tabular}" in (out / "tables" / "effects.tex").read_text()
+    figure = plots.effects_plot(effects.as_rows(table))
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["mixcl, 5 %", "id, 5 %", "mixcl, 15 %"]
