@@ -92,6 +92,8 @@ def _markdown(card: dict[str, Any]) -> str:
         f"- machine: {card['machine']['system']}, {card['machine']['cpus']} CPUs",
         f"- versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
         f"- seeds: pre-training {card['seeds']['pretrain']}, fine-tuning {card['seeds']['finetune']}",
+        f"- time: {_hours(card['jobs'])} of training and evaluation, added up over jobs",
+        "- energy: not known (no counter is read)",
         "",
         *_rows(
             ("collection", "cases", "fingerprint"),
@@ -113,6 +115,11 @@ def _markdown(card: dict[str, Any]) -> str:
         *_rows(("output", "SHA-256"), list(card["outputs"].items())),
     ]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _hours(jobs: list[dict[str, Any]]) -> str:
+    seconds = sum((one["seconds"] or 0.0) + one["seconds_evaluation"] for one in jobs)
+    return f"{seconds / 3600:.2f} h"
 
 
 def _rows(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

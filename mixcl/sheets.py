@@ -61,7 +61,7 @@ def _table(sheet: Sheet) -> str:
     lines = [
         r"\begin{table}",
         rf"\caption{{{tex(sheet.caption)}}}",
-        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
+        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.2}\medskip",
         rf"\makebox[\textwidth][c]{{\begin{{tabular}}{{{'|'.join('l' * len(names) for _, names in sheet.groups)}}}",
         r"\hline",
         " & ".join(blocks) + r" \\",
