@@ -22,7 +22,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Collections of scans.")
 app.add_typer(data_app, name="data")
 
-Profile = Annotated[str, typer.Option("--profile", help="smoke, phantom, paper, paper-long, or a YAML file.")]
+Profile = Annotated[str, typer.Option("--profile", help="smoke, phantom, paper... (reproduce/profiles), or a YAML file.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. loss.alpha=0.1.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of results; default results/PROFILE.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Drop what this run has done so far and begin again.")]
