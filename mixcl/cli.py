@@ -22,7 +22,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Collections of scans.")
 app.add_typer(data_app, name="data")
 
-Profile = Annotated[str, typer.Option("--profile", help="smoke, phantom, paper... (reproduce/profiles), or a YAML file.")]
+Profile = Annotated[str, typer.Option("--profile", help="Name of a profile in reproduce/profiles, or a YAML file.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. loss.alpha=0.1.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of results; default results/PROFILE.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Drop what this run has done so far and begin again.")]
@@ -43,6 +43,19 @@ def prepare(
     from mixcl.data.prepare import prepare as run
 
     typer.echo(run(config, folder, workers=workers).to_markdown())
+
+
+@data_app.command("get")
+def get(
+    names: Annotated[list[str], typer.Argument(help="msd_liver, msd_lung, msd_pancreas, msd_spleen, kits19...")],
+    to: Annotated[Path, typer.Option(help="The folder to set as data.root; a collection is a folder below it.")],
+    debug: Debug = False,
+) -> None:
+    """Download collections that need no account, and tell the steps for the others; takes up a broken download."""
+    from mixcl.data.download import get as run
+
+    for name in names:
+        typer.echo(run(name, to))
 
 
 @app.command()

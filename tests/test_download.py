@@ -1,0 +1,293 @@
+"""Downloads from a server on this machine that breaks off, lies, and serves what it should not."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from mixcl.config import InputError
+from mixcl.data import download, fetch
+
+BODY = bytes(range(256)) * 4000  # 1 MB
+MD5 = hashlib.md5(BODY).hexdigest()
+Serve = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Server:
+    """Serves whatever ``answer`` does and remembers the Range of each request."""
+
+    def __init__(self) -> None:
+        self.ranges: list[str | None] = []
+        self.answer: Serve = whole
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.ranges.append(self.headers.get("Range"))
+                server.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/file.bin"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+def begin(h: BaseHTTPRequestHandler) -> int:
+    given = h.headers.get("Range")
+    return int(given.removeprefix("bytes=").rstrip("-")) if given else 0
+
+
+def head(h: BaseHTTPRequestHandler, start: int, length: int, total: int) -> None:
+    h.send_response(206 if start else 200)
+    h.send_header("Content-Length", str(length))
+    h.send_header("ETag", '"v1"')
+    if start:
+        h.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+    h.end_headers()
+
+
+def whole(h: BaseHTTPRequestHandler, body: bytes = BODY) -> None:
+    start = begin(h)
+    head(h, start, len(body) - start, len(body))
+    h.wfile.write(body[start:])
+
+
+def breaking(each: int) -> Serve:
+    """Sends ``each`` bytes and hangs up."""
+
+    def answer(h: BaseHTTPRequestHandler) -> None:
+        start = begin(h)
+        head(h, start, len(BODY) - start, len(BODY))
+        h.wfile.write(BODY[start : start + each])
+        h.close_connection = True
+
+    return answer
+
+
+def without_ranges(h: BaseHTTPRequestHandler) -> None:
+    head(h, 0, len(BODY), len(BODY))
+    h.wfile.write(BODY)
+
+
+def status(code: int) -> Serve:
+    return lambda h: h.send_error(code)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(fetch, "WAIT", 0.01)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    made = Server()
+    yield made
+    made.http.shutdown()
+
+
+def test_a_file_comes_whole_under_its_name(server: Server, tmp_path: Path) -> None:
+    to = fetch.fetch(server.url, tmp_path / "a" / "file.bin", MD5, progress=False)
+    assert to.read_bytes() == BODY
+    assert [path.name for path in to.parent.iterdir()] == ["file.bin"]
+
+
+def test_a_server_that_breaks_off_is_asked_for_the_rest(server: Server, tmp_path: Path) -> None:
+    server.answer = breaking(300_000)
+    to = fetch.fetch(server.url, tmp_path / "file.bin", MD5, progress=False)
+    assert to.read_bytes() == BODY
+    assert server.ranges == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+
+
+def test_a_killed_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+    def slow(h: BaseHTTPRequestHandler) -> None:
+        start = begin(h)
+        head(h, start, len(BODY) - start, len(BODY))
+        h.wfile.write(BODY[start : start + 400_000])
+        h.wfile.flush()
+        time.sleep(0 if start else 60)
+        h.wfile.write(BODY[start + 400_000 :])
+
+    server.answer = slow
+    to = tmp_path / "file.bin"
+    code = f"from mixcl.data import fetch; fetch.CHUNK = 4096; fetch.fetch({server.url!r}, fetch.Path({str(to)!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    part = tmp_path / "file.bin.part"
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (part.is_file() and part.stat().st_size > 300_000):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    have = part.stat().st_size
+    assert not to.exists()
+    fetch.fetch(server.url, to, MD5, progress=False)
+    assert to.read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={have}-"]
+
+
+def test_a_server_without_ranges_starts_over(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(b"x" * 500)
+    server.answer = without_ranges
+    assert fetch.fetch(server.url, tmp_path / "file.bin", MD5, progress=False).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("claimed", [len(BODY) + 1000, len(BODY) - 1000])
+def test_a_server_that_lies_about_the_length_is_found_out(server: Server, tmp_path: Path, claimed: int) -> None:
+    def lie(h: BaseHTTPRequestHandler) -> None:
+        start = begin(h)
+        head(h, start, claimed - start, claimed)
+        h.wfile.write(BODY[start:claimed])
+        h.close_connection = True
+
+    server.answer = lie
+    with pytest.raises(InputError, match=r"broke off at 1024000 of 1025000|MD5"):
+        fetch.fetch(server.url, tmp_path / "file.bin", MD5, progress=False)
+    assert not (tmp_path / "file.bin").exists()
+
+
+@pytest.mark.parametrize(("code", "said"), [(404, "404"), (403, "by hand"), (500, "500, 5 times"), (503, "503")])
+def test_a_server_that_refuses_is_one_sentence(server: Server, tmp_path: Path, code: int, said: str) -> None:
+    server.answer = status(code)
+    with pytest.raises(InputError, match=said) as raised:
+        fetch.fetch(server.url, tmp_path / "file.bin", progress=False)
+    assert "\n" not in str(raised.value)
+    assert len(server.ranges) == (1 if code < 500 else fetch.TRIES)
+
+
+def test_no_server_at_all_is_one_sentence(server: Server, tmp_path: Path) -> None:
+    server.http.server_close()
+    with pytest.raises(InputError, match="no connection"):
+        fetch.fetch("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", progress=False)
+
+
+def test_a_corrupted_file_is_taken_away(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda h: whole(h, BODY[:-1] + b"!")
+    with pytest.raises(InputError, match="MD5"):
+        fetch.fetch(server.url, tmp_path / "file.bin", MD5, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gz_without_a_checksum_is_read_through(server: Server, tmp_path: Path) -> None:
+    packed = gzip.compress(os.urandom(5000))
+    server.answer = lambda h: whole(h, packed)
+    assert fetch.fetch(server.url, tmp_path / "a.nii.gz", progress=False).read_bytes() == packed
+    server.answer = lambda h: whole(h, packed[:-200])
+    with pytest.raises(InputError, match=r"whole \.gz"):
+        fetch.fetch(server.url, tmp_path / "b.nii.gz", progress=False)
+
+
+def test_a_file_that_changed_on_the_server_is_begun_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file.bin.part").write_bytes(b"x" * (len(BODY) + 5))
+
+    def changed(h: BaseHTTPRequestHandler) -> None:
+        if begin(h) > len(BODY):
+            h.send_response(416)
+            h.send_header("Content-Range", f"bytes */{len(BODY)}")
+            h.end_headers()
+        else:
+            whole(h)
+
+    server.answer = changed
+    assert fetch.fetch(server.url, tmp_path / "file.bin", MD5, progress=False).read_bytes() == BODY
+
+
+def test_a_full_disk_is_told_before_the_first_byte(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(InputError, match="make room"):
+        fetch.fetch(server.url, tmp_path / "file.bin", MD5, progress=False)
+
+
+def archive(to: Path, members: dict[str, bytes | tarfile.TarInfo]) -> Path:
+    with tarfile.open(to, "w") as tar:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                tar.addfile(content)
+            else:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return to
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    return info
+
+
+def test_a_whole_collection_is_got_and_unpacked_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = archive(
+        tmp_path / "made.tar", {"Task09_Spleen/dataset.json": b"{}", "Task09_Spleen/imagesTr/a.nii.gz": b"x"}
+    )
+    packed = made.read_bytes()
+    server.answer = lambda h: whole(h, packed)
+    one = download.File(server.url, "Task09_Spleen.tar", hashlib.md5(packed).hexdigest())
+    monkeypatch.setattr(download, "files", lambda name: [one])
+    root = tmp_path / "data"
+    assert str(root / "Task09_Spleen") in download.get("msd_spleen", root, progress=False)
+    assert (root / "Task09_Spleen/imagesTr/a.nii.gz").read_bytes() == b"x"
+    assert [path.name for path in root.iterdir()] == ["Task09_Spleen"]
+    download.get("msd_spleen", root, progress=False)
+    assert len(server.ranges) == 1  # nothing was asked for a second time
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"Task/a": b"fine", "../escaped": b"bad"},
+        {"Task/a": b"fine", "/tmp/escaped": b"bad"},
+        {"Task/a": b"fine", "Task/../../escaped": b"bad"},
+        {"Other/a": b"bad"},
+        {"Task/a": b"fine", "Task/link": link("Task/link", "../../escaped")},
+        {"Task/a": b"fine", "Task/link": link("Task/link", "/etc/passwd")},
+    ],
+)
+def test_an_archive_that_leaves_its_folder_is_refused_whole(
+    tmp_path: Path, members: dict[str, bytes | tarfile.TarInfo]
+) -> None:
+    root = tmp_path / "deep" / "root"
+    root.mkdir(parents=True)
+    made = archive(root / "Task.tar", members)
+    with pytest.raises(InputError, match="nothing was unpacked"):
+        download.unpack(made, root / "Task")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["Task.tar", "deep", "root"]
+
+
+def test_a_damaged_archive_leaves_no_folder(tmp_path: Path) -> None:
+    made = archive(tmp_path / "Task.tar", {"Task/a": os.urandom(20_000), "Task/b": os.urandom(20_000)})
+    made.write_bytes(made.read_bytes()[:25_000])
+    with pytest.raises(InputError, match="not a whole tar"):
+        download.unpack(made, tmp_path / "Task")
+    assert [path.name for path in tmp_path.iterdir()] == ["Task.tar"]
+
+
+@pytest.mark.parametrize("name", ["nih_pancreas", "btcv"])
+def test_what_needs_an_account_gives_its_steps(name: str, tmp_path: Path) -> None:
+    text = download.get(name, tmp_path)
+    assert "https://" in text
+    assert str(tmp_path) in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_other_built_in_collection_has_addresses() -> None:
+    for name, number in {"msd_liver": 1, "msd_lung": 1, "msd_pancreas": 1, "msd_spleen": 1, "kits19": 420}.items():
+        found = download.files(name)
+        assert len(found) == number
+        assert all(one.url.startswith("https://") for one in found)
+    with pytest.raises(InputError, match="not a built-in collection"):
+        download.get("kits21", Path("nowhere"))
