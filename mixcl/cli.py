@@ -45,6 +45,25 @@ def prepare(
     typer.echo(run(config, folder, workers=workers).to_markdown())
 
 
+@data_app.command("check")
+def check(
+    profile: Profile = "phantom",
+    set_: Set = [],  # noqa: B006
+    out: Out = None,
+    workers: Annotated[int | None, typer.Option(help="Cases at a time; default one a core.", min=1)] = None,
+    debug: Debug = False,
+) -> None:
+    """Read every file of the profile's collections and tell all that is wrong; exit code 1 when there is an error."""
+    config, folder = _load(profile, set_, out)
+    from mixcl.data.check import check as run
+
+    result = run(config, folder, workers=workers)
+    typer.echo(result.to_markdown())
+    typer.echo(f"checked: {folder / 'data' / 'check.html'}")
+    if result.errors:
+        raise typer.Exit(1)
+
+
 @data_app.command("get")
 def get(
     names: Annotated[list[str], typer.Argument(help="msd_liver, msd_lung, msd_pancreas, msd_spleen, kits19...")],

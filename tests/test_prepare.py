@@ -216,7 +216,7 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
         lambda i, s: (i.unlink(), i.symlink_to("gone")),
         r"imagesTr/bad.nii.gz: no such file; add",
     ),
-    "empty file": (lambda i, s: i.write_bytes(b""), r"imagesTr/bad.nii.gz: (not a NIfTI|cut off)"),
+    "empty file": (lambda i, s: i.write_bytes(b""), r"imagesTr/bad.nii.gz: (not a NIfTI|cut off|is empty)"),
     "cut off image": (
         lambda i, s: cut(i, 0.5),
         r"imagesTr/bad.nii.gz: cut off or damaged .*; download or copy",

@@ -85,7 +85,7 @@ def read_volume(path: Path) -> Volume:
         affine, warnings = _geometry(path, header, shape)
         data = _voxels(path, raw, header, shape)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
-        raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew") from None
+        raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
     return Volume(path, _finite(path, data), affine, sha256, warnings)
 
 
@@ -93,32 +93,34 @@ def volume_shape(path: Path, header: Any) -> tuple[int, int, int]:
     """The three lengths of the volume that a header announces; see `read_volume` for what is refused."""
     shape = tuple(int(n) for n in header.get_data_shape())
     if len(shape) < 3 or min(shape) < 1:
-        raise InputError(f"{path}: has the shape {shape}; store it as one 3-D volume")
+        raise InputError(f"{path}: has the shape {shape}; store it as one 3-D volume", "dimension")
     if any(n != 1 for n in shape[3:]):
-        raise InputError(f"{path}: has {len(shape)} dimensions {shape}; keep one 3-D volume a file")
+        raise InputError(f"{path}: has {len(shape)} dimensions {shape}; keep one 3-D volume a file", "dimension")
     return shape[0], shape[1], shape[2]
 
 
 def _header(path: Path, head: bytes) -> Any:
+    if not head:
+        raise InputError(f"{path}: is empty; download or copy it again", "damaged")
     size = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
     kinds = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
     kind = next((kinds[n] for n in size if n in kinds), None)
     magic = head[344:348] if kind is nib.Nifti1Header else head[4:8]
     if kind is None or len(head) < kind.sizeof_hdr or not magic.startswith((b"n+1", b"n+2")):
-        raise InputError(f"{path}: not a NIfTI volume (.nii or .nii.gz); convert it, or take it away")
+        raise InputError(f"{path}: not a NIfTI volume (.nii or .nii.gz); convert it, or take it away", "format")
     return kind.from_fileobj(io.BytesIO(head[: kind.sizeof_hdr]), check=False)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, FileNotFoundError):
-        return InputError(f"{path}: no such file; add it, or take its partner away")
+        return InputError(f"{path}: no such file; add it, or take its partner away", "missing")
     if isinstance(error, IsADirectoryError | PermissionError):
-        return InputError(f"{path}: cannot be read ({error.strerror}); mend the file or its permissions")
+        return InputError(f"{path}: cannot be read ({error.strerror}); mend the file or its permissions", "unreadable")
     if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
-        return InputError(f"{path}: not a gzip file although it ends in .gz; compress it, or name it .nii")
+        return InputError(f"{path}: not a gzip file although it ends in .gz; compress it, or name it .nii", "format")
     if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
-        return InputError(f"{path}: cut off or damaged ({error}); download or copy it again")
-    return InputError(f"{path}: cannot be read ({error}); check the disk, then download or copy it again")
+        return InputError(f"{path}: cut off or damaged ({error}); download or copy it again", "damaged")
+    return InputError(f"{path}: cannot be read ({error}); check the disk, then download or copy it again", "unreadable")
 
 
 def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -126,33 +128,29 @@ def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np
     mend = "write the true voxel size into its header"
     pixdim = np.abs(header["pixdim"][1:4].astype(float))
     if not np.isfinite(pixdim).all() or (pixdim <= 0).any() or (header["pixdim"][1:4] < 0).any():
-        raise InputError(f"{path}: voxel size {_mm(header['pixdim'][1:4])} mm is impossible; {mend}")
+        raise InputError(f"{path}: voxel size {_mm(header['pixdim'][1:4])} mm is impossible; {mend}", "spacing")
     affine = np.asarray(header.get_best_affine(), dtype=float)
     edges = np.array(spacing_of(affine))
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: its affine is singular or not finite; {mend}")
+        raise InputError(f"{path}: its affine is singular or not finite; {mend}", "header")
     if edges.max() > LARGEST_SPACING:
-        raise InputError(f"{path}: voxel size {_mm(edges)} mm is implausibly large; {mend}")
+        raise InputError(f"{path}: voxel size {_mm(edges)} mm is implausibly large; {mend}", "spacing")
     odd = []
     if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
         odd.append(f"{path}: its header gives no orientation; it is taken as the format's default (LAS)")
     if not np.allclose(edges, pixdim, rtol=0.01):
-        odd.append(
-            f"{path}: header says voxels of {_mm(pixdim)} mm, its affine {_mm(edges)} mm; the affine is used"
-        )
+        odd.append(f"{path}: header says voxels of {_mm(pixdim)} mm, its affine {_mm(edges)} mm; the affine is used")
     if np.allclose(edges, 1.0, atol=1e-4) and max(shape) >= 512:
-        odd.append(
-            f"{path}: voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?"
-        )
+        odd.append(f"{path}: voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?")
     return affine, tuple(odd)
 
 
 def _voxels(path: Path, raw: bytes, header: Any, shape: tuple[int, int, int]) -> NDArray[Any]:
     dtype, offset = header.get_data_dtype(), max(int(header["vox_offset"]), int(header["sizeof_hdr"]) + 4)
     if dtype.kind not in "iuf":
-        raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers")
+        raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers", "format")
     if len(raw) < offset + int(np.prod(shape)) * dtype.itemsize:
-        raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again")
+        raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
     data: NDArray[Any] = np.frombuffer(raw, dtype, int(np.prod(shape)), offset).reshape(shape, order="F")
     slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter"))
     if np.isfinite(slope) and slope != 0 and (slope, inter) != (1.0, 0.0):
@@ -164,7 +162,8 @@ def _finite(path: Path, data: NDArray[Any]) -> NDArray[Any]:
     if data.dtype.kind == "f" and not np.isfinite(data.sum(dtype=np.float64)):
         bad = int(data.size - np.isfinite(data).sum())
         raise InputError(
-            f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away"
+            f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away",
+            "nan",
         )
     return data
 
@@ -181,14 +180,15 @@ def check_hounsfield(image: Volume) -> tuple[str, ...]:
     low, high = float(image.data.min()), float(image.data.max())
     values = f"its values lie between {low:.6g} and {high:.6g}"
     if low == high:
-        raise InputError(f"{image.path}: all voxels are {low:.6g}; take the case away")
+        raise InputError(f"{image.path}: all voxels are {low:.6g}; take the case away", "constant")
     if high - low <= SMALLEST_RANGE:
-        raise InputError(f"{image.path}: {values}, so it looks already scaled; give Hounsfield units")
+        raise InputError(f"{image.path}: {values}, so it looks already scaled; give Hounsfield units", "range")
     if low >= 0 and high <= 255:
-        raise InputError(f"{image.path}: {values}, so it looks like an 8-bit picture; give Hounsfield units")
+        raise InputError(f"{image.path}: {values}, so it looks like an 8-bit picture; give Hounsfield units", "range")
     if low >= 0 and high > 1000:
         raise InputError(
-            f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units"
+            f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units",
+            "intercept",
         )
     if low > -500:
         return (f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units",)
@@ -208,19 +208,22 @@ def label_map(label: Volume, values: Collection[int]) -> NDArray[np.uint8]:
         whole = np.rint(data)
         if np.abs(data - whole).max() > 1e-3:
             raise InputError(
-                f"{label.path}: its label values are not whole numbers; export it without interpolation"
+                f"{label.path}: its label values are not whole numbers; export it without interpolation",
+                "fractional label",
             )
         data = whole
     known = f"the collection knows 0 and {', '.join(map(str, sorted(values)))}; mend the map or the names"
     if data.min() < 0 or data.max() > 255:
-        raise InputError(f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}")
+        raise InputError(
+            f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}", "unknown label"
+        )
     small = data.astype(np.uint8)
     present = voxels_of(small)
     unknown = [value for value in present if value and value not in values]
     if unknown:
-        raise InputError(f"{label.path}: unknown label value {', '.join(map(str, unknown))}; {known}")
+        raise InputError(f"{label.path}: unknown label value {', '.join(map(str, unknown))}; {known}", "unknown label")
     if list(present) == [0]:
-        raise InputError(f"{label.path}: labels nothing; add its labels, or take the case away")
+        raise InputError(f"{label.path}: labels nothing; add its labels, or take the case away", "empty label")
     return small
 
 
@@ -241,7 +244,8 @@ def check_same_grid(image: Volume, label: Volume) -> None:
     if image.data.shape != label.data.shape:
         raise InputError(
             f"{label.path}: shape {label.data.shape} differs from {image.data.shape} of {image.path.name}; "
-            "give the label map on the grid of its image"
+            "give the label map on the grid of its image",
+            "shape",
         )
     ends = [(0, n - 1) for n in image.data.shape]
     corners = np.stack([c.ravel() for c in (*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2)))])
@@ -249,5 +253,6 @@ def check_same_grid(image: Volume, label: Volume) -> None:
     if apart > AFFINE_TOLERANCE * min(spacing_of(image.affine)):
         raise InputError(
             f"{label.path}: its affine differs from that of {image.path.name} by up to {apart:.3g} mm; "
-            "give the label map on the grid of its image"
+            "give the label map on the grid of its image",
+            "affine",
         )

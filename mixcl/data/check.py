@@ -1,0 +1,272 @@
+"""``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked.
+
+An *error* is what ``mixcl prepare`` would refuse, or a scan that is in pre-training and in fine-tuning; a *warning* is
+what a person should look at; a *note* is odd and harmless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mixcl.config import Collection, Experiment, InputError
+from mixcl.data import plausible
+from mixcl.data.grid import spacing_of, to_ras
+from mixcl.data.registry import collections, folder, match_cases
+from mixcl.data.volume import Volume, check_hounsfield, check_same_grid, label_map, read_volume, voxels_of
+
+Severity = Literal["error", "warning", "note"]
+ODD = {"no orientation": "orientation", "header says voxels": "spacing", "1 x 1 x 1": "spacing", "any air": "range"}
+THICK = 10.0  # mm between slices
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: its short name, how bad, where, and a sentence with the mend."""
+
+    kind: str
+    severity: Severity
+    collection: str
+    case: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of one case: what was found, hashes of its voxels, and a picture when something was."""
+
+    collection: str
+    case: str
+    findings: tuple[Finding, ...]
+    content: tuple[str, ...] = ()
+    picture: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome for all collections: ``counts`` (found, expected) by name, and every case."""
+
+    counts: dict[str, tuple[int, int | None]]
+    cases: tuple[Checked, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        """How many findings are errors."""
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    def to_markdown(self) -> str:
+        """A row a collection, then every finding."""
+        by: dict[str, Counter[str]] = defaultdict(Counter)
+        for finding in self.findings:
+            by[finding.collection][finding.severity] += 1
+        lines = ["| collection | scans | expected | errors | warnings | notes |", "|---|---|---|---|---|---|"]
+        for name, (found, expected) in self.counts.items():
+            told = [by[name][severity] for severity in ("error", "warning", "note")]
+            lines.append(
+                f"| {name} | {found} | {'-' if expected is None else expected} | {' | '.join(map(str, told))} |"
+            )
+        for severity in ("error", "warning", "note"):
+            listed = [f"- [{one.kind}] {one.text}" for one in self.findings if one.severity == severity]
+            lines += ["", f"{severity}s:".capitalize(), *listed] if listed else []
+        return "\n".join(lines if self.findings else [*lines, "", "Nothing is wrong."])
+
+    def to_json(self) -> str:
+        """For machines: ``counts`` and ``findings``."""
+        told = {"counts": self.counts, "findings": [asdict(finding) for finding in self.findings]}
+        return json.dumps(told, indent=1) + "\n"
+
+
+def check(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Check:
+    """Check the collections that the settings name; phantoms are made first when ``data.source`` is ``phantom``.
+
+    Parameters
+    ----------
+    config
+        ``config.data`` decides what is checked.
+    out
+        ``out/data/check.json`` and ``check.html`` are written there.
+    workers
+        Cases at a time; None is one a core, at most 8.  Each holds one scan in memory.
+    progress
+        Show a bar.
+
+    Raises
+    ------
+    InputError
+        A collection that is not known, or an ``out`` that cannot be written.
+    """
+    from mixcl.checkpoint import write_text
+    from mixcl.data.checkpage import page
+
+    data, raw = config.data, config.data.raw_dir(out)
+    wanted = collections(data)
+    if data.source == "phantom":
+        from mixcl.data.phantom import write_collections
+
+        write_collections(data, raw, progress=progress)
+    jobs, found, counts = _plan(wanted, raw)
+    with ThreadPoolExecutor(workers or min(len(os.sched_getaffinity(0)), 8)) as pool:
+        done = pool.map(lambda job: check_case(*job), jobs)
+        cases = tuple(tqdm(done, desc="check", total=len(jobs), unit="case", disable=not progress))
+    found += [finding for case in cases for finding in case.findings]
+    found += _duplicates(cases, set(data.pretrain), set(data.finetune))
+    result = Check(counts, cases, tuple(found))
+    write_text(out / "data" / "check.json", result.to_json())
+    write_text(out / "data" / "check.html", page(result))
+    return result
+
+
+def check_case(name: str, collection: Collection, case: str, image_path: Path, label_path: Path) -> Checked:
+    """Everything that can be said of one case without the others."""
+    found: list[Finding] = []
+
+    def tell(kind: str, severity: Severity, text: str) -> None:
+        found.append(Finding(kind, severity, name, case, text))
+
+    def read(path: Path) -> Volume | None:
+        try:
+            volume = read_volume(path)
+        except InputError as error:
+            tell(error.kind, "error", str(error))
+            return None
+        for text in volume.warnings:
+            tell(_odd(text), "warning", text)
+        return volume
+
+    image, label = read(image_path), read(label_path)
+    small = None
+    if label is not None:
+        try:
+            small = label_map(label, collection.names)
+        except InputError as error:
+            tell(error.kind, "error", str(error))
+    if image is not None:
+        try:
+            for text in check_hounsfield(image):
+                tell(_odd(text), "warning", text)
+        except InputError as error:
+            tell(error.kind, "error", str(error))
+        if label is not None:
+            try:
+                check_same_grid(image, label)
+            except InputError as error:
+                small, turned = None, _turned(image, label)
+                tell("axes" if turned else error.kind, "error", turned or str(error))
+    if image is None:
+        return Checked(name, case, tuple(found))
+    view = _view(image, small, collection)
+    if max(view[1]) > THICK:
+        tell("thick slices", "warning", f"{image_path}: voxels of {max(view[1]):.3g} mm; small organs will be missed")
+    sizes = _millilitres(small, image, collection) if small is not None else {}
+    if not any(one.severity == "error" for one in found):
+        for doubt in (*plausible.doubts(view[0]), *plausible.too_large(sizes)):
+            severity: Severity = "note" if doubt.kind == "padding" else "warning"
+            tell(doubt.kind, severity, f"{image_path}: {doubt.text}")
+    picture = _picture(view[0]) if any(one.severity != "note" for one in found) else b""
+    return Checked(name, case, tuple(found), _content(image), picture)
+
+
+def _plan(
+    wanted: dict[str, Collection], raw: Path
+) -> tuple[list[tuple[str, Collection, str, Path, Path]], list[Finding], dict[str, tuple[int, int | None]]]:
+    """The cases, what is missing of them, and the counts beside the expected ones (R20)."""
+    jobs, found, counts = [], [], {}
+    for name, collection in wanted.items():
+        try:
+            pairs, missing = match_cases(collection, folder(collection, raw))
+        except InputError as error:
+            found.append(Finding("missing collection", "error", name, "", str(error)))
+            pairs, missing = {}, {}
+        found += [Finding("missing partner", "error", name, case, text) for case, text in missing.items()]
+        jobs += [(name, collection, case, *paths) for case, paths in pairs.items()]
+        counts[name] = (len(pairs), collection.count)
+        if collection.count not in (None, len(pairs)):
+            text = f"{name}: {len(pairs)} labelled scans found, {collection.count} expected (R20)"
+            found.append(Finding("count", "note", name, "", text))
+    return jobs, found, counts
+
+
+def _odd(text: str) -> str:
+    return next((kind for part, kind in ODD.items() if part in text), "other")
+
+
+def _turned(image: Volume, label: Volume) -> str:
+    """A sentence when the label's axes are those of the image flipped or swapped; else nothing."""
+    axes = [("".join(map(str, _axes(one.affine)))) for one in (image, label)]
+    if axes[0] == axes[1]:
+        return ""
+    return (
+        f"{label.path}: its axes run {axes[1]}, those of {image.path.name} {axes[0]}; turn the label map to the "
+        "grid of its image"
+    )
+
+
+def _axes(affine: NDArray[np.float64]) -> tuple[str, ...]:
+    import nibabel as nib
+
+    return tuple(nib.orientations.aff2axcodes(affine))
+
+
+def _view(
+    image: Volume, small: NDArray[np.uint8] | None, collection: Collection
+) -> tuple[plausible.Scene, tuple[float, ...]]:
+    turned, affine = to_ras(image.data, image.affine)
+    edges = spacing_of(affine)
+    label = None if small is None or small.shape != image.data.shape else to_ras(small, image.affine)[0]
+    return plausible.scene(turned, label, edges, collection.names), edges
+
+
+def _millilitres(small: NDArray[np.uint8], image: Volume, collection: Collection) -> dict[str, float]:
+    one = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    return {collection.names[value]: count * one for value, count in voxels_of(small).items() if value}
+
+
+def _content(image: Volume) -> tuple[str, ...]:
+    """Hashes of the voxels as stored and as turned to RAS+, whatever header or compression they came in."""
+    hashes = []
+    for data in (image.data, to_ras(image.data, image.affine)[0]):
+        whole = np.ascontiguousarray(np.rint(data), np.int32)
+        hashes.append(hashlib.sha256(str(whole.shape).encode() + whole.tobytes()).hexdigest())
+    return tuple(dict.fromkeys(hashes))
+
+
+def _duplicates(cases: Iterable[Checked], before: set[str], after: set[str]) -> list[Finding]:
+    """Scans that are there twice; an error where one is for pre-training and one for fine-tuning (R24)."""
+    groups = defaultdict(list)
+    for case in cases:
+        for content in case.content:
+            groups[content].append(case)
+    found = {}
+    for group in groups.values():
+        for case in group[1:]:
+            first = group[0]
+            sets = {first.collection, case.collection}
+            leak = bool(sets & before and sets & after and len(sets) > 1)
+            text = f"{case.collection}/{case.case}: the same scan as {first.collection}/{first.case}"
+            text += "; it would be learnt before it is tested: take one away" if leak else "; take one away"
+            one = Finding(
+                "leak" if leak else "duplicate", "error" if leak else "warning", case.collection, case.case, text
+            )
+            found[first.collection, first.case, case.collection, case.case] = one
+    return list(found.values())
+
+
+def _picture(view: plausible.Scene) -> bytes:
+    with suppress(Exception):  # a picture is a help; what is wrong has been told
+        from mixcl.data.checkpage import thumbnail
+
+        return thumbnail(view)
+    return b""
