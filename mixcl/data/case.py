@@ -81,35 +81,43 @@ def prepare_case(job: Job) -> Outcome:
 def _kept(job: Job) -> dict[str, Any] | None:
     """The record of a case that is there already, of these files and settings; None when it has to be made.
 
-    Files are known by size and date, or, when only the date differs, by their hash.
+    Files are known by size and date, or, when only the date differs, by their hash.  The date of a stored array is
+    that of the file it was made from: a store has the same bytes whenever its sources were written.
     """
     try:
         record = stored.read_json(job.target / "case.json")
-        same = record["settings"] == job.settings and stored.damage(job.target, record) is None
-        now = {kind: _stat(job, path) for kind, path in job.files.items()}
-        if not same or any(
-            record["source"][k][part] != now[k][part] for k in now for part in ("name", "bytes")
-        ):
+        if record["settings"] != job.settings or stored.damage(job.target, record) is not None:
             return None
-        if all(record["source"][k]["mtime_ns"] == now[k]["mtime_ns"] for k in now):
+        source, now = record["source"], {kind: _stat(job, path) for kind, path in job.files.items()}
+        if any(source[kind][part] != now[kind][part] for kind in now for part in ("name", "bytes")):
+            return None
+        dates = _dates(job)
+        if all(_array(job.target, kind).stat().st_mtime_ns == date for kind, date in dates.items()):
             return record
-        if any(_sha256(path) != record["source"][kind]["sha256"] for kind, path in job.files.items()):
+        if any(_sha256(path) != source[kind]["sha256"] for kind, path in job.files.items()):
             return None
     except (InputError, KeyError, TypeError, OSError):
         return None
     with storage(job.target):
-        record["source"] = {k: {**now[k], "sha256": record["source"][k]["sha256"]} for k in now}
-        write_json(job.target / "case.json", record)
+        _set_dates(job.target, dates)
     return record
 
 
 def _stat(job: Job, path: Path) -> dict[str, Any]:
-    stat = path.stat()
-    return {
-        "name": path.relative_to(job.root).as_posix(),
-        "bytes": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
-    }
+    return {"name": path.relative_to(job.root).as_posix(), "bytes": path.stat().st_size}
+
+
+def _dates(job: Job) -> dict[str, int]:
+    return {kind: path.stat().st_mtime_ns for kind, path in job.files.items()}
+
+
+def _set_dates(folder: Path, dates: dict[str, int]) -> None:
+    for kind, date in dates.items():
+        os.utime(_array(folder, kind), ns=(date, date))
+
+
+def _array(folder: Path, kind: str) -> Path:
+    return folder / f"{kind}.npy"
 
 
 def _sha256(path: Path) -> str:
@@ -119,10 +127,11 @@ def _sha256(path: Path) -> str:
 
 def _make(job: Job) -> dict[str, Any]:
     """Prepare one case and put it in its place; its record."""
-    source = {}
-    for kind, path in job.files.items():
-        with suppress(OSError):  # a missing file is told below
-            source[kind] = _stat(job, path)
+    source: dict[str, dict[str, Any]] = {}
+    dates: dict[str, int] = {}
+    with suppress(OSError):  # a missing file is told below
+        dates = _dates(job)  # before they are read, so that a change meanwhile is noticed the next time
+        source = {kind: _stat(job, path) for kind, path in job.files.items()}
     label = read_volume(job.label)
     source["label"]["sha256"] = label.sha256
     small = Volume(label.path, label_map(label, job.names), label.affine, label.sha256, label.warnings)
@@ -153,7 +162,7 @@ def _make(job: Job) -> dict[str, Any]:
         "voxels": {str(value): count for value, count in after.items()},
         "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings],
     }
-    return _put(job, record, scan, labels)
+    return _put(job, record, scan, labels, dates)
 
 
 def _windowed(job: Job, scan: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -177,7 +186,7 @@ def _lost(job: Job, before: dict[int, int], after: dict[int, int]) -> list[str]:
 
 
 def _put(
-    job: Job, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8]
+    job: Job, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8], dates: dict[str, int]
 ) -> dict[str, Any]:
     """Write a case to a hidden folder and move it to its place."""
     draft = job.target.with_name(f".tmp-{job.case}")
@@ -185,8 +194,9 @@ def _put(
     hashes = {"image": _content(scan), "label": _content(labels)}
     drawn = stored.draw_foreground(labels, hashes["label"])
     points: dict[str, Any] = {str(value): voxels for value, voxels in drawn.items()}
-    np.save(draft / "image.npy", scan)
-    np.save(draft / "label.npy", labels)
+    np.save(_array(draft, "image"), scan)
+    np.save(_array(draft, "label"), labels)
+    _set_dates(draft, dates)
     np.savez(draft / "foreground.npz", **points)
     files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
     record = {**record, "content": hashes, "files": files}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +65,7 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
 
                 write_collections(data, raw, progress=progress)
             jobs, faults = _plan(wanted, data, raw, root)
-            _check_room(jobs, root)
+            _check_room(jobs, root, progress)
             outcomes = _run(jobs, workers or _cores(), progress)
             for outcome in outcomes:
                 faults[outcome.job.collection] += [outcome.fault] if outcome.fault else []
@@ -149,22 +150,32 @@ def _write_indexes(
         write_json(path, index)
 
 
-def _check_room(jobs: Sequence[Job], root: Path) -> None:
-    """Refuse to begin when the disk has clearly too little room for what is not there yet."""
-    need = 0
-    for job in jobs:
-        if not (job.target / "case.json").is_file():
-            with suppress(InputError, Exception):  # faulty headers are told when the case is read
-                header = read_header(job.image)
-                shape = volume_shape(job.image, header)
-                edges = spacing_of(np.asarray(header.get_best_affine(), dtype=float))
-                need += 3 * int(np.prod(resampled_shape(shape, edges, job.data.spacing)))
-    free = shutil.disk_usage(root).free
+def _check_room(jobs: Sequence[Job], root: Path, tell: bool) -> None:
+    """Say what room is needed and there is, and refuse to begin when it clearly is too little."""
+    need, free = sum(map(_growth, jobs)), shutil.disk_usage(root).free
     if need > free:
         raise Stop(
             f"{root}: the prepared scans need about {human(need)}, but {human(free)} are free; make room, or "
             "set data.store to another disk"
         )
+    if tell and need > 0:
+        tqdm.write(f"{root}: the prepared scans need about {human(need)}; {human(free)} are free", file=sys.stderr)
+
+
+def _growth(job: Job) -> int:
+    """Bytes by which a case will make the store grow, from its header; below 0 for one that gets a coarser grid."""
+    there = 0
+    with suppress(InputError, KeyError, TypeError):  # not there, or damaged
+        record = stored.read_json(job.target / "case.json")
+        there = sum(record["files"].values())
+        if record["settings"] == job.settings:
+            return 0
+    with suppress(Exception):  # faulty headers are told when the case is read
+        header = read_header(job.image)
+        edges = spacing_of(np.asarray(header.get_best_affine(), dtype=float))
+        shape = resampled_shape(volume_shape(job.image, header), edges, job.data.spacing)
+        return stored.expected_bytes(shape, len(job.names)) - there
+    return 0
 
 
 @contextmanager

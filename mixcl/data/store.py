@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -37,6 +38,16 @@ def settings_hash(data: DataConfig, values: Iterable[int]) -> str:
     """Hash of all that decides how a scan is prepared: spacing, window, label values of its collection."""
     settings = {"schema": SCHEMA, "spacing": data.spacing, "hu": data.hu, "values": sorted(values)}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def expected_bytes(shape: Sequence[int], labels: int) -> int:
+    """What a prepared scan of ``shape`` voxels and so many labels will take on disk, to a few per cent.
+
+    >>> expected_bytes((256, 256, 200), 1)
+    39374752
+    """
+    voxels = math.prod(shape)
+    return 3 * voxels + 12 * min(POINTS * labels, voxels // 20) + 4000
 
 
 @dataclass(frozen=True, eq=False)
