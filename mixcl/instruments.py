@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from mixcl import sampler, stream
 from mixcl.config import Experiment
-from mixcl.data.store import Case, read_patch
+from mixcl.data.patches import read_patch
+from mixcl.data.store import Case
 from mixcl.model import LABEL_LEVEL, Encoded, MixCL, level_edges
 
 CASES, PATCHES = 4, 2  # scans a collection, patches a scan

@@ -7,7 +7,7 @@ ranks and can be taken up again at any step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mixcl import augment, sampler
 from mixcl.config import Experiment, InputError
-from mixcl.data.store import Case, read_patch
+from mixcl.data.patches import read_patch
+from mixcl.data.store import Case
 
 
 class Batch(NamedTuple):
@@ -59,10 +60,9 @@ class PairStream(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        edge, hu = self.config.model.patch, self.config.data.hu
         places = self.places(index)
-        item = _item([read_patch(case, origin, edge, hu) for case, origin in places], index)
-        return item | {"collection": torch.tensor(self.config.data.pretrain.index(places[0][0].collection))}
+        collection = self.config.data.pretrain.index(places[0][0].collection)
+        return _item(places, self.config, index) | {"collection": torch.tensor(collection)}
 
     def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
         """The scan and the first voxel [x, y, z] of P_1 and of P_2."""
@@ -84,7 +84,7 @@ class SegmentationStream(Dataset[dict[str, Tensor]]):
         g = generator(self.seed, index, 1)
         case = self.cases[int(torch.randint(len(self.cases), (), generator=g))]
         origin = _origin(case, self.config, self.config.finetune.foreground_prob, g)
-        return _item([read_patch(case, origin, self.config.model.patch, self.config.data.hu)], index)
+        return _item([(case, origin)], self.config, index)
 
 
 def batches(
@@ -172,10 +172,16 @@ def _origin(case: Case, config: Experiment, foreground_prob: float, g: torch.Gen
     return sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=foreground_prob, generator=g)
 
 
-def _item(cut: Sequence[tuple[Any, Any]], index: int) -> dict[str, Tensor]:
-    image = torch.from_numpy(np.stack([image for image, _ in cut]))[:, None]
-    label = torch.from_numpy(np.stack([label for _, label in cut]))
-    return {"image": image, "label": label, "sample": torch.tensor(index)}
+def _item(places: Sequence[tuple[Case, Sequence[int]]], config: Experiment, index: int) -> dict[str, Tensor]:
+    """The patches of a sample, each cut straight into its row."""
+    edge = config.model.patch
+    image = np.empty((len(places), edge, edge, edge), np.float32)
+    label = np.empty(image.shape, np.uint8)
+    for row, (case, origin) in enumerate(places):
+        read_patch(case, origin, edge, config.data.hu, out=(image[row], label[row]))
+    return {
+        "image": torch.from_numpy(image)[:, None], "label": torch.from_numpy(label), "sample": torch.tensor(index),
+    }  # fmt: skip
 
 
 def _pixels(grid: Tensor, config: Experiment, g: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:

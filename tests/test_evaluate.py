@@ -26,8 +26,9 @@ from volumes import affine_of, scan, write_case
 from mixcl import evaluate as ev
 from mixcl import trainer
 from mixcl.config import Experiment, InputError, load_profile
+from mixcl.data.patches import read_patch
 from mixcl.data.prepare import prepare
-from mixcl.data.store import Case, Store, read_patch
+from mixcl.data.store import Case, Store
 from mixcl.measures import measure
 
 SPACING = (1.5, 0.7, 3.0)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 from volumes import affine_of, save, scan, write_case
 
 from mixcl.config import Collection, DataConfig, Experiment, InputError
+from mixcl.data import case as case_module
 from mixcl.data import prepare as module
 from mixcl.data.grid import resample_linear, resample_nearest, resampled_affine, to_ras
 from mixcl.data.prepare import prepare
@@ -63,7 +65,6 @@ def test_record_and_report(raw: Path, tmp_path: Path) -> None:
     assert record["source"]["image"] == {
         "name": "imagesTr/good.nii.gz",
         "bytes": image.stat().st_size,
-        "mtime_ns": image.stat().st_mtime_ns,
         "sha256": hashlib.sha256(image.read_bytes()).hexdigest(),
     }
     assert case.shape == (16, 17, 21)  # 24 * 1 / 1.5, 20 * 1.25 / 1.5 and 14 * 3 / 2, rounded
@@ -454,9 +455,32 @@ def test_disk_is_full_beforehand(raw: Path, tmp_path: Path, monkeypatch: pytest.
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
-        InputError, match=r"need about 17.1 kB, but 10.0 kB are free; make room, or set data.store"
+        InputError, match=r"need about 24.\d kB, but 10.0 kB are free; make room, or set data.store"
     ):
         run(raw, tmp_path)
+
+
+def test_room_is_told_beforehand(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Within 10 % of what is used then: anew, for what is added, and for another voxel size of what is there."""
+    for seed in range(3):
+        write_case(raw / "own", f"large{seed}", *scan((120, 110, 60), seed, values=(1, 2)))
+
+    def told_and_used(**changes: Any) -> tuple[float, float]:
+        before = sum(map(len, contents(tmp_path / "data").values()))
+        prepare(settings(raw, **changes), tmp_path, workers=1)
+        after = sum(map(len, contents(tmp_path / "data").values()))
+        said = r"store: the prepared scans need about ([\d.]+) MB; [\d.]+ .?B are free"
+        (told,) = re.findall(said, capsys.readouterr().err)
+        return float(told) * 1e6, after - before
+
+    for changes in ({}, {"spacing": (1.0, 1.0, 2.0)}):
+        told, used = told_and_used(**changes)
+        assert told == pytest.approx(used, rel=0.1)
+    write_case(raw / "own", "larger", *scan((150, 150, 60)))
+    told, used = told_and_used(spacing=(1.0, 1.0, 2.0))
+    assert told == pytest.approx(used, rel=0.1)
+    prepare(settings(raw, spacing=(1.0, 1.0, 2.0)), tmp_path, workers=1)
+    assert "need about" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -508,9 +532,9 @@ def test_only_what_changed_is_made_again(raw: Path, tmp_path: Path) -> None:
 
     assert outcome() == (0, 2)
     os.utime(other, (1, 1))  # another date, the same bytes
-    before = (tmp_path / "data/store/own/other/image.npy").stat().st_mtime_ns
+    before = (tmp_path / "data/store/own/other/image.npy").stat().st_ino
     assert outcome() == (0, 2)
-    assert (tmp_path / "data/store/own/other/image.npy").stat().st_mtime_ns == before
+    assert (tmp_path / "data/store/own/other/image.npy").stat().st_ino == before
     write_case(raw / "own", "other", *scan(seed=3))
     assert outcome() == (1, 1)
     assert outcome(hu=(-100, 250)) == (2, 0)
@@ -521,6 +545,54 @@ def test_only_what_changed_is_made_again(raw: Path, tmp_path: Path) -> None:
     (raw / "own/labelsTr/other.nii.gz").unlink()
     assert outcome(hu=(-100, 250)) == (0, 1)
     assert [case.id for case in Store(tmp_path / "data/store").cases("own")] == ["good"]
+
+
+def test_a_kept_case_is_not_read_again(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Size and date are enough; after another date, one look at the bytes settles it for the next time."""
+    run(raw, tmp_path)
+    read: list[Path] = []
+    hashed = case_module._sha256
+    monkeypatch.setattr(case_module, "_sha256", lambda path: (read.append(path), hashed(path))[1])
+    assert run(raw, tmp_path).collections[0].kept == 1
+    assert not read
+    for _ in range(2):
+        os.utime(raw / "own/imagesTr/good.nii.gz", (5, 5))
+        assert run(raw, tmp_path).collections[0].kept == 1
+        assert len(read) == 2
+
+
+def test_changed_label_values_touch_their_collection_alone(raw: Path, tmp_path: Path) -> None:
+    """Another value makes its collection anew, another name for a value nothing; the store tells the new ones."""
+    write_case(raw / "second", "c", *scan(seed=7))
+
+    def outcome(own: dict[int, str]) -> dict[str, tuple[int, int]]:
+        collections = {"own": Collection(root="own", names=own), "second": Collection(root="second", names={1: "x"})}
+        report = run(raw, tmp_path, names=("own", "second"), collections=collections)
+        return {c.name: (c.made, c.kept) for c in report.collections}
+
+    assert outcome({1: "organ"}) == {"own": (1, 0), "second": (1, 0)}
+    assert outcome({1: "organ", 2: "tumour"}) == {"own": (1, 0), "second": (0, 1)}
+    assert outcome({1: "liver", 2: "tumour"}) == {"own": (0, 1), "second": (0, 1)}
+    assert Store(tmp_path / "data/store").cases("own")[0].names == {1: "liver", 2: "tumour"}
+
+
+def test_a_label_changed_in_place(raw: Path, tmp_path: Path) -> None:
+    """Another label map of the same size and name: only its case is made again, and holds the new labels."""
+    write_case(raw / "own", "other", *scan(seed=2))
+    run(raw, tmp_path)
+    image, label = scan(seed=1)
+    write_case(raw / "own", "good", image, np.where(label == 1, 2, label).astype(np.uint8))
+    line = run(raw, tmp_path).collections[0]
+    assert (line.made, line.kept) == (1, 1)
+    case = Store(tmp_path / "data/store").cases("own")[0]
+    assert (case.id, set(case.foreground())) == ("good", {2})
+
+
+def test_a_store_does_not_know_when_its_sources_were_written(raw: Path, tmp_path: Path) -> None:
+    run(raw, tmp_path / "first")
+    os.utime(raw / "own/imagesTr/good.nii.gz", (5, 5))
+    run(raw, tmp_path / "second")
+    assert contents(tmp_path / "first/data/store") == contents(tmp_path / "second/data/store")
 
 
 def test_threads_change_nothing(tmp_path: Path) -> None:

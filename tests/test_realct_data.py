@@ -12,10 +12,11 @@ import pytest
 
 from mixcl.config import Collection, DataConfig, Experiment
 from mixcl.data.grid import resample_nearest, resampled_affine, spacing_of, to_ras
+from mixcl.data.patches import read_patch
 from mixcl.data.prepare import prepare
 from mixcl.data.registry import BTCV_NAMES, COLLECTIONS
 from mixcl.data.report import Report
-from mixcl.data.store import Case, Store, read_json, read_patch
+from mixcl.data.store import Case, Store, read_json
 from mixcl.data.volume import label_map, read_volume
 
 TARGET = (1.5, 1.5, 2.0)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from volumes import scan, write_case
+from volumes import affine_of, scan, write_case
 
 from mixcl.config import Collection, DataConfig, Experiment, InputError
+from mixcl.data.patches import read_patch
 from mixcl.data.prepare import prepare
-from mixcl.data.store import Case, Store, draw_foreground, read_patch
+from mixcl.data.store import Case, Store, draw_foreground
 
 NAMES = {1: "one", 3: "three", 7: "never"}
 HU = (-150.0, 250.0)
@@ -101,6 +102,36 @@ def test_patch_does_not_share_memory_with_the_store(store: Store) -> None:
     image[:], label[:] = 5, 5
     again, _ = read_patch(store.cases("a")[0], (0, 0, 0), 8, HU)
     assert again.max() <= 1
+
+
+def test_patch_is_cut_into_what_is_there(store: Store) -> None:
+    """A row of a batch that was used before: the part outside the scan is cleared."""
+    case = store.cases("a")[0]
+    batch = np.full((2, 24, 24, 24), 7, np.float32), np.full((2, 24, 24, 24), 7, np.uint8)
+    for row, origin in enumerate([(-6, 3, 0), (500, 0, 0)]):
+        expected = read_patch(case, origin, 24, HU)
+        assert read_patch(case, origin, 24, HU, out=(batch[0][row], batch[1][row]))[0].base is batch[0]
+        np.testing.assert_array_equal(batch[0][row], expected[0])
+        np.testing.assert_array_equal(batch[1][row], expected[1])
+
+
+def test_patches_do_not_hold_the_scan_in_memory(tmp_path: Path) -> None:
+    """Cutting everywhere from 48 MB of arrays leaves this process with little more than it had."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("this system does not tell the memory of a process by kind")
+    write_case(tmp_path / "a", "c", *scan((256, 256, 256)), affine_of((1.5, 1.5, 2.0)))
+    data = settings(tmp_path, finetune=())
+    prepare(Experiment(data=data), tmp_path, workers=1, progress=False)
+    (case,) = Store(data.store_dir(tmp_path)).cases("a")
+
+    def mapped() -> int:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssFile"))
+
+    before = mapped()
+    for place in np.ndindex(4, 4, 4):
+        read_patch(case, [64 * k for k in place], 64, HU)
+    assert mapped() - before < 5_000  # kB
 
 
 def test_foreground_points_at_its_label(store: Store) -> None:

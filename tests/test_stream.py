@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from volumes import affine_of, scan, write_case
 
 from mixcl import stream
-from mixcl.config import Experiment, InputError
+from mixcl.config import Collection, DataConfig, Experiment, InputError
+from mixcl.data.prepare import prepare
 from mixcl.data.store import Case, Store
 from mixcl.model import level_edges
 
@@ -42,11 +44,44 @@ def test_pairs_come_from_one_collection_and_hold_labels(cases: list[Case], smoke
         assert (item["label"] > 0).flatten(1).any(1).all()  # R14: centred on a labelled voxel
 
 
-def test_workers_do_not_change_the_stream(cases: list[Case], smoke: Experiment) -> None:
-    pairs = stream.PairStream(cases, smoke, 6)
-    alone = list(stream.batches(pairs, 2, start=0, steps=3))
-    helped = list(stream.batches(pairs, 2, start=0, steps=3, workers=2))
-    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, helped, strict=True))
+@pytest.mark.parametrize("kind", ["pairs", "single patches"])
+def test_workers_do_not_change_the_stream(cases: list[Case], smoke: Experiment, kind: str) -> None:
+    """0, 1 or 2 workers, whatever the global generators have been used for, give the same samples in the same order."""
+    patches = stream.PairStream(cases, smoke, 8) if kind == "pairs" else stream.SegmentationStream(cases, smoke, 3, 8)
+    found = []
+    for workers in (0, 1, 2):
+        torch.manual_seed(workers)
+        np.random.seed(workers)  # noqa: NPY002
+        found.append(list(stream.batches(patches, 2, start=1, steps=4, workers=workers)))
+        assert torch.cat([batch["sample"] for batch in found[-1]]).tolist() == [2, 3, 4, 5, 6, 7]
+    for alone, one, two in zip(*found, strict=True):
+        for key, value in alone.items():
+            assert torch.equal(value, one[key])
+            assert torch.equal(value, two[key])
+
+
+def test_labels_take_turns_whatever_their_size(tmp_path: Path, smoke: Experiment) -> None:
+    """R14: a label of 30 voxels is the centre as often as one of 8000; without the bias it is hardly ever seen."""
+    image, label = scan((60, 60, 60))
+    label[:] = 0
+    label[5:25, 5:25, 5:25] = 1
+    label[50:55, 50:53, 50:52] = 2
+    write_case(tmp_path / "raw/own", "c", image, label, affine_of((1.5, 1.5, 2.0)))
+    data = DataConfig(
+        root=str(tmp_path / "raw"), collections={"own": Collection(root="own", names={1: "large", 2: "small"})},
+        pretrain=("own",), finetune=(),
+    )  # fmt: skip
+    prepare(Experiment(data=data), tmp_path, progress=False)
+    cases = Store(data.store_dir(tmp_path)).cases("own")
+    shares = {}
+    for biased in (0.0, 1.0):
+        sampler = smoke.sampler.model_copy(update={"foreground_prob": biased})
+        pairs = stream.PairStream(cases, smoke.model_copy(update={"data": data, "sampler": sampler}), 150)
+        labels = torch.cat([pairs[k]["label"] for k in range(150)])
+        shares[biased] = [(labels == value).flatten(1).any(1).float().mean().item() for value in (1, 2)]
+    assert 0.4 < shares[1.0][1] < 0.6  # 300 draws of a fair coin: within 0.42 and 0.58 in 99 % of cases
+    assert sum(shares[1.0]) == pytest.approx(1)  # they lie too far apart to be seen together
+    assert shares[0.0][1] < 0.3  # corners at most 28 of which the small one needs 19 or more along each axis
 
 
 def test_ranks_share_the_same_steps(cases: list[Case], smoke: Experiment) -> None:

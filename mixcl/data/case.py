@@ -127,11 +127,10 @@ def _sha256(path: Path) -> str:
 
 def _make(job: Job) -> dict[str, Any]:
     """Prepare one case and put it in its place; its record."""
-    source: dict[str, dict[str, Any]] = {}
-    dates: dict[str, int] = {}
-    with suppress(OSError):  # a missing file is told below
-        dates = _dates(job)  # before they are read, so that a change meanwhile is noticed the next time
-        source = {kind: _stat(job, path) for kind, path in job.files.items()}
+    source, dates = {}, {}
+    for kind, path in job.files.items():  # before it is read, so that a change meanwhile is noticed the next time
+        with suppress(OSError):  # a missing file is told below
+            source[kind], dates[kind] = _stat(job, path), path.stat().st_mtime_ns
     label = read_volume(job.label)
     source["label"]["sha256"] = label.sha256
     small = Volume(label.path, label_map(label, job.names), label.affine, label.sha256, label.warnings)

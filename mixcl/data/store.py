@@ -1,4 +1,4 @@
-"""The store of prepared scans, and fast patches from it.
+"""The store of prepared scans.
 
 A store is a folder a collection, with a folder a case in it::
 
@@ -8,7 +8,9 @@ A store is a folder a collection, with a folder a case in it::
     STORE/<collection>/<case>/foreground.npz  int32 [k, 3] for each label present: up to 4096 of its voxels
     STORE/<collection>/<case>/case.json       geometry, source files, hashes, settings
 
-Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs only the reading of its box.
+Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs only the reading of its box
+(`mixcl.data.patches`).  Chunks of zarr or blosc2 would take a fifth of the disk and 10 to 20 times as long for
+a patch from warm files (``reproduce/bench/patches.py``); a store of the paper's scans fits a laptop's disk anyway.
 """
 
 from __future__ import annotations
@@ -129,43 +131,6 @@ def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArra
             candidates = np.sort(candidates[chosen])
         points[value] = np.stack(np.unravel_index(candidates, labels.shape), axis=1).astype(np.int32)
     return points
-
-
-def read_patch(
-    case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Cut a cube; only its box is read.
-
-    Parameters
-    ----------
-    case
-        Where from.
-    origin
-        First voxel, three integers; may be negative or beyond the end.
-    size
-        Edge in voxels.
-    hu
-        Lower and upper end of the window in HU, scaled to 0 and 1 (Sec. 3.1).
-
-    Returns
-    -------
-    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape.  Outside the scan they
-    are 0: the lower end of the window, and background.
-    """
-    start = [int(o) for o in origin]
-    inner = [slice(max(o, 0), min(o + size, n)) for o, n in zip(start, case.shape, strict=True)]
-    whole = all(s.stop - s.start == size for s in inner)
-    image = (np.empty if whole else np.zeros)((size,) * 3, np.float32)
-    label = (np.empty if whole else np.zeros)((size,) * 3, np.uint8)
-    if all(s.start < s.stop for s in inner):
-        box = (inner[0], inner[1], inner[2])
-        outer = tuple(slice(s.start - o, s.stop - o) for s, o in zip(inner, start, strict=True))
-        part = image[outer]
-        np.subtract(case.image()[box], np.float32(hu[0]), out=part)
-        part /= np.float32(hu[1] - hu[0])
-        np.clip(part, 0.0, 1.0, out=part)
-        label[outer] = case.label()[box]
-    return image, label
 
 
 class Store:

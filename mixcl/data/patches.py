@@ -1,0 +1,71 @@
+"""Cubes from the store: image and labels of a box, scaled, and no more memory than that."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixcl.data.store import Case
+
+
+def read_patch(
+    case: Case,
+    origin: Sequence[int],
+    size: int,
+    hu: Sequence[float],
+    out: tuple[NDArray[np.float32], NDArray[np.uint8]] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Cut a cube; only its box is read.
+
+    Parameters
+    ----------
+    case
+        Where from.
+    origin
+        First voxel, three integers; may be negative or beyond the end.
+    size
+        Edge in voxels.
+    hu
+        Lower and upper end of the window in HU, scaled to 0 and 1 (Sec. 3.1).
+    out
+        Arrays to fill, float32 and uint8 [size, size, size], such as rows of a batch; None makes new ones.
+
+    Returns
+    -------
+    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape.  Outside the scan they
+    are 0: the lower end of the window, and background.
+
+    Raises
+    ------
+    InputError
+        The case's files cannot be read.
+    """
+    image, label = (np.empty((size,) * 3, np.float32), np.empty((size,) * 3, np.uint8)) if out is None else out
+    start = [int(o) for o in origin]
+    inner = [slice(max(o, 0), min(o + size, n)) for o, n in zip(start, case.shape, strict=True)]
+    if any(s.stop - s.start != size for s in inner):
+        image.fill(0.0)
+        label.fill(0)
+    if all(s.start < s.stop for s in inner):
+        box = (inner[0], inner[1], inner[2])
+        outer = tuple(slice(s.start - o, s.stop - o) for s, o in zip(inner, start, strict=True))
+        voxels, values, part = case.image(), case.label(), image[outer]
+        np.subtract(voxels[box], np.float32(hu[0]), out=part)
+        part /= np.float32(hu[1] - hu[0])
+        np.clip(part, 0.0, 1.0, out=part)
+        label[outer] = values[box]
+        _let_go(voxels.base)
+        _let_go(values.base)
+    return image, label
+
+
+def _let_go(mapped: object) -> None:
+    """Count the pages of a mapped file no longer as this process's memory; the system still has them at hand.
+
+    Without this a process would seem to hold every scan that it has ever cut from.
+    """
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
