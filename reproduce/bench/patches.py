@@ -1,8 +1,8 @@
 """Random 96^3 patches with labels from scans of 512 x 512 x 200 voxels: the store against nibabel and MONAI.
 
-The scans say that their voxels have the store's size, so every side holds the same voxels.  A patch is an image scaled
-to [0, 1] and its label map.  One process, one core, sides in turn; memory is measured in a process of its own a side.
-What the kernel may drop at any time, pages of mapped files, is told apart from what it may not (anonymous memory).
+The store keeps the voxel size of the scans, so every side holds the same voxels.  A patch is an image scaled to [0, 1]
+and its label map.  One process, one core, sides in turn.  Memory is that of a process of its own a side; what the
+kernel may drop at any time, pages of mapped files, is told apart from what it may not (anonymous memory).
 
     python reproduce/bench/patches.py --work /tmp/scans --out patches.json
 """
@@ -31,7 +31,6 @@ from mixcl.data.prepare import prepare
 from mixcl.data.store import Case, Store
 from mixcl.stream import SegmentationStream
 
-SPACING = (1.5, 1.5, 2.0)
 AT_ONCE = {"ours": 40, "nibabel": 1, "monai": 4, "monai, labels": 4, "monai, no copy": 20}
 """Patches a timing."""
 
@@ -41,8 +40,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as new:
         work = Path(args.work or new)
-        data = scans.write(work / "raw", args.volumes, SPACING)
-        config = Experiment(data=data.model_copy(update={"store": str(work / "store")}))
+        data = scans.write(work / "raw", args.volumes)
+        config = Experiment(data=data.model_copy(update={"spacing": scans.SPACING, "store": str(work / "store")}))
         prepare(config, work, workers=args.threads, progress=False)
         if args.memory_of:
             print(json.dumps(_memory(args.memory_of, config, args.volumes)))
@@ -64,7 +63,7 @@ def _measure(config: Experiment, work: Path, args: argparse.Namespace) -> None:
               for n in each if n != "ours"}  # fmt: skip
     ratios["patches-memory"] = held["monai"]["resident"] / held["ours"]["resident"]
     ratios["patches-memory-anonymous"] = held["monai"]["anonymous"] / held["ours"]["anonymous"]
-    del ready
+    ready.clear()
     pairs = [(case.image(), case.label()) for case in _cases(config)]
     stores = formats.compare(pairs, work / "formats", config.model.patch, args.cubes)
     sides.report(
@@ -116,9 +115,7 @@ def _by_monai(files: Sequence[dict[str, str]], config: Experiment, name: str) ->
         mt.LoadImaged(keys), mt.EnsureChannelFirstd(keys),
         mt.ScaleIntensityRanged("image", low, high, 0.0, 1.0, clip=True), crop,
     ]  # fmt: skip
-    cache = CacheDataset(
-        files, mt.Compose(chain), num_workers=1, progress=False, copy_cache=name != "monai, no copy"
-    )
+    cache = CacheDataset(files, mt.Compose(chain), num_workers=1, progress=False, copy_cache=name != "monai, no copy")
     return lambda index: cache[index % len(files)]
 
 

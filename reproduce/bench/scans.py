@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -14,12 +13,14 @@ from mixcl.data import phantom
 from mixcl.data.registry import BTCV_NAMES
 
 SHAPE = (512, 512, 200)
+SPACING = (0.8, 0.8, 2.0)
+"""Voxel size that the scans give, mm: 410 x 410 x 400 mm, as the 210 of KiTS19 are on average."""
 DRAWN = (0.75, 0.75, 1.15)
 """Voxel size at which a phantom fills the frame as a patient fills a scan, mm."""
 
 
-def write(folder: Path, count: int, spacing: Sequence[float]) -> DataConfig:
-    """Write ``count`` scans that call themselves ``spacing`` mm; those that are there are kept.
+def write(folder: Path, count: int) -> DataConfig:
+    """Write ``count`` scans; those that are there are kept.
 
     Returns the settings of a collection ``bench`` of them, with BTCV's labels.
     """
@@ -30,7 +31,7 @@ def write(folder: Path, count: int, spacing: Sequence[float]) -> DataConfig:
             for path, array in zip((label, image), voxels[::-1], strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 draft = path.with_name(f".{path.name}")
-                nib.save(nib.Nifti1Image(array, np.diag([*spacing, 1.0])), draft)
+                nib.save(nib.Nifti1Image(array, np.diag([*SPACING, 1.0])), draft)
                 draft.replace(path)
     own = {"bench": Collection(root="bench", names=BTCV_NAMES)}
     return DataConfig(root=str(folder), collections=own, pretrain=("bench",), finetune=())
