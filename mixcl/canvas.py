@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.image import imread, imsave
 
 from mixcl.checkpoint import writing
 
@@ -30,6 +31,18 @@ class Plot(Figure):
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
         return buffer.getvalue()
+
+
+class Sketch(Plot):
+    """A Plot of a notebook that is committed with its pictures: in 32 steps a colour, which take half the room."""
+
+    def _repr_png_(self) -> bytes:
+        drawn, small = io.BytesIO(), io.BytesIO()
+        self.savefig(drawn, format="png", dpi=96, metadata={"Software": None})
+        drawn.seek(0)
+        steps = (imread(drawn, format="png")[..., :3] * 31).round() / 31
+        imsave(small, steps, format="png", metadata={"Software": "mixcl"}, pil_kwargs={"optimize": True})
+        return small.getvalue()
 
 
 def write_caption(figure: Figure, text: str) -> None:

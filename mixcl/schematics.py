@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from mixcl import ctview
+from mixcl import ctview, panels
 from mixcl.canvas import OKABE_ITO, STYLE, Plot, write_caption
 from mixcl.config import Experiment
 from mixcl.tables import short
@@ -33,7 +32,6 @@ PARTS = (
     "(a), (b): the axial slice of the label level's grid (R12) with most labelled voxels, and the pixels drawn in it. "
     "(c): channels of the label level of the views V1 and V'1. (d): all drawn pixels, those of the background first."
 )
-RELATIONS = {1: "A = 1, same label", 0: "A = 0, different", -1: "A = -1, left out"}
 
 
 class Sample(NamedTuple):
@@ -152,61 +150,22 @@ def parts(shown: Sample) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(8.6, 3.4), layout="constrained")
         axes = figure.subplots(1, 4)
-        _segmentation(axes[0], shown, index)
-        _weights(figure, axes[1], shown, index)
-        image = axes[2].imshow(shown.correlation, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
-        figure.colorbar(image, ax=axes[2], shrink=0.6)
+        panels.segmentation(axes[0], shown.labels, shown.names, index)
+        panels.weights(figure, axes[1], shown.weights, shown.pixels, index)
+        figure.colorbar(panels.correlation(axes[2], shown.correlation), ax=axes[2], shrink=0.6)
         axes[2].set_title("(c) correlation C, Eq. 5")
         _relation(axes[3], shown)
         write_caption(figure, f"{PARTS} {shown.caption}")
     return figure
 
 
-def _segmentation(ax: Axes, shown: Sample, index: int) -> None:
-    part = ctview.axial(shown.labels, index)
-    colours = np.full((*part.shape, 3), 0.6)
-    present = [(value, name) for value, name in sorted(shown.names.items()) if (part == value).any()]
-    for value, name in present:
-        colours[part == value] = ctview.organ_colour(name)
-    ax.imshow(colours, interpolation="nearest")
-    _bare(ax)
-    ax.set_title("(a) segmentation map S")
-    handles = [Patch(fc=ctview.organ_colour(name), ec="black", lw=0.3, label=name) for _, name in present]
-    ax.legend(
-        handles=[Patch(fc="0.6", ec="black", lw=0.3, label="background"), *handles],
-        loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, handlelength=1.0, columnspacing=0.8,
-    )  # fmt: skip
-
-
-def _weights(figure: Figure, ax: Axes, shown: Sample, index: int) -> None:
-    image = ax.imshow(ctview.axial(shown.weights, index), cmap="viridis", interpolation="nearest")
-    drawn = np.zeros(shown.labels.size, bool)
-    drawn[shown.pixels] = True
-    rows, columns = np.nonzero(ctview.axial(drawn.reshape(shown.labels.shape), index))
-    ax.plot(columns, rows, "o", color=OKABE_ITO[1], markersize=2.5, mew=0, label="drawn pixels")
-    figure.colorbar(image, ax=ax, shrink=0.6)
-    _bare(ax)
-    ax.set_title("(b) weight map W(S), Eq. 7")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), handletextpad=0.2)
-
-
 def _relation(ax: Axes, shown: Sample) -> None:
-    colours = {1: OKABE_ITO[2], 0: OKABE_ITO[1], -1: "0.85"}
-    ax.imshow(
-        shown.relation, cmap=ListedColormap([colours[-1], colours[0], colours[1]]),
-        norm=BoundaryNorm([-1.5, -0.5, 0.5, 1.5], 3), interpolation="nearest", aspect="auto",
-    )  # fmt: skip
-    for labels, line in zip(shown.relation_labels, (ax.axhline, ax.axvline), strict=True):
-        for border in np.flatnonzero(np.diff(labels)):
-            line(border + 0.5, color="white", linewidth=0.5)
-    ax.set_box_aspect(1)
-    _bare(ax)
+    panels.relation(ax, shown.relation, shown.relation_labels)
     ax.set_xlabel("pixels of $V_2$, by label")
     ax.set_ylabel("pixels of $V_1$, by label")
     ax.set_title("(d) label relation A")
-    present = set(np.unique(shown.relation).tolist())
     ax.legend(
-        handles=[Patch(fc=colours[v], ec="black", lw=0.3, label=RELATIONS[v]) for v in RELATIONS if v in present],
+        handles=panels.relation_handles(shown.relation),
         loc="upper center", bbox_to_anchor=(0.5, -0.12), handlelength=1.0,
     )  # fmt: skip
 
@@ -227,12 +186,7 @@ def _scan(ax: Axes, scan: NDArray[Any], origin: Sequence[int], edge: int, shown:
 def _show(ax: Axes, part: NDArray[Any]) -> None:
     """An axial slice [X, Y] of a patch in [0, 1]."""
     ax.imshow(part[::-1, ::-1].T, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    _bare(ax)
-
-
-def _bare(ax: Axes) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
+    panels.bare(ax)
 
 
 def _terms(terms: Mapping[str, float], config: Experiment) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[1-9]*.ipynb"))
 
 
 def execute(name: str, executed: Path, **parameters: object) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,1 @@
+"""What the walk-through notebooks show: arrays by the package's own functions, and figures of these arrays."""

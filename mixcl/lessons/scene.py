@@ -1,0 +1,168 @@
+"""What every walk-through notebook begins with: prepared scans, a pair of patches, a network before and after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mixcl import checkpoint, schematics, stream, trainer
+from mixcl.config import Experiment, InputError
+from mixcl.data.prepare import prepare
+from mixcl.data.store import Case, Store
+from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
+from mixcl.stream import Batch, PairStream
+
+LOOKED_AT = 16  # samples of the stream that the shown one is chosen from
+SERVED = ("JPY_SESSION_NAME", "VSCODE_PID")  # set where a person has the notebook open
+
+
+class Pair(NamedTuple):
+    """P_1 and P_2 as they are cut, before any distortion.
+
+    ``raw``: an item of :class:`mixcl.stream.PairStream`, image float32 [2, 1, E, E, E] in [0, 1], label uint8
+    [2, E, E, E].  ``places``: scan and first voxel of each.  ``grid``: labels on the label level's grid (R12), uint8
+    [2, e, e, e].  ``told``: what a caption says of profile and data.
+    """
+
+    raw: dict[str, Tensor]
+    places: Sequence[tuple[Case, Sequence[int]]]
+    grid: Tensor
+    told: str
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Label value -> organ, of the collection that both patches come from."""
+        return self.places[0][0].names
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size of the patches, mm."""
+        return self.places[0][0].spacing
+
+
+def ready(config: Experiment, out: Path) -> Store:
+    """The prepared collections of the settings, which are prepared now (phantoms made first) unless they are there.
+
+    Raises
+    ------
+    InputError
+        As :func:`mixcl.data.prepare.prepare`.
+    """
+    wanted = tuple(dict.fromkeys((*config.data.pretrain, *config.data.finetune)))
+    try:
+        return Store(config.data.store_dir(out), wanted, config.data)
+    except InputError:
+        prepare(config, out, progress=False)
+    return Store(config.data.store_dir(out), wanted, config.data)
+
+
+def told(config: Experiment, store: Store) -> str:
+    """The stamp of a caption: profile, voxel size, seed and data, and whether these are patients.
+
+    Code and settings are those of the notebook, so that no commit is named.
+    """
+    spacing = " x ".join(f"{mm:g}" for mm in config.data.spacing)
+    data = store.fingerprint(store.collections)[:12]
+    text = f"Profile {config.profile}, voxels of {spacing} mm, seed {config.pretrain.seed}, data {data}."
+    return text + (" Phantoms, not patients." if config.data.source == "phantom" else "")
+
+
+def choose(config: Experiment, store: Store, collections: Sequence[str] = ()) -> Pair:
+    """Of a stream's first `LOOKED_AT` samples, the one to look at.
+
+    It is the one whose patches have most labels in common; of those, most labelled voxels in the patch with fewer; of
+    those, the first.
+
+    Parameters
+    ----------
+    collections
+        What the stream is cut from; () is ``config.data.pretrain``.
+
+    Raises
+    ------
+    InputError
+        In no sample the patches have a label in common.
+    """
+    pairs = pair_stream(config, store, collections)
+    items = [pairs[k] for k in range(LOOKED_AT)]
+    number = max(range(LOOKED_AT), key=lambda k: (*schematics.common(items[k]["label"]), -k))
+    if not schematics.common(items[number]["label"])[0]:
+        raise InputError(
+            f"in none of the first {LOOKED_AT} samples both patches have a label; set a larger model.patch"
+        )
+    grid = stream.coarse(items[number]["label"], level_edges(config.model)[LABEL_LEVEL])
+    return Pair(items[number], pairs.places(number), grid, told(config, store))
+
+
+def pair_stream(config: Experiment, store: Store, collections: Sequence[str] = ()) -> PairStream:
+    """The stream of patches cut from some collections, () is those of the pre-training; it has no end to speak of."""
+    names = collections or config.data.pretrain
+    return PairStream([case for name in names for case in store.cases(name)], config, 2**31)
+
+
+def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
+    """Items of :class:`mixcl.stream.PairStream` as a pre-training step has them: distorted, pixels drawn.
+
+    ``views`` replaces fields of ``config.views``: with ``spatial_prob=0`` pixels lie where the patch as cut has them.
+    """
+    if views:
+        config = config.model_copy(update={"views": config.views.model_copy(update=views)})
+    together = {key: torch.stack([item[key] for item in raw]) for key in raw[0]}
+    return stream.pretraining_batch(together, config, level_edges(config.model)[LABEL_LEVEL], torch.device("cpu"))
+
+
+def trained(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL, str]:
+    """The network after pre-training, and what to call that.
+
+    The profile's own pre-training (OUT/runs/pretrain) is taken where it is finished and fits ``config.model``; else
+    that of :func:`briefly`.
+    """
+    own = out / "runs" / "pretrain"
+    if (own / checkpoint.WEIGHTS).is_file():
+        weights, card = checkpoint.read_weights(own)
+        if card.get("model") == config.model.model_dump(mode="json"):
+            return _with(config, weights), f"after {trainer.read_card(own)['config']['pretrain']['steps']} steps"
+    return briefly(config, out, steps, job)
+
+
+def briefly(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL, str]:
+    """The network after ``steps`` of pre-training as OUT/runs/``job``, now or before, and what to call that."""
+    quick = {"steps": steps, "log_every": 1, "gradients_every": 0, "checkpoint_every": steps}
+    short = config.model_copy(update={"pretrain": config.pretrain.model_copy(update=quick)})
+    run = trainer.pretrain(short, out, job=job, restart="changed", progress=False)
+    return _with(config, checkpoint.read_weights(run)[0]), f"after {steps} steps"
+
+
+def untrained(config: Experiment) -> MixCL:
+    """The network with the weights that pre-training starts from."""
+    with seeded(config.pretrain.seed):
+        return MixCL(config)
+
+
+def slider(draw: Callable[..., Any], **controls: Any) -> None:
+    """Show ``draw`` under controls (``ipywidgets.interact`` has their forms) where a person has the notebook open.
+
+    A notebook that runs as a job shows a line in its place: its figures are those without controls.
+    """
+    if not any(name in os.environ for name in SERVED):
+        print("Open this notebook in JupyterLab for the slider.")
+        return
+    import ipywidgets
+    from IPython.display import display
+
+    shown = ipywidgets.interactive(draw, **controls)
+    for child in shown.children:
+        if hasattr(child, "continuous_update"):
+            child.continuous_update = False  # a figure a stop, not a figure a pixel
+    display(shown)
+
+
+def _with(config: Experiment, weights: dict[str, Tensor]) -> MixCL:
+    model = MixCL(config)
+    model.load_state_dict(weights)
+    return model

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Runs the walk-through notebooks, notebooks/0*.ipynb, and keeps their executed copies in their place.
+#
+# Usage: reproduce/walkthrough.sh [NAME ...]     all of them, or those named, such as 02_label_consistency
+#
+# The folders of results that they name, results/walkthrough*, are emptied first, so that every picture is of this code.
+# Each copy is cleaned of times and paths; one that still holds a path of this machine, or is too large, is refused.
+set -euo pipefail
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd -- "$here/.." && pwd)
+cd -- "$root"
+source reproduce/setup.sh
+source reproduce/bits.sh
+export PYDEVD_DISABLE_FILE_VALIDATION=1 MPLBACKEND=agg
+unset JPY_SESSION_NAME VSCODE_PID # nobody moves a slider here
+
+names=("$@")
+if [ ${#names[@]} = 0 ]; then
+    for path in notebooks/0*.ipynb; do names+=("$(basename -- "$path" .ipynb)"); done
+fi
+rm -rf -- results/walkthrough*
+made=$(mktemp -d)
+trap 'rm -rf -- "$made"' EXIT
+for name in "${names[@]}"; do
+    [ -f "notebooks/$name.ipynb" ] || { echo "walkthrough: there is no notebooks/$name.ipynb" >&2; exit 2; }
+    python reproduce/run_notebook.py "notebooks/$name.ipynb" "$made/$name.ipynb" '{}'
+    python reproduce/clean_notebook.py "$made/$name.ipynb" "notebooks/$name.ipynb"
+done
