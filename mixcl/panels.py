@@ -45,6 +45,16 @@ def patch(
         ctview.scale_bar(ax, image.shape, spacing)
 
 
+def patch_difference(ax: Axes, difference: NDArray[Any], index: int, spacing: Sequence[float]) -> Any:
+    """An axial slice of the difference of two patches, violet below and orange above 0; what a colour bar needs."""
+    image = ax.imshow(
+        ctview.axial(difference, index), cmap="PuOr_r", vmin=-0.3, vmax=0.3, interpolation="nearest",
+        extent=ctview.extent(difference.shape, spacing),
+    )  # fmt: skip
+    bare(ax)
+    return image
+
+
 def outline(
     ax: Axes, labels: NDArray[Any], index: int, spacing: Sequence[float], names: Mapping[int, str], **style: Any
 ) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mixcl import checkpoint, schematics, stream, trainer
-from mixcl.config import Experiment, InputError
+from mixcl.config import Collection, Experiment, InputError
 from mixcl.data.prepare import prepare
+from mixcl.data.registry import collections, folder
 from mixcl.data.store import Case, Store
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
 from mixcl.stream import Batch, PairStream
@@ -36,8 +37,8 @@ class Pair(NamedTuple):
 
     @property
     def names(self) -> dict[int, str]:
-        """Label value -> organ, of the collection that both patches come from."""
-        return self.places[0][0].names
+        """Label value -> organ by ascending value, of the collection that both patches come from."""
+        return dict(sorted(self.places[0][0].names.items()))
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -61,6 +62,13 @@ def ready(config: Experiment, out: Path) -> Store:
     return Store(config.data.store_dir(out), wanted, config.data)
 
 
+def example(config: Experiment, out: Path) -> tuple[Path, Collection]:
+    """Folder and description of the first pre-training collection, as files: what a reader's own would be."""
+    ready(config, out)
+    collection = next(iter(collections(config.data).values()))
+    return folder(collection, config.data.raw_dir(out)), collection.model_copy(update={"root": ""})
+
+
 def told(config: Experiment, store: Store) -> str:
     """The stamp of a caption: profile, voxel size, seed and data, and whether these are patients.
 
@@ -72,7 +80,7 @@ def told(config: Experiment, store: Store) -> str:
     return text + (" Phantoms, not patients." if config.data.source == "phantom" else "")
 
 
-def choose(config: Experiment, store: Store, collections: Sequence[str] = ()) -> Pair:
+def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
     """Of a stream's first `LOOKED_AT` samples, the one to look at.
 
     It is the one whose patches have most labels in common; of those, most labelled voxels in the patch with fewer; of
@@ -80,15 +88,15 @@ def choose(config: Experiment, store: Store, collections: Sequence[str] = ()) ->
 
     Parameters
     ----------
-    collections
-        What the stream is cut from; () is ``config.data.pretrain``.
+    names
+        Collections that the stream is cut from; () is ``config.data.pretrain``.
 
     Raises
     ------
     InputError
         In no sample the patches have a label in common.
     """
-    pairs = pair_stream(config, store, collections)
+    pairs = pair_stream(config, store, names)
     items = [pairs[k] for k in range(LOOKED_AT)]
     number = max(range(LOOKED_AT), key=lambda k: (*schematics.common(items[k]["label"]), -k))
     if not schematics.common(items[number]["label"])[0]:
@@ -99,10 +107,9 @@ def choose(config: Experiment, store: Store, collections: Sequence[str] = ()) ->
     return Pair(items[number], pairs.places(number), grid, told(config, store))
 
 
-def pair_stream(config: Experiment, store: Store, collections: Sequence[str] = ()) -> PairStream:
+def pair_stream(config: Experiment, store: Store, names: Sequence[str] = ()) -> PairStream:
     """The stream of patches cut from some collections, () is those of the pre-training; it has no end to speak of."""
-    names = collections or config.data.pretrain
-    return PairStream([case for name in names for case in store.cases(name)], config, 2**31)
+    return PairStream([case for name in names or config.data.pretrain for case in store.cases(name)], config, 2**31)
 
 
 def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
@@ -144,7 +151,7 @@ def untrained(config: Experiment) -> MixCL:
         return MixCL(config)
 
 
-def slider(draw: Callable[..., Any], **controls: Any) -> None:
+def slider(draw: Callable[..., Any], /, **controls: Any) -> None:
     """Show ``draw`` under controls (``ipywidgets.interact`` has their forms) where a person has the notebook open.
 
     A notebook that runs as a job shows a line in its place: its figures are those without controls.
