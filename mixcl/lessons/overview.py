@@ -115,7 +115,7 @@ def samples(config: Experiment, store: Store) -> Figure:
     with matplotlib.rc_context(STYLE):
         columns = min(len(names), 4)
         lines = -(-len(names) // columns)
-        figure = Sketch(figsize=(2.2 * columns, 1.75 * lines + 0.5), layout="constrained")
+        figure = Sketch(figsize=(max(2.2 * columns, 4.4), 1.75 * lines + 0.5), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for ax in axes[len(names) :]:
             ax.set_axis_off()

@@ -63,10 +63,14 @@ def ready(config: Experiment, out: Path) -> Store:
 
 
 def example(config: Experiment, out: Path) -> tuple[Path, Collection]:
-    """Folder and description of the first pre-training collection, as files: what a reader's own would be."""
+    """Folder and description of the first pre-training collection, as files: what a reader's own would be.
+
+    The title says what it stands for, and that it is of phantoms when it is.
+    """
     ready(config, out)
-    collection = next(iter(collections(config.data).values()))
-    return folder(collection, config.data.raw_dir(out)), collection.model_copy(update={"root": ""})
+    name, collection = next(iter(collections(config.data).items()))
+    title = f"{name} as mine" + (", phantoms" if config.data.source == "phantom" else "")
+    return folder(collection, config.data.raw_dir(out)), collection.model_copy(update={"root": "", "title": title})
 
 
 def told(config: Experiment, store: Store) -> str:
