@@ -76,13 +76,12 @@ def test_it_runs_on_phantoms(name: str, out: Path) -> None:
 @pytest.fixture(scope="module")
 def real_profile(realct: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A profile of two collections of real scans whose labels differ."""
-    ircad = {value: name for value, name in IRCAD.items() if name != "liver cyst"}
     profile = {
         "extends": "phantom",
         "data": {
             "source": "files", "root": str(realct), "spacing": [5.0, 5.0, 5.0],
             "collections": {
-                "ircad": {"image": "ircad{case}/ct.nii.gz", "label": "ircad{case}/seg.nii.gz", "names": ircad},
+                "ircad": {"image": "ircad{case}/ct.nii.gz", "label": "ircad{case}/seg.nii.gz", "names": IRCAD},
                 "total": {"image": "s0{case}/ct.nii.gz", "label": "s0{case}/seg_btcv13.nii.gz", "names": BTCV_NAMES},
             },
             "pretrain": ["ircad", "total"],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SYMBOLS = {1: "o", 0: "x", -1: "."}
+FEW = 4  # names beside a matrix that have room in full size
 SLAB = 1  # slices of the label level's grid on either side of the shown one whose pixels are drawn
 
 
@@ -58,7 +59,10 @@ def relation(pair: Pair, drawn: Drawn) -> Figure:
             _organ_ticks(axis, [pair.names.get(int(v), "background") for v in values])
             axis.set_label_text(f"drawn pixels of $P_{name}$")
         axes[2].legend(
-            handles=panels.relation_handles(matrix), loc="upper center", bbox_to_anchor=(0.5, -0.3), handlelength=1.0
+            handles=panels.relation_handles(matrix),
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.3 if drawn.labels[0].unique().numel() <= FEW else -0.75),
+            handlelength=1.0,
         )
         count = [int((matrix == value).sum()) for value in (1, 0, -1)]
         said = "Pairs of drawn pixels: {} positive, {} negative, {} left out (background with background, R9)."
@@ -165,13 +169,14 @@ def conflicts(shown: Conflict, told: str) -> Figure:
 
 
 def _organ_ticks(axis: Any, names: Sequence[str]) -> None:
-    """A tick in the middle of each run of equal names."""
+    """A tick in the middle of each run of equal names; where there are many, small ones that do not overlap."""
     starts = [k for k, name in enumerate(names) if k == 0 or names[k - 1] != name]
     ends = [*starts[1:], len(names)]
     axis.set_ticks([(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)], [names[a] for a in starts])
-    axis.set_tick_params(length=0, labelrotation=90 if axis.axis_name == "y" else 0)
+    upright, few = axis.axis_name == "y", len(starts) <= FEW
+    axis.set_tick_params(length=0, labelrotation=90 if upright == few else 0, labelsize=7 if few else 4)
     for text in axis.get_ticklabels():
-        text.set_verticalalignment("center" if axis.axis_name == "y" else "top")
+        text.set_verticalalignment("center" if upright else "top")
 
 
 def _on_patch(ax: Axes, pair: Pair, which: int, coarse: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,10 +56,9 @@ def ready(config: Experiment, out: Path) -> Store:
         As :func:`mixcl.data.prepare.prepare`.
     """
     wanted = tuple(dict.fromkeys((*config.data.pretrain, *config.data.finetune)))
-    try:
+    with suppress(InputError):
         return Store(config.data.store_dir(out), wanted, config.data)
-    except InputError:
-        prepare(config, out, progress=False)
+    prepare(config, out, progress=False)
     return Store(config.data.store_dir(out), wanted, config.data)
 
 

@@ -82,7 +82,7 @@ def reductions(rows: Mapping[str, pd.DataFrame], stages: Mapping[str, Drawn], to
     """
     organs = list(dict.fromkeys(organ for table in rows.values() for organ in table["organ"]))
     with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(3.5 * len(rows), 2.4), layout="constrained")
+        figure = Sketch(figsize=(3.5 * len(rows), 2.4 if len(organs) <= 4 else 3.6), layout="constrained")
         axes = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
         for ax, (title, table) in zip(axes, rows.items(), strict=True):
             for k, organ in enumerate(organs):
@@ -92,7 +92,7 @@ def reductions(rows: Mapping[str, pd.DataFrame], stages: Mapping[str, Drawn], to
                 ax.plot(k + spread, values, "o", ms=3, color=colour, mec="black", mew=0.2)
                 ax.plot([k - 0.35, k + 0.35], [values.mean()] * 2, color="black", linewidth=1.5)
             ax.axhline(stages[title].loss(), color=OKABE_ITO[0], linestyle="--")
-            ax.set_xticks(range(len(organs)), organs)
+            ax.set_xticks(range(len(organs)), organs, rotation=90 if len(organs) > 4 else 0)
             ax.set_xlim(-0.6, len(organs) - 0.4)
             ax.set_title(title)
         axes[0].set_ylabel("-log share of the positives")
