@@ -69,7 +69,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_it_runs_on_phantoms(name: str, out: Path) -> None:
-    folder = "fine" if name[:2] in ("03", "05") else name[:2] if name[:2] == "06" else "coarse"
+    folder = {"03": "fine", "05": "fine", "06": "own"}.get(name[:2], "coarse")
     run(name, out / f"{name}.ipynb", {"OUT": str(out / folder), "STEPS": 2})
 
 
@@ -99,7 +99,8 @@ def real_profile(realct: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_it_runs_on_real_ct(name: str, real_profile: Path, out: Path) -> None:
     """Unchanged, with a profile of own collections."""
     settings = ["loss.alpha=10"] if name[:2] == "02" else []
-    given = {"PROFILE": str(real_profile), "SETTINGS": settings, "STEPS": 2, "OUT": str(out / f"real-{name[:2]}")}
+    folder = out / ("real-own" if name[:2] == "06" else "real")
+    given = {"PROFILE": str(real_profile), "SETTINGS": settings, "STEPS": 2, "OUT": str(folder)}
     run(name, out / f"real-{name}.ipynb", given)
     text = (out / f"real-{name}.ipynb").read_text()
     assert "patients." not in "".join(re.findall(r'"text/plain": \[(.*?)\]', text, re.DOTALL))
