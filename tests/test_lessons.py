@@ -86,7 +86,7 @@ def test_a_slider_only_where_somebody_is(monkeypatch: pytest.MonkeyPatch, capsys
     assert not seen
     shown: list[Any] = []
     monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
-    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr("ipywidgets.widgets.interaction.display", shown.append)
     scene.slider(lambda draw: seen.append(draw), draw=(0, 4))
     (box,) = shown
     assert not box.children[0].continuous_update

@@ -158,7 +158,7 @@ def test_links_lead_to_notebooks(path: Path) -> None:
 @pytest.mark.parametrize(
     ("outputs", "fault"),
     [
-        ([{"output_type": "stream", "name": "stdout", "text": ["/home/ann/results\n"]}], "path"),
+        ([{"output_type": "stream", "name": "stdout", "text": ["/mnt/ann/results\n"]}], "path"),
         ([{"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}], "ValueError"),
         ([{"output_type": "stream", "name": "stdout", "text": ["x" * LARGEST]}], "bytes"),
         ([{"output_type": "stream", "name": "stdout", "text": [f"{ROOT}/mixcl/losses.py\n"]}], None),

@@ -116,7 +116,7 @@ def principal(embeddings: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     """The first two principal components of [n, C]: coordinates [n, 2], and the share of the variance of each [2].
 
     >>> places, shares = principal(np.array([[0.0, 0, 0], [2, 0, 0], [4, 0, 0]]))
-    >>> np.abs(places[:, 0]).tolist(), shares.round(6).tolist()
+    >>> np.abs(places[:, 0]).round(6).tolist(), shares.round(6).tolist()
     ([2.0, 0.0, 2.0], [1.0, 0.0])
     """
     centred = embeddings - embeddings.mean(0)

@@ -164,13 +164,11 @@ def slider(draw: Callable[..., Any], /, **controls: Any) -> None:
         print("Open this notebook in JupyterLab for the slider.")
         return
     import ipywidgets
-    from IPython.display import display
 
-    shown = ipywidgets.interactive(draw, **controls)
+    shown = ipywidgets.interact(draw, **controls).widget
     for child in shown.children:
         if hasattr(child, "continuous_update"):
             child.continuous_update = False  # a figure a stop, not a figure a pixel
-    display(shown)
 
 
 def _with(config: Experiment, weights: dict[str, Tensor]) -> MixCL:
