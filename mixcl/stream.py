@@ -49,7 +49,7 @@ class PairStream(Dataset[dict[str, Tensor]]):
     """P_1 and P_2 with their labels, sample by sample (Sec. 2.3, R10, R14, R29).
 
     An item holds ``image`` float32 [2, 1, E, E, E] in [0, 1], ``label`` uint8 [2, E, E, E], ``sample`` [] and
-    ``collection`` [], its number in ``config.data.pretrain``.
+    ``collection`` [], its number in ``config.data.pretrain``, or -1.
     """
 
     def __init__(self, cases: Sequence[Case], config: Experiment, length: int) -> None:
@@ -61,7 +61,8 @@ class PairStream(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         places = self.places(index)
-        collection = self.config.data.pretrain.index(places[0][0].collection)
+        names, name = self.config.data.pretrain, places[0][0].collection
+        collection = names.index(name) if name in names else -1
         return _item(places, self.config, index) | {"collection": torch.tensor(collection)}
 
     def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
