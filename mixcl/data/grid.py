@@ -99,7 +99,12 @@ def resample_linear(
 
 
 def resample_nearest(data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]) -> NDArray[Any]:
-    """Nearest-voxel resampling from ``spacing`` to ``target`` mm; halfway, the lower of the two."""
+    """Nearest-voxel resampling from ``spacing`` to ``target`` mm; halfway, the lower of the two.
+
+    Chosen for label maps by measurement (``reproduce/bench/labels.py``).  Interpolating each label and taking the
+    strongest smooths borders (Dice 0.02 to 0.03 higher on known shapes), but shrinks what is thin: tubes of 2 to 6 mm
+    lose 7 to 25 % of their volume, with the nearest voxel under 1 %, and a kidney in slices of 5 mm loses 5 % (0.2 %).
+    """
     order = _memory_order(data)
     part = np.ascontiguousarray(data.transpose(order))
     for axis in range(3):
