@@ -40,8 +40,8 @@ def test_thin_tubes_keep_their_volume(diameter: float) -> None:
         source = tube(diameter, shape, spacing, rng.uniform(-10.5, 10.5, 3), along / np.linalg.norm(along))
         result = resample_nearest(source, spacing, TARGET)
         assert result.shape == resampled_shape(shape, spacing, TARGET)
+        assert result.any() or not source.any()  # a thin one may lie between two slices
         volumes.append(result.sum() * np.prod(TARGET))
-    assert min(volumes) > 0
     assert np.mean(volumes) == pytest.approx(np.pi / 4 * diameter**2 * LENGTH, rel=0.05)
 
 

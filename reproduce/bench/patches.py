@@ -116,7 +116,13 @@ def _by_monai(files: Sequence[dict[str, str]], config: Experiment, name: str) ->
         mt.ScaleIntensityRanged("image", low, high, 0.0, 1.0, clip=True), crop,
     ]  # fmt: skip
     cache = CacheDataset(files, mt.Compose(chain), num_workers=1, progress=False, copy_cache=name != "monai, no copy")
-    return lambda index: cache[index % len(files)]
+    return lambda index: _whole(cache[index % len(files)], keys)
+
+
+def _whole(item: Any, keys: Sequence[str]) -> list[Any]:
+    """Image and labels as arrays of their own: a cube that MONAI cuts may be a mere view of the scan."""
+    item = item[0] if isinstance(item, list) else item
+    return [item[key].contiguous() for key in keys]
 
 
 def _several(draw: Callable[[int], object], count: int, first: list[int] = [0]) -> None:  # noqa: B006
