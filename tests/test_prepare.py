@@ -647,3 +647,22 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert len(states) >= 2
     run(raw, out)
     assert contents(out / "data/store") == contents(tmp_path / "calm/data/store")
+
+
+@pytest.mark.slow
+def test_command_killed_while_it_draws_and_while_it_prepares(prepared: Path, tmp_path: Path) -> None:
+    """Phantoms, killed at four stages: the store has the bytes of one made in peace, at another time."""
+    command = [sys.executable, "-m", "mixcl", "prepare", "--profile", "smoke", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = 0
+    drawn, stored = "raw/*/*/*.nii.gz", "store/*/*/image.npy"
+    for pattern, count in ((drawn, 3), (drawn, 20), (stored, 1), (stored, 12)):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and sum(1 for _ in (tmp_path / "data").glob(pattern)) < count:
+            time.sleep(0.01)
+        killed += process.poll() is None
+        process.kill()
+        process.wait()
+    assert killed >= 3
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert contents(tmp_path / "data/store") == contents(prepared / "data/store")
