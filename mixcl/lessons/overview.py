@@ -108,8 +108,11 @@ def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Figure:
     return figure
 
 
-def samples(config: Experiment, store: Store) -> Figure:
-    """The first scan of every collection with what is labelled in it, on the slice with most labelled voxels."""
+def samples(config: Experiment, store: Store, height: float | None = None) -> Figure:
+    """The first scan of every collection with what is labelled in it.
+
+    ``height`` says which axial slice, 0 at the feet and 1 at the head; None is the one with most labelled voxels.
+    """
     names = list(dict.fromkeys((*config.data.pretrain, *config.data.finetune)))
     known = collections(config.data)
     with matplotlib.rc_context(STYLE):
@@ -122,14 +125,15 @@ def samples(config: Experiment, store: Store) -> Figure:
         for ax, name in zip(axes, names, strict=False):
             case = store.cases(name)[0]
             label = np.asarray(case.label())
-            index = choose_slice(label)
+            index = choose_slice(label) if height is None else round(height * (label.shape[2] - 1))
             ctview.show_ct(ax, case.image(), index, case.spacing, config.data.hu)
             ctview.show_labels(ax, label, index, case.spacing, case.names)
             ctview.scale_bar(ax, case.shape, case.spacing)
             ax.set_title(known[name].title or name)
-        write_caption(
-            figure, f"First case of each collection, axial slice with most labelled voxels. {told(config, store)}"
+        which = (
+            "axial slice with most labelled voxels" if height is None else f"axial slice at {height:.2f} of its height"
         )
+        write_caption(figure, f"First case of each collection, {which}. {told(config, store)}")
     return figure
 
 
