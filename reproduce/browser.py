@@ -1,6 +1,6 @@
 """Opens the walk-through notebooks in JupyterLab as a reader does: Run All, move a slider, see the picture change.
 
-    pip install playwright                       # not in the lock; a Chromium of the system is used
+    pip install -e '.[browser]'                  # not in the lock; a Chromium of the system is used
     python reproduce/browser.py SCREENSHOTS [NAME ...] [--site DIR]
 
 Works on copies, so that committed notebooks stay as they are.  Leaves a screenshot before and after each slider and of

@@ -189,7 +189,7 @@ def test_environment_yml_agrees_with_the_lock() -> None:
             assert Version(locked[canonicalize_name(requirement.name)]) in requirement.specifier
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("mixcl", ()), ("tests", ("dev",)), ("reproduce", ("dev",))])
+@pytest.mark.parametrize(("folder", "extras"), [("mixcl", ()), ("tests", ("dev",)), ("reproduce", ("dev", "bench", "browser"))])
 def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, ...]) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
     distributions = packages_distributions()
@@ -197,7 +197,7 @@ def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, .
     for file, module in imported_by(ROOT / folder):
         if module in sys.stdlib_module_names or module in own:
             continue
-        given_by = {canonicalize_name(name) for name in distributions.get(module, [])}
+        given_by = {canonicalize_name(name) for name in distributions.get(module, [module])}
         assert given_by & declared, (
             f"{file.relative_to(ROOT)} imports {module}, which pyproject.toml does not name"
         )
