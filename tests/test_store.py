@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import pickle
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from volumes import affine_of, scan, write_case
 
 from mixcl.config import Collection, DataConfig, Experiment, InputError
-from mixcl.data.patches import read_patch
+from mixcl.data.patches import fetch, read_patch
 from mixcl.data.prepare import prepare
 from mixcl.data.store import Case, Store, draw_foreground
 
@@ -113,6 +114,32 @@ def test_patch_is_cut_into_what_is_there(store: Store) -> None:
         assert read_patch(case, origin, 24, HU, out=(batch[0][row], batch[1][row]))[0].base is batch[0]
         np.testing.assert_array_equal(batch[0][row], expected[0])
         np.testing.assert_array_equal(batch[1][row], expected[1])
+
+
+def test_a_box_is_asked_for_whole_before_it_is_read(store: Store) -> None:
+    """What the system is asked to bring holds every byte of the box, and hardly more than its rows."""
+    case, asked = store.cases("a")[0], np.zeros(1 << 20, bool)
+
+    if not hasattr(mmap, "MADV_WILLNEED"):
+        pytest.skip("this system takes no such hints")
+
+    class Map(mmap.mmap):
+        def madvise(self, option: int, start: int, length: int) -> None:
+            assert option == mmap.MADV_WILLNEED
+            assert start % mmap.PAGESIZE == 0
+            asked[start : start + length] = True
+
+    with (case.path / "image.npy").open("rb") as stream:
+        mapped = Map(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    array = np.ndarray.__new__(np.memmap, case.shape, np.int16, mapped, offset=128)
+    array.offset = 128
+    np.testing.assert_array_equal(array, case.image())
+    box = (slice(3, 9), slice(4, 11), slice(2, 12))
+    fetch(array, box)
+    numbers = np.arange(array.size).reshape(case.shape)[box].ravel() * 2 + 128
+    assert asked[numbers].all()
+    assert asked[numbers + 1].all()
+    assert asked.sum() <= 6 * (7 * 2 * case.shape[2] + mmap.PAGESIZE)
 
 
 def test_patches_do_not_hold_the_scan_in_memory(tmp_path: Path) -> None:

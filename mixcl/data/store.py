@@ -9,8 +9,8 @@ A store is a folder a collection, with a folder a case in it::
     STORE/<collection>/<case>/case.json       geometry, source files, hashes, settings
 
 Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs only the reading of its box
-(`mixcl.data.patches`).  Chunks of zarr or blosc2 would take a fifth of the disk and 10 to 20 times as long for
-a patch from warm files (``reproduce/bench/patches.py``); a store of the paper's scans fits a laptop's disk anyway.
+(`mixcl.data.patches`).  Chosen by measurement (``reproduce/bench/patches.py``): chunks of zarr or blosc2 take a fifth
+of the disk, but 4 to 20 times as long for a patch from files in memory, and no less from files that are not.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl.data.patches import fetch
+
 
 class Format(NamedTuple):
     """``save(path, array)`` and ``load(path)``, which gives something to cut boxes from."""
@@ -24,6 +26,17 @@ class Format(NamedTuple):
     package: str
     save: Callable[[Path, NDArray[Any]], None]
     load: Callable[[Path], Any]
+
+
+class Fetched:
+    """A mapped array of which a box is asked for as a whole before it is read, as the store does."""
+
+    def __init__(self, path: Path) -> None:
+        self.array = np.load(path, mmap_mode="r")
+
+    def __getitem__(self, box: tuple[slice, slice, slice]) -> NDArray[Any]:
+        fetch(self.array, box)
+        return self.array[box]
 
 
 def _save_zarr(path: Path, array: NDArray[Any]) -> None:
@@ -53,6 +66,7 @@ def _load_blosc2(path: Path) -> Any:
 
 
 FORMATS = {
+    "npy, fetched": Format("numpy", np.save, Fetched),
     "npy, mapped": Format("numpy", np.save, lambda path: np.load(path, mmap_mode="r")),
     "zarr, zstd": Format("zarr", _save_zarr, _load_zarr),
     "blosc2, zstd": Format("blosc2", lambda path, array: _save_blosc2(path, array, "ZSTD", 5), _load_blosc2),

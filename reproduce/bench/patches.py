@@ -31,7 +31,7 @@ from mixcl.data.prepare import prepare
 from mixcl.data.store import Case, Store
 from mixcl.stream import SegmentationStream
 
-AT_ONCE = {"ours": 40, "nibabel": 1, "monai": 4, "monai, labels": 4, "monai, no copy": 20}
+AT_ONCE = {"ours": 40, "nibabel": 1, "nibabel, slices": 1, "monai": 4, "monai, labels": 4, "monai, no copy": 20}
 """Patches a timing."""
 
 
@@ -77,7 +77,9 @@ def side(name: str, config: Experiment) -> Callable[[int], object]:
     if name == "ours":
         return SegmentationStream(_cases(config), config, seed=0, length=1 << 30).__getitem__
     files = _files(config)
-    return partial(_by_nibabel, files, config) if name == "nibabel" else _by_monai(files, config, name)
+    if name.startswith("nibabel"):
+        return partial(_by_nibabel, files, config, name == "nibabel, slices")
+    return _by_monai(files, config, name)
 
 
 def _cases(config: Experiment) -> tuple[Case, ...]:
@@ -90,16 +92,16 @@ def _files(config: Experiment) -> list[dict[str, str]]:
     return [{"image": str(root / "imagesTr" / name), "label": str(root / "labelsTr" / name)} for name in names]
 
 
-def _by_nibabel(files: Sequence[dict[str, str]], config: Experiment, index: int) -> tuple[Any, Any]:
-    """Read both files, no further than the cube reaches, and cut it."""
+def _by_nibabel(files: Sequence[dict[str, str]], config: Experiment, slices: bool, index: int) -> tuple[Any, Any]:
+    """Read both files and cut a cube; with ``slices`` they are read no further than the cube reaches."""
     import nibabel as nib
 
     rng, patch, (low, high) = np.random.default_rng(index), config.model.patch, config.data.hu
     pair = files[index % len(files)]
     image, label = nib.load(pair["image"]), nib.load(pair["label"])
     box = tuple(slice(o, o + patch) for o in (int(rng.integers(n - patch + 1)) for n in image.shape))
-    scaled = (image.dataobj[box].astype(np.float32) - low) / (high - low)
-    return scaled.clip(0, 1), np.asarray(label.dataobj[box])
+    cut = [part.dataobj[box] if slices else np.asarray(part.dataobj)[box] for part in (image, label)]
+    return ((cut[0].astype(np.float32) - low) / (high - low)).clip(0, 1), np.array(cut[1])
 
 
 def _by_monai(files: Sequence[dict[str, str]], config: Experiment, name: str) -> Callable[[int], object]:
