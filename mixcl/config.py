@@ -65,7 +65,11 @@ class Collection(Frozen):
     root: str = Field("", description="folder of the collection, relative to data.root unless absolute")
     image: str = Field("imagesTr/{case}.nii.gz", description="path template of the image")
     label: str = Field("labelsTr/{case}.nii.gz", description="path template of the label map")
+    table: str | None = Field(None, description="CSV below root with columns image and label instead of templates")
+    layouts: tuple[tuple[str, str], ...] = Field((), description="other (image, label) templates people have")
+    roots: tuple[str, ...] = Field((), description="other names of the folder, tried when root is not there")
     names: dict[int, str] = Field(description="label value -> name, without the background 0")
+    quirks: tuple[str, ...] = Field((), description="what is known to be odd about it")
     count: int | None = Field(None, description="number of labelled cases the paper counts (R20)")
     licence: str = ""
     url: str = ""
@@ -73,7 +77,7 @@ class Collection(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Collection:
-        for template in (self.image, self.label):
+        for template in (self.image, self.label, *(one for pair in self.layouts for one in pair)):
             if template.count("{case}") < 1:
                 raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
         if not self.names or not all(0 < value < 256 for value in self.names):

@@ -189,7 +189,9 @@ def test_environment_yml_agrees_with_the_lock() -> None:
             assert Version(locked[canonicalize_name(requirement.name)]) in requirement.specifier
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("mixcl", ()), ("tests", ("dev",)), ("reproduce", ("dev", "bench", "browser"))])
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("mixcl", ()), ("tests", ("dev",)), ("reproduce", ("dev", "bench", "browser"))]
+)
 def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, ...]) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
     distributions = packages_distributions()

@@ -116,3 +116,60 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_cases(COLLECTIONS["msd_liver"], tmp_path / "nowhere")
     with pytest.raises(InputError, match="no file matches 'imagesTr/"):
         find_cases(COLLECTIONS["msd_liver"], tmp_path)
+
+
+LAYOUTS = [
+    ("msd_spleen", "Task09_Spleen/imagesTr/spleen_2.nii.gz", "Task09_Spleen/labelsTr/spleen_2.nii.gz"),
+    ("msd_spleen", "Dataset009_Spleen/imagesTr/spleen_2_0000.nii.gz", "Dataset009_Spleen/labelsTr/spleen_2.nii.gz"),
+    ("nih_pancreas", "Pancreas-CT/images/PANCREAS_0001.nii.gz", "Pancreas-CT/labels/label0001.nii.gz"),
+    ("nih_pancreas", "NIH-Pancreas-CT/PANCREAS_0001.nii.gz", "NIH-Pancreas-CT/label0001.nii.gz"),
+    ("kits19", "kits19/data/case_00000/imaging.nii.gz", "kits19/data/case_00000/segmentation.nii.gz"),
+    ("kits19", "kits19/case_00000/imaging.nii.gz", "kits19/case_00000/segmentation.nii.gz"),
+    ("kits19", "Task064_KiTS/imagesTr/case_00000_0000.nii.gz", "Task064_KiTS/labelsTr/case_00000.nii.gz"),
+    ("btcv", "BTCV/RawData/Training/img/img0001.nii.gz", "BTCV/RawData/Training/label/label0001.nii.gz"),
+    ("btcv", "BTCV/imagesTr/img0001.nii.gz", "BTCV/labelsTr/label0001.nii.gz"),
+    ("btcv", "Synapse/img/img0001.nii.gz", "Synapse/label/label0001.nii.gz"),
+    ("btcv", "BTCV/img0001.nii.gz", "BTCV/label0001.nii.gz"),
+]
+
+
+@pytest.mark.parametrize(("name", "image", "label"), LAYOUTS)
+def test_the_layouts_people_have_are_found(tmp_path: Path, name: str, image: str, label: str) -> None:
+    touch(tmp_path, image, label)
+    collection = COLLECTIONS[name]
+    (pair,) = find_cases(collection, folder(collection, tmp_path)).values()
+    assert pair == (tmp_path / image, tmp_path / label)
+
+
+def test_a_missing_partner_is_told_in_the_layout_that_is_there(tmp_path: Path) -> None:
+    touch(tmp_path, "BTCV/img0001.nii.gz", "BTCV/label0001.nii.gz", "BTCV/img0002.nii.gz")
+    with pytest.raises(InputError, match=r"BTCV/label0002\.nii\.gz: the label is missing"):
+        find_cases(COLLECTIONS["btcv"], tmp_path / "BTCV")
+
+
+def test_a_table_lists_the_cases(tmp_path: Path) -> None:
+    touch(tmp_path, "scans/a.nii.gz", "scans/b.nii", "drawn/a_by_me.nii.gz", "drawn/b.nii.gz")
+    (tmp_path / "cases.csv").write_text(
+        "image,label,case\nscans/a.nii.gz,drawn/a_by_me.nii.gz,first\nscans/b.nii,drawn/b.nii.gz,\n"
+    )
+    collection = Collection(names={1: "x"}, table="cases.csv")
+    found = find_cases(collection, tmp_path)
+    assert list(found) == ["first", "b"]
+    assert found["first"] == (tmp_path / "scans/a.nii.gz", tmp_path / "drawn/a_by_me.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("image,mask\na.nii,b.nii\n", "line 2 has no image or no label"),
+        ("image,label\na.nii,b.nii\n", "line 2; add it or take it out"),
+        ("image,label\nt.csv,t.csv\nt.csv,t.csv\n", "line 3 names the case"),
+        ("image,label\n", "lists no case"),
+    ],
+)
+def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=said):
+        find_cases(Collection(names={1: "x"}, table="t.csv"), tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        find_cases(Collection(names={1: "x"}, table="none.csv"), tmp_path)

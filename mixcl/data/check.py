@@ -122,6 +122,10 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
         done = pool.map(lambda job: check_case(*job), jobs)
         cases = tuple(tqdm(done, desc="check", total=len(jobs), unit="case", disable=not progress))
     found += [finding for case in cases for finding in case.findings]
+    if data.source == "files":
+        found += [
+            Finding("quirk", "note", name, "", f"{name}: {text}") for name, c in wanted.items() for text in c.quirks
+        ]
     found += _duplicates(cases, set(data.pretrain), set(data.finetune))
     result = Check(counts, cases, tuple(found))
     write_text(out / "data" / "check.json", result.to_json())

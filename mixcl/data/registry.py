@@ -6,6 +6,7 @@ paper's (R20): 131 + 63 + 281 + 80 + 210 = 765 scans for pre-training, 41 and 30
 
 from __future__ import annotations
 
+import csv
 import difflib
 import glob
 import os
@@ -20,6 +21,11 @@ _MSD = {
     "citation": "Simpson et al., A large annotated medical image dataset for the development and evaluation "
     "of segmentation algorithms, arXiv:1902.09063, 2019",
 }
+_FLIPPED = (
+    "scans of the Decathlon are said to be stored with left and right flipped against their headers "
+    "(github.com/Project-MONAI/model-zoo/issues/766); data check looks where liver and spleen lie"
+)
+_NNUNET = ("imagesTr/{case}_0000.nii.gz", "labelsTr/{case}.nii.gz")  # "raw" data of nnU-Net
 BTCV_NAMES = {
     1: "spleen", 2: "right kidney", 3: "left kidney", 4: "gallbladder", 5: "esophagus", 6: "liver",
     7: "stomach", 8: "aorta", 9: "inferior vena cava", 10: "portal and splenic vein", 11: "pancreas",
@@ -29,26 +35,55 @@ BTCV_NAMES = {
 COLLECTIONS: dict[str, Collection] = {
     "msd_liver": Collection(
         title="MSD Task03 Liver",
+        quirks=(
+            _FLIPPED,
+            "20 scans, volumes 28 to 47 of LiTS, have an identity affine and so a false spacing of 1 mm "
+            "(github.com/PatrickChrist/LITS-CHALLENGE/issues/14); data check warns of 1 mm in 512 x 512",
+            "these 20 are the scans of 3D-IRCADb (github.com/JunMa11/AbdomenCT-1K/issues/27)",
+        ),
         root="Task03_Liver",
+        roots=("Dataset003_Liver", "Task003_Liver"),
+        layouts=(_NNUNET,),
         names={1: "liver", 2: "liver tumour"},
         count=131,
         **_MSD,
     ),
     "msd_lung": Collection(
-        title="MSD Task06 Lung", root="Task06_Lung", names={1: "lung tumour"}, count=63, **_MSD
+        title="MSD Task06 Lung",
+        quirks=(_FLIPPED,),
+        root="Task06_Lung",
+        roots=("Dataset006_Lung", "Task006_Lung"),
+        layouts=(_NNUNET,),
+        names={1: "lung tumour"},
+        count=63,
+        **_MSD,
     ),
     "msd_pancreas": Collection(
         title="MSD Task07 Pancreas",
+        quirks=(_FLIPPED,),
         root="Task07_Pancreas",
+        roots=("Dataset007_Pancreas", "Task007_Pancreas"),
+        layouts=(_NNUNET,),
         names={1: "pancreas", 2: "pancreas tumour"},
         count=281,
         **_MSD,
     ),
     "nih_pancreas": Collection(
         title="NIH Pancreas-CT",
+        quirks=(
+            "cases 25 and 70 of the first release were withdrawn, 80 are left",
+            "images are DICOM and labels NIfTI, whose rows run the other way: convert both so that their headers agree "
+            "(github.com/mattiaspaul/deedsBCV/issues/2)",
+        ),
         root="Pancreas-CT",
         image="images/PANCREAS_{case}.nii.gz",
         label="labels/label{case}.nii.gz",
+        layouts=(
+            ("PANCREAS_{case}.nii.gz", "label{case}.nii.gz"),
+            ("imagesTr/PANCREAS_{case}.nii.gz", "labelsTr/label{case}.nii.gz"),
+            _NNUNET,
+        ),
+        roots=("NIH_Pancreas-CT", "NIH-Pancreas-CT"),
         names={1: "pancreas"},
         count=80,
         licence="CC BY 3.0",
@@ -57,9 +92,17 @@ COLLECTIONS: dict[str, Collection] = {
     ),
     "kits19": Collection(
         title="KiTS19",
+        quirks=(
+            "the first axis of a file runs from head to feet (github.com/neheller/kits19/issues/9 and 15); scans are "
+            "turned by their headers",
+            "300 cases are listed and 210 have labels; some labels were corrected over time, and case 160 has slices "
+            "of 512 x 796",
+        ),
         root="kits19/data",
         image="{case}/imaging.nii.gz",
         label="{case}/segmentation.nii.gz",
+        layouts=(_NNUNET,),
+        roots=("kits19", "KiTS19/data", "KiTS19", "kits19-master/data", "Dataset064_KiTS", "Task064_KiTS"),
         names={1: "kidney", 2: "kidney tumour"},
         count=210,
         licence="CC BY-NC-SA 4.0",
@@ -68,19 +111,34 @@ COLLECTIONS: dict[str, Collection] = {
         "Semantic Segmentations, and Surgical Outcomes, arXiv:1904.00445, 2019",
     ),
     "msd_spleen": Collection(
-        title="MSD Task09 Spleen", root="Task09_Spleen", names={1: "spleen"}, count=41, **_MSD
+        title="MSD Task09 Spleen",
+        quirks=(_FLIPPED,),
+        root="Task09_Spleen",
+        roots=("Dataset009_Spleen", "Task009_Spleen"),
+        layouts=(_NNUNET,),
+        names={1: "spleen"},
+        count=41,
+        **_MSD,
     ),
     "btcv": Collection(
         title="BTCV",
+        quirks=("30 cases have labels; sets of 47 under this name are another labelling of other scans, too",),
         root="BTCV",
         image="RawData/Training/img/img{case}.nii.gz",
         label="RawData/Training/label/label{case}.nii.gz",
+        layouts=(
+            ("Training/img/img{case}.nii.gz", "Training/label/label{case}.nii.gz"),
+            ("img/img{case}.nii.gz", "label/label{case}.nii.gz"),
+            ("imagesTr/img{case}.nii.gz", "labelsTr/label{case}.nii.gz"),
+            ("img{case}.nii.gz", "label{case}.nii.gz"),
+            _NNUNET,
+        ),
+        roots=("Abdomen", "Synapse", "RawData"),
         names=BTCV_NAMES,
         count=30,
         licence="terms of the Synapse project; an account is needed",
         url="https://www.synapse.org/#!Synapse:syn3193805/wiki/89480",
-        citation="Landman et al., Multi-Atlas Labeling Beyond the Cranial Vault: Workshop and Challenge, "
-        "MICCAI 2015",
+        citation="Landman et al., Multi-Atlas Labeling Beyond the Cranial Vault: Workshop and Challenge, MICCAI 2015",
     ),
 }
 """The built-in collections by name; an own collection of the same name takes the place of one."""
@@ -107,23 +165,23 @@ def collections(data: DataConfig) -> dict[str, Collection]:
             close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise InputError(
-                f"unknown collection {name!r}{hint}; define it under data.collections or use one of "
-                f"{', '.join(known)}"
+                f"unknown collection {name!r}{hint}; define it under data.collections or use one of {', '.join(known)}"
             )
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            raise InputError(
-                f"collection name {name!r}: use letters, digits, '_', '-' and '.', as it names a folder"
-            )
+            raise InputError(f"collection name {name!r}: use letters, digits, '_', '-' and '.', as it names a folder")
     return {name: known[name] for name in wanted}
 
 
 def folder(collection: Collection, raw_root: Path) -> Path:
     """Folder of a collection: its ``root``, ``~`` and variables expanded, below ``raw_root`` unless absolute.
 
+    Where that is not there, the first of its other names (``roots``) that is.
+
     >>> folder(COLLECTIONS["msd_lung"], Path("/data")).as_posix()
     '/data/Task06_Lung'
     """
-    return raw_root / Path(os.path.expandvars(collection.root)).expanduser()
+    names = [raw_root / Path(os.path.expandvars(name)).expanduser() for name in (collection.root, *collection.roots)]
+    return next((path for path in names if path.is_dir()), names[0])
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -169,23 +227,59 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
             f"{root}: no such folder for {collection.title or 'the collection'}; set data.root to the folder "
             f"that holds {collection.root!r}, or mend the collection's root"
         )
-    images, labels = _match(collection.image, root), _match(collection.label, root)
+    if collection.table is not None:
+        return _listed(root / collection.table)
+    image, label = layout(collection, root)
+    images, labels = _match(image, root), _match(label, root)
     if not images and not labels:
         raise InputError(
-            f"{root}: no file matches {collection.image!r}; check the collection's root and templates"
+            f"{root}: no file matches {' or '.join(repr(one) for one, _ in _layouts(collection))}; check the "
+            "collection's root and templates"
         )
     both = sorted(images.keys() & labels.keys(), key=natural_key)
     no_label = sorted(images.keys() - labels.keys(), key=natural_key)
     no_image = sorted(labels.keys() - images.keys(), key=natural_key)
     if collection.count == len(both):
         no_label = []  # the unlabelled test part of a challenge
-    missing = {
-        c: _missing("label", root / collection.label.replace("{case}", c), images[c]) for c in no_label
-    }
-    missing |= {
-        c: _missing("image", root / collection.image.replace("{case}", c), labels[c]) for c in no_image
-    }
+    missing = {c: _missing("label", root / label.replace("{case}", c), images[c]) for c in no_label}
+    missing |= {c: _missing("image", root / image.replace("{case}", c), labels[c]) for c in no_image}
     return {case: (images[case], labels[case]) for case in both}, missing
+
+
+def _listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """Cases of a table with the columns ``image`` and ``label`` (paths from its folder) and, if given, ``case``."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: the collection's table cannot be read ({error}); mend data.collections") from None
+    pairs: dict[str, tuple[Path, Path]] = {}
+    missing = {}
+    for number, row in enumerate(rows, start=2):
+        if not (row.get("image") and row.get("label")):
+            raise InputError(f"{path}: line {number} has no image or no label; give the columns image and label")
+        image, label = path.parent / row["image"], path.parent / row["label"]
+        case = row.get("case") or image.name.removesuffix(".gz").removesuffix(".nii")
+        if case in pairs or case in missing or not re.fullmatch(r"[^/.][^/]*", case):
+            raise InputError(f"{path}: line {number} names the case {case!r} again, or in a way no folder can be named")
+        gone = next((one for one in (image, label) if not one.is_file()), None)
+        if gone is None:
+            pairs[case] = (image, label)
+        else:
+            missing[case] = f"{gone}: no such file, though {path.name} lists it in line {number}; add it or take it out"
+    if not rows:
+        raise InputError(f"{path}: lists no case; give the columns image and label, a line a case")
+    return pairs, missing
+
+
+def layout(collection: Collection, root: Path) -> tuple[str, str]:
+    """The templates (image, label) that fit the files below ``root``: those with most pairs, the first of equals."""
+    found = {pair: len(_match(pair[0], root).keys() & _match(pair[1], root).keys()) for pair in _layouts(collection)}
+    return max(found, key=found.__getitem__)
+
+
+def _layouts(collection: Collection) -> tuple[tuple[str, str], ...]:
+    return ((collection.image, collection.label), *collection.layouts)
 
 
 def _missing(what: str, expected: Path, partner: Path) -> str:
