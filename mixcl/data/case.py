@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mixcl.config import DataConfig, InputError
 from mixcl.data import store as stored
+from mixcl.data.dicom import digest_of, files_of
 from mixcl.data.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
 from mixcl.data.volume import Volume, check_hounsfield, check_same_grid, label_map, read_volume, voxels_of
 
@@ -73,9 +74,7 @@ def prepare_case(job: Job) -> Outcome:
     except InputError as error:
         return Outcome(job, None, fault=str(error))
     except MemoryError:
-        raise Stop(
-            f"{job.image}: too little memory to prepare it; use fewer --workers or a larger machine"
-        ) from None
+        raise Stop(f"{job.image}: too little memory to prepare it; use fewer --workers or a larger machine") from None
 
 
 def _kept(job: Job) -> dict[str, Any] | None:
@@ -104,11 +103,16 @@ def _kept(job: Job) -> dict[str, Any] | None:
 
 
 def _stat(job: Job, path: Path) -> dict[str, Any]:
-    return {"name": path.relative_to(job.root).as_posix(), "bytes": path.stat().st_size}
+    return {"name": path.relative_to(job.root).as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
 
 
 def _dates(job: Job) -> dict[str, int]:
-    return {kind: path.stat().st_mtime_ns for kind, path in job.files.items()}
+    return {kind: max(p.stat().st_mtime_ns for p in [path, *_files(path)]) for kind, path in job.files.items()}
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or all files of a DICOM series."""
+    return files_of(path) if path.is_dir() else [path]
 
 
 def _set_dates(folder: Path, dates: dict[str, int]) -> None:
@@ -121,6 +125,8 @@ def _array(folder: Path, kind: str) -> Path:
 
 
 def _sha256(path: Path) -> str:
+    if path.is_dir():
+        return digest_of(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -178,9 +184,7 @@ def _lost(job: Job, before: dict[int, int], after: dict[int, int]) -> list[str]:
         raise InputError(
             f"{job.label}: no labelled voxel is left at {job.data.spacing} mm; choose a finer data.spacing"
         )
-    gone = [
-        f"{job.names[value]} ({before[value]} voxels)" for value in before if value and value not in after
-    ]
+    gone = [f"{job.names[value]} ({before[value]} voxels)" for value in before if value and value not in after]
     return [f"{job.label}: too small for the grid of the store, lost: {', '.join(gone)}"] if gone else []
 
 

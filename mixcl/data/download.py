@@ -23,9 +23,10 @@ STEPS = {
     "nih_pancreas": (
         "NIH Pancreas-CT is given by The Cancer Imaging Archive: https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU\n"
         "1. Get the images with the NBIA Data Retriever (DICOM) and the labels (TCIA_pancreas_labels, NIfTI).\n"
-        "2. Convert each DICOM series to NIfTI, for example with dcm2niix, as\n"
-        "   {root}/Pancreas-CT/images/PANCREAS_0001.nii.gz.\n"
-        "3. Put the labels at {root}/Pancreas-CT/labels/label0001.nii.gz. Cases 25 and 70 were withdrawn: 80 are left."
+        "2. Put the series of each case into a folder {root}/Pancreas-CT/PANCREAS_0001 (any folders below it will do)\n"
+        "   and the labels at {root}/Pancreas-CT/labels/label0001.nii.gz; or convert the series to NIfTI as\n"
+        "   {root}/Pancreas-CT/images/PANCREAS_0001.nii.gz. Cases 25 and 70 were withdrawn: 80 are left.\n"
+        "3. Run mixcl data check: labels whose headers disagree with the images have to be turned first."
     ),
     "btcv": (
         "BTCV is given by Synapse after signing in: https://www.synapse.org/#!Synapse:syn3193805/wiki/89480\n"

@@ -80,6 +80,9 @@ COLLECTIONS: dict[str, Collection] = {
         label="labels/label{case}.nii.gz",
         layouts=(
             ("PANCREAS_{case}.nii.gz", "label{case}.nii.gz"),
+            ("PANCREAS_{case}", "labels/label{case}.nii.gz"),
+            ("PANCREAS_{case}", "TCIA_pancreas_labels-02-05-2017/label{case}.nii.gz"),
+            ("PANCREAS_{case}", "label{case}.nii.gz"),
             ("imagesTr/PANCREAS_{case}.nii.gz", "labelsTr/label{case}.nii.gz"),
             _NNUNET,
         ),
@@ -287,12 +290,12 @@ def _missing(what: str, expected: Path, partner: Path) -> str:
 
 
 def _match(template: str, root: Path) -> dict[str, Path]:
-    """Files that match a template, by what stands in the place of ``{case}``."""
+    """What matches a template, by what stands in the place of ``{case}``: files, or folders of DICOM series."""
     pattern = re.escape(template).replace(re.escape("{case}"), "(?P<case>[^/.][^/]*)", 1)
     pattern = pattern.replace(re.escape("{case}"), "(?P=case)")
     found = {}
     for path in root.glob(glob.escape(template).replace("{case}", "*")):
         match = re.fullmatch(pattern, path.relative_to(root).as_posix())
-        if match and not path.is_dir():
+        if match and path.is_dir() != template.endswith((".nii", ".nii.gz")):
             found[match["case"]] = path
     return found

@@ -21,6 +21,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mixcl.config import InputError
+from mixcl.data.dicom import read_series
 from mixcl.data.grid import spacing_of
 
 LARGEST_SPACING = 20.0
@@ -64,14 +65,19 @@ def read_header(path: Path) -> Any:
 
 
 def read_volume(path: Path) -> Volume:
-    """Read a ``.nii`` or ``.nii.gz`` file whole; integers stay integers unless the header scales them.
+    """Read a ``.nii`` or ``.nii.gz`` file whole, or a folder with a DICOM series.
+
+    Integers stay integers unless the header scales them.
 
     Raises
     ------
     InputError
-        As `read_header`, and: cut off or damaged, not one 3-D volume (a trailing axis of length 1 is
-        accepted), colour or complex voxels, NaN or infinite values, an implausible spacing.
+        As `read_header`, or as `read_series` for a folder, and: cut off or damaged, not one 3-D volume (a trailing
+        axis of length 1 is accepted), colour or complex voxels, NaN or infinite values, an implausible spacing.
     """
+    if path.is_dir():
+        series = read_series(path)
+        return Volume(path, series.data, series.affine, series.sha256)
     try:
         raw = path.read_bytes()
         sha256 = hashlib.sha256(raw).hexdigest()
