@@ -10,7 +10,7 @@ A store is a folder a collection, with a folder a case in it::
 
 Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs only the reading of its box
 (`mixcl.data.patches`).  Chosen by measurement (``reproduce/bench/patches.py``): chunks of zarr or blosc2 take a fifth
-of the disk, but 4 to 20 times as long for a patch from files in memory, and no less from files that are not.
+of the disk, but 5 to 20 times as long for a patch from files in memory, and no less from files that are not.
 """
 
 from __future__ import annotations
