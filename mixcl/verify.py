@@ -135,10 +135,25 @@ def _planned(config: Experiment) -> list[str]:
     return [job.name for job in (*pretrainings(config), *finetunings(config))]
 
 
-def _settings(config: Experiment) -> str:
-    """A hash of everything that decides numbers: all settings but those of the machine."""
+def _settings(config: Experiment) -> dict[str, Any]:
+    """Everything that decides numbers, by its dotted name: all settings but those of the machine."""
     told = config.model_dump(mode="json", exclude={"run": True, "data": {"root", "store"}})
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return _flat(json.loads(json.dumps(told)))
+
+
+def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return flat
+
+
+def _other_settings(config: Experiment, told: dict[str, Any]) -> list[str]:
+    """Names of settings that are not as ``told``; one that is younger than ``told`` has to be at its default."""
+    mine, default = _settings(config), _settings(Experiment())
+    expected = {name: told.get(name, default.get(name)) for name in mine}
+    gone = [name for name in told if name not in mine]
+    return sorted([name for name, value in mine.items() if value != expected[name]] + gone)
 
 
 def _seal(values: dict[str, Any]) -> str:
@@ -239,10 +254,10 @@ def _weights(out: Path, job: str) -> list[Check]:
 
 def _reasons(out: Path, values: dict[str, Any], config: Experiment) -> list[str]:
     """Why this run does not promise the expected bits; empty when it does."""
-    if values["settings"] != _settings(config):
+    if others := _other_settings(config, values["settings"]):
         raise InputError(
-            "the settings differ from those of the expected values, so there is nothing to compare; "
-            "run without --set, or give your own values with --expected"
+            f"the settings differ from those of the expected values ({', '.join(others[:5])}), so there is nothing to "
+            "compare; run without --set, or give your own values with --expected"
         )
     for job in _planned(config):
         if reasons := bits.unlike(_job_card(out, job).get("bits", {}), values["bits"]):

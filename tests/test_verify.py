@@ -133,8 +133,23 @@ def test_elsewhere_cells_are_compared_within_the_measured_tolerance(run: tuple[E
 
 def test_other_settings_are_not_compared(run: tuple[Experiment, Path]) -> None:
     config = load_profile("smoke", [*SETTINGS, "loss.alpha=0.5"])
-    with pytest.raises(InputError, match="settings differ"):
+    with pytest.raises(InputError, match=r"settings differ .*\(loss.alpha\)"):
         verify.verify(config, run[1], run[1] / "expected.json")
+
+
+def test_a_setting_younger_than_the_expected_values_has_to_be_at_its_default(run: tuple[Experiment, Path]) -> None:
+    path = run[1] / "expected.json"
+    values = verify.read_expected(path)
+    del values["settings"]["loss.center"]
+    path.write_text(json.dumps({**values, "seal": verify._seal(values)}))
+    assert not off(run)
+    config = load_profile("smoke", [*SETTINGS, "loss.center=true"])
+    with pytest.raises(InputError, match=r"\(loss.center\)"):
+        verify.verify(config, run[1], path)
+    values["settings"]["loss.forgotten"] = 1
+    path.write_text(json.dumps({**values, "seal": verify._seal(values)}))
+    with pytest.raises(InputError, match=r"\(loss.forgotten\)"):
+        off(run)
 
 
 def test_the_paper_profile_is_laid_beside_the_paper(run: tuple[Experiment, Path]) -> None:
