@@ -135,11 +135,8 @@ def _notebook(page: Any, address: str, name: str, folder: Path) -> list[str]:
 
 
 def _picture(handle: Any) -> str:
-    """The picture below a slider, as its data."""
-    found: str = handle.evaluate(
-        "h => { const c = h.closest('.jp-Cell'); const i = c.querySelectorAll('img'); "
-        "return i.length ? i[i.length - 1].src : ''; }"
-    )
+    """The pictures of a slider's cell, as their data."""
+    found: str = handle.evaluate("h => [...h.closest('.jp-Cell').querySelectorAll('img')].map(i => i.src).join(' ')")
     return found
 
 
