@@ -13,4 +13,4 @@ cd -- "$root"
 # One thread a process: two processes of two threads each are slower on two cores than two of one.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 printf 'test: %s, two processes of one thread each\n' "$(python --version)" >&2
-exec python -m pytest -n 2 --dist loadfile "$@"
+exec python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

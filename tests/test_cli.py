@@ -52,6 +52,7 @@ def test_help_and_mistakes_are_quick() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_the_whole_way(made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out, common = made
     job = "finetune-msd_spleen-p100-mixcl-f0-s0"

@@ -90,6 +90,7 @@ def work(rank: int, world: int, folder: str) -> None:
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 @pytest.mark.parametrize("world", SPLITS)
 def test_ranks_agree_with_one_process_over_the_whole_batch(world: int, tmp_path: Path) -> None:

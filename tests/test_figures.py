@@ -259,6 +259,7 @@ def test_table1_plot(table: Table1) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
     """Another process, later and with another hash seed, writes the same bytes; pyplot is not needed."""
     code = (

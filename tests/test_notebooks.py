@@ -27,6 +27,7 @@ def cells(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_main_job_notebook_by_notebook(prepared: Path, tmp_path: Path) -> None:
     """Every job notebook on the smoke profile: executed copies, weights, tables, figures and the page are there."""
     grid = ["grid.percents={msd_spleen: [100]}", "grid.ablation={msd_spleen: 100}", "grid.variants={}"]
@@ -55,6 +56,7 @@ def test_the_main_job_notebook_by_notebook(prepared: Path, tmp_path: Path) -> No
     assert "phantoms" in (tmp_path / "site/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_several_copies_come_out_of_one_kernel_as_if_each_had_its_own(prepared: Path, tmp_path: Path) -> None:
     """Counts start at 1, nothing is left of the copy before, and a failing copy does not stop the next."""
     store = f"data.store={prepared / 'data' / 'store'}"

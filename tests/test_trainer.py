@@ -60,6 +60,7 @@ def test_the_same_settings_give_the_same_weights(pretrained: Path, smoke: Experi
     assert (again / "metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(pretrained: Path, prepared: Path, tmp_path: Path) -> None:
     """kill -9 after the first checkpoint, in a process of its own; then the same command again."""
     store = prepared / "data" / "store"
@@ -98,6 +99,7 @@ def test_a_finished_run_is_not_trained_again(
     assert (pretrained / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_or_start_over(smoke: Experiment, tmp_path: Path) -> None:
     first = trainer.pretrain(smoke, tmp_path, progress=False)
     other = change(smoke, loss={"alpha": 0.5})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["data.finetune=[msd_spleen]", "grid.ablation.msd_spleen=100", "grid.variants={}", "grid.folds=[0]"]
 
