@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from mixcl.config import Collection, DataConfig, Experiment, PhantomConfig, load_profile
 from mixcl.data import phantom
-from mixcl.data.check import Check, check
+from mixcl.data.check import check
+from mixcl.data.findings import Check
 from mixcl.data.registry import BTCV_NAMES
 
 SPACING = (6.0, 6.0, 6.0)

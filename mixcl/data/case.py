@@ -103,7 +103,8 @@ def _kept(job: Job) -> dict[str, Any] | None:
 
 
 def _stat(job: Job, path: Path) -> dict[str, Any]:
-    return {"name": path.relative_to(job.root).as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
+    name = path.relative_to(job.root) if path.is_relative_to(job.root) else path  # a table may name any place
+    return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
 
 
 def _dates(job: Job) -> dict[str, int]:

@@ -1,21 +1,11 @@
-"""``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked.
-
-An *error* is what ``mixcl prepare`` would refuse, or a scan that is in pre-training and in fine-tuning; a *warning* is
-what a person should look at; a *note* is odd and harmless.
-"""
+"""``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,70 +13,15 @@ from tqdm import tqdm
 
 from mixcl.config import Collection, Experiment, InputError
 from mixcl.data import plausible
+from mixcl.data.duplicates import content_of, duplicates
+from mixcl.data.findings import Check, Checked, Finding, Severity
 from mixcl.data.grid import spacing_of, to_ras
-from mixcl.data.registry import collections, folder, match_cases
+from mixcl.data.layout import match_cases
+from mixcl.data.registry import collections, folder
 from mixcl.data.volume import Volume, check_hounsfield, check_same_grid, label_map, read_volume, voxels_of
 
-Severity = Literal["error", "warning", "note"]
 ODD = {"no orientation": "orientation", "header says voxels": "spacing", "1 x 1 x 1": "spacing", "any air": "range"}
 THICK = 10.0  # mm between slices
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: its short name, how bad, where, and a sentence with the mend."""
-
-    kind: str
-    severity: Severity
-    collection: str
-    case: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What became of one case: what was found, hashes of its voxels, and a picture when something was."""
-
-    collection: str
-    case: str
-    findings: tuple[Finding, ...]
-    content: tuple[str, ...] = ()
-    picture: bytes = field(default=b"", repr=False)
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome for all collections: ``counts`` (found, expected) by name, and every case."""
-
-    counts: dict[str, tuple[int, int | None]]
-    cases: tuple[Checked, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def errors(self) -> int:
-        """How many findings are errors."""
-        return sum(finding.severity == "error" for finding in self.findings)
-
-    def to_markdown(self) -> str:
-        """A row a collection, then every finding."""
-        by: dict[str, Counter[str]] = defaultdict(Counter)
-        for finding in self.findings:
-            by[finding.collection][finding.severity] += 1
-        lines = ["| collection | scans | expected | errors | warnings | notes |", "|---|---|---|---|---|---|"]
-        for name, (found, expected) in self.counts.items():
-            told = [by[name][severity] for severity in ("error", "warning", "note")]
-            lines.append(
-                f"| {name} | {found} | {'-' if expected is None else expected} | {' | '.join(map(str, told))} |"
-            )
-        for severity in ("error", "warning", "note"):
-            listed = [f"- [{one.kind}] {one.text}" for one in self.findings if one.severity == severity]
-            lines += ["", f"{severity}s:".capitalize(), *listed] if listed else []
-        return "\n".join(lines if self.findings else [*lines, "", "Nothing is wrong."])
-
-    def to_json(self) -> str:
-        """For machines: ``counts`` and ``findings``."""
-        told = {"counts": self.counts, "findings": [asdict(finding) for finding in self.findings]}
-        return json.dumps(told, indent=1) + "\n"
 
 
 def check(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Check:
@@ -126,7 +61,7 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
         found += [
             Finding("quirk", "note", name, "", f"{name}: {text}") for name, c in wanted.items() for text in c.quirks
         ]
-    found += _duplicates(cases, set(data.pretrain), set(data.finetune))
+    found += duplicates(cases, set(data.pretrain), set(data.finetune))
     result = Check(counts, cases, tuple(found))
     write_text(out / "data" / "check.json", result.to_json())
     write_text(out / "data" / "check.html", page(result))
@@ -180,7 +115,7 @@ def check_case(name: str, collection: Collection, case: str, image_path: Path, l
             severity: Severity = "note" if doubt.kind == "padding" else "warning"
             tell(doubt.kind, severity, f"{image_path}: {doubt.text}")
     picture = _picture(view[0]) if any(one.severity != "note" for one in found) else b""
-    return Checked(name, case, tuple(found), _content(image), picture)
+    return Checked(name, case, tuple(found), content_of(image), picture)
 
 
 def _plan(
@@ -236,36 +171,6 @@ def _view(
 def _millilitres(small: NDArray[np.uint8], image: Volume, collection: Collection) -> dict[str, float]:
     one = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
     return {collection.names[value]: count * one for value, count in voxels_of(small).items() if value}
-
-
-def _content(image: Volume) -> tuple[str, ...]:
-    """Hashes of the voxels as stored and as turned to RAS+, whatever header or compression they came in."""
-    hashes = []
-    for data in (image.data, to_ras(image.data, image.affine)[0]):
-        whole = np.ascontiguousarray(np.rint(data), np.int32)
-        hashes.append(hashlib.sha256(str(whole.shape).encode() + whole.tobytes()).hexdigest())
-    return tuple(dict.fromkeys(hashes))
-
-
-def _duplicates(cases: Iterable[Checked], before: set[str], after: set[str]) -> list[Finding]:
-    """Scans that are there twice; an error where one is for pre-training and one for fine-tuning (R24)."""
-    groups = defaultdict(list)
-    for case in cases:
-        for content in case.content:
-            groups[content].append(case)
-    found = {}
-    for group in groups.values():
-        for case in group[1:]:
-            first = group[0]
-            sets = {first.collection, case.collection}
-            leak = bool(sets & before and sets & after and len(sets) > 1)
-            text = f"{case.collection}/{case.case}: the same scan as {first.collection}/{first.case}"
-            text += "; it would be learnt before it is tested: take one away" if leak else "; take one away"
-            one = Finding(
-                "leak" if leak else "duplicate", "error" if leak else "warning", case.collection, case.case, text
-            )
-            found[first.collection, first.case, case.collection, case.case] = one
-    return list(found.values())
 
 
 def _picture(view: plausible.Scene) -> bytes:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from mixcl.data.plausible import Scene
 
 if TYPE_CHECKING:
-    from mixcl.data.check import Check, Finding
+    from mixcl.data.findings import Check, Finding
 
 WINDOW = (-175.0, 250.0)
 EDGE = 220  # pixels, about

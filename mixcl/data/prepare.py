@@ -26,7 +26,8 @@ from mixcl.config import Collection, DataConfig, Experiment, InputError
 from mixcl.data import store as stored
 from mixcl.data.case import Job, Outcome, Stop, prepare_case, storage, write_json
 from mixcl.data.grid import resampled_shape, spacing_of
-from mixcl.data.registry import collections, folder, match_cases
+from mixcl.data.layout import match_cases
+from mixcl.data.registry import collections, folder
 from mixcl.data.report import Report, human, summarise
 from mixcl.data.volume import read_header, volume_shape
 
