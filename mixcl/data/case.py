@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.config import DataConfig, InputError
+from mixcl.config import DataConfig, InputError, LabelGrid
 from mixcl.data import store as stored
+from mixcl.data.align import aligned
 from mixcl.data.dicom import digest_of, files_of
 from mixcl.data.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
-from mixcl.data.volume import Volume, check_hounsfield, check_same_grid, label_map, read_volume, voxels_of
+from mixcl.data.volume import Volume, check_hounsfield, label_map, read_volume, voxels_of
 
 
 class Stop(InputError):
@@ -43,6 +44,7 @@ class Job:
     target: Path
     data: DataConfig
     names: dict[int, str]
+    label_grid: LabelGrid = "same"
 
     @property
     def settings(self) -> str:
@@ -86,6 +88,8 @@ def _kept(job: Job) -> dict[str, Any] | None:
     try:
         record = stored.read_json(job.target / "case.json")
         if record["settings"] != job.settings or stored.damage(job.target, record) is not None:
+            return None
+        if record.get("label_grid", job.label_grid) != job.label_grid:  # its labels were moved by another rule
             return None
         source, now = record["source"], {kind: _stat(job, path) for kind, path in job.files.items()}
         if any(source[kind][part] != now[kind][part] for kind in now for part in ("name", "bytes")):
@@ -144,8 +148,8 @@ def _make(job: Job) -> dict[str, Any]:
     del label
     image = read_volume(job.image)
     source["image"]["sha256"] = image.sha256
-    check_same_grid(image, small)
-    warnings = [*image.warnings, *small.warnings, *check_hounsfield(image)]
+    small, moved = aligned(image, small, job.label_grid)
+    warnings = [*image.warnings, *small.warnings, *check_hounsfield(image), *([moved] if moved else [])]
     geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist()}
     turned, affine = to_ras(image.data, image.affine)
     spacing, turned_shape = spacing_of(affine), turned.shape
@@ -161,6 +165,7 @@ def _make(job: Job) -> dict[str, Any]:
         "id": job.case,
         "source": source,
         **geometry,
+        **({"label_grid": job.label_grid} if moved else {}),
         "shape": scan.shape,
         "spacing": job.data.spacing,
         "affine": np.round(resampled_affine(affine, turned_shape, job.data.spacing), 6).tolist(),

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mixcl.config import Collection, Experiment, InputError
 from mixcl.data import plausible
+from mixcl.data.align import aligned, corners_apart, spreads
 from mixcl.data.duplicates import content_of, duplicates
 from mixcl.data.findings import Check, Checked, Finding, Severity
 from mixcl.data.grid import spacing_of, to_ras
 from mixcl.data.layout import match_cases
 from mixcl.data.registry import collections, folder
-from mixcl.data.volume import Volume, check_hounsfield, check_same_grid, label_map, read_volume, voxels_of
+from mixcl.data.volume import Volume, check_hounsfield, label_map, read_volume, voxels_of
 
 ODD = {"no orientation": "orientation", "header says voxels": "spacing", "1 x 1 x 1": "spacing", "any air": "range"}
 THICK = 10.0  # mm between slices
@@ -68,54 +70,80 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
     return result
 
 
-def check_case(name: str, collection: Collection, case: str, image_path: Path, label_path: Path) -> Checked:
-    """Everything that can be said of one case without the others."""
-    found: list[Finding] = []
+class _Case:
+    """One case while it is looked at: what was found, and how an error becomes a finding."""
 
-    def tell(kind: str, severity: Severity, text: str) -> None:
-        found.append(Finding(kind, severity, name, case, text))
+    def __init__(self, collection: str, case: str) -> None:
+        self.collection, self.case = collection, case
+        self.found: list[Finding] = []
 
-    def read(path: Path) -> Volume | None:
+    def tell(self, kind: str, severity: Severity, text: str) -> None:
+        self.found.append(Finding(kind, severity, self.collection, self.case, text))
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything found is an error."""
+        return any(one.severity == "error" for one in self.found)
+
+    @contextmanager
+    def errors(self, also: Callable[[], str] = str) -> Iterator[None]:
+        """Tell an `InputError` as an error, and what ``also`` has to say of it."""
         try:
-            volume = read_volume(path)
+            yield
         except InputError as error:
-            tell(error.kind, "error", str(error))
-            return None
-        for text in volume.warnings:
-            tell(_odd(text), "warning", text)
+            self.tell(error.kind, "error", f"{error}{also()}")
+
+    def read(self, path: Path) -> Volume | None:
+        volume = None
+        with self.errors():
+            volume = read_volume(path)
+            self.odd(volume.warnings)
         return volume
 
-    image, label = read(image_path), read(label_path)
+    def odd(self, texts: Iterable[str]) -> None:
+        """Tell what a reader of files found odd."""
+        for text in texts:
+            self.tell(next((kind for part, kind in ODD.items() if part in text), "other"), "warning", text)
+
+    def align(self, image: Volume, label: Volume, collection: Collection) -> Volume | None:
+        """The label on its image's grid, and how it got there."""
+        vary = spreads(image, label) if corners_apart(image, label) != 0 else {}
+        told = ", ".join(f"{spread:.0f} read by {rule}" for rule, spread in vary.items())
+        evidence = f" (HU within a label vary by {told})" if told else ""
+        moved = None
+        with self.errors(lambda: evidence):
+            moved, how = aligned(image, label, collection.label_grid)
+            doubt = min(vary.values(), default=0) < 0.7 * vary.get(collection.label_grid, 0)
+            if how:
+                self.tell("axes", "warning" if doubt else "note", how + evidence)
+        return moved
+
+
+def check_case(name: str, collection: Collection, case: str, image_path: Path, label_path: Path) -> Checked:
+    """Everything that can be said of one case without the others."""
+    here = _Case(name, case)
+    image, label = here.read(image_path), here.read(label_path)
     small = None
     if label is not None:
-        try:
-            small = label_map(label, collection.names)
-        except InputError as error:
-            tell(error.kind, "error", str(error))
-    if image is not None:
-        try:
-            for text in check_hounsfield(image):
-                tell(_odd(text), "warning", text)
-        except InputError as error:
-            tell(error.kind, "error", str(error))
-        if label is not None:
-            try:
-                check_same_grid(image, label)
-            except InputError as error:
-                small, turned = None, _turned(image, label)
-                tell("axes" if turned else error.kind, "error", turned or str(error))
+        with here.errors():
+            small = replace(label, data=label_map(label, collection.names))
     if image is None:
-        return Checked(name, case, tuple(found))
-    view = _view(image, small, collection)
-    if max(view[1]) > THICK:
-        tell("thick slices", "warning", f"{image_path}: voxels of {max(view[1]):.3g} mm; small organs will be missed")
-    sizes = _millilitres(small, image, collection) if small is not None else {}
-    if not any(one.severity == "error" for one in found):
-        for doubt in (*plausible.doubts(view[0]), *plausible.too_large(sizes)):
-            severity: Severity = "note" if doubt.kind == "padding" else "warning"
-            tell(doubt.kind, severity, f"{image_path}: {doubt.text}")
-    picture = _picture(view[0]) if any(one.severity != "note" for one in found) else b""
-    return Checked(name, case, tuple(found), content_of(image), picture)
+        return Checked(name, case, tuple(here.found))
+    with here.errors():
+        here.odd(check_hounsfield(image))
+    if small is not None:
+        small = here.align(image, small, collection)
+    view, edges = _view(image, small, collection)
+    if max(edges) > THICK:
+        here.tell(
+            "thick slices", "warning", f"{image_path}: voxels of {max(edges):.3g} mm; small organs will be missed"
+        )
+    if not here.wrong:
+        sizes = {} if small is None else _millilitres(small, collection)
+        for doubt in (*plausible.doubts(view), *plausible.too_large(sizes)):
+            here.tell(doubt.kind, "note" if doubt.kind == "padding" else "warning", f"{image_path}: {doubt.text}")
+    picture = _picture(view) if any(one.severity != "note" for one in here.found) else b""
+    return Checked(name, case, tuple(here.found), content_of(image), picture)
 
 
 def _plan(
@@ -138,39 +166,16 @@ def _plan(
     return jobs, found, counts
 
 
-def _odd(text: str) -> str:
-    return next((kind for part, kind in ODD.items() if part in text), "other")
-
-
-def _turned(image: Volume, label: Volume) -> str:
-    """A sentence when the label's axes are those of the image flipped or swapped; else nothing."""
-    axes = [("".join(map(str, _axes(one.affine)))) for one in (image, label)]
-    if axes[0] == axes[1]:
-        return ""
-    return (
-        f"{label.path}: its axes run {axes[1]}, those of {image.path.name} {axes[0]}; turn the label map to the "
-        "grid of its image"
-    )
-
-
-def _axes(affine: NDArray[np.float64]) -> tuple[str, ...]:
-    import nibabel as nib
-
-    return tuple(nib.orientations.aff2axcodes(affine))
-
-
-def _view(
-    image: Volume, small: NDArray[np.uint8] | None, collection: Collection
-) -> tuple[plausible.Scene, tuple[float, ...]]:
+def _view(image: Volume, small: Volume | None, collection: Collection) -> tuple[plausible.Scene, tuple[float, ...]]:
     turned, affine = to_ras(image.data, image.affine)
     edges = spacing_of(affine)
-    label = None if small is None or small.shape != image.data.shape else to_ras(small, image.affine)[0]
+    label = None if small is None else to_ras(small.data, image.affine)[0]
     return plausible.scene(turned, label, edges, collection.names), edges
 
 
-def _millilitres(small: NDArray[np.uint8], image: Volume, collection: Collection) -> dict[str, float]:
-    one = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
-    return {collection.names[value]: count * one for value, count in voxels_of(small).items() if value}
+def _millilitres(small: Volume, collection: Collection) -> dict[str, float]:
+    one = abs(float(np.linalg.det(small.affine[:3, :3]))) / 1000
+    return {collection.names[value]: count * one for value, count in voxels_of(small.data).items() if value}
 
 
 def _picture(view: plausible.Scene) -> bytes:

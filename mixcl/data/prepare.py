@@ -98,7 +98,8 @@ def _plan(
             pairs, missing = {}, {"": str(error)}
         faults[name] = list(missing.values())
         for case, (image, label) in pairs.items():
-            jobs.append(Job(name, case, image, label, base, root / name / case, data, collection.names))
+            target, names, rule = root / name / case, collection.names, collection.label_grid
+            jobs.append(Job(name, case, image, label, base, target, data, names, rule))
     return jobs, faults
 
 

@@ -70,10 +70,12 @@ COLLECTIONS: dict[str, Collection] = {
         title="NIH Pancreas-CT",
         quirks=(
             "cases 25 and 70 of the first release were withdrawn, 80 are left",
-            "images are DICOM and labels NIfTI, whose rows run the other way: convert both so that their headers agree "
-            "(github.com/mattiaspaul/deedsBCV/issues/2)",
+            "images are DICOM, slices from feet to head, and labels NIfTI whose rows run from front to back: converted "
+            "images often run the other way (github.com/mattiaspaul/deedsBCV/issues/2); labels are turned as both "
+            "headers say (label_grid: header), and where these do not fit data check names the case",
         ),
         root="Pancreas-CT",
+        label_grid="header",
         image="images/PANCREAS_{case}.nii.gz",
         label="labels/label{case}.nii.gz",
         layouts=(

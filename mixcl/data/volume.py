@@ -26,8 +26,6 @@ from mixcl.data.grid import spacing_of
 
 LARGEST_SPACING = 20.0
 """Voxels longer than this, in mm, are taken for a mistake in the header."""
-AFFINE_TOLERANCE = 0.1
-"""How far image and label may lie apart, as a part of the smallest voxel edge."""
 SMALLEST_RANGE = 50.0
 """Images whose values span less than this are taken to be scaled already: noise alone spans more HU."""
 HEADER_BYTES = 540
@@ -243,22 +241,3 @@ def voxels_of(labels: NDArray[np.uint8]) -> dict[int, int]:
     for part in np.array_split(flat, flat.size // 2**20 + 1):  # bincount makes a copy eight times as large
         counts += np.bincount(part, minlength=256)
     return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
-
-
-def check_same_grid(image: Volume, label: Volume) -> None:
-    """Refuse a label map of another shape than its image, or with corners a tenth of a voxel or more away."""
-    if image.data.shape != label.data.shape:
-        raise InputError(
-            f"{label.path}: shape {label.data.shape} differs from {image.data.shape} of {image.path.name}; "
-            "give the label map on the grid of its image",
-            "shape",
-        )
-    ends = [(0, n - 1) for n in image.data.shape]
-    corners = np.stack([c.ravel() for c in (*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2)))])
-    apart = float(np.sqrt((((image.affine - label.affine) @ corners)[:3] ** 2).sum(axis=0)).max())
-    if apart > AFFINE_TOLERANCE * min(spacing_of(image.affine)):
-        raise InputError(
-            f"{label.path}: its affine differs from that of {image.path.name} by up to {apart:.3g} mm; "
-            "give the label map on the grid of its image",
-            "affine",
-        )
