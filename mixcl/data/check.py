@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mixcl.config import Collection, Experiment, InputError
-from mixcl.data import plausible
+from mixcl.data import labelling, plausible, slices
 from mixcl.data.align import aligned, corners_apart, spreads
 from mixcl.data.duplicates import content_of, duplicates
 from mixcl.data.findings import Check, Checked, Finding, Severity
@@ -22,7 +22,11 @@ from mixcl.data.layout import match_cases
 from mixcl.data.registry import collections, folder
 from mixcl.data.volume import Volume, check_hounsfield, label_map, read_volume, voxels_of
 
-ODD = {"no orientation": "orientation", "header says voxels": "spacing", "1 x 1 x 1": "spacing", "any air": "range"}
+ODD = {
+    "no orientation": "orientation", "qform": "orientation", "right angles": "shear", "oblique": "orientation",
+    "header says voxels": "spacing", "unit": "spacing", "1 x 1 x 1": "spacing", "any air": "range",
+    "more bytes": "header",
+}  # fmt: skip
 THICK = 10.0  # mm between slices
 
 
@@ -135,12 +139,9 @@ def check_case(name: str, collection: Collection, case: str, image_path: Path, l
         small = here.align(image, small, collection)
     view, edges = _view(image, small, collection)
     if max(edges) > THICK:
-        here.tell(
-            "thick slices", "warning", f"{image_path}: voxels of {max(edges):.3g} mm; small organs will be missed"
-        )
+        here.tell("thick slices", "warning", f"{image_path}: voxels of {max(edges):.3g} mm; small organs are missed")
     if not here.wrong:
-        sizes = {} if small is None else _millilitres(small, collection)
-        for doubt in (*plausible.doubts(view), *plausible.too_large(sizes)):
+        for doubt in _doubts(image, small, view, collection):
             here.tell(doubt.kind, "note" if doubt.kind == "padding" else "warning", f"{image_path}: {doubt.text}")
     picture = _picture(view) if any(one.severity != "note" for one in here.found) else b""
     return Checked(name, case, tuple(here.found), content_of(image), picture)
@@ -164,6 +165,19 @@ def _plan(
             text = f"{name}: {len(pairs)} labelled scans found, {collection.count} expected (R20)"
             found.append(Finding("count", "note", name, "", text))
     return jobs, found, counts
+
+
+def _doubts(
+    image: Volume, small: Volume | None, view: plausible.Scene, collection: Collection
+) -> Iterator[plausible.Doubt]:
+    """What a person should look at: values, place and way round of the body, order of its slices, fit of the labels."""
+    odd = list(plausible.doubts(view))
+    yield from odd
+    label = None if small is None else to_ras(small.data, image.affine)[0]
+    yield from slices.doubts(to_ras(image.data, image.affine)[0], label)
+    if small is not None and view.label is not None and not any(one.kind in ("range", "intercept") for one in odd):
+        yield from labelling.doubts(view, view.label)
+        yield from labelling.too_large(_millilitres(small, collection))
 
 
 def _view(image: Volume, small: Volume | None, collection: Collection) -> tuple[plausible.Scene, tuple[float, ...]]:
