@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mixcl.config import Collection, Experiment, InputError
 from mixcl.data import labelling, plausible, slices
 from mixcl.data.align import aligned, corners_apart, spreads
-from mixcl.data.duplicates import content_of, duplicates
+from mixcl.data.duplicates import content_of, duplicates, profile_of
 from mixcl.data.findings import Check, Checked, Finding, Severity
 from mixcl.data.grid import spacing_of, to_ras
 from mixcl.data.layout import match_cases
@@ -24,7 +24,7 @@ from mixcl.data.volume import Volume, check_hounsfield, label_map, read_volume, 
 
 ODD = {
     "no orientation": "orientation", "qform": "orientation", "right angles": "shear", "oblique": "orientation",
-    "header says voxels": "spacing", "unit": "spacing", "1 x 1 x 1": "spacing", "any air": "range",
+    "header says voxels": "spacing", "gives lengths": "spacing", "1 x 1 x 1": "spacing", "any air": "range",
     "more bytes": "header",
 }  # fmt: skip
 THICK = 10.0  # mm between slices
@@ -144,7 +144,7 @@ def check_case(name: str, collection: Collection, case: str, image_path: Path, l
         for doubt in _doubts(image, small, view, collection):
             here.tell(doubt.kind, "note" if doubt.kind == "padding" else "warning", f"{image_path}: {doubt.text}")
     picture = _picture(view) if any(one.severity != "note" for one in here.found) else b""
-    return Checked(name, case, tuple(here.found), content_of(image), picture)
+    return Checked(name, case, tuple(here.found), content_of(image), picture, profile_of(image))
 
 
 def _plan(

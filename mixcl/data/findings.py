@@ -11,6 +11,9 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Severity = Literal["error", "warning", "note"]
 
 
@@ -27,13 +30,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of one case: what was found, hashes of its voxels, and a picture when something was."""
+    """What became of one case: findings, hashes and profile of its voxels, and a picture when something was found."""
 
     collection: str
     case: str
     findings: tuple[Finding, ...]
     content: tuple[str, ...] = ()
     picture: bytes = field(default=b"", repr=False)
+    profile: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

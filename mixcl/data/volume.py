@@ -74,6 +74,7 @@ def read_volume(path: Path) -> Volume:
     try:
         raw = path.read_bytes()
         sha256 = hashlib.sha256(raw).hexdigest()
+        _check_no_text(path, raw[:200])
         if path.name.endswith(".gz"):
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
@@ -88,6 +89,14 @@ def read_volume(path: Path) -> Volume:
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
     return Volume(path, _finite(path, data), affine, sha256, warnings)
+
+
+def _check_no_text(path: Path, head: bytes) -> None:
+    """Refuse what downloads leave in the place of a scan."""
+    if head.startswith(b"version https://git-lfs") or b"/annex/objects" in head:
+        raise InputError(f"{path}: a pointer of Git LFS or git-annex, not the scan; fetch its content", "pointer")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise InputError(f"{path}: a web page, not the scan; sign in where it comes from and get it again", "web page")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
