@@ -222,7 +222,6 @@ def exchange(image: Path, label: Path) -> None:
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-MIDDLE = np.s_[:, :, 18:28]
 FAULTS |= {
     "almost-whole": ("fractional label", changed(lambda i, s, a: (i, (s * 0.9995).astype(np.float32), a))),
     "interpolated": ("fractional label", changed(lambda i, s, a: (i, halfway(s), a))),
@@ -243,7 +242,7 @@ FAULTS |= {
     "zeros-on-top": ("blank slices", sliced(lambda i, s, k: put(i, np.s_[:, :, -4:], 0))),
     "slice-twice": ("repeated slices", sliced(lambda i, s, k: put(i, np.s_[:, :, k], i[:, :, k - 1]))),
     "shuffled": ("slice order", sliced(drawn_lots)),
-    "part-upside-down": ("slice jump", sliced(lambda i, s, k: put(i, MIDDLE, i[MIDDLE][:, :, ::-1].copy()))),
+    "part-upside-down": ("slice jump", sliced(lambda i, s, k: put(i, np.s_[:, :, :k], i[:, :, :k][:, :, ::-1].copy()))),
     "label-flipped-0": ("label off image", changed(lambda i, s, a: (i, s[::-1], a))),
     "label-flipped-1": ("label off image", changed(lambda i, s, a: (i, s[:, ::-1], a))),
     "label-flipped-2": ("label off image", changed(lambda i, s, a: (i, s[:, :, ::-1], a))),
