@@ -87,9 +87,8 @@ def _kept(job: Job) -> dict[str, Any] | None:
     """
     try:
         record = stored.read_json(job.target / "case.json")
-        if record["settings"] != job.settings or stored.damage(job.target, record) is not None:
-            return None
-        if record.get("label_grid", job.label_grid) != job.label_grid:  # its labels were moved by another rule
+        by_rule = record.get("label_grid", job.label_grid) == job.label_grid  # or its labels were not moved at all
+        if not by_rule or record["settings"] != job.settings or stored.damage(job.target, record) is not None:
             return None
         source, now = record["source"], {kind: _stat(job, path) for kind, path in job.files.items()}
         if any(source[kind][part] != now[kind][part] for kind in now for part in ("name", "bytes")):
@@ -149,7 +148,7 @@ def _make(job: Job) -> dict[str, Any]:
     image = read_volume(job.image)
     source["image"]["sha256"] = image.sha256
     small, moved = aligned(image, small, job.label_grid)
-    warnings = [*image.warnings, *small.warnings, *check_hounsfield(image), *([moved] if moved else [])]
+    warnings = [*image.warnings, *small.warnings, *check_hounsfield(image), *filter(None, [moved])]
     geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist()}
     turned, affine = to_ras(image.data, image.affine)
     spacing, turned_shape = spacing_of(affine), turned.shape
