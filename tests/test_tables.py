@@ -40,7 +40,7 @@ def test_files_may_lie_outside_the_collections_folder(tmp_path: Path) -> None:
     assert (again.collections[0].made, again.collections[0].kept) == (0, 3)
     assert [case.id for case in Store(tmp_path / "out/data/store").cases("own")] == ["far", "near", "series"]
     told = check(config, tmp_path / "out", workers=1, progress=False)
-    assert {one.kind for one in told.findings} <= {"range", "field of view"}  # tiny scans without a body
+    assert {one.kind for one in told.findings} <= {"range", "field of view", "padding"}  # tiny scans without a body
 
 
 def test_a_linked_root_is_the_same_as_the_folder_itself(tmp_path: Path) -> None:

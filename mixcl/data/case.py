@@ -150,6 +150,7 @@ def _make(job: Job) -> dict[str, Any]:
     small, moved = aligned(image, small, job.label_grid)
     warnings = [*image.warnings, *small.warnings, *check_hounsfield(image), *filter(None, [moved])]
     geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist()}
+    geometry |= {"label_grid": job.label_grid} if moved else {}
     turned, affine = to_ras(image.data, image.affine)
     spacing, turned_shape = spacing_of(affine), turned.shape
     scan = _windowed(job, resample_linear(turned, spacing, job.data.spacing))
@@ -164,7 +165,6 @@ def _make(job: Job) -> dict[str, Any]:
         "id": job.case,
         "source": source,
         **geometry,
-        **({"label_grid": job.label_grid} if moved else {}),
         "shape": scan.shape,
         "spacing": job.data.spacing,
         "affine": np.round(resampled_affine(affine, turned_shape, job.data.spacing), 6).tolist(),

@@ -174,7 +174,8 @@ def _doubts(
     odd = list(plausible.doubts(view))
     yield from odd
     label = None if small is None else to_ras(small.data, image.affine)[0]
-    yield from slices.doubts(to_ras(image.data, image.affine)[0], label)
+    turned, affine = to_ras(image.data, image.affine)
+    yield from slices.doubts(turned, label, spacing_of(affine)[2])
     if small is not None and view.label is not None and not any(one.kind in ("range", "intercept") for one in odd):
         yield from labelling.doubts(view, view.label)
         yield from labelling.too_large(_millilitres(small, collection))
