@@ -149,14 +149,13 @@ def _make(job: Job) -> dict[str, Any]:
     source["image"]["sha256"] = image.sha256
     small, moved = aligned(image, small, job.label_grid)
     warnings = [*image.warnings, *small.warnings, *check_hounsfield(image), *filter(None, [moved])]
-    geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist()}
-    geometry |= {"label_grid": job.label_grid} if moved else {}
+    rule = {"label_grid": job.label_grid} if moved else {}
+    geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
     turned, affine = to_ras(image.data, image.affine)
     spacing, turned_shape = spacing_of(affine), turned.shape
     scan = _windowed(job, resample_linear(turned, spacing, job.data.spacing))
     del image, turned
-    labels = resample_nearest(to_ras(small.data, small.affine)[0], spacing, job.data.spacing)
-    labels = np.ascontiguousarray(labels)
+    labels = np.ascontiguousarray(resample_nearest(to_ras(small.data, small.affine)[0], spacing, job.data.spacing))
     before, after = voxels_of(small.data), voxels_of(labels)
     warnings += _lost(job, before, after)
     record = {
