@@ -55,6 +55,9 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+LabelGrid = Literal["same", "header", "voxels"]
+
+
 class Collection(Frozen):
     """One set of CT scans with labels: where its files are and what its label values mean.
 
@@ -69,6 +72,10 @@ class Collection(Frozen):
     layouts: tuple[tuple[str, str], ...] = Field((), description="other (image, label) templates people have")
     roots: tuple[str, ...] = Field((), description="other names of the folder, tried when root is not there")
     names: dict[int, str] = Field(description="label value -> name, without the background 0")
+    label_grid: LabelGrid = Field(
+        "same",
+        description="whether labels lie on their images' grids, are turned to them by the headers, or voxel by voxel",
+    )
     quirks: tuple[str, ...] = Field((), description="what is known to be odd about it")
     count: int | None = Field(None, description="number of labelled cases the paper counts (R20)")
     licence: str = ""

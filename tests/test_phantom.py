@@ -22,8 +22,9 @@ from scipy import ndimage
 
 from mixcl.config import Collection, DataConfig, InputError, PhantomConfig
 from mixcl.data import anatomy
+from mixcl.data.layout import find_cases
 from mixcl.data.phantom import Phantom, labelled, make_case, write_collections
-from mixcl.data.registry import BTCV_NAMES, COLLECTIONS, find_cases, folder
+from mixcl.data.registry import BTCV_NAMES, COLLECTIONS, folder
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = range(10)

@@ -253,7 +253,7 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
     ),
     "label flipped": (
         lambda i, s: save(s, LABEL[:, ::-1], affine_of() @ np.diag([1, -1, 1, 1])),
-        r"labelsTr/bad.nii.gz: its affine differs",
+        r"labelsTr/bad.nii.gz: its axes run RPS, those of bad.nii.gz RAS, and turned it does not fit",
     ),
     "unknown label": (
         lambda i, s: save(s, with_value(LABEL, 9, np.uint8)),

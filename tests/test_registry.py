@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mixcl.config import FINETUNING_SETS, PRETRAINING_SETS, Collection, DataConfig, InputError
-from mixcl.data.registry import COLLECTIONS, PAPER_COUNTS, collections, find_cases, folder
+from mixcl.data.layout import find_cases
+from mixcl.data.registry import COLLECTIONS, PAPER_COUNTS, collections, folder
 
 
 def touch(root: Path, *names: str) -> None:

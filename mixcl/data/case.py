@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.config import DataConfig, InputError
+from mixcl.config import DataConfig, InputError, LabelGrid
 from mixcl.data import store as stored
+from mixcl.data.align import aligned
 from mixcl.data.dicom import digest_of, files_of
 from mixcl.data.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
-from mixcl.data.volume import Volume, check_hounsfield, check_same_grid, label_map, read_volume, voxels_of
+from mixcl.data.volume import Volume, check_hounsfield, label_map, read_volume, voxels_of
 
 
 class Stop(InputError):
@@ -43,6 +44,7 @@ class Job:
     target: Path
     data: DataConfig
     names: dict[int, str]
+    label_grid: LabelGrid = "same"
 
     @property
     def settings(self) -> str:
@@ -85,7 +87,8 @@ def _kept(job: Job) -> dict[str, Any] | None:
     """
     try:
         record = stored.read_json(job.target / "case.json")
-        if record["settings"] != job.settings or stored.damage(job.target, record) is not None:
+        by_rule = record.get("label_grid", job.label_grid) == job.label_grid  # or its labels were not moved at all
+        if not by_rule or record["settings"] != job.settings or stored.damage(job.target, record) is not None:
             return None
         source, now = record["source"], {kind: _stat(job, path) for kind, path in job.files.items()}
         if any(source[kind][part] != now[kind][part] for kind in now for part in ("name", "bytes")):
@@ -103,7 +106,8 @@ def _kept(job: Job) -> dict[str, Any] | None:
 
 
 def _stat(job: Job, path: Path) -> dict[str, Any]:
-    return {"name": path.relative_to(job.root).as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
+    name = path.relative_to(job.root) if path.is_relative_to(job.root) else path  # a table may name any place
+    return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
 
 
 def _dates(job: Job) -> dict[str, int]:
@@ -143,15 +147,15 @@ def _make(job: Job) -> dict[str, Any]:
     del label
     image = read_volume(job.image)
     source["image"]["sha256"] = image.sha256
-    check_same_grid(image, small)
-    warnings = [*image.warnings, *small.warnings, *check_hounsfield(image)]
-    geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist()}
+    small, moved = aligned(image, small, job.label_grid)
+    warnings = [*image.warnings, *small.warnings, *check_hounsfield(image), *filter(None, [moved])]
+    rule = {"label_grid": job.label_grid} if moved else {}
+    geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
     turned, affine = to_ras(image.data, image.affine)
     spacing, turned_shape = spacing_of(affine), turned.shape
     scan = _windowed(job, resample_linear(turned, spacing, job.data.spacing))
     del image, turned
-    labels = resample_nearest(to_ras(small.data, small.affine)[0], spacing, job.data.spacing)
-    labels = np.ascontiguousarray(labels)
+    labels = np.ascontiguousarray(resample_nearest(to_ras(small.data, small.affine)[0], spacing, job.data.spacing))
     before, after = voxels_of(small.data), voxels_of(labels)
     warnings += _lost(job, before, after)
     record = {

@@ -1,92 +1,33 @@
-"""``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked.
-
-An *error* is what ``mixcl prepare`` would refuse, or a scan that is in pre-training and in fine-tuning; a *warning* is
-what a person should look at; a *note* is odd and harmless.
-"""
+"""``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mixcl.config import Collection, Experiment, InputError
-from mixcl.data import plausible
+from mixcl.data import labelling, plausible, slices
+from mixcl.data.align import aligned, corners_apart, spreads
+from mixcl.data.duplicates import content_of, duplicates, profile_of
+from mixcl.data.findings import Check, Checked, Finding, Severity
 from mixcl.data.grid import spacing_of, to_ras
-from mixcl.data.registry import collections, folder, match_cases
-from mixcl.data.volume import Volume, check_hounsfield, check_same_grid, label_map, read_volume, voxels_of
+from mixcl.data.layout import match_cases
+from mixcl.data.registry import collections, folder
+from mixcl.data.volume import Volume, check_hounsfield, label_map, read_volume, voxels_of
 
-Severity = Literal["error", "warning", "note"]
-ODD = {"no orientation": "orientation", "header says voxels": "spacing", "1 x 1 x 1": "spacing", "any air": "range"}
+ODD = {
+    "no orientation": "orientation", "qform": "orientation", "right angles": "shear", "oblique": "orientation",
+    "header says voxels": "spacing", "gives lengths": "spacing", "1 x 1 x 1": "spacing", "any air": "range",
+    "more bytes": "header",
+}  # fmt: skip
 THICK = 10.0  # mm between slices
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: its short name, how bad, where, and a sentence with the mend."""
-
-    kind: str
-    severity: Severity
-    collection: str
-    case: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What became of one case: what was found, hashes of its voxels, and a picture when something was."""
-
-    collection: str
-    case: str
-    findings: tuple[Finding, ...]
-    content: tuple[str, ...] = ()
-    picture: bytes = field(default=b"", repr=False)
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome for all collections: ``counts`` (found, expected) by name, and every case."""
-
-    counts: dict[str, tuple[int, int | None]]
-    cases: tuple[Checked, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def errors(self) -> int:
-        """How many findings are errors."""
-        return sum(finding.severity == "error" for finding in self.findings)
-
-    def to_markdown(self) -> str:
-        """A row a collection, then every finding."""
-        by: dict[str, Counter[str]] = defaultdict(Counter)
-        for finding in self.findings:
-            by[finding.collection][finding.severity] += 1
-        lines = ["| collection | scans | expected | errors | warnings | notes |", "|---|---|---|---|---|---|"]
-        for name, (found, expected) in self.counts.items():
-            told = [by[name][severity] for severity in ("error", "warning", "note")]
-            lines.append(
-                f"| {name} | {found} | {'-' if expected is None else expected} | {' | '.join(map(str, told))} |"
-            )
-        for severity in ("error", "warning", "note"):
-            listed = [f"- [{one.kind}] {one.text}" for one in self.findings if one.severity == severity]
-            lines += ["", f"{severity}s:".capitalize(), *listed] if listed else []
-        return "\n".join(lines if self.findings else [*lines, "", "Nothing is wrong."])
-
-    def to_json(self) -> str:
-        """For machines: ``counts`` and ``findings``."""
-        told = {"counts": self.counts, "findings": [asdict(finding) for finding in self.findings]}
-        return json.dumps(told, indent=1) + "\n"
 
 
 def check(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Check:
@@ -126,61 +67,84 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
         found += [
             Finding("quirk", "note", name, "", f"{name}: {text}") for name, c in wanted.items() for text in c.quirks
         ]
-    found += _duplicates(cases, set(data.pretrain), set(data.finetune))
+    found += duplicates(cases, set(data.pretrain), set(data.finetune))
     result = Check(counts, cases, tuple(found))
     write_text(out / "data" / "check.json", result.to_json())
     write_text(out / "data" / "check.html", page(result))
     return result
 
 
-def check_case(name: str, collection: Collection, case: str, image_path: Path, label_path: Path) -> Checked:
-    """Everything that can be said of one case without the others."""
-    found: list[Finding] = []
+class _Case:
+    """One case while it is looked at: what was found, and how an error becomes a finding."""
 
-    def tell(kind: str, severity: Severity, text: str) -> None:
-        found.append(Finding(kind, severity, name, case, text))
+    def __init__(self, collection: str, case: str) -> None:
+        self.collection, self.case = collection, case
+        self.found: list[Finding] = []
 
-    def read(path: Path) -> Volume | None:
+    def tell(self, kind: str, severity: Severity, text: str) -> None:
+        self.found.append(Finding(kind, severity, self.collection, self.case, text))
+
+    @property
+    def wrong(self) -> bool:
+        """Whether anything found is an error."""
+        return any(one.severity == "error" for one in self.found)
+
+    @contextmanager
+    def errors(self, also: Callable[[], str] = str) -> Iterator[None]:
+        """Tell an `InputError` as an error, and what ``also`` has to say of it."""
         try:
-            volume = read_volume(path)
+            yield
         except InputError as error:
-            tell(error.kind, "error", str(error))
-            return None
-        for text in volume.warnings:
-            tell(_odd(text), "warning", text)
+            self.tell(error.kind, "error", f"{error}{also()}")
+
+    def read(self, path: Path) -> Volume | None:
+        volume = None
+        with self.errors():
+            volume = read_volume(path)
+            self.odd(volume.warnings)
         return volume
 
-    image, label = read(image_path), read(label_path)
+    def odd(self, texts: Iterable[str]) -> None:
+        """Tell what a reader of files found odd."""
+        for text in texts:
+            self.tell(next((kind for part, kind in ODD.items() if part in text), "other"), "warning", text)
+
+    def align(self, image: Volume, label: Volume, collection: Collection) -> Volume | None:
+        """The label on its image's grid, and how it got there."""
+        vary = spreads(image, label) if corners_apart(image, label) != 0 else {}
+        told = ", ".join(f"{spread:.0f} read by {rule}" for rule, spread in vary.items())
+        evidence = f" (HU within a label vary by {told})" if told else ""
+        moved = None
+        with self.errors(lambda: evidence):
+            moved, how = aligned(image, label, collection.label_grid)
+            doubt = min(vary.values(), default=0) < 0.7 * vary.get(collection.label_grid, 0)
+            if how:
+                self.tell("axes", "warning" if doubt else "note", how + evidence)
+        return moved
+
+
+def check_case(name: str, collection: Collection, case: str, image_path: Path, label_path: Path) -> Checked:
+    """Everything that can be said of one case without the others."""
+    here = _Case(name, case)
+    image, label = here.read(image_path), here.read(label_path)
     small = None
     if label is not None:
-        try:
-            small = label_map(label, collection.names)
-        except InputError as error:
-            tell(error.kind, "error", str(error))
-    if image is not None:
-        try:
-            for text in check_hounsfield(image):
-                tell(_odd(text), "warning", text)
-        except InputError as error:
-            tell(error.kind, "error", str(error))
-        if label is not None:
-            try:
-                check_same_grid(image, label)
-            except InputError as error:
-                small, turned = None, _turned(image, label)
-                tell("axes" if turned else error.kind, "error", turned or str(error))
+        with here.errors():
+            small = replace(label, data=label_map(label, collection.names))
     if image is None:
-        return Checked(name, case, tuple(found))
-    view = _view(image, small, collection)
-    if max(view[1]) > THICK:
-        tell("thick slices", "warning", f"{image_path}: voxels of {max(view[1]):.3g} mm; small organs will be missed")
-    sizes = _millilitres(small, image, collection) if small is not None else {}
-    if not any(one.severity == "error" for one in found):
-        for doubt in (*plausible.doubts(view[0]), *plausible.too_large(sizes)):
-            severity: Severity = "note" if doubt.kind == "padding" else "warning"
-            tell(doubt.kind, severity, f"{image_path}: {doubt.text}")
-    picture = _picture(view[0]) if any(one.severity != "note" for one in found) else b""
-    return Checked(name, case, tuple(found), _content(image), picture)
+        return Checked(name, case, tuple(here.found))
+    with here.errors():
+        here.odd(check_hounsfield(image))
+    if small is not None:
+        small = here.align(image, small, collection)
+    view, edges = _view(image, small, collection)
+    if max(edges) > THICK:
+        here.tell("thick slices", "warning", f"{image_path}: voxels of {max(edges):.3g} mm; small organs are missed")
+    if not here.wrong:
+        for doubt in _doubts(image, small, view, collection):
+            here.tell(doubt.kind, "note" if doubt.kind == "padding" else "warning", f"{image_path}: {doubt.text}")
+    picture = _picture(view) if any(one.severity != "note" for one in here.found) else b""
+    return Checked(name, case, tuple(here.found), content_of(image), picture, profile_of(image))
 
 
 def _plan(
@@ -203,69 +167,30 @@ def _plan(
     return jobs, found, counts
 
 
-def _odd(text: str) -> str:
-    return next((kind for part, kind in ODD.items() if part in text), "other")
+def _doubts(
+    image: Volume, small: Volume | None, view: plausible.Scene, collection: Collection
+) -> Iterator[plausible.Doubt]:
+    """What a person should look at: values, place and way round of the body, order of its slices, fit of the labels."""
+    odd = list(plausible.doubts(view))
+    yield from odd
+    label = None if small is None else to_ras(small.data, image.affine)[0]
+    turned, affine = to_ras(image.data, image.affine)
+    yield from slices.doubts(turned, label, spacing_of(affine)[2])
+    if small is not None and view.label is not None and not any(one.kind in ("range", "intercept") for one in odd):
+        yield from labelling.doubts(view, view.label)
+        yield from labelling.too_large(_millilitres(small, collection))
 
 
-def _turned(image: Volume, label: Volume) -> str:
-    """A sentence when the label's axes are those of the image flipped or swapped; else nothing."""
-    axes = [("".join(map(str, _axes(one.affine)))) for one in (image, label)]
-    if axes[0] == axes[1]:
-        return ""
-    return (
-        f"{label.path}: its axes run {axes[1]}, those of {image.path.name} {axes[0]}; turn the label map to the "
-        "grid of its image"
-    )
-
-
-def _axes(affine: NDArray[np.float64]) -> tuple[str, ...]:
-    import nibabel as nib
-
-    return tuple(nib.orientations.aff2axcodes(affine))
-
-
-def _view(
-    image: Volume, small: NDArray[np.uint8] | None, collection: Collection
-) -> tuple[plausible.Scene, tuple[float, ...]]:
+def _view(image: Volume, small: Volume | None, collection: Collection) -> tuple[plausible.Scene, tuple[float, ...]]:
     turned, affine = to_ras(image.data, image.affine)
     edges = spacing_of(affine)
-    label = None if small is None or small.shape != image.data.shape else to_ras(small, image.affine)[0]
+    label = None if small is None else to_ras(small.data, image.affine)[0]
     return plausible.scene(turned, label, edges, collection.names), edges
 
 
-def _millilitres(small: NDArray[np.uint8], image: Volume, collection: Collection) -> dict[str, float]:
-    one = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
-    return {collection.names[value]: count * one for value, count in voxels_of(small).items() if value}
-
-
-def _content(image: Volume) -> tuple[str, ...]:
-    """Hashes of the voxels as stored and as turned to RAS+, whatever header or compression they came in."""
-    hashes = []
-    for data in (image.data, to_ras(image.data, image.affine)[0]):
-        whole = np.ascontiguousarray(np.rint(data), np.int32)
-        hashes.append(hashlib.sha256(str(whole.shape).encode() + whole.tobytes()).hexdigest())
-    return tuple(dict.fromkeys(hashes))
-
-
-def _duplicates(cases: Iterable[Checked], before: set[str], after: set[str]) -> list[Finding]:
-    """Scans that are there twice; an error where one is for pre-training and one for fine-tuning (R24)."""
-    groups = defaultdict(list)
-    for case in cases:
-        for content in case.content:
-            groups[content].append(case)
-    found = {}
-    for group in groups.values():
-        for case in group[1:]:
-            first = group[0]
-            sets = {first.collection, case.collection}
-            leak = bool(sets & before and sets & after and len(sets) > 1)
-            text = f"{case.collection}/{case.case}: the same scan as {first.collection}/{first.case}"
-            text += "; it would be learnt before it is tested: take one away" if leak else "; take one away"
-            one = Finding(
-                "leak" if leak else "duplicate", "error" if leak else "warning", case.collection, case.case, text
-            )
-            found[first.collection, first.case, case.collection, case.case] = one
-    return list(found.values())
+def _millilitres(small: Volume, collection: Collection) -> dict[str, float]:
+    one = abs(float(np.linalg.det(small.affine[:3, :3]))) / 1000
+    return {collection.names[value]: count * one for value, count in voxels_of(small.data).items() if value}
 
 
 def _picture(view: plausible.Scene) -> bytes:

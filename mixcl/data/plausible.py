@@ -16,10 +16,6 @@ from scipy import ndimage
 STEP_MM = 4.0
 AIR, BODY, BONE = -400, -300, 250  # HU
 CUT = 0.25  # of a side face in the body: the rest of the body is outside
-HOLLOW = ("lung", "airway", "trachea", "bronch", "air", "gas", "colon", "bowel", "stomach", "duoden", "intestin",
-          "esophag", "oesophag")  # fmt: skip
-RIGHT, LEFT = ("liver", "gallbladder", "gall bladder", "right"), ("spleen", "left")
-MOST_ML = {"liver": 6000, "spleen": 4000, "pancreas": 500, "kidney": 2500, "gallbladder": 600, "aorta": 1500}
 
 
 class Doubt(NamedTuple):
@@ -59,17 +55,6 @@ def doubts(view: Scene) -> Iterator[Doubt]:
     yield from _values(view)
     yield from _field_of_view(view)
     yield from _way_round(view, body)
-    if view.label is not None:
-        yield from _sides(view, body)
-        yield from _in_air(view, view.label)
-
-
-def too_large(millilitres: Mapping[str, float]) -> Iterator[Doubt]:
-    """Organs larger than any patient's, by name: the voxel size may be wrong."""
-    for name, volume in millilitres.items():
-        most = next((most for organ, most in MOST_ML.items() if organ in name.lower() and "tumo" not in name), None)
-        if most is not None and volume > most:
-            yield Doubt("organ size", f"{name} has {volume:.0f} ml, more than {most} ml; check the voxel size")
 
 
 def _values(view: Scene) -> Iterator[Doubt]:
@@ -79,6 +64,24 @@ def _values(view: Scene) -> Iterator[Doubt]:
         yield Doubt("padding", f"{100 * below:.1f} % of it is padding of {low:.0f} HU; the window clips it")
     if high > 20000 or low < -20000:
         yield Doubt("range", f"its values lie between {low:.6g} and {high:.6g}, which is no CT; check the rescaling")
+    else:
+        yield from _tissues(view.image, low)
+
+
+def _tissues(image: NDArray[np.float32], low: float) -> Iterator[Doubt]:
+    """Air is at -1000 HU and lungs above -900, most of a body near 0; padding, the lowest value, is left out."""
+    air = image[(image < AIR) & (image > max(low, -1100.0))]
+    deep = image[(image < -1100) & (image > low)]
+    sides = np.concatenate([image[[0, -1]].ravel(), image[:, [0, -1]].ravel()])
+    middle = float(np.median(image[image > BODY]))
+    if np.median(sides) > BONE:
+        yield Doubt("range", f"the air around the body is at {np.median(sides):.0f} HU; values may be inverted")
+    elif deep.size > max(air.size, 0.02 * image.size):
+        yield Doubt("range", f"its air is at {np.median(deep):.0f} HU, not -1000; check slope and intercept")
+    elif low < AIR and (darkest := float(np.percentile(image[image < AIR], 10))) > -700:
+        yield Doubt("range", f"its air is at {darkest:.0f} HU, not -1000; check slope and intercept")
+    elif abs(middle) > 200:
+        yield Doubt("range", f"half of the body is above {middle:.0f} HU; check slope and intercept")
 
 
 def _field_of_view(view: Scene) -> Iterator[Doubt]:
@@ -90,7 +93,10 @@ def _field_of_view(view: Scene) -> Iterator[Doubt]:
 
 def _way_round(view: Scene, body: NDArray[np.bool_]) -> Iterator[Doubt]:
     """Wide from side to side, the spine at the back, the lungs towards the head; a part of a body tells nothing."""
-    if max(float(body.take(end, axis).mean()) for axis in (0, 1) for end in (0, -1)) > CUT:
+    faces = [max(float(body.take(end, axis).mean()) for end in (0, -1)) for axis in range(3)]
+    if max(faces[:2]) > CUT:
+        if faces[2] < 0.02 and min(float(body.take(end, axis).mean()) for axis in (0, 1) for end in (0, -1)) < CUT:
+            yield Doubt("axes", "the body is cut at its sides, not at head and feet; axes may be swapped")
         return
     places = np.argwhere(body) * view.edges
     ends = np.percentile(places, (2, 98), axis=0)
@@ -122,48 +128,3 @@ def _lungs(view: Scene) -> NDArray[np.float64]:
     sizes = np.bincount(parts.ravel(), minlength=number + 1) * math.prod(view.edges) / 1000
     kept = [part for part in range(1, number + 1) if sizes[part] > 200 and part not in outside]
     return np.argwhere(np.isin(parts, kept)) * view.edges if kept else np.empty((0, 3))
-
-
-def _sides(view: Scene, body: NDArray[np.bool_]) -> Iterator[Doubt]:
-    """Organs whose side is known, against the middle of the body."""
-    middle = float(np.median(np.argwhere(body)[:, 0])) * view.edges[0]
-    right, wrong = [], []
-    for value, name in view.names.items():
-        side = _side(name)
-        places = np.argwhere(view.label == value) if side else ()
-        if side and len(places) * math.prod(view.edges) > 1000:
-            offset = side * (float(np.mean(places[:, 0])) * view.edges[0] - middle)  # type: ignore[call-overload]
-            right += [name] if offset > 10 else []
-            wrong += [name] if offset < -10 else []
-    if len(wrong) > len(right):
-        yield Doubt("laterality", f"{', '.join(wrong)} on the other side; left and right may be flipped")
-
-
-def _side(name: str) -> int:
-    """+1 for organs on the patient's right, -1 left, 0 either."""
-    words = name.lower()
-    if "lobe" in words or "tumo" in words or "vein" in words:
-        return 0
-    if any(word in words for word in LEFT):
-        return -1
-    return 1 if any(word in words for word in RIGHT) else 0
-
-
-def _in_air(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
-    """Labels of solid organs that lie in air, and whether a flip or a swap would mend it."""
-    solid = [value for value, name in view.names.items() if not any(word in name.lower() for word in HOLLOW)]
-    share = _air_share(view.image, np.isin(label, solid))
-    if share < 0.1:
-        return
-    turned = {f"flipping axis {axis}": np.flip(label, axis) for axis in range(3)}
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        if label.shape[a] == label.shape[b]:
-            turned[f"swapping axes {a} and {b}"] = np.swapaxes(label, a, b)
-    better = {how: _air_share(view.image, np.isin(one, solid)) for how, one in turned.items()}
-    how = min(better, key=better.__getitem__)
-    mend = f"; {how} of the label leaves {100 * better[how]:.0f} %" if better[how] < share / 3 else ""
-    yield Doubt("label off image", f"{100 * share:.0f} % of the labelled voxels lie in air{mend}; check its axes")
-
-
-def _air_share(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
-    return float((image[where] < AIR).mean()) if where.any() else 0.0

@@ -26,9 +26,11 @@ from mixcl.config import Collection, DataConfig, Experiment, InputError
 from mixcl.data import store as stored
 from mixcl.data.case import Job, Outcome, Stop, prepare_case, storage, write_json
 from mixcl.data.grid import resampled_shape, spacing_of
-from mixcl.data.registry import collections, folder, match_cases
+from mixcl.data.header import volume_shape
+from mixcl.data.layout import match_cases
+from mixcl.data.registry import collections, folder
 from mixcl.data.report import Report, human, summarise
-from mixcl.data.volume import read_header, volume_shape
+from mixcl.data.volume import read_header
 
 
 def prepare(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Report:
@@ -97,7 +99,8 @@ def _plan(
             pairs, missing = {}, {"": str(error)}
         faults[name] = list(missing.values())
         for case, (image, label) in pairs.items():
-            jobs.append(Job(name, case, image, label, base, root / name / case, data, collection.names))
+            target, names, rule = root / name / case, collection.names, collection.label_grid
+            jobs.append(Job(name, case, image, label, base, target, data, names, rule))
     return jobs, faults
 
 

@@ -8,29 +8,22 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mixcl.config import InputError
 from mixcl.data.dicom import read_series
-from mixcl.data.grid import spacing_of
+from mixcl.data.header import HEADER_BYTES, geometry, header_of, start, volume_shape
 
-LARGEST_SPACING = 20.0
-"""Voxels longer than this, in mm, are taken for a mistake in the header."""
-AFFINE_TOLERANCE = 0.1
-"""How far image and label may lie apart, as a part of the smallest voxel edge."""
 SMALLEST_RANGE = 50.0
 """Images whose values span less than this are taken to be scaled already: noise alone spans more HU."""
-HEADER_BYTES = 540
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +54,7 @@ def read_header(path: Path) -> Any:
                 head = stream.read(HEADER_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
-    return _header(path, head)
+    return header_of(path, head)
 
 
 def read_volume(path: Path) -> Volume:
@@ -81,40 +74,29 @@ def read_volume(path: Path) -> Volume:
     try:
         raw = path.read_bytes()
         sha256 = hashlib.sha256(raw).hexdigest()
+        _check_no_text(path, raw[:200])
         if path.name.endswith(".gz"):
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from None
-    header = _header(path, raw[:HEADER_BYTES])
+    header = header_of(path, raw[:HEADER_BYTES])
     try:
         shape = volume_shape(path, header)
-        affine, warnings = _geometry(path, header, shape)
+        affine, warnings = geometry(path, header, shape)
         data = _voxels(path, raw, header, shape)
+        if (more := len(raw) - start(header) - int(np.prod(shape)) * header.get_data_dtype().itemsize) > 0:
+            warnings += (f"{path}: holds {more} more bytes than its header announces; is all of the scan read?",)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
     return Volume(path, _finite(path, data), affine, sha256, warnings)
 
 
-def volume_shape(path: Path, header: Any) -> tuple[int, int, int]:
-    """The three lengths of the volume that a header announces; see `read_volume` for what is refused."""
-    shape = tuple(int(n) for n in header.get_data_shape())
-    if len(shape) < 3 or min(shape) < 1:
-        raise InputError(f"{path}: has the shape {shape}; store it as one 3-D volume", "dimension")
-    if any(n != 1 for n in shape[3:]):
-        raise InputError(f"{path}: has {len(shape)} dimensions {shape}; keep one 3-D volume a file", "dimension")
-    return shape[0], shape[1], shape[2]
-
-
-def _header(path: Path, head: bytes) -> Any:
-    if not head:
-        raise InputError(f"{path}: is empty; download or copy it again", "damaged")
-    size = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
-    kinds = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-    kind = next((kinds[n] for n in size if n in kinds), None)
-    magic = head[344:348] if kind is nib.Nifti1Header else head[4:8]
-    if kind is None or len(head) < kind.sizeof_hdr or not magic.startswith((b"n+1", b"n+2")):
-        raise InputError(f"{path}: not a NIfTI volume (.nii or .nii.gz); convert it, or take it away", "format")
-    return kind.from_fileobj(io.BytesIO(head[: kind.sizeof_hdr]), check=False)
+def _check_no_text(path: Path, head: bytes) -> None:
+    """Refuse what downloads leave in the place of a scan."""
+    if head.startswith(b"version https://git-lfs") or b"/annex/objects" in head:
+        raise InputError(f"{path}: a pointer of Git LFS or git-annex, not the scan; fetch its content", "pointer")
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise InputError(f"{path}: a web page, not the scan; sign in where it comes from and get it again", "web page")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -129,30 +111,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: cannot be read ({error}); check the disk, then download or copy it again", "unreadable")
 
 
-def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """The affine of a checked header, and what is odd about it."""
-    mend = "write the true voxel size into its header"
-    pixdim = np.abs(header["pixdim"][1:4].astype(float))
-    if not np.isfinite(pixdim).all() or (pixdim <= 0).any() or (header["pixdim"][1:4] < 0).any():
-        raise InputError(f"{path}: voxel size {_mm(header['pixdim'][1:4])} mm is impossible; {mend}", "spacing")
-    affine = np.asarray(header.get_best_affine(), dtype=float)
-    edges = np.array(spacing_of(affine))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: its affine is singular or not finite; {mend}", "header")
-    if edges.max() > LARGEST_SPACING:
-        raise InputError(f"{path}: voxel size {_mm(edges)} mm is implausibly large; {mend}", "spacing")
-    odd = []
-    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        odd.append(f"{path}: its header gives no orientation; it is taken as the format's default (LAS)")
-    if not np.allclose(edges, pixdim, rtol=0.01):
-        odd.append(f"{path}: header says voxels of {_mm(pixdim)} mm, its affine {_mm(edges)} mm; the affine is used")
-    if np.allclose(edges, 1.0, atol=1e-4) and max(shape) >= 512:
-        odd.append(f"{path}: voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?")
-    return affine, tuple(odd)
-
-
 def _voxels(path: Path, raw: bytes, header: Any, shape: tuple[int, int, int]) -> NDArray[Any]:
-    dtype, offset = header.get_data_dtype(), max(int(header["vox_offset"]), int(header["sizeof_hdr"]) + 4)
+    dtype, offset = header.get_data_dtype(), start(header)
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers", "format")
     if len(raw) < offset + int(np.prod(shape)) * dtype.itemsize:
@@ -172,10 +132,6 @@ def _finite(path: Path, data: NDArray[Any]) -> NDArray[Any]:
             "nan",
         )
     return data
-
-
-def _mm(edges: Sequence[float] | NDArray[Any]) -> str:
-    return " x ".join(f"{float(edge):.4g}" for edge in edges)
 
 
 def check_hounsfield(image: Volume) -> tuple[str, ...]:
@@ -243,22 +199,3 @@ def voxels_of(labels: NDArray[np.uint8]) -> dict[int, int]:
     for part in np.array_split(flat, flat.size // 2**20 + 1):  # bincount makes a copy eight times as large
         counts += np.bincount(part, minlength=256)
     return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
-
-
-def check_same_grid(image: Volume, label: Volume) -> None:
-    """Refuse a label map of another shape than its image, or with corners a tenth of a voxel or more away."""
-    if image.data.shape != label.data.shape:
-        raise InputError(
-            f"{label.path}: shape {label.data.shape} differs from {image.data.shape} of {image.path.name}; "
-            "give the label map on the grid of its image",
-            "shape",
-        )
-    ends = [(0, n - 1) for n in image.data.shape]
-    corners = np.stack([c.ravel() for c in (*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2)))])
-    apart = float(np.sqrt((((image.affine - label.affine) @ corners)[:3] ** 2).sum(axis=0)).max())
-    if apart > AFFINE_TOLERANCE * min(spacing_of(image.affine)):
-        raise InputError(
-            f"{label.path}: its affine differs from that of {image.path.name} by up to {apart:.3g} mm; "
-            "give the label map on the grid of its image",
-            "affine",
-        )
