@@ -56,6 +56,7 @@ def effects(out: Path) -> pd.DataFrame:
         ``difference`` with its 95 % interval ``low``, ``high`` (bootstrap over pairs) and ``p`` (Wilcoxon's signed
         ranks); ``p_holm``, adjusted for all rows; ``detectable``, the true difference that n such pairs would find
         with 80 % power (normal approximation, two-sided 5 %); ``better``, the share of pairs in which the arm is ahead.
+        ``attrs["origin"]``: profile, folds, seeds, commit and data.
 
     Raises
     ------
@@ -70,7 +71,8 @@ def effects(out: Path) -> pd.DataFrame:
     rows = [(*cell, *_effect(part)) for cell, part in both.groupby(CELL, sort=False)]
     table = pd.DataFrame(rows, columns=Effect._fields[:-1])
     table["p_holm"] = holm(list(table["p"]))
-    sheets = [_sheet(table, task, tables.origin(runs, folds)) for task in dict.fromkeys(table["task"])]
+    table.attrs["origin"] = tables.origin(runs, folds)
+    sheets = [_sheet(table, task, table.attrs["origin"]) for task in dict.fromkeys(table["task"])]
     folder = out / "tables"
     write_text(folder / "effects.csv", table.assign(percent=[f"{p:g}" for p in table["percent"]]).to_csv(index=False))
     write_text(folder / "effects.md", markdown(sheets))
