@@ -79,7 +79,7 @@ def _raw(edge: int, batch: int, classes: int = 13) -> dict[str, Tensor]:
     fields = nn.functional.interpolate(coarse, size=(edge,) * 3, mode="trilinear")
     label = fields.argmax(1).to(torch.uint8).unflatten(0, (batch, 2))
     image = fields[:, :1].sigmoid().unflatten(0, (batch, 2)).contiguous()
-    return {"image": image, "label": label, "sample": torch.arange(batch)}
+    return {"image": image, "label": label, "sample": torch.arange(batch), "collection": torch.zeros(batch)}
 
 
 def _step(forward: Callable[[], Tensor], device: torch.device) -> Callable[[], None]:
