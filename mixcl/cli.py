@@ -6,6 +6,7 @@ on standard error and exit code 2; ``--debug`` shows the traceback as well.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -90,7 +91,7 @@ def pretrain(
     config, folder = _load(profile, set_, out)
     from mixcl.trainer import pretrain as run
 
-    typer.echo(f"pre-trained: {run(config, folder, job=job, restart=_restart(restart))}")
+    _say(f"pre-trained: {run(config, folder, job=job, restart=_restart(restart))}")
 
 
 @app.command()
@@ -116,7 +117,7 @@ def finetune(
         config, folder, task=task, percent=percent, fold=fold, seed=seed, init=weights,
         arm=arm or ("scratch" if init is None else "mixcl"), restart=_restart(restart),
     )  # fmt: skip
-    typer.echo(f"fine-tuned: {made}")
+    _say(f"fine-tuned: {made}")
 
 
 @app.command()
@@ -182,6 +183,12 @@ def verify(
 def _load(profile: str, overrides: list[str], out: Path | None) -> tuple[Experiment, Path]:
     config = load_profile(profile, overrides)
     return config, out if out is not None else Path("results") / config.profile
+
+
+def _say(text: str) -> None:
+    """Once, however many processes torchrun has started."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text)
 
 
 def _restart(wanted: bool) -> Literal["always", "never"]:

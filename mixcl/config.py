@@ -247,12 +247,19 @@ class EvaluateConfig(Frozen):
 
 
 class RunConfig(Frozen):
-    """The machine, not the science."""
+    """The machine, not the science; see :mod:`mixcl.engine`."""
 
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast type")
+    precision: Literal["auto", "no", "bf16", "fp16"] = Field(
+        "auto", description="autocast type; auto is bf16 on a GPU and no on a CPU"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = Field(1, description="CPU threads a job; part of what decides the bits")
-    workers: int = Field(0, ge=0, description="processes that cut patches ahead of time")
+    workers: int | None = Field(
+        None, ge=0, description="processes that cut patches ahead of time; null is none on a CPU, one a core on a GPU"
+    )
+    channels_last: bool = Field(True, description="convolutions with the channels last in memory")
+    compile: bool = Field(False, description="torch.compile for the blocks of the UNETR; changes the last digits")
+    deterministic: bool | None = Field(None, description="algorithms that repeat; null is on a CPU, not on a GPU")
     folds_a_kernel: Count = Field(1, description="fold jobs that share one notebook kernel; starting one takes seconds")
     tensorboard: bool = False
 

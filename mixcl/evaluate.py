@@ -70,7 +70,7 @@ def evaluate(
     InputError
         ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
     """
-    from mixcl.trainer import machine as machine
+    from mixcl.engine import machine
     from mixcl.trainer import read_card
 
     card, names = _described(read_card(run), run)
@@ -202,10 +202,12 @@ def _test_cases(config: Experiment, out: Path, run: Path, card: dict[str, Any]) 
 
 def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]:
     """All that decides what is measured on a case."""
+    from mixcl.engine import precision
+
     return {
         "weights": card["weights"], "content": list(case.content), "spacing": list(case.spacing),
         "evaluate": config.evaluate.model_dump(mode="json", exclude={"windows"}),
-        "precision": config.run.precision,
+        "precision": precision(config.run),
     }  # fmt: skip
 
 

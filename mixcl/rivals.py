@@ -55,6 +55,21 @@ def objective(config: Experiment) -> Pretraining:
     raise InputError("pretrain.method=none: there is nothing to pre-train; leave this job out")
 
 
+def check_ranks(config: Experiment, ranks: int) -> None:
+    """Refuse several processes for what compares the samples of a step with each other and does so within a process.
+
+    Raises
+    ------
+    InputError
+        ``pretrain.method`` is barlow or masked and there is more than one process.
+    """
+    if ranks > 1 and config.pretrain.method in ("barlow", "masked"):
+        raise InputError(
+            f"pretrain.method={config.pretrain.method} compares the samples of a step, which {ranks} processes do not "
+            "see together; run it in one process"
+        )
+
+
 class Barlow(Pretraining):
     """Barlow Twins on the level of images (Zbontar et al., 2021).
 

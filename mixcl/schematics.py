@@ -75,9 +75,10 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
 
     from mixcl import checkpoint, losses, sampler, stream
     from mixcl.data.store import Store
+    from mixcl.engine import machine
     from mixcl.model import LABEL_LEVEL, MixCL, level_edges
     from mixcl.objective import Objective
-    from mixcl.trainer import machine, read_card
+    from mixcl.trainer import read_card
 
     run = out / "runs" / job
     weights, card = checkpoint.read_weights(run)[0], read_card(run)

@@ -6,13 +6,14 @@ ranks and can be taken up again at any step.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mixcl import augment, sampler
 from mixcl.config import Experiment, InputError
@@ -45,25 +46,37 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> 1))
 
 
-class PairStream(Dataset[dict[str, Tensor]]):
+class PairStream(Dataset[dict[str, Any]]):
     """P_1 and P_2 with their labels, sample by sample (Sec. 2.3, R10, R14, R29).
 
     An item holds ``image`` float32 [2, 1, E, E, E] in [0, 1], ``label`` uint8 [2, E, E, E], ``sample`` [] and
-    ``collection`` [], its number in ``config.data.pretrain``, or -1.
+    ``collection`` [], its number in ``config.data.pretrain``, or -1.  With ``edge``, that of the label level's grid,
+    it holds ``pixels`` as well, so that a GPU need not wait for a processor: for P_1 and for P_2 what
+    :func:`pretraining_batch` would draw, flat indices and labels, int64 [n].
     """
 
-    def __init__(self, cases: Sequence[Case], config: Experiment, length: int) -> None:
-        self.cases, self.config, self.length = tuple(cases), config, length
+    def __init__(self, cases: Sequence[Case], config: Experiment, length: int, *, edge: int | None = None) -> None:
+        self.cases, self.config, self.length, self.edge = tuple(cases), config, length, edge
         self.collections = [case.collection for case in self.cases]
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         places = self.places(index)
         names, name = self.config.data.pretrain, places[0][0].collection
         collection = names.index(name) if name in names else -1
-        return _item(places, self.config, index) | {"collection": torch.tensor(collection)}
+        item = _item(places, self.config, index) | {"collection": torch.tensor(collection)}
+        return item | {"pixels": self._drawn(item["label"], index, self.edge)} if self.edge else item
+
+    def _drawn(self, label: Tensor, index: int, edge: int) -> list[tuple[Tensor, Tensor]]:
+        """Indices of the pixels of P_1 and P_2, and their labels, after the spatial step."""
+        seed, at = self.config.pretrain.seed, _at(label.shape[-1], edge)
+        drawn = []
+        for which in (0, 1):
+            grid = augment.spatial_labels(label[which], at, self.config.views, generator(seed, index, 2 + which))
+            drawn.append(_pixels(grid, self.config, generator(seed, index, 7 + which)))
+        return drawn
 
     def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
         """The scan and the first voxel [x, y, z] of P_1 and of P_2."""
@@ -89,10 +102,12 @@ class SegmentationStream(Dataset[dict[str, Tensor]]):
 
 
 def batches(
-    stream: Dataset[dict[str, Tensor]], batch: int, *, start: int, steps: int, rank: int = 0, ranks: int = 1,
+    stream: Dataset[dict[str, Any]], batch: int, *, start: int, steps: int, rank: int = 0, ranks: int = 1,
     workers: int = 0, pin: bool = False,
-) -> Iterator[dict[str, Tensor]]:  # fmt: skip
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """This rank's share of the batches of steps ``start`` to ``steps`` - 1; ``batch`` counts samples over all ranks.
+
+    ``workers`` processes cut them ahead of time; ``pin`` puts them where a GPU can fetch them without waiting.
 
     Raises
     ------
@@ -103,19 +118,40 @@ def batches(
         raise InputError(f"a batch of {batch} cannot be shared by {ranks} processes; make it a multiple of {ranks}")
     share = batch // ranks
     first = (range(step * batch + rank * share, step * batch + (rank + 1) * share) for step in range(start, steps))
-    loader: DataLoader[dict[str, Tensor]] = DataLoader(
-        stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin
-    )
+    loader: DataLoader[dict[str, Any]] = DataLoader(
+        stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin,
+        collate_fn=_collate,
+    )  # fmt: skip
     yield from loader
 
 
-def pretraining_batch(raw: dict[str, Tensor], config: Experiment, edge: int, device: torch.device) -> Batch:
+def ahead(loader: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
+    """The same batches with their patches on the device; a GPU fetches the next one while it works on this one."""
+    if device.type != "cuda":
+        yield from loader
+        return
+    side, now = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    waiting: dict[str, Any] | None = None
+    for raw in itertools.chain(loader, [None]):
+        if waiting is not None:
+            now.wait_stream(side)
+        ready = waiting
+        if raw is not None:
+            with torch.cuda.stream(side):
+                waiting = raw | {key: raw[key].to(device, non_blocking=True) for key in ("image", "label")}
+        if ready is not None:
+            for key in ("image", "label"):
+                ready[key].record_stream(now)
+            yield ready
+
+
+def pretraining_batch(raw: dict[str, Any], config: Experiment, edge: int, device: torch.device) -> Batch:
     """Distort P_1 and P_2 in the order of R11 and draw the pixels of the label level (R12, R13).
 
     Parameters
     ----------
     raw
-        A collated batch of :class:`PairStream`: image [B, 2, 1, E, E, E], label [B, 2, E, E, E].
+        A collated batch of :class:`PairStream`: image [B, 2, 1, E, E, E], label [B, 2, E, E, E], perhaps pixels.
     config
         The experiment.
     edge
@@ -134,13 +170,15 @@ def pretraining_batch(raw: dict[str, Tensor], config: Experiment, edge: int, dev
     views = augment.views(
         patches, config.views, [generator(seed, k, 4 + which) for which in (0, 1, 2) for k in samples]
     )
-    grid = coarse(label, edge).cpu()
-    drawn = [
-        [_pixels(grid[which * len(samples) + row], config, generator(seed, k, 7 + which), device) for which in (0, 1)]
-        for row, k in enumerate(samples)
-    ]
-    pixels = [(first[0], second[0]) for first, second in drawn]
-    labels = [(first[1], second[1]) for first, second in drawn]
+    drawn = raw.get("pixels")
+    if drawn is None:
+        grid = coarse(label, edge).cpu()
+        drawn = [
+            [_pixels(grid[which * len(samples) + row], config, generator(seed, k, 7 + which)) for which in (0, 1)]
+            for row, k in enumerate(samples)
+        ]
+    moved = [[[part.to(device, non_blocking=True) for part in patch] for patch in sample] for sample in drawn]
+    pixels, labels = ([(first[part], second[part]) for first, second in moved] for part in (0, 1))
     return Batch(views, patches, pixels, labels, label, samples, raw["collection"].tolist())
 
 
@@ -163,9 +201,20 @@ def finetuning_batch(
 
 def coarse(labels: Tensor, edge: int) -> Tensor:
     """Labels [B, E, E, E] on a coarser grid [B, edge, edge, edge] by the nearest voxel, no mixing (R12)."""
-    stride = labels.shape[-1] // edge
-    start = stride // 2
-    return labels[:, start::stride, start::stride, start::stride]
+    at = _at(labels.shape[-1], edge)
+    return labels[:, at, at, at]
+
+
+def _at(patch: int, edge: int) -> slice:
+    """The voxels of an axis that stand for the coarser grid's."""
+    stride = patch // edge
+    return slice(stride // 2, None, stride)
+
+
+def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Items in one batch; pixels, of which each sample has its own number, stay in a list."""
+    stacked: dict[str, Any] = default_collate([{k: v for k, v in item.items() if k != "pixels"} for item in items])
+    return stacked | ({"pixels": [item["pixels"] for item in items]} if "pixels" in items[0] else {})
 
 
 def _origin(case: Case, config: Experiment, foreground_prob: float, g: torch.Generator) -> Sequence[int]:
@@ -185,8 +234,8 @@ def _item(places: Sequence[tuple[Case, Sequence[int]]], config: Experiment, inde
     }  # fmt: skip
 
 
-def _pixels(grid: Tensor, config: Experiment, g: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+def _pixels(grid: Tensor, config: Experiment, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """Flat indices of the drawn pixels and their labels."""
     settings = config.sampler
     indices = sampler.sample_pixels(grid, settings.budget, mu=settings.mu, eps=settings.eps, generator=g)
-    return indices.to(device), grid.flatten()[indices].long().to(device)
+    return indices, grid.flatten()[indices].long()

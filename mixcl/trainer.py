@@ -10,28 +10,23 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import bits, checkpoint, instruments, rivals, stream
+from mixcl import bits, checkpoint, engine, instruments, rivals, stream
 from mixcl.config import (
     Experiment,
     FinetuneConfig,
     InputError,
     PretrainConfig,
-    RunConfig,
     finetune_job,
     provenance,
 )
@@ -50,7 +45,7 @@ from mixcl.model import (
 from mixcl.objective import Objective, floors, gradient_norms
 
 Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
-Step = Callable[[int, dict[str, Tensor]], tuple[Tensor, dict[str, Any]]]
+Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
 
 def pretrain(
@@ -73,11 +68,12 @@ def pretrain(
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
     with seeded(settings.seed):
         objective = rivals.objective(config)
-    with machine(config.run) as accelerator:
+    with engine.machine(config.run) as accelerator:
+        rivals.check_ranks(config, accelerator.num_processes)
         edge = level_edges(config.model)[LABEL_LEVEL]
         loop = _Loop(accelerator, objective, config, settings, out / "runs" / job, card, decides, restart, progress)
 
-        def step(number: int, raw: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             terms = loop.module(stream.pretraining_batch(raw, config, edge, accelerator.device))
             values: dict[str, Any] = {**terms._asdict()}
             if settings.gradients_every and number % settings.gradients_every == 0:
@@ -91,7 +87,9 @@ def pretrain(
         patches = instruments.probe(cases, config)
         if whole:
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
-        return loop.run(stream.PairStream(cases, config, settings.steps * settings.batch), step, objective.model)
+        drawn = edge if accelerator.device.type == "cuda" else None  # ahead of time; on a CPU that would gain nothing
+        pairs = stream.PairStream(cases, config, settings.steps * settings.batch, edge=drawn)
+        return loop.run(pairs, step, objective.model)
 
 
 def finetune(
@@ -138,11 +136,11 @@ def finetune(
         labels={str(k): v for k, v in names.items()}, train=[c.id for c in train], test=[c.id for c in test],
         hand_over=handed, pretraining=source,
     )  # fmt: skip
-    with machine(config.run) as accelerator:
+    with engine.machine(config.run) as accelerator:
         loop = _Loop(accelerator, net, config, settings, out / "runs" / job, card, decides, restart, progress)
         criterion = _dice_ce(settings)
 
-        def step(_: int, raw: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+        def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             image, label = stream.finetuning_batch(raw, config, seed, names, accelerator.device)
             loss = criterion(loop.module(image), label)
             return loss, {"total": loss}
@@ -235,23 +233,25 @@ class _Loop:
         accelerator.wait_for_everyone()
         trained = [p for p in module.parameters() if p.requires_grad]
         # fused: one pass, and on a CPU a square root that is alike on all processors, as MKL's is not
-        self.optimizer = torch.optim.AdamW(
-            trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
-        module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # faster convolutions on a CPU
+        self.optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        engine.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
 
     def run(self, data: Any, step: Step, kept: nn.Module) -> Path:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
-        if (self.folder / checkpoint.WEIGHTS).is_file():
-            return self.folder
         accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
-        first = int(checkpoint.restore(self.folder, self.plain, self.optimizer).get("step", 0))
+        finished = (self.folder / checkpoint.WEIGHTS).is_file()
+        before = {"step": settings.steps} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer)
+        first = int(before.get("step", 0))
+        engine.agree(accelerator, first, self.folder)
+        if finished:
+            return self.folder
         metrics = self._open(first)
-        loader = stream.batches(
+        loader = stream.ahead(stream.batches(
             data, settings.batch, start=first, steps=settings.steps, rank=accelerator.process_index,
-            ranks=accelerator.num_processes, workers=self.config.run.workers, pin=accelerator.device.type == "cuda",
-        )  # fmt: skip
+            ranks=accelerator.num_processes, workers=engine.workers(self.config.run, accelerator.num_processes),
+            pin=accelerator.device.type == "cuda",
+        ), accelerator.device)  # fmt: skip
         bar = tqdm(total=settings.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
         self.module.train()
         pending: list[dict[str, Any]] = []
@@ -311,20 +311,13 @@ class _Loop:
             description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
             model = self.config.model.model_dump(mode="json")
             told = {
-                "seconds_of_last_part": round(seconds, 1), "memory_gb": _peak_gb(self.accelerator.device),
+                "seconds_of_last_part": round(seconds, 1), "memory_gb": engine.peak_gb(self.accelerator.device),
                 "bits": bits.environment(str(self.accelerator.device), self.config.run.threads), "weights": identity,
             }  # fmt: skip
             checkpoint.write_text(self.folder / "run.json", json.dumps({**self.card, **told}, indent=1))
             checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})
         self.accelerator.wait_for_everyone()
         return self.folder
-
-
-def _peak_gb(device: torch.device) -> float:
-    """The most memory that this process has held: of the GPU, or of the machine."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
 
 
 def weights_id(state: Mapping[str, Tensor]) -> str:
@@ -336,27 +329,6 @@ def weights_id(state: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def machine(run: RunConfig) -> Iterator[Accelerator]:
-    """Device, precision and threads of a run; the process's own settings come back afterwards."""
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("run.device is cuda and no CUDA device is found; use --set run.device=auto")
-    cpu = run.device == "cpu" or not torch.cuda.is_available()
-    if cpu and run.precision == "fp16":
-        raise InputError("run.precision is fp16, which needs a CUDA device; use bf16 or no on a CPU")
-    # accelerate keeps the settings of the first Accelerator of a process; a notebook may well change them.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(run.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # ablations leave parts without a gradient
-        yield Accelerator(cpu=cpu, mixed_precision=run.precision, kwargs_handlers=[unused])
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
 
 
 def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:

@@ -94,6 +94,35 @@ def test_ranks_share_the_same_steps(cases: list[Case], smoke: Experiment) -> Non
         next(iter(stream.batches(pairs, 6, start=0, steps=1, ranks=4)))
 
 
+def test_pixels_drawn_ahead_are_those_that_a_step_draws(cases: list[Case], smoke: Experiment) -> None:
+    """For every sample, distorted or not; but for pixels whose label hangs on the last bit of a rounding."""
+    edge = level_edges(smoke.model)[1]
+    batches = [
+        next(stream.batches(stream.PairStream(cases, smoke, 12, edge=drawn), 12, start=0, steps=1))
+        for drawn in (None, edge)
+    ]
+    now, ahead = (stream.pretraining_batch(raw, smoke, edge, CPU) for raw in batches)
+    agree = [
+        float(torch.equal(mine, theirs))
+        for name in ("pixels", "labels")
+        for ours, others in zip(getattr(now, name), getattr(ahead, name), strict=True)
+        for mine, theirs in zip(ours, others, strict=True)
+    ]
+    assert len(agree) == 2 * 2 * 12
+    assert sum(agree) >= len(agree) - 4
+    assert torch.equal(now.views, ahead.views)
+    assert now.samples == ahead.samples
+    for indices, labels in zip(ahead.pixels, ahead.labels, strict=True):
+        for index, label in zip(indices, labels, strict=True):
+            assert index.shape == label.shape
+            assert index.max() < edge**3
+
+
+def test_batches_on_a_cpu_are_handed_on_as_they_are(cases: list[Case], smoke: Experiment) -> None:
+    given = [{"image": torch.zeros(1), "label": torch.zeros(1)} for _ in range(3)]
+    assert [id(raw) for raw in stream.ahead(iter(given), CPU)] == [id(raw) for raw in given]
+
+
 def with_views(config: Experiment, **changes: float) -> Experiment:
     return config.model_copy(update={"views": config.views.model_copy(update=changes)})
 
