@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +19,7 @@ from mixcl.config import commit
 
 def arguments(description: str | None, repeats: int) -> argparse.ArgumentParser:
     """The options that every benchmark takes."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=repeats, help="timings of each side, taken in turn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", help="JSON file to write")
@@ -63,14 +62,45 @@ def saved_bytes(forward: Callable[[], Tensor], own: Sequence[Tensor] = ()) -> in
     return total
 
 
-def report(benchmark: str, args: argparse.Namespace, ratios: Mapping[str, float], **found: object) -> None:
-    """Print medians and one ``ratio NAME VALUE`` a comparison, and write everything as JSON when asked."""
+def report(
+    benchmark: str, args: argparse.Namespace, ratios: Mapping[str, float], *,
+    draw: Callable[[Any], None] | None = None, **found: object,
+) -> None:  # fmt: skip
+    """Print one ``ratio NAME VALUE`` a comparison; when asked, write everything as JSON and a plot beside it.
+
+    ``draw`` fills the plot's axes; without it the ratios are drawn as bars.
+    """
     everything = {"benchmark": benchmark, "machine": machine(args.threads), "repeats": args.repeats, **found}
     if args.out:
         text = json.dumps({**everything, "ratio": dict(ratios)}, indent=1)
         Path(args.out).write_text(text + "\n", encoding="utf-8")
+        where = found.get("device", "CPU")
+        plot(
+            Path(args.out).with_suffix(".png"),
+            f"{benchmark}, {_processor() if where == 'CPU' else where}",
+            ratios,
+            draw,
+        )
     for name, value in ratios.items():
         print(f"ratio {name} {value:.4g}")
+
+
+def plot(path: Path, title: str, ratios: Mapping[str, float], draw: Callable[[Any], None] | None) -> None:
+    """Write a plot of what ``draw`` draws, or of the ratios."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=9)
+    if draw:
+        draw(axes)
+    else:
+        bars = axes.barh(list(ratios), list(ratios.values()))
+        axes.bar_label(bars, fmt="%.3g")
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_xlabel("ratio of the two sides")
+        axes.invert_yaxis()
+    figure.savefig(path, dpi=120)
 
 
 def machine(threads: int) -> dict[str, object]:
