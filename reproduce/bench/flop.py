@@ -1,0 +1,77 @@
+"""FLOP of matrix products and convolutions of a profile's steps, counted without computing them.
+
+A sample of a pre-training step and of a fine-tuning step, forward and backward, and the forward pass of one window of a
+test case.  `run_all.sh --dry-run` reckons with them where a machine has not been measured.
+
+    python reproduce/bench/flop.py --profile paper --out reproduce/expected/flop-paper.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mixcl.config import Experiment, load_profile
+from mixcl.model import LABEL_LEVEL, MixCL, level_edges, segmentation_model
+from mixcl.objective import Objective
+from mixcl.stream import Batch
+
+CLASSES = 13  # BTCV's organs; the output layer is a trifle
+META = torch.device("meta")
+
+
+def main() -> None:
+    """Count and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    counted = {"profile": args.profile, **count(load_profile(args.profile, args.set))}
+    text = json.dumps(counted, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf-8")
+
+
+def count(config: Experiment) -> dict[str, int]:
+    """FLOP of ``pretrain_sample``, ``finetune_sample`` and ``window``."""
+    with META:
+        objective, net = Objective(MixCL(config), config.loss), segmentation_model(config.model, CLASSES)
+        patch = torch.empty(1, 1, *(config.model.patch,) * 3)
+        batch = _batch(config, patch)
+
+    def predict() -> None:
+        with torch.no_grad():
+            net(patch)
+
+    return {
+        "pretrain_sample": _flop(lambda: objective(batch).total.backward()),
+        "finetune_sample": _flop(lambda: net(patch).sum().backward()),
+        "window": _flop(predict),
+    }
+
+
+def _batch(config: Experiment, patch: Tensor) -> Batch:
+    """One sample, with the budget of pixels of every class."""
+    pixels = config.sampler.budget * (CLASSES + 1)
+    grid = level_edges(config.model)[LABEL_LEVEL] ** 3
+    indices = torch.empty(min(pixels, grid), dtype=torch.long)
+    views = torch.cat([patch] * 3)
+    return Batch(views, views, [(indices, indices)], [(indices, indices)], torch.empty(0), [0], [0])
+
+
+def _flop(run: Callable[[], None]) -> int:
+    with FlopCounterMode(display=False) as counted:
+        run()
+    return int(counted.get_total_flops())
+
+
+if __name__ == "__main__":
+    main()
