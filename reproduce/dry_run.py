@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cost_model
+
 from mixcl import plan
 from mixcl.config import Experiment, load_profile
 
@@ -39,6 +41,7 @@ def main() -> int:
         for rule, todo in rules.items():
             print(f"    {'to do' if todo else 'done ':6} {rule}")
     print(verdict(total, int(cores), int(gpus), costs))
+    print(*cost_model.lines(config), sep="\n", end="\n" if cost_model.read_flop(config) else "")
     return 0
 
 

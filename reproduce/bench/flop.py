@@ -1,7 +1,8 @@
-"""FLOP of matrix products and convolutions of a profile's steps, counted without computing them.
+"""FLOP and memory of a profile's steps, counted without computing them.
 
-A sample of a pre-training step and of a fine-tuning step, forward and backward, and the forward pass of one window of a
-test case.  `run_all.sh --dry-run` reckons with them where a machine has not been measured.
+FLOP are those of matrix products and convolutions: of a sample of a pre-training step and of a fine-tuning step,
+forward and backward, and of the forward pass of one window of a test case.  `run_all.sh --dry-run` reckons with them
+where a machine has not been measured.
 
     python reproduce/bench/flop.py --profile paper --out reproduce/expected/flop-paper.json
 """
@@ -10,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixcl.config import Experiment, load_profile
@@ -23,7 +27,6 @@ from mixcl.objective import Objective
 from mixcl.stream import Batch
 
 CLASSES = 13  # BTCV's organs; the output layer is a trifle
-META = torch.device("meta")
 
 
 def main() -> None:
@@ -33,7 +36,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
-    counted = {"profile": args.profile, **count(load_profile(args.profile, args.set))}
+    config = load_profile(args.profile, args.set)
+    counted = {"model": config.model.model_dump(mode="json"), **count(config)}
     text = json.dumps(counted, indent=1)
     print(text)
     if args.out:
@@ -41,21 +45,27 @@ def main() -> None:
 
 
 def count(config: Experiment) -> dict[str, int]:
-    """FLOP of ``pretrain_sample``, ``finetune_sample`` and ``window``."""
-    with META:
+    """FLOP of ``pretrain_sample``, ``finetune_sample`` and ``window``; ``weights`` of the model that is pre-trained.
+
+    ``saved_bytes`` is what autograd keeps of one sample of pre-training, in float32.
+    """
+    with FakeTensorMode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         objective, net = Objective(MixCL(config), config.loss), segmentation_model(config.model, CLASSES)
         patch = torch.empty(1, 1, *(config.model.patch,) * 3)
         batch = _batch(config, patch)
 
-    def predict() -> None:
-        with torch.no_grad():
-            net(patch)
+        def predict() -> None:
+            with torch.no_grad():
+                net(patch)
 
-    return {
-        "pretrain_sample": _flop(lambda: objective(batch).total.backward()),
-        "finetune_sample": _flop(lambda: net(patch).sum().backward()),
-        "window": _flop(predict),
-    }
+        return {
+            "pretrain_sample": _flop(lambda: objective(batch).total.backward()),
+            "finetune_sample": _flop(lambda: net(patch).sum().backward()),
+            "window": _flop(predict),
+            "saved_bytes": _saved(objective, batch),
+            "weights": sum(p.numel() for p in objective.parameters()),
+        }
 
 
 def _batch(config: Experiment, patch: Tensor) -> Batch:
@@ -65,6 +75,20 @@ def _batch(config: Experiment, patch: Tensor) -> Batch:
     indices = torch.empty(min(pixels, grid), dtype=torch.long)
     views = torch.cat([patch] * 3)
     return Batch(views, views, [(indices, indices)], [(indices, indices)], torch.empty(0), [0], [0])
+
+
+def _saved(objective: Objective, batch: Batch) -> int:
+    """Bytes kept between forward and backward pass, each storage once, weights left out."""
+    own = {p.untyped_storage()._cdata for p in objective.parameters()}
+    kept: dict[int, Any] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        objective(batch)
+    return sum(storage.nbytes() for key, storage in kept.items() if key not in own)
 
 
 def _flop(run: Callable[[], None]) -> int:
