@@ -22,14 +22,17 @@ pytestmark = [
     pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo"),
 ]
 WORKER = Path(__file__).with_name("ranks.py")
+ALONE = {
+    "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # or processes started again read addresses of the dead: pytorch 135712
+}  # fmt: skip
 
 
 def run(job: str, out: Path, store: Path, ranks: int, *torchrun: str) -> None:
     """Start `tests/ranks.py` on the CPU in one process, or in several by torchrun."""
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *torchrun]
     command = [sys.executable, *(several if ranks > 1 else []), str(WORKER), job, str(out), str(store)]
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=os.environ | ALONE, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -48,25 +51,22 @@ def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_step_of_several_processes_is_that_of_one(ranks: int, alone: Path, store: Path, tmp_path: Path) -> None:
-    """Every weight's gradient of every term, with the samples, distortions and pixels of the real stream, to 1e-5."""
+    """Every term's gradient to 1e-5, with the samples, distortions and pixels of the real stream."""
     out = tmp_path / "run"
     out.mkdir()
     run("gradients", out, store, ranks)
     for reading in READINGS:
         found, expected = (load_file(folder / f"{reading}.safetensors") for folder in (out, alone))
         assert found.keys() == expected.keys()
-        largest = max(value.abs().max().item() for value in expected.values())
-        assert largest > 0
-        worst = (
-            max(  # a weight whose gradient is 0 but for rounding, such as a bias before a norm, has no digits to agree
-                (found[name] - value).abs().max().item() / max(value.abs().max().item(), 1e-2 * largest)
-                for name, value in expected.items()
-            )
-        )
+        assert sum(float(value.norm()) for value in expected.values()) > 0
+        apart = torch.stack([(found[name] - value).norm() for name, value in expected.items()]).norm()
+        apart = float(apart / torch.stack([value.norm() for value in expected.values()]).norm())
         if reading == "alone":
-            assert worst > 1e-3  # R19 switched off is another loss: the comparison can tell
+            assert apart > 1e-2  # R19 switched off is another loss: the comparison can tell
         else:
-            assert worst < 1e-5, reading
+            assert apart < 1e-5, reading
+            largest = max(float(value.abs().max()) for value in expected.values())
+            assert all((found[name] - value).abs().max() < 1e-5 * largest for name, value in expected.items()), reading
     for rank in range(1, ranks):
         assert json.loads(Path(f"{out}.writes-{rank}.json").read_text()) == []
     assert len(list((out / "all" / "runs" / "pretrain").iterdir())) == 3  # run.json, metrics.jsonl, the weights
@@ -99,8 +99,7 @@ ranks.train(__import__("pathlib").Path(sys.argv[2]), sys.argv[3], False)
     script = tmp_path / "apart.py"
     script.write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=os.environ | ALONE, capture_output=True, text=True, timeout=900)
     assert done.returncode != 0
     assert "file system that all nodes share" in done.stderr
     assert (finished / "model.safetensors").is_file()
@@ -116,17 +115,17 @@ def test_the_slurm_script_joins_its_nodes(store: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
     slurm = {
-        "SLURM_NNODES": "2",
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_JOB_NODELIST": "a",
-        "SLURM_GPUS_ON_NODE": "1",
+        "NNODES": "2",
+        "JOB_ID": str(os.getpid()),
+        "JOB_NODELIST": "a",
+        "GPUS_ON_NODE": "1",
     }
     alone = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     script = WORKER.parents[1] / "reproduce" / "slurm" / "pretrain.sbatch"
     wanted = ["--profile", "smoke", "--out", str(tmp_path / "out")]
     wanted += [word for item in (f"data.store={store}", "pretrain.batch=2") for word in ("--set", item)]
     environment = os.environ | alone | {f"SLURM_{key}": value for key, value in slurm.items()}
-    done = subprocess.run(["bash", str(script), *wanted], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["bash", str(script), *wanted], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("pre-trained") == 1
     run("live", tmp_path / "one", store, 2)
