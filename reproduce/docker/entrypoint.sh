@@ -45,7 +45,7 @@ if config.data.source == "files" and not config.data.root:
 # Worker processes hand patches over in shared memory, of which a container has 64 MB unless told otherwise; a training
 # that runs out of it dies of a bus error.  The patches are the same for any number of workers.
 shared = os.statvfs("/dev/shm")
-if config.run.workers and shared.f_blocks * shared.f_frsize < 1e9:
+if config.run.workers != 0 and shared.f_blocks * shared.f_frsize < 1e9:
     print("run.workers=0")
 PYTHON
 ) || exec bash "$root/reproduce/run_all.sh" "$@" # it says what is wrong with the arguments
