@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -12,8 +13,7 @@ from mixcl.config import load_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "reproduce"))
-import cost_model  # noqa: E402
-
+cost_model = importlib.import_module("cost_model")
 PAPER = load_profile("paper")
 CARD = {"name": "a card", "match": "none", "cards": 1, "gb": 24, "tflops": 100, "usd_hour": 2.0}
 
