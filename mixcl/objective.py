@@ -197,13 +197,37 @@ def gradient_norms(objective: Pretraining, terms: Any) -> dict[str, float]:
     terms
         What its forward pass gave.
     """
-    backbone = objective.model.backbone
-    encoder = [p for name, p in backbone.named_parameters() if name.startswith(("vit.", "encoder")) and p.requires_grad]
     norms = {}
     for name, term in objective.pulls(terms).items():
         if not term.requires_grad:
             norms[name] = 0.0
             continue
-        gradients = torch.autograd.grad(term, encoder, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(term, _encoder(objective), retain_graph=True, allow_unused=True)
         norms[name] = float(torch.stack([g.float().norm() for g in gradients if g is not None]).norm())
     return norms
+
+
+def reach(objective: Pretraining, terms: Any) -> dict[str, float]:
+    """Share of theta's weights that each weighted term's gradient gets to, 0 to 1; the rest stays as it was drawn.
+
+    Eq. 6 looks at one shallow level (R1), so what is computed after it learns nothing from labels.
+
+    Parameters
+    ----------
+    objective, terms
+        As for :func:`gradient_norms`.
+    """
+    encoder, shares = _encoder(objective), {}
+    total = sum(p.numel() for p in encoder)
+    for name, term in objective.pulls(terms).items():
+        gradients: Sequence[Tensor | None] = ()
+        if term.requires_grad:
+            gradients = torch.autograd.grad(term, encoder, retain_graph=True, allow_unused=True)
+        shares[name] = sum(g.numel() for g in gradients if g is not None and g.any()) / total
+    return shares
+
+
+def _encoder(objective: Pretraining) -> list[Tensor]:
+    """The weights of theta that learn."""
+    named = objective.model.backbone.named_parameters()
+    return [p for name, p in named if name.startswith(("vit.", "encoder")) and p.requires_grad]

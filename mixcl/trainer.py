@@ -42,7 +42,7 @@ from mixcl.model import (
     segmentation_model,
     select,
 )
-from mixcl.objective import Objective, floors, gradient_norms
+from mixcl.objective import Objective, floors, gradient_norms, reach
 
 Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
@@ -78,6 +78,8 @@ def pretrain(
             values: dict[str, Any] = {**terms._asdict()}
             if settings.gradients_every and number % settings.gradients_every == 0:
                 values["gradients"] = gradient_norms(objective, terms)
+                if number == 0:
+                    values["reach"] = reach(objective, terms)
             due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
             if due and accelerator.is_main_process:
                 values["probe"] = {"step": number, **instruments.look(objective.model, patches, projected=whole)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch import Tensor
 from mixcl import losses
 from mixcl.config import LossConfig, ModelConfig
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
-from mixcl.objective import Objective, floors, gradient_norms
+from mixcl.objective import Objective, floors, gradient_norms, reach
 from mixcl.stream import Batch
 
 SMALL = ModelConfig(patch=32, feature=4, hidden=24, mlp=48, heads=2)
@@ -131,6 +133,29 @@ def test_gradient_norms_are_those_of_separate_backward_passes() -> None:
     ]  # fmt: skip
     expected = torch.stack([g.norm() for g in encoder]).norm().item()
     assert norms["label"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_label_term_reaches_what_lies_before_its_level() -> None:
+    """As many weights as make no difference to the term when a whole part of the encoder is changed."""
+    with seeded(0):
+        objective = Objective(MixCL(SMALL), LossConfig())
+    batch = make_batch(SMALL, 1)
+    shares = reach(objective, objective(batch))
+    assert 0 < shares["label"] < shares["identity"] <= 1
+    before, parts = objective(batch).label.item(), defaultdict(list)
+    for name, weight in objective.model.backbone.named_parameters():
+        if name.startswith(("vit.", "encoder")):
+            parts[".".join(name.split(".")[: 3 if "blocks" in name else 1])].append(weight)
+    untouched, total = 0, 0
+    for weights in parts.values():
+        kept = [weight.data.clone() for weight in weights]
+        for weight in weights:
+            weight.data += 0.3
+        size = sum(weight.numel() for weight in weights)
+        total, untouched = total + size, untouched + size * (objective(batch).label.item() == before)
+        for weight, value in zip(weights, kept, strict=True):
+            weight.data = value
+    assert shares["label"] == pytest.approx(1 - untouched / total, abs=0.02)
 
 
 def test_level_shares_add_up_and_lie_above_their_floors() -> None:

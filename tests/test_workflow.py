@@ -85,13 +85,13 @@ def killed(out: Path, until: Callable[[], bool], seconds: float) -> None:
 
 
 def test_killed_again_and_again_it_ends_with_the_same_tables(whole: Path, tmp_path: Path) -> None:
-    """Killed when the weights are there and the engine does not know it yet, then three times at random."""
+    """Killed when the weights are there and the engine does not know it yet, then twice at random."""
     moments = random.Random(0)
     killed(tmp_path, lambda: "pretrain" in trained(tmp_path), 120)
     finished = trained(tmp_path)
     assert "pretrain" in finished
-    for _ in range(3):
-        killed(tmp_path, lambda: False, moments.uniform(6, 30))
+    for _ in range(2):
+        killed(tmp_path, lambda: False, moments.uniform(6, 25))
         now = trained(tmp_path)
         assert {job: now.get(job) for job in finished} == finished  # nothing finished was trained again
         finished = now
