@@ -81,10 +81,10 @@ class Projector(nn.Module):
         self.trunk = nn.Sequential(
             nn.Conv3d(channels, channels, 1, bias=False),
             nn.InstanceNorm3d(channels),
-            nn.LeakyReLU(0.01),
+            nn.LeakyReLU(0.01, inplace=True),
             nn.Conv3d(channels, channels, 1, bias=False),
             nn.InstanceNorm3d(channels),
-            nn.LeakyReLU(0.01),
+            nn.LeakyReLU(0.01, inplace=True),
         )
         self.last = nn.Conv3d(channels, width or 2 * channels, 1)
 
