@@ -28,35 +28,6 @@ def cells(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_the_main_job_notebook_by_notebook(prepared: Path, tmp_path: Path) -> None:
-    """Every job notebook on the smoke profile: executed copies, weights, tables, figures and the page are there."""
-    grid = ["grid.percents={msd_spleen: [100]}", "grid.ablation={msd_spleen: 100}", "grid.variants={}"]
-    settings = [f"data.store={prepared / 'data' / 'store'}", *grid, "grid.folds=[0]"]
-    common = {"PROFILE": "smoke", "SETTINGS": settings, "OUT": str(tmp_path)}
-    runs = tmp_path / "runs"
-    jobs = [("10_pretrain", runs / "pretrain", {})]
-    for arm, init in (("scratch", None), ("mixcl", str(runs / "pretrain"))):
-        folder = runs / f"finetune-msd_spleen-p100-{arm}-f0-s0"
-        jobs.append(("11_finetune", folder, {"TASK": "msd_spleen", "PERCENT": 100, "ARM": arm, "INIT": init}))
-    jobs += [("20_table1", tmp_path / "tables", {}), ("21_table2", tmp_path / "tables", {})]
-    jobs += [("30_what_matters", tmp_path / "tables", {}), ("22_figures", tmp_path / "figures", {})]
-    for name, folder, parameters in jobs:
-        done = execute(name, folder / f"{name}.ipynb", **common, **parameters)
-        assert done.returncode == 0, done.stdout + done.stderr
-        counts = [cell["execution_count"] for cell in cells(folder / f"{name}.ipynb") if cell["cell_type"] == "code"]
-        assert counts == list(range(1, len(counts) + 1))
-    rows = (tmp_path / "tables/table1.csv").read_text().splitlines()
-    assert {"task", "percent", "arm", "fold", "seed", "dice"} <= set(rows[0].split(","))
-    assert len(rows) == 3
-    made = ("pretrain_losses", "table1", "table2", "effects", "instruments", "organs", "figure1", "figure2", "figure3")
-    for name in made:
-        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5000
-        assert (tmp_path / "figures" / f"{name}.pdf").is_file()
-    assert "phantoms" in (tmp_path / "tables/table1.md").read_text()
-    assert "phantoms" in (tmp_path / "site/index.html").read_text()
-
-
-@pytest.mark.slow
 def test_several_copies_come_out_of_one_kernel_as_if_each_had_its_own(prepared: Path, tmp_path: Path) -> None:
     """Counts start at 1, nothing is left of the copy before, and a failing copy does not stop the next."""
     store = f"data.store={prepared / 'data' / 'store'}"
