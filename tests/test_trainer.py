@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -194,3 +195,37 @@ def test_cosine_goes_from_lr_to_zero() -> None:
     assert values[0] == 1e-4
     assert values[100] == pytest.approx(0, abs=1e-12)
     assert all(a > b for a, b in pairwise(values))
+
+
+FREED = """
+import resource
+import torch
+from mixcl import engine
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(12_000_000)  # 48 MB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+before, size = faults(), resident()
+engine.keep_memory()
+faults()
+kept = faults()
+grown = resident() - size
+engine.release_memory()
+print(before, kept, grown, resident() - size)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_tensors_free_is_used_again_and_given_back() -> None:
+    told = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True).stdout
+    before, kept, grown, left = (int(word) for word in told.split())
+    assert before > 10 * 10_000  # the kernel fills in ten times 48 MB, page after page
+    assert kept < before / 100
+    assert grown > 40e6
+    assert left < grown / 2
