@@ -445,7 +445,8 @@ def _channels_first(z: Tensor) -> Tensor:
 
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
     """Sum over samples and positions of the outer products: [B, C, N], [B, K, N] -> [C, K]."""
-    return torch.bmm(a, b.transpose(1, 2)).sum(0)
+    # sample by sample, because the gradient of bmm in b comes transposed in memory, and all that follows crawls
+    return torch.stack([x @ y.T for x, y in zip(a, b, strict=True)]).sum(0)
 
 
 def _squares(a: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 The three views V_1, V'_1 and V_2 go through the encoder as one batch.  At the large levels a projector's maps would
 rival the backbone's own memory; there the last convolution is folded into the sums of Eq. 5 and the rest of the
-projector is computed again in the backward pass, so that nothing of it is kept.
+projector is computed again in the backward pass, so that only what goes in and what comes out is kept.
 """
 
 from __future__ import annotations
@@ -101,14 +101,13 @@ class Objective(Pretraining):
         projector = self.model.projector(index)
         samples = len(z) // 3
         used = z if pixels else z[: 2 * samples]
-        fold = used[0, 0].numel() >= FOLD * used.shape[1]
+        if z.device.type == "cpu":
+            used = used.contiguous()  # where convolutions of one voxel are several times faster, to the same bits
         indices = [i for pair in pixels for i in pair]
-        if not fold:
-            return _project(projector, used, samples, False, *indices)
-        result: tuple[losses.Moments, list[tuple[Tensor, Tensor]]] = checkpoint(
-            _project, projector, used, samples, True, *indices, use_reentrant=False, preserve_rng_state=False
-        )
-        return result
+        if used[0, 0].numel() < FOLD * used.shape[1]:
+            return _project(projector, projector.trunk(used), samples, False, *indices)
+        trunk = checkpoint(projector.trunk, used, use_reentrant=False, preserve_rng_state=False)
+        return _project(projector, trunk, samples, True, *indices)
 
     def _bracket(self, moments: losses.Moments) -> Tensor:
         if self.config.sync_correlation:
@@ -134,14 +133,11 @@ class Objective(Pretraining):
 
 
 def _project(
-    projector: Projector, z: Tensor, samples: int, fold: bool, *indices: Tensor
+    projector: Projector, trunk: Tensor, samples: int, fold: bool, *indices: Tensor
 ) -> tuple[losses.Moments, list[tuple[Tensor, Tensor]]]:
-    """Project [2B or 3B, c, ...]; ``indices`` alternate between pixels of P_1 and of P_2, sample by sample."""
-    if z.device.type == "cpu":
-        z = z.contiguous()  # where convolutions of one voxel are several times faster, to the same bits
-    trunk = projector.trunk(z)
+    """Project the trunk's output [2B or 3B, c, ...]; ``indices`` alternate between pixels of P_1 and of P_2."""
     a, b = trunk[:samples], trunk[samples : 2 * samples]
-    with torch.autocast(z.device.type, enabled=False):
+    with torch.autocast(trunk.device.type, enabled=False):
         if fold:
             weight, bias = projector.last.weight.flatten(1), cast(Tensor, projector.last.bias)
             moments = losses.folded_moments(a, b, weight, bias)
