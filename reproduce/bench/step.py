@@ -30,7 +30,6 @@ def main() -> None:
     """Time both sides in turn, count what they save, print the ratios."""
     args = _arguments()
     torch.set_num_threads(args.threads)
-    engine.keep_memory()
     config, device = training.experiment(args), torch.device(args.device)
     ours, bare, (objective, net) = _sides(args)
     saved = {"ours": saved_bytes(ours, list(objective.parameters())), "bare": saved_bytes(bare, list(net.parameters()))}

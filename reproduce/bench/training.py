@@ -38,6 +38,8 @@ class Step:
     """Distort, Eq. 2, backward, AdamW: what the training loop does with a batch that has been read."""
 
     def __init__(self, config: Experiment, device: torch.device, precision: str) -> None:
+        if device.type == "cpu":
+            engine.keep_memory()
         with seeded(0):
             self.objective = Objective(MixCL(config), config.loss).to(device)
         engine.faster(self.objective, config.run)
