@@ -26,6 +26,8 @@ from mixcl.tables import title
 LEVEL, POWER = 0.05, 0.8
 HEADLINE = {"msd_spleen": 5.28, "btcv": 14.12}
 """The paper's largest gains, in points of Dice, each at the task's smallest share (Table 1)."""
+ROWS = ("id", "id-label", "mixcl")
+"""Arms of the paper's ablation in the order in which their Dice rises there (Table 2)."""
 
 
 class Effect(NamedTuple):
@@ -95,13 +97,14 @@ def holm(values: list[float]) -> list[float]:
 
 
 def conclusion(table: pd.DataFrame) -> list[str]:
-    """What the numbers support, in sentences: the paper's claim by task, whether gains shrink, and the other arms."""
+    """What the numbers support, in sentences: the paper's claim by task, its ablation's order, and the other arms."""
     said = []
     for task in dict.fromkeys(table["task"]):
         rows = as_rows(table[table["task"] == task])
         ours = sorted((row for row in rows if row.arm == "mixcl"), key=lambda row: row.percent)
         if ours and task in HEADLINE:
             said += _claim(ours)
+        said += _order(rows, title(task))
         others = [row for row in rows if row.arm != "mixcl"]
         for word, sign in (("above", 1), ("below", -1)):
             told = [row.arm for row in others if row.p_holm < LEVEL and sign * row.difference > 0]
@@ -140,6 +143,21 @@ def _claim(ours: list[Effect]) -> list[str]:
         listed = ", ".join(f"{row.percent:g} %: {_points(row.difference)}" for row in ours)
         shrink = all(a.difference > b.difference for a, b in pairwise(ours))
         said.append(f"{name}: the gains {'shrink' if shrink else 'do not shrink steadily'} as labels grow ({listed}).")
+    return said
+
+
+def _order(rows: list[Effect], name: str) -> list[str]:
+    """Whether the means rise in the paper's order where one cell has all arms of its ablation."""
+    said = []
+    for percent in sorted({row.percent for row in rows}):
+        found = {row.arm: row.difference for row in rows if row.percent == percent}
+        if set(ROWS) <= set(found):
+            listed = ", ".join(f"{arm} {_points(found[arm])}" for arm in ROWS)
+            rises = all(found[a] < found[b] for a, b in pairwise(ROWS))
+            said.append(
+                f"{name} with {percent:g} % of the labels, terms added one by one: {listed}; "
+                f"the means {'rise' if rises else 'do not rise'} in the paper's order."
+            )
     return said
 
 

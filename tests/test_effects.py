@@ -93,6 +93,14 @@ def test_the_conclusion_says_what_the_numbers_say(out: Path) -> None:
     assert "above it: id" in turned
 
 
+@pytest.mark.parametrize(("between", "word"), [(0.01, "rise"), (0.2, "do not rise")])
+def test_the_order_of_the_ablation_is_told(out: Path, between: float, word: str) -> None:
+    assert "paper's order" not in " ".join(effects.conclusion(effects.effects(out)))  # one of its arms is missing
+    fill(out, 5, "id-label", [between] * 8)
+    said = " ".join(effects.conclusion(effects.effects(out)))
+    assert f"id -5.2, id-label {100 * between:+.1f}, mixcl +5.4; the means {word} in the paper's order" in said
+
+
 def test_tables_and_plot_are_written(out: Path) -> None:
     table = effects.effects(out)
     written = pd.read_csv(out / "tables" / "effects.csv")
