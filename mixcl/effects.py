@@ -13,17 +13,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from mixcl import tables
-from mixcl.checkpoint import write_text
+from mixcl.checkpoint import read_metrics, write_text
 from mixcl.runs import read_runs
 from mixcl.sheets import MISSING, Sheet, latex, markdown
 from mixcl.statistics import CELL, REFERENCE, compare, fold_scores
 from mixcl.tables import title
 
 LEVEL, POWER = 0.05, 0.8
+RECORDS = 3
 HEADLINE = {"msd_spleen": 5.28, "btcv": 14.12}
 """The paper's largest gains, in points of Dice, each at the task's smallest share (Table 1)."""
 ROWS = ("id", "id-label", "mixcl")
@@ -45,6 +47,7 @@ class Effect(NamedTuple):
     p: float
     detectable: float
     better: float
+    fit: float
     p_holm: float
 
 
@@ -57,7 +60,9 @@ def effects(out: Path) -> pd.DataFrame:
         task, percent, arm; ``n`` pairs; ``reference`` and ``mean``, the Dice of scratch and of the arm over the pairs;
         ``difference`` with its 95 % interval ``low``, ``high`` (bootstrap over pairs) and ``p`` (Wilcoxon's signed
         ranks); ``p_holm``, adjusted for all rows; ``detectable``, the true difference that n such pairs would find
-        with 80 % power (normal approximation, two-sided 5 %); ``better``, the share of pairs in which the arm is ahead.
+        with 80 % power (normal approximation, two-sided 5 %); ``better``, the share of pairs in which the arm is ahead;
+        ``fit``, the difference of the losses on the training patches (Dice + cross-entropy, mean of the last records
+        of metrics.jsonl), above 0 where the arm fits them worse.
         ``attrs["origin"]``: profile, folds, seeds, commit and data.
 
     Raises
@@ -67,9 +72,11 @@ def effects(out: Path) -> pd.DataFrame:
     """
     runs = read_runs(out)
     folds = fold_scores(runs.cases)
+    folds["loss"] = [_last_loss(out / "runs" / job) for job in folds["job"]]
     by = ["task", "percent", "fold", "seed"]
-    base = folds[folds["arm"] == REFERENCE].set_index(by)["dice"].rename("reference")
-    both = folds[folds["arm"] != REFERENCE].join(base, on=by).dropna(subset=["dice", "reference"])
+    base = folds[folds["arm"] == REFERENCE].set_index(by)[["dice", "loss"]]
+    both = folds[folds["arm"] != REFERENCE].join(base.add_prefix("reference_"), on=by)
+    both = both.dropna(subset=["dice", "reference_dice"])
     rows = [(*cell, *_effect(part)) for cell, part in both.groupby(CELL, sort=False)]
     table = pd.DataFrame(rows, columns=Effect._fields[:-1])
     table["p_holm"] = holm(list(table["p"]))
@@ -117,14 +124,20 @@ def conclusion(table: pd.DataFrame) -> list[str]:
 
 def _effect(part: pd.DataFrame) -> tuple[float, ...]:
     """One row of :func:`effects` after the cell's name."""
-    pairs = part["dice"] - part["reference"]
+    pairs = part["dice"] - part["reference_dice"]
     found = compare(pairs)
     spread = float(pairs.std()) if found.n > 1 else math.nan
     z = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
     return (
-        found.n, float(part["reference"].mean()), float(part["dice"].mean()), found.difference, found.low, found.high,
-        found.p, float(z * spread / math.sqrt(found.n)), float((pairs > 0).mean()),
+        found.n, float(part["reference_dice"].mean()), float(part["dice"].mean()), found.difference, found.low,
+        found.high, found.p, float(z * spread / math.sqrt(found.n)), float((pairs > 0).mean()),
+        float((part["loss"] - part["reference_loss"]).mean()),
     )  # fmt: skip
+
+
+def _last_loss(run: Path) -> float:
+    """Mean of the last records of a run's training loss, NaN without any."""
+    return float(np.mean([one["total"] for one in read_metrics(run / "metrics.jsonl")][-RECORDS:] or [math.nan]))
 
 
 def _claim(ours: list[Effect]) -> list[str]:
@@ -175,6 +188,7 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         (
             f"{r.percent:g}", r.arm, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
             f"[{r.low:+.4f}, {r.high:+.4f}]", _p(r.p), _p(r.p_holm), f"{r.detectable:.4f}", f"{r.better:.0%}",
+            MISSING if math.isnan(r.fit) else f"{r.fit:+.3f}",
         )
         for r in as_rows(table[table["task"] == task])
     ]  # fmt: skip
@@ -190,11 +204,13 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         "Holm",
         "detectable",
         "ahead",
+        "training loss",
     )
     caption = f"{title(task)}: each arm against training from scratch (T.F.S.), paired by fold and seed. {origin}"
     note = (
         "Interval: bootstrap over pairs; p: Wilcoxon's signed ranks; Holm: adjusted for every row of both tasks; "
-        "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won."
+        "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won; "
+        "training loss: at the end, minus that of T.F.S., so that more than 0 is a worse fit of the training scans."
     )
     return Sheet("Effects.", caption, [("", columns)], rows, [note])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def test_the_conclusion_says_what_the_numbers_say(out: Path) -> None:
     turned = " ".join(effects.conclusion(table))
     assert "contradicted" in turned
     assert "above it: id" in turned
+
+
+def test_the_fit_is_the_difference_of_the_last_training_losses(out: Path) -> None:
+    assert effects.effects(out)["fit"].isna().all()  # no records
+    for card in (out / "runs").glob("*/run.json"):
+        run = json.loads(card.read_text())
+        last = 0.5 + 0.1 * run["seed"] + (0.25 if run["arm"] == "id" else 0.0)
+        records = [{"step": step, "total": total} for step, total in enumerate((9.0, last - 0.3, last, last + 0.3))]
+        (card.parent / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    table = effects.effects(out).set_index(["percent", "arm"])["fit"]
+    assert table[(5, "id")] == pytest.approx(0.25)  # six pairs, each with its own seed's loss
+    assert table[(5, "mixcl")] == pytest.approx(0)
+    assert "| +0.250 |" in (out / "tables" / "effects.md").read_text()
 
 
 @pytest.mark.parametrize(("between", "word"), [(0.01, "rise"), (0.2, "do not rise")])
