@@ -234,6 +234,7 @@ class FinetuneConfig(Frozen):
     dice_background: bool = Field(True, description="R17: the Dice term counts the background as a class")
     transfer: Literal["encoder", "vit", "all"] = Field("encoder", description="R16: weights handed over")
     freeze: bool = Field(False, description="the encoder keeps the weights it starts from; a control")
+    encoder_rate: Fraction = Field(1.0, description="learning rate of the encoder, as a fraction of lr")
     log_every: Count = 20
     checkpoint_every: Count = 200
 

@@ -33,6 +33,7 @@ from mixcl.config import (
 from mixcl.data.splits import folds, fraction
 from mixcl.data.store import Case, Store
 from mixcl.model import (
+    ENCODER,
     LABEL_LEVEL,
     TRANSFER,
     freeze,
@@ -233,9 +234,10 @@ class _Loop:
         if accelerator.is_main_process:
             _begin(folder, decides, restart)
         accelerator.wait_for_everyone()
-        trained = [p for p in module.parameters() if p.requires_grad]
         # fused: one pass, and on a CPU a square root that is alike on all processors, as MKL's is not
-        self.optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            _groups(module, settings), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
         engine.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
 
@@ -259,7 +261,7 @@ class _Loop:
         pending: list[dict[str, Any]] = []
         for number, raw in enumerate(loader, start=first):
             for group in self.wrapped.param_groups:
-                group["lr"] = cosine(number, settings.steps, settings.lr)
+                group["lr"] = group["rate"] * cosine(number, settings.steps, settings.lr)
             loss, values = step(number, raw)
             accelerator.backward(loss)
             self.wrapped.step()
@@ -357,6 +359,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return flat
+
+
+def _groups(module: nn.Module, settings: PretrainConfig | FinetuneConfig) -> list[dict[str, Any]]:
+    """The weights that are trained, those of the encoder apart where fine-tuning gives them a rate of their own."""
+    rate = settings.encoder_rate if isinstance(settings, FinetuneConfig) else 1.0
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(rate if name.split(".")[0] in ENCODER else 1.0, []).append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
 
 
 def _dump(config: Experiment, *sections: str) -> dict[str, Any]:

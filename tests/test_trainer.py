@@ -100,6 +100,29 @@ def test_a_finished_run_is_not_trained_again(
     assert (pretrained / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_the_encoder_follows_the_learning_rate_at_its_own_rate(
+    smoke: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam's first step is the learning rate times the gradient's sign, whatever the gradient's size."""
+    config = change(smoke, finetune={"steps": 1, "lr": 1e-3, "weight_decay": 0.0, "encoder_rate": 0.1})
+    built = trainer.segmentation_model
+    first: dict[str, torch.Tensor] = {}
+
+    def noted(*args: object) -> UNETR:
+        net = built(*args)  # type: ignore[arg-type]
+        first.update({name: value.clone() for name, value in net.state_dict().items()})
+        return net
+
+    monkeypatch.setattr(trainer, "segmentation_model", noted)
+    run = trainer.finetune(config, tmp_path, task="msd_spleen", percent=100, fold=0, arm="scratch", progress=False)
+    weights, _ = checkpoint.read_weights(run)
+    moved = {name: float((weights[name] - before).abs().max()) for name, before in first.items()}
+    assert moved["encoder2.transp_conv_init.conv.weight"] == pytest.approx(1e-4, rel=0.01)
+    assert moved["vit.patch_embedding.position_embeddings"] == pytest.approx(1e-4, rel=0.01)
+    assert moved["decoder2.transp_conv.conv.weight"] == pytest.approx(1e-3, rel=0.01)
+    assert moved["out.conv.conv.weight"] == pytest.approx(1e-3, rel=0.01)
+
+
 @pytest.mark.slow
 def test_other_settings_are_refused_or_start_over(smoke: Experiment, tmp_path: Path) -> None:
     first = trainer.pretrain(smoke, tmp_path, progress=False)
