@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mixcl.config import Collection, DataConfig, InputError, PhantomConfig
+from mixcl.config import Collection, DataConfig, InputError, PhantomConfig, load_profile
 from mixcl.data import anatomy
 from mixcl.data.layout import find_cases
 from mixcl.data.phantom import Phantom, labelled, make_case, write_collections
@@ -414,3 +414,10 @@ def test_memory_of_a_scan_of_real_size() -> None:
     width, kilobytes = map(int, result.stdout.split())
     assert width > 400
     assert kilobytes < 1.5e6
+
+
+def test_a_tumour_is_never_a_plate_that_resampling_skips() -> None:
+    """Seed 1 once drew a tumour cut down to one slice, of which nothing was left at 9 mm."""
+    config = load_profile("fair", ["phantom.seed=1"]).data.phantom
+    found = make_case(config, "msd_lung", 4).truth == anatomy.LUNG_TUMOUR
+    assert all(len(np.unique(places)) >= 2 for places in np.nonzero(found))

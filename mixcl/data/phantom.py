@@ -42,7 +42,7 @@ from mixcl.data.anatomy import (
 )
 from mixcl.data.registry import COLLECTIONS, collections, folder
 
-VERSION = 2  # of what is drawn; files of another version are made again
+VERSION = 3  # of what is drawn; files of another version are made again
 BTCV = {value: value for value in range(1, 14)}
 LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collection; all else is background
     "msd_liver": {6: 1, LIVER_TUMOUR: 2},
@@ -115,7 +115,7 @@ def make_case(config: PhantomConfig, collection: str, index: int) -> Phantom:
     chest, tumour = collection == "msd_lung", TUMOURS.get(collection)
     frame = geometry.random(7)  # of the scan: voxel size, margins, ends
     body = anatomy.draw_body(patient, config.difficulty, tumour)
-    while tumour is not None and _volume(body, tumour, *_grid(ROUGH, frame, body, chest)) < 2.0:
+    while tumour is not None and not _shows(body, tumour, *_grid(ROUGH, frame, body, chest)):
         body = anatomy.draw_body(patient, config.difficulty, tumour)  # another organ or the end of the scan hid it
     shape, affine = _grid(config.spacing, frame, body, chest)
     scan = _draw_scan(scanner, config.difficulty)
@@ -217,10 +217,11 @@ def _grid(
     return (int(shape[0]), int(shape[1]), int(shape[2])), affine
 
 
-def _volume(body: anatomy.Body, label: int, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> float:
-    """Millilitres of a label in the truth on a grid."""
-    truth = _rasterise(body, *_positions(shape, affine, slice(0, shape[2])))
-    return float((truth == label).sum() * np.diag(affine)[:3].prod() / 1000)
+def _shows(body: anatomy.Body, label: int, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> bool:
+    """Whether a label has 2 ml on a grid and is two voxels thick along each axis, so that resampling keeps some."""
+    here = _rasterise(body, *_positions(shape, affine, slice(0, shape[2]))) == label
+    extent = [np.ptp(places) + 1 if places.size else 0 for places in np.nonzero(here)]
+    return bool(here.sum() * np.diag(affine)[:3].prod() >= 2000 and min(extent) >= 2)
 
 
 def _positions(
