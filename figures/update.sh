@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Copy what a full run drew into this folder: figures/update.sh [results/phantom]
 # The figures are drawn by notebooks 10 and 20 to 22; their captions name profile, seed, commit and data.
-# Of a run with --only effects, such as the fair test, the effects go into the folder fair, with their table.
+# Of a run with --only effects, such as the fair test, the effects go into a folder of its name, with their table.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 from=${1:-$here/../results/phantom}
@@ -15,6 +15,7 @@ fi
 if [ "$made" = "$from/RUN.json" ]; then
     cp -- "$from"/figures/*.png "$from"/figures/*.pdf "$here/"
 else
-    mkdir -p -- "$here/fair"
-    cp -- "$from"/figures/effects.png "$from"/figures/effects.pdf "$from"/tables/effects.csv "$from"/tables/effects.md "$here/fair/"
+    to=$here/$(basename -- "$from")
+    mkdir -p -- "$to"
+    cp -- "$from"/figures/effects.{png,pdf} "$from"/tables/effects.{csv,md} "$to/"
 fi

@@ -201,15 +201,14 @@ def hand_over(
 
 
 def select(state: Mapping[str, Tensor], transfer: str) -> dict[str, Tensor]:
-    """The entries of a UNETR's state dict that ``transfer`` names (R16)."""
+    """The entries of a UNETR's state dict, or of its parameters by name, that ``transfer`` names (R16)."""
     return {name: value for name, value in state.items() if name.split(".")[0] in TRANSFER[transfer]}
 
 
 def freeze(net: UNETR) -> None:
     """Keep the encoder theta as it is; the decoder and the output layer are trained."""
-    for name, parameter in net.named_parameters():
-        if name.split(".")[0] in ENCODER:
-            parameter.requires_grad_(False)
+    for parameter in select(dict(net.named_parameters()), "encoder").values():
+        parameter.requires_grad_(False)
 
 
 def segmentation_model(config: ModelConfig, n_labels: int) -> UNETR:

@@ -33,7 +33,6 @@ from mixcl.config import (
 from mixcl.data.splits import folds, fraction
 from mixcl.data.store import Case, Store
 from mixcl.model import (
-    ENCODER,
     LABEL_LEVEL,
     TRANSFER,
     freeze,
@@ -364,10 +363,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _groups(module: nn.Module, settings: PretrainConfig | FinetuneConfig) -> list[dict[str, Any]]:
     """The weights that are trained, those of the encoder apart where fine-tuning gives them a rate of their own."""
     rate = settings.encoder_rate if isinstance(settings, FinetuneConfig) else 1.0
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
+    named = dict(module.named_parameters())
+    encoder, groups = select(named, "encoder"), dict[float, list[nn.Parameter]]()
+    for name, parameter in named.items():
         if parameter.requires_grad:
-            groups.setdefault(rate if name.split(".")[0] in ENCODER else 1.0, []).append(parameter)
+            groups.setdefault(rate if name in encoder else 1.0, []).append(parameter)
     return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
 
 

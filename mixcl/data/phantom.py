@@ -218,10 +218,10 @@ def _grid(
 
 
 def _shows(body: anatomy.Body, label: int, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> bool:
-    """Whether a label has 2 ml on a grid and is two voxels thick along each axis, so that resampling keeps some."""
+    """Whether a label has 2 ml on a grid and spans two voxels along each axis, so that resampling keeps some."""
     here = _rasterise(body, *_positions(shape, affine, slice(0, shape[2]))) == label
-    extent = [np.ptp(places) + 1 if places.size else 0 for places in np.nonzero(here)]
-    return bool(here.sum() * np.diag(affine)[:3].prod() >= 2000 and min(extent) >= 2)
+    enough = here.sum() * np.diag(affine)[:3].prod() >= 2000  # cubic millimetres
+    return bool(enough and all(np.ptp(places) > 0 for places in np.nonzero(here)))
 
 
 def _positions(
