@@ -1,5 +1,8 @@
 """What matters: every arm against training from scratch, paired by fold and seed, with effect sizes and intervals.
 
+An arm whose encoder is frozen is also compared with a frozen encoder of random weights, because only there does all
+that the two differ in come from the pre-training: a trained encoder can make good for what it lacked.
+
 A pair is one fold and one seed: both arms fine-tune on the same scans in the same order from the same fresh decoder and
 are tested on the same cases, and an arm's pre-training has the pair's seed.  A pair's value is the fold's score of
 :func:`mixcl.statistics.fold_scores`.  Pairs of one fold share test cases and pairs of one seed share a pre-training, so
@@ -11,7 +14,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,6 +29,7 @@ from mixcl.tables import title
 
 LEVEL, POWER = 0.05, 0.8
 RECORDS = 3
+RANDOM = "random-frozen"  # the arm whose encoder is neither pre-trained nor trained
 HEADLINE = {"msd_spleen": 5.28, "btcv": 14.12}
 """The paper's largest gains, in points of Dice, each at the task's smallest share (Table 1)."""
 ROWS = ("id", "id-label", "mixcl")
@@ -38,6 +42,7 @@ class Effect(NamedTuple):
     task: str
     percent: float
     arm: str
+    against: str
     n: int
     reference: float
     mean: float
@@ -54,15 +59,17 @@ class Effect(NamedTuple):
 def effects(out: Path) -> pd.DataFrame:
     """Write tables/effects.csv, .md and .tex: each arm's difference to ``scratch`` in every cell that has both.
 
+    An arm with ``finetune.freeze`` has a second row, against the arm ``random-frozen`` where there is one.
+
     Returns
     -------
     DataFrame
-        task, percent, arm; ``n`` pairs; ``reference`` and ``mean``, the Dice of scratch and of the arm over the pairs;
-        ``difference`` with its 95 % interval ``low``, ``high`` (bootstrap over pairs) and ``p`` (Wilcoxon's signed
-        ranks); ``p_holm``, adjusted for all rows; ``detectable``, the true difference that n such pairs would find
-        with 80 % power (normal approximation, two-sided 5 %); ``better``, the share of pairs in which the arm is ahead;
-        ``fit``, the difference of the losses on the training patches (Dice + cross-entropy, mean of the last records
-        of metrics.jsonl), above 0 where the arm fits them worse.
+        task, percent, arm and what it is compared with, ``against``; ``n`` pairs; ``reference`` and ``mean``, the Dice
+        of that and of the arm over the pairs; ``difference`` with its 95 % interval ``low``, ``high`` (bootstrap over
+        pairs) and ``p`` (Wilcoxon's signed ranks); ``p_holm``, adjusted for all rows; ``detectable``, the true
+        difference that n such pairs would find with 80 % power (normal approximation, two-sided 5 %); ``better``, the
+        share of pairs in which the arm is ahead; ``fit``, the difference of the losses on the training patches (Dice +
+        cross-entropy, mean of the last records of metrics.jsonl), above 0 where the arm fits them worse.
         ``attrs["origin"]``: profile, folds, seeds, commit and data.
 
     Raises
@@ -73,11 +80,10 @@ def effects(out: Path) -> pd.DataFrame:
     runs = read_runs(out)
     folds = fold_scores(runs.cases)
     folds["loss"] = [_last_loss(out / "runs" / job) for job in folds["job"]]
-    by = ["task", "percent", "fold", "seed"]
-    base = folds[folds["arm"] == REFERENCE].set_index(by)[["dice", "loss"]]
-    both = folds[folds["arm"] != REFERENCE].join(base.add_prefix("reference_"), on=by)
-    both = both.dropna(subset=["dice", "reference_dice"])
-    rows = [(*cell, *_effect(part)) for cell, part in both.groupby(CELL, sort=False)]
+    freezes = [job for job, card in runs.cards.items() if card["config"].get("finetune", {}).get("freeze")]
+    rows = _against(folds, REFERENCE) + _against(folds[folds["job"].isin(freezes)], RANDOM)
+    cells = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
+    rows.sort(key=lambda row: cells.index(row[:2]))
     table = pd.DataFrame(rows, columns=Effect._fields[:-1])
     table["p_holm"] = holm(list(table["p"]))
     table.attrs["origin"] = tables.origin(runs, folds)
@@ -87,6 +93,15 @@ def effects(out: Path) -> pd.DataFrame:
     write_text(folder / "effects.md", markdown(sheets))
     write_text(folder / "effects.tex", latex(sheets))
     return table
+
+
+def _against(folds: pd.DataFrame, reference: str) -> list[tuple[Any, ...]]:
+    """Rows of :func:`effects`, without ``p_holm``, of all other arms against one."""
+    by = ["task", "percent", "fold", "seed"]
+    base = folds[folds["arm"] == reference].set_index(by)[["dice", "loss"]]
+    both = folds[folds["arm"] != reference].join(base.add_prefix("reference_"), on=by)
+    both = both.dropna(subset=["dice", "reference_dice"])
+    return [(*cell, reference, *_effect(part)) for cell, part in both.groupby(CELL, sort=False)]
 
 
 def holm(values: list[float]) -> list[float]:
@@ -107,7 +122,8 @@ def conclusion(table: pd.DataFrame) -> list[str]:
     """What the numbers support, in sentences: the paper's claim by task, its ablation's order, and the other arms."""
     said = []
     for task in dict.fromkeys(table["task"]):
-        rows = as_rows(table[table["task"] == task])
+        every = as_rows(table[table["task"] == task])
+        rows = [row for row in every if row.against == REFERENCE]
         ours = sorted((row for row in rows if row.arm == "mixcl"), key=lambda row: row.percent)
         if ours and task in HEADLINE:
             said += _claim(ours)
@@ -119,6 +135,7 @@ def conclusion(table: pd.DataFrame) -> list[str]:
                 said.append(f"{title(task)}: told apart from training from scratch, {word} it: {', '.join(told)}.")
         if others and not any(row.p_holm < LEVEL for row in others):
             said.append(f"{title(task)}: no other arm is told apart from training from scratch.")
+        said += [_worth(row) for row in every if row.against == RANDOM]
     return said
 
 
@@ -159,6 +176,16 @@ def _claim(ours: list[Effect]) -> list[str]:
     return said
 
 
+def _worth(row: Effect) -> str:
+    """What the pre-training of a frozen encoder is worth."""
+    told = "told apart" if row.p_holm < LEVEL else "not told apart"
+    return (
+        f"{title(row.task)} with {row.percent:g} % of the labels, only the decoder trained: {row.arm} "
+        f"{_points(row.difference)} points against an encoder of random weights (95 % interval {_points(row.low)} to "
+        f"{_points(row.high)}, n = {row.n}, adjusted p = {row.p_holm:.2g}): {told}."
+    )
+
+
 def _order(rows: list[Effect], name: str) -> list[str]:
     """Whether the means rise in the paper's order where one cell has all arms of its ablation."""
     said = []
@@ -186,7 +213,7 @@ def _points(value: float) -> str:
 def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
     rows = [
         (
-            f"{r.percent:g}", r.arm, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
+            f"{r.percent:g}", r.arm, r.against, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
             f"[{r.low:+.4f}, {r.high:+.4f}]", _p(r.p), _p(r.p_holm), f"{r.detectable:.4f}", f"{r.better:.0%}",
             MISSING if math.isnan(r.fit) else f"{r.fit:+.3f}",
         )
@@ -195,8 +222,9 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
     columns = (
         "Pct.",
         "arm",
+        "against",
         "n",
-        "T.F.S.",
+        "its Dice",
         "arm's Dice",
         "difference",
         "95 % interval",
@@ -206,11 +234,11 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         "ahead",
         "training loss",
     )
-    caption = f"{title(task)}: each arm against training from scratch (T.F.S.), paired by fold and seed. {origin}"
+    caption = f"{title(task)}: each arm against training from scratch, paired by fold and seed. {origin}"
     note = (
         "Interval: bootstrap over pairs; p: Wilcoxon's signed ranks; Holm: adjusted for every row of both tasks; "
         "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won; "
-        "training loss: at the end, minus that of T.F.S., so that more than 0 is a worse fit of the training scans."
+        "training loss: at the end, minus that of what is compared with; above 0 the training scans are fitted worse."
     )
     return Sheet("Effects.", caption, [("", columns)], rows, [note])
 

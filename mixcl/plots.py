@@ -171,13 +171,20 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
                 ax.hlines(place, row.low, row.high, color=colour, linewidth=1.8)
                 ax.plot(row.difference, place, "o", color=colour, ms=4.5, mfc=colour if row.p_holm < 0.05 else "white")
             ax.axvline(0, color="#777777", linewidth=0.8)
-            ax.set_yticks(range(len(rows)), [f"{row.arm}, {row.percent:g} %" for row in rows])
+            ax.set_yticks(range(len(rows)), [_versus(row) for row in rows])
             ax.set_ylim(most - 0.5, -0.5)
             ax.set_title(title(task))
-            ax.set_xlabel("difference in Dice to training from scratch")
+            ax.set_xlabel("difference in Dice")
         how = "Filled: p < 0.05 after Holm's adjustment over all rows. Bars: 95 % bootstrap interval over pairs."
-        write_caption(figure, f"Each arm against training from scratch, paired by fold and seed. {how} {origin}")
+        what = "Each arm against training from scratch, or as named, paired by fold and seed."
+        write_caption(figure, f"{what} {how} {origin}")
     return figure
+
+
+def _versus(row: Effect) -> str:
+    """An arm's name and share; what it is compared with where that is not training from scratch."""
+    other = "" if row.against == REFERENCE else f" vs {row.against}"
+    return f"{row.arm}{other}, {row.percent:g} %"
 
 
 def _share(part: pd.DataFrame, told: float | None) -> float:

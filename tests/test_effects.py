@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from test_results import write_run
+from test_results import CONFIG, write_run
 
 from mixcl import effects, plots
 
@@ -113,6 +113,29 @@ def test_the_order_of_the_ablation_is_told(out: Path, between: float, word: str)
     fill(out, 5, "id-label", [between] * 8)
     said = " ".join(effects.conclusion(effects.effects(out)))
     assert f"id -5.2, id-label {100 * between:+.1f}, mixcl +5.4; the means {word} in the paper's order" in said
+
+
+def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
+    frozen = {"config": {**CONFIG, "finetune": {"freeze": True}}}
+    for number, gain in enumerate(GAINS):
+        fold, seed = divmod(number, 2)
+        for arm, dice in (("random-frozen", 0.2), ("frozen", 0.2 + gain), ("id-frozen", 0.2 - gain)):
+            write_run(out, "msd_spleen", 5, arm, fold, {f"{fold}": {1: dice}}, seed=seed, **frozen)
+    table = effects.effects(out)
+    rows = {(row.percent, row.arm, row.against): row for row in effects.as_rows(table)}
+    assert rows[5, "frozen", "random-frozen"].difference == pytest.approx(np.mean(GAINS))
+    assert rows[5, "id-frozen", "random-frozen"].difference == pytest.approx(-np.mean(GAINS))
+    against_scratch = 0.2 + np.mean(GAINS) - np.mean([0.4 + 0.01 * k for k in range(8)])
+    assert rows[5, "frozen", "scratch"].difference == pytest.approx(against_scratch)
+    assert [key for key in rows if key[1] == "mixcl"] == [(5, "mixcl", "scratch"), (15, "mixcl", "scratch")]
+    assert ("random-frozen", "random-frozen") not in {key[1:] for key in rows}
+    assert table["percent"].tolist() == sorted(table["percent"])
+    assert table["p_holm"].tolist() == effects.holm(list(table["p"]))  # adjusted for both kinds of rows
+    for level, end in ((0.01, ": told apart."), (0.2, ": not told apart.")):
+        said = effects.conclusion(table.assign(p_holm=level))
+        assert any("only the decoder trained: frozen +5.4 points" in one and one.endswith(end) for one in said)
+    ticks = [tick.get_text() for tick in plots.effects_plot(effects.as_rows(table)).axes[0].get_yticklabels()]
+    assert "frozen vs random-frozen, 5 %" in ticks
 
 
 def test_tables_and_plot_are_written(out: Path) -> None:
