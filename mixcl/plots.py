@@ -174,6 +174,7 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
             ax.set_yticks(range(len(rows)), [_versus(row) for row in rows])
             ax.set_ylim(most - 0.5, -0.5)
             ax.set_title(title(task))
+            ax.locator_params(axis="x", nbins=6)
             ax.set_xlabel("difference in Dice")
         how = "Filled: p < 0.05 after Holm's adjustment over all rows. Bars: 95 % bootstrap interval over pairs."
         what = "Each arm against training from scratch, or as named, paired by fold and seed."
