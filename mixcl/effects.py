@@ -1,7 +1,8 @@
 """What matters: every arm against training from scratch, paired by fold and seed, with effect sizes and intervals.
 
 An arm whose encoder is frozen is also compared with a frozen encoder of random weights, because only there does all
-that the two differ in come from the pre-training: a trained encoder can make good for what it lacked.
+that the two differ in come from the pre-training: a trained encoder can make good for what it lacked.  Where the arms
+of the paper's ablation are there, each is also compared with the one before it, which has one term less.
 
 A pair is one fold and one seed: both arms fine-tune on the same scans in the same order from the same fresh decoder and
 are tested on the same cases, and an arm's pre-training has the pair's seed.  A pair's value is the fold's score of
@@ -32,8 +33,9 @@ RECORDS = 3
 RANDOM = "random-frozen"  # the arm whose encoder is neither pre-trained nor trained
 HEADLINE = {"msd_spleen": 5.28, "btcv": 14.12}
 """The paper's largest gains, in points of Dice, each at the task's smallest share (Table 1)."""
-ROWS = ("id", "id-label", "mixcl")
-"""Arms of the paper's ablation in the order in which their Dice rises there (Table 2)."""
+LADDERS = (("id", "id-label", "mixcl"), ("id-frozen", "id-label-frozen", "frozen"))
+"""Arms of the paper's ablation in the order in which their Dice rises there (Table 2), and the same with the encoder
+frozen.  A step goes from one arm to the next."""
 
 
 class Effect(NamedTuple):
@@ -59,7 +61,8 @@ class Effect(NamedTuple):
 def effects(out: Path) -> pd.DataFrame:
     """Write tables/effects.csv, .md and .tex: each arm's difference to ``scratch`` in every cell that has both.
 
-    An arm with ``finetune.freeze`` has a second row, against the arm ``random-frozen`` where there is one.
+    An arm with ``finetune.freeze`` has a second row, against the arm ``random-frozen`` where there is one, and an arm
+    of the ablation one against the arm before it in ``LADDERS``.
 
     Returns
     -------
@@ -82,6 +85,9 @@ def effects(out: Path) -> pd.DataFrame:
     folds["loss"] = [_last_loss(out / "runs" / job) for job in folds["job"]]
     freezes = [job for job, card in runs.cards.items() if card["config"].get("finetune", {}).get("freeze")]
     rows = _against(folds, REFERENCE) + _against(folds[folds["job"].isin(freezes)], RANDOM)
+    for ladder in LADDERS:
+        for before, arm in pairwise(ladder):
+            rows += _against(folds[folds["arm"].isin((before, arm))], before)
     cells = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
     rows.sort(key=lambda row: cells.index(row[:2]))
     table = pd.DataFrame(rows, columns=Effect._fields[:-1])
@@ -127,7 +133,7 @@ def conclusion(table: pd.DataFrame) -> list[str]:
         ours = sorted((row for row in rows if row.arm == "mixcl"), key=lambda row: row.percent)
         if ours and task in HEADLINE:
             said += _claim(ours)
-        said += _order(rows, title(task))
+        said += _order(every)
         others = [row for row in rows if row.arm != "mixcl"]
         for word, sign in (("above", 1), ("below", -1)):
             told = [row.arm for row in others if row.p_holm < LEVEL and sign * row.difference > 0]
@@ -186,17 +192,25 @@ def _worth(row: Effect) -> str:
     )
 
 
-def _order(rows: list[Effect], name: str) -> list[str]:
-    """Whether the means rise in the paper's order where one cell has all arms of its ablation."""
+def _order(rows: list[Effect]) -> list[str]:
+    """Whether Dice rises in the paper's order where one cell has all arms of its ablation, and which steps are told."""
     said = []
-    for percent in sorted({row.percent for row in rows}):
-        found = {row.arm: row.difference for row in rows if row.percent == percent}
-        if set(ROWS) <= set(found):
-            listed = ", ".join(f"{arm} {_points(found[arm])}" for arm in ROWS)
-            rises = all(found[a] < found[b] for a, b in pairwise(ROWS))
+    for ladder in LADDERS:
+        for percent in sorted({row.percent for row in rows}):
+            found = {(row.against, row.arm): row for row in rows if row.percent == percent}
+            steps = [found[step] for step in pairwise(ladder) if step in found]
+            if len(steps) < len(ladder) - 1:
+                continue
+            listed = ", ".join(
+                f"{row.arm} {_points(row.difference)} (95 % interval {_points(row.low)} to {_points(row.high)}, "
+                f"adjusted p = {row.p_holm:.2g})"
+                for row in steps
+            )
+            rises, told = all(row.difference > 0 for row in steps), sum(row.p_holm < LEVEL for row in steps)
             said.append(
-                f"{name} with {percent:g} % of the labels, terms added one by one: {listed}; "
-                f"the means {'rise' if rises else 'do not rise'} in the paper's order."
+                f"{title(steps[0].task)} with {percent:g} % of the labels, terms added one by one to "
+                f"{ladder[0]} ({steps[0].reference:.4f}): {listed}; the means {'rise' if rises else 'do not rise'} in "
+                f"the paper's order, and {told} of {len(steps)} steps are told from 0."
             )
     return said
 
@@ -234,7 +248,7 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         "ahead",
         "training loss",
     )
-    caption = f"{title(task)}: each arm against training from scratch, paired by fold and seed. {origin}"
+    caption = f"{title(task)}: each arm against training from scratch, or as named, paired by fold and seed. {origin}"
     note = (
         "Interval: bootstrap over pairs; p: Wilcoxon's signed ranks; Holm: adjusted for every row of both tasks; "
         "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won; "

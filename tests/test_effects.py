@@ -108,11 +108,18 @@ def test_the_fit_is_the_difference_of_the_last_training_losses(out: Path) -> Non
 
 
 @pytest.mark.parametrize(("between", "word"), [(0.01, "rise"), (0.2, "do not rise")])
-def test_the_order_of_the_ablation_is_told(out: Path, between: float, word: str) -> None:
+def test_the_steps_of_the_ablation_are_told(out: Path, between: float, word: str) -> None:
     assert "paper's order" not in " ".join(effects.conclusion(effects.effects(out)))  # one of its arms is missing
     fill(out, 5, "id-label", [between] * 8)
-    said = " ".join(effects.conclusion(effects.effects(out)))
-    assert f"id -5.2, id-label {100 * between:+.1f}, mixcl +5.4; the means {word} in the paper's order" in said
+    table = effects.effects(out)
+    steps = {row.arm: row for row in effects.as_rows(table) if row.against in ("id", "id-label")}
+    assert {(row.against, row.arm) for row in steps.values()} == {("id", "id-label"), ("id-label", "mixcl")}
+    assert steps["id-label"].difference == pytest.approx(np.mean([between + gain for gain in GAINS[:6]]))  # id's pairs
+    assert steps["mixcl"].difference == pytest.approx(np.mean(GAINS) - between)
+    for level, number in ((0.01, 2), (0.2, 0)):
+        said = " ".join(effects.conclusion(table.assign(p_holm=level)))
+        assert f"mixcl {100 * (np.mean(GAINS) - between):+.1f} (95 % interval" in said
+        assert f"the means {word} in the paper's order, and {number} of 2 steps are told from 0" in said
 
 
 def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
