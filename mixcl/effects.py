@@ -2,7 +2,8 @@
 
 An arm whose encoder is frozen is also compared with a frozen encoder of random weights, because only there does all
 that the two differ in come from the pre-training: a trained encoder can make good for what it lacked.  Where the arms
-of the paper's ablation are there, each is also compared with the one before it, which has one term less.
+of the paper's ablation are there, each is also compared with the one before it, which has one term less, and MixCL with
+itself without labels, which is what the paper's title is about.
 
 A pair is one fold and one seed: both arms fine-tune on the same scans in the same order from the same fresh decoder and
 are tested on the same cases, and an arm's pre-training has the pair's seed.  A pair's value is the fold's score of
@@ -36,6 +37,8 @@ HEADLINE = {"msd_spleen": 5.28, "btcv": 14.12}
 LADDERS = (("id", "id-label", "mixcl"), ("id-frozen", "id-label-frozen", "frozen"))
 """Arms of the paper's ablation in the order in which their Dice rises there (Table 2), and the same with the encoder
 frozen.  A step goes from one arm to the next."""
+UNLABELLED = (("id-recon", "mixcl"), ("id-recon-frozen", "frozen"))
+"""MixCL without its label term, and MixCL."""
 
 
 class Effect(NamedTuple):
@@ -62,7 +65,7 @@ def effects(out: Path) -> pd.DataFrame:
     """Write tables/effects.csv, .md and .tex: each arm's difference to ``scratch`` in every cell that has both.
 
     An arm with ``finetune.freeze`` has a second row, against the arm ``random-frozen`` where there is one, and an arm
-    of the ablation one against the arm before it in ``LADDERS``.
+    of the ablation one against the arm before it in ``LADDERS``; MixCL has one against the arm without labels.
 
     Returns
     -------
@@ -85,9 +88,8 @@ def effects(out: Path) -> pd.DataFrame:
     folds["loss"] = [_last_loss(out / "runs" / job) for job in folds["job"]]
     freezes = [job for job, card in runs.cards.items() if card["config"].get("finetune", {}).get("freeze")]
     rows = _against(folds, REFERENCE) + _against(folds[folds["job"].isin(freezes)], RANDOM)
-    for ladder in LADDERS:
-        for before, arm in pairwise(ladder):
-            rows += _against(folds[folds["arm"].isin((before, arm))], before)
+    for before, arm in [*(step for ladder in LADDERS for step in pairwise(ladder)), *UNLABELLED]:
+        rows += _against(folds[folds["arm"].isin((before, arm))], before)
     cells = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
     rows.sort(key=lambda row: cells.index(row[:2]))
     table = pd.DataFrame(rows, columns=Effect._fields[:-1])
@@ -133,7 +135,7 @@ def conclusion(table: pd.DataFrame) -> list[str]:
         ours = sorted((row for row in rows if row.arm == "mixcl"), key=lambda row: row.percent)
         if ours and task in HEADLINE:
             said += _claim(ours)
-        said += _order(every)
+        said += _order(every) + _labels(every)
         others = [row for row in rows if row.arm != "mixcl"]
         for word, sign in (("above", 1), ("below", -1)):
             told = [row.arm for row in others if row.p_holm < LEVEL and sign * row.difference > 0]
@@ -213,6 +215,17 @@ def _order(rows: list[Effect]) -> list[str]:
                 f"the paper's order, and {told} of {len(steps)} steps are told from 0."
             )
     return said
+
+
+def _labels(rows: list[Effect]) -> list[str]:
+    """What the label term adds to the other two."""
+    return [
+        f"{title(row.task)} with {row.percent:g} % of the labels: the label term adds {_points(row.difference)} points "
+        f"to the same pre-training without it ({row.against}; 95 % interval {_points(row.low)} to "
+        f"{_points(row.high)}, n = {row.n}, adjusted p = {row.p_holm:.2g})."
+        for row in rows
+        if (row.against, row.arm) in UNLABELLED
+    ]
 
 
 def as_rows(table: pd.DataFrame) -> list[Effect]:

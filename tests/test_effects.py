@@ -122,6 +122,15 @@ def test_the_steps_of_the_ablation_are_told(out: Path, between: float, word: str
         assert f"the means {word} in the paper's order, and {number} of 2 steps are told from 0" in said
 
 
+def test_the_share_of_the_labels_is_told(out: Path) -> None:
+    fill(out, 5, "id-recon", [gain - 0.02 for gain in GAINS])
+    table = effects.effects(out)
+    rows = [row for row in effects.as_rows(table) if row.against == "id-recon"]
+    assert [(row.arm, row.n) for row in rows] == [("mixcl", 8)]
+    assert rows[0].difference == pytest.approx(0.02)
+    assert any("the label term adds +2.0 points" in one and "(id-recon; 95 %" in one for one in effects.conclusion(table))
+
+
 def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     frozen = {"config": {**CONFIG, "finetune": {"freeze": True}}}
     for number, gain in enumerate(GAINS):
