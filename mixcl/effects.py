@@ -1,9 +1,10 @@
 """What matters: every arm against training from scratch, paired by fold and seed, with effect sizes and intervals.
 
-An arm whose encoder is frozen is also compared with a frozen encoder of random weights, because only there does all
+An arm whose encoder is frozen is compared with a frozen encoder of random weights instead, because only there does all
 that the two differ in come from the pre-training: a trained encoder can make good for what it lacked.  Where the arms
 of the paper's ablation are there, each is also compared with the one before it, which has one term less, and MixCL with
-itself without labels, which is what the paper's title is about.
+itself without labels, which is what the paper's title is about.  Every other arm, a reading of the paper for example,
+is compared with MixCL as well, frozen with frozen.
 
 A pair is one fold and one seed: both arms fine-tune on the same scans in the same order from the same fresh decoder and
 are tested on the same cases, and an arm's pre-training has the pair's seed.  A pair's value is the fold's score of
@@ -39,6 +40,9 @@ LADDERS = (("id", "id-label", "mixcl"), ("id-frozen", "id-label-frozen", "frozen
 frozen.  A step goes from one arm to the next."""
 UNLABELLED = (("id-recon", "mixcl"), ("id-recon-frozen", "frozen"))
 """MixCL without its label term, and MixCL."""
+CONTROLS = ((REFERENCE, "frozen"), ("one-rate-scratch", "one-rate"))
+"""What else an arm is compared with: the whole network trained from scratch, and scratch with the arm's own rates."""
+NAMED = {RANDOM, *(arm for group in (*LADDERS, *UNLABELLED, *CONTROLS) for arm in group)}
 
 
 class Effect(NamedTuple):
@@ -64,8 +68,9 @@ class Effect(NamedTuple):
 def effects(out: Path) -> pd.DataFrame:
     """Write tables/effects.csv, .md and .tex: each arm's difference to ``scratch`` in every cell that has both.
 
-    An arm with ``finetune.freeze`` has a second row, against the arm ``random-frozen`` where there is one, and an arm
-    of the ablation one against the arm before it in ``LADDERS``; MixCL has one against the arm without labels.
+    An arm with ``finetune.freeze`` is compared with the arm ``random-frozen`` instead, an arm of the ablation also with
+    the arm before it in ``LADDERS``, MixCL with the arm without labels, and every arm that none of these names with
+    MixCL, frozen with frozen.
 
     Returns
     -------
@@ -87,9 +92,13 @@ def effects(out: Path) -> pd.DataFrame:
     folds = fold_scores(runs.cases)
     folds["loss"] = [_last_loss(out / "runs" / job) for job in folds["job"]]
     freezes = [job for job, card in runs.cards.items() if card["config"].get("finetune", {}).get("freeze")]
-    rows = _against(folds, REFERENCE) + _against(folds[folds["job"].isin(freezes)], RANDOM)
-    for before, arm in [*(step for ladder in LADDERS for step in pairwise(ladder)), *UNLABELLED]:
+    frozen = folds["job"].isin(freezes)
+    rows = _against(folds[~frozen], REFERENCE) + _against(folds[frozen], RANDOM)
+    steps = [step for ladder in LADDERS for step in pairwise(ladder)]
+    for before, arm in [*steps, *UNLABELLED, *CONTROLS]:
         rows += _against(folds[folds["arm"].isin((before, arm))], before)
+    for ours, part in (("mixcl", folds[~frozen]), ("frozen", folds[frozen])):
+        rows += _against(part[~part["arm"].isin(NAMED - {ours})], ours)
     cells = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
     rows.sort(key=lambda row: cells.index(row[:2]))
     table = pd.DataFrame(rows, columns=Effect._fields[:-1])
@@ -144,6 +153,7 @@ def conclusion(table: pd.DataFrame) -> list[str]:
         if others and not any(row.p_holm < LEVEL for row in others):
             said.append(f"{title(task)}: no other arm is told apart from training from scratch.")
         said += [_worth(row) for row in every if row.against == RANDOM]
+        said += _readings(every)
     return said
 
 
@@ -226,6 +236,25 @@ def _labels(rows: list[Effect]) -> list[str]:
         for row in rows
         if (row.against, row.arm) in UNLABELLED
     ]
+
+
+def _readings(rows: list[Effect]) -> list[str]:
+    """Which other arms are told from MixCL, and what would have been."""
+    said = []
+    for ours in ("mixcl", "frozen"):
+        found = [row for row in rows if row.against == ours]
+        if not found:
+            continue
+        better = [row.arm for row in found if row.p_holm < LEVEL and row.difference > 0]
+        worse = [row.arm for row in found if row.p_holm < LEVEL and row.difference < 0]
+        alike = len(found) - len(better) - len(worse)
+        said.append(
+            f"{title(found[0].task)}, {len(found)} other arms against {ours}: told apart above it: "
+            f"{', '.join(better) or 'none'}; below it: {', '.join(worse) or 'none'}; not told apart: {alike}. "
+            f"Differences of {_points(min(row.detectable for row in found)).lstrip('+')} to "
+            f"{_points(max(row.detectable for row in found)).lstrip('+')} points would show in 4 of 5 trials, by arm."
+        )
+    return said
 
 
 def as_rows(table: pd.DataFrame) -> list[Effect]:

@@ -27,6 +27,13 @@ ARM_COLOURS = {"scratch": "#777777", "mixcl": OKABE_ITO[0]}
 ARM_TITLES = {"scratch": "from scratch (T.F.S.)", "mixcl": "MixCL (Ours)"}
 DICE = "Dice after fine-tuning, the mean over test cases of each case's mean over its organs"
 PAIR = (REFERENCE, "mixcl")
+_GROUPS = {
+    REFERENCE: "against training from scratch",
+    "random-frozen": "frozen, against random weights",
+    "mixcl": "against MixCL",
+    "frozen": "frozen, against MixCL",
+}
+_OTHERS = "one change alone"
 
 
 def table1_plot(table: Table) -> Figure:
@@ -151,7 +158,7 @@ def _dice_against_share(ax: Axes, table: Table, task: str) -> None:
 
 
 def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
-    """Every arm's difference to training from scratch with its 95 % interval over pairs; a panel a task.
+    """Every arm's difference to another with its 95 % interval over pairs; a panel a task and what is compared with.
 
     Parameters
     ----------
@@ -160,31 +167,32 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
     origin
         Where it comes from, for the caption.
     """
-    tasks = list(dict.fromkeys(row.task for row in effects))
-    most = max((sum(row.task == task for row in effects) for task in tasks), default=1)
+    panels: dict[str, list[Effect]] = {}
+    for row in effects:
+        panels.setdefault(f"{title(row.task)}: {_GROUPS.get(row.against, _OTHERS)}", []).append(row)
+    rows, count = len(effects), max(len(panels), 1)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(tasks, 3.6, 1.1 + 0.19 * most, share_y=False)
-        for ax, task in zip(axes, tasks, strict=False):
-            rows = [row for row in effects if row.task == task]
-            for place, row in enumerate(rows):
+        figure = Plot(figsize=(6.4, 0.9 + 0.4 * count + 0.17 * rows), layout="constrained")
+        heights = [len(part) + 0.5 for part in panels.values()] or [1]
+        axes = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+        for ax, (name, part) in zip(axes, panels.items(), strict=False):
+            for place, row in enumerate(part):
                 colour = ARM_COLOURS.get(row.arm, "#333333")
                 ax.hlines(place, row.low, row.high, color=colour, linewidth=1.8)
                 ax.plot(row.difference, place, "o", color=colour, ms=4.5, mfc=colour if row.p_holm < 0.05 else "white")
             ax.axvline(0, color="#777777", linewidth=0.8)
-            ax.set_yticks(range(len(rows)), [_versus(row) for row in rows])
-            ax.set_ylim(most - 0.5, -0.5)
-            ax.set_title(title(task))
-            ax.locator_params(axis="x", nbins=6)
-            ax.set_xlabel("difference in Dice")
+            ax.set_yticks(range(len(part)), [_versus(row) for row in part])
+            ax.set_ylim(len(part) - 0.25, -0.75)
+            ax.set_title(name)
+        axes[-1].set_xlabel("difference in Dice")
         how = "Filled: p < 0.05 after Holm's adjustment over all rows. Bars: 95 % bootstrap interval over pairs."
-        what = "Each arm against training from scratch, or as named, paired by fold and seed."
-        write_caption(figure, f"{what} {how} {origin}")
+        write_caption(figure, f"Arms compared by fold and seed. {how} {origin}")
     return figure
 
 
 def _versus(row: Effect) -> str:
-    """An arm's name and share; what it is compared with where that is not training from scratch."""
-    other = "" if row.against == REFERENCE else f" vs {row.against}"
+    """An arm's name and share; what it is compared with where the panel does not say."""
+    other = "" if row.against in _GROUPS else f" vs {row.against}"
     return f"{row.arm}{other}, {row.percent:g} %"
 
 

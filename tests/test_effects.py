@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from scipy import stats
 from test_results import CONFIG, write_run
 
@@ -136,7 +137,8 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     frozen = {"config": {**CONFIG, "finetune": {"freeze": True}}}
     for number, gain in enumerate(GAINS):
         fold, seed = divmod(number, 2)
-        for arm, dice in (("random-frozen", 0.2), ("frozen", 0.2 + gain), ("id-frozen", 0.2 - gain)):
+        arms = {"random-frozen": 0.2, "frozen": 0.2 + gain, "id-frozen": 0.2 - gain, "centred-frozen": 0.23 + gain}
+        for arm, dice in arms.items():
             write_run(out, "msd_spleen", 5, arm, fold, {f"{fold}": {1: dice}}, seed=seed, **frozen)
     table = effects.effects(out)
     rows = {(row.percent, row.arm, row.against): row for row in effects.as_rows(table)}
@@ -144,6 +146,9 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     assert rows[5, "id-frozen", "random-frozen"].difference == pytest.approx(-np.mean(GAINS))
     against_scratch = 0.2 + np.mean(GAINS) - np.mean([0.4 + 0.01 * k for k in range(8)])
     assert rows[5, "frozen", "scratch"].difference == pytest.approx(against_scratch)
+    assert rows[5, "centred-frozen", "frozen"].difference == pytest.approx(0.03)  # a reading, against MixCL
+    assert {key[2] for key in rows if key[1] == "id-frozen"} == {"random-frozen"}
+    assert {key[2] for key in rows if key[1] == "centred-frozen"} == {"random-frozen", "frozen"}
     assert [key for key in rows if key[1] == "mixcl"] == [(5, "mixcl", "scratch"), (15, "mixcl", "scratch")]
     assert ("random-frozen", "random-frozen") not in {key[1:] for key in rows}
     assert table["percent"].tolist() == sorted(table["percent"])
@@ -151,8 +156,38 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     for level, end in ((0.01, ": told apart."), (0.2, ": not told apart.")):
         said = effects.conclusion(table.assign(p_holm=level))
         assert any("only the decoder trained: frozen +5.4 points" in one and one.endswith(end) for one in said)
-    ticks = [tick.get_text() for tick in plots.effects_plot(effects.as_rows(table)).axes[0].get_yticklabels()]
-    assert "frozen vs random-frozen, 5 %" in ticks
+    panels = {ax.get_title(): _ticks(ax) for ax in plots.effects_plot(effects.as_rows(table)).axes}
+    assert panels == {
+        "Spleen: against training from scratch": ["mixcl, 5 %", "id, 5 %", "frozen, 5 %", "mixcl, 15 %"],
+        "Spleen: frozen, against random weights": ["centred-frozen, 5 %", "frozen, 5 %", "id-frozen, 5 %"],
+        "Spleen: frozen, against MixCL": ["centred-frozen, 5 %"],
+    }
+
+
+def test_other_arms_are_told_from_mixcl(out: Path) -> None:
+    assert " other arms against" not in " ".join(effects.conclusion(effects.effects(out)))  # none is there
+    fill(out, 5, "long", [gain + 0.01 for gain in GAINS])
+    fill(out, 5, "barlow", [gain / 2 for gain in GAINS])
+    table = effects.effects(out)
+    rows = {row.arm: row for row in effects.as_rows(table) if row.against == "mixcl"}
+    assert set(rows) == {"long", "barlow"}  # id stands in the ablation
+    assert rows["barlow"].difference == pytest.approx(-np.mean(GAINS) / 2)
+    for level, told in ((0.01, "above it: long; below it: barlow; not told apart: 0."),
+                        (0.2, "above it: none; below it: none; not told apart: 2.")):  # fmt: skip
+        said = effects.conclusion(table.assign(p_holm=level))
+        assert any(f"2 other arms against mixcl: told apart {told}" in one for one in said)
+
+
+def test_one_change_alone_is_drawn_with_both_names(out: Path) -> None:
+    fill(out, 5, "id-label", GAINS)
+    axes = plots.effects_plot(effects.as_rows(effects.effects(out))).axes
+    panels = {ax.get_title(): _ticks(ax) for ax in axes}
+    assert panels["Spleen: one change alone"] == ["id-label vs id, 5 %", "mixcl vs id-label, 5 %"]
+    assert plots.effects_plot([]).axes
+
+
+def _ticks(ax: Axes) -> list[str]:
+    return [tick.get_text() for tick in ax.get_yticklabels()]
 
 
 def test_tables_and_plot_are_written(out: Path) -> None:
@@ -164,4 +199,4 @@ def test_tables_and_plot_are_written(out: Path) -> None:
     assert text.count("\n| ") == 2 + len(table)
     assert r"\begin{tabular}" in (out / "tables" / "effects.tex").read_text()
     figure = plots.effects_plot(effects.as_rows(table))
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["mixcl, 5 %", "id, 5 %", "mixcl, 15 %"]
+    assert _ticks(figure.axes[0]) == ["mixcl, 5 %", "id, 5 %", "mixcl, 15 %"]
