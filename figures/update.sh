@@ -17,5 +17,5 @@ if [ "$made" = "$from/RUN.json" ]; then
 else
     to=$here/$(basename -- "$from")
     mkdir -p -- "$to"
-    cp -- "$from"/figures/effects.{png,pdf} "$from"/tables/effects.{csv,md} "$to/"
+    cp -- "$from"/figures/effects.{png,pdf} "$from"/tables/effects{,_organs}.{csv,md} "$to/"
 fi

@@ -15,6 +15,7 @@ an interval over pairs is somewhat too narrow.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from mixcl import tables
 from mixcl.checkpoint import read_metrics, write_text
 from mixcl.runs import read_runs
 from mixcl.sheets import MISSING, Sheet, latex, markdown
-from mixcl.statistics import CELL, REFERENCE, compare, fold_scores
+from mixcl.statistics import CELL, REFERENCE, Comparison, compare, fold_scores, pairs
 from mixcl.tables import title
 
 LEVEL, POWER = 0.05, 0.8
@@ -42,6 +43,8 @@ UNLABELLED = (("id-recon", "mixcl"), ("id-recon-frozen", "frozen"))
 """MixCL without its label term, and MixCL."""
 CONTROLS = ((REFERENCE, "frozen"), ("one-rate-scratch", "one-rate"))
 """What else an arm is compared with: the whole network trained from scratch, and scratch with the arm's own rates."""
+LABEL_STEPS = (LADDERS[0][:2], LADDERS[1][:2], *UNLABELLED)
+"""Two arms that differ in the label term alone."""
 NAMED = {RANDOM, *(arm for group in (*LADDERS, *UNLABELLED, *CONTROLS) for arm in group)}
 
 
@@ -112,6 +115,57 @@ def effects(out: Path) -> pd.DataFrame:
     return table
 
 
+def organs(out: Path, labelled: Iterable[str]) -> pd.DataFrame:
+    """Write tables/effects_organs.csv and .md: what the label term adds for organs that it is taught and for others.
+
+    Parameters
+    ----------
+    out
+        Folder of results.
+    labelled
+        Names of what the collections of the pre-training label; ``kidney`` stands for the left and the right one.
+
+    Returns
+    -------
+    DataFrame
+        task, percent, ``arm``, the arm ``against`` which it is compared and which lacks the label term alone,
+        ``organs`` (labelled or others), ``n`` pairs of fold and seed, the mean ``difference`` of Dice over a pair's
+        cases and their organs, its 95 % interval and ``p``, which is not adjusted.
+
+    Raises
+    ------
+    InputError
+        See :func:`mixcl.runs.read_runs`.
+    """
+    runs, known = read_runs(out), set(labelled)
+    taught = [any(name in organ for name in known) for organ in runs.cases["organ"]]
+    cases = runs.cases.assign(organs=np.where(taught, "labelled", "others"))
+    cell = [*CELL, "organs"]
+    rows: list[tuple[Any, ...]] = []
+    for before, arm in LABEL_STEPS:
+        found = pairs(cases[cases["arm"].isin((before, arm))], reference=before)
+        by_case = found.groupby([*cell, "fold", "seed", "case"], sort=False)["difference"].mean()
+        by_pair = by_case.groupby([*cell, "fold", "seed"], sort=False).mean()
+        for (*where, group), values in by_pair.groupby(cell):
+            rows.append((*where, before, group, *compare(values)[:5]))
+    table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *Comparison._fields[:5]])
+    csv = table.assign(percent=[f"{p:g}" for p in table["percent"]]).to_csv(index=False)
+    write_text(out / "tables" / "effects_organs.csv", csv)
+    write_text(out / "tables" / "effects_organs.md", markdown([_organ_sheet(rows, tables.origin(runs, runs.cases))]))
+    return table
+
+
+def _organ_sheet(rows: list[tuple[Any, ...]], origin: str) -> Sheet:
+    columns = ("task", "Pct.", "arm", "against", "organs", "n", "difference", "95 % interval", "p")
+    texts = [
+        (title(task), f"{percent:g}", *names, str(n), f"{mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]", _p(p))
+        for task, percent, *names, n, mean, low, high, p in rows
+    ]
+    caption = f"What it adds, for organs that the pre-training's collections label and for the others. {origin}"
+    note = "Interval: bootstrap over pairs; p: Wilcoxon's signed ranks, not adjusted."
+    return Sheet("Label term, by organ.", caption, [("", columns)], texts, [note])
+
+
 def _against(folds: pd.DataFrame, reference: str) -> list[tuple[Any, ...]]:
     """Rows of :func:`effects`, without ``p_holm``, of all other arms against one."""
     by = ["task", "percent", "fold", "seed"]
@@ -159,13 +213,13 @@ def conclusion(table: pd.DataFrame) -> list[str]:
 
 def _effect(part: pd.DataFrame) -> tuple[float, ...]:
     """One row of :func:`effects` after the cell's name."""
-    pairs = part["dice"] - part["reference_dice"]
-    found = compare(pairs)
-    spread = float(pairs.std()) if found.n > 1 else math.nan
+    gains = part["dice"] - part["reference_dice"]
+    found = compare(gains)
+    spread = float(gains.std()) if found.n > 1 else math.nan
     z = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
     return (
         found.n, float(part["reference_dice"].mean()), float(part["dice"].mean()), found.difference, found.low,
-        found.high, found.p, float(z * spread / math.sqrt(found.n)), float((pairs > 0).mean()),
+        found.high, found.p, float(z * spread / math.sqrt(found.n)), float((gains > 0).mean()),
         float((part["loss"] - part["reference_loss"]).mean()),
     )  # fmt: skip
 

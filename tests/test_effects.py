@@ -186,6 +186,36 @@ def test_one_change_alone_is_drawn_with_both_names(out: Path) -> None:
     assert plots.effects_plot([]).axes
 
 
+def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Path) -> None:
+    taught, others = [0.01, 0.05, -0.02], [0.03, -0.01, 0.02]
+    for fold in range(3):
+        base = {"1": {1: 0.5, 6: 0.4, 11: 0.3}, "2": {1: 0.2, 6: None, 11: 0.1}}
+        write_run(tmp_path, "btcv", 15, "id-recon", fold, base)
+        ours = {
+            "1": {1: 0.5 + others[fold], 6: 0.4 + taught[fold], 11: 0.3 + 2 * taught[fold]},
+            "2": {1: 0.2 + others[fold], 6: None, 11: 0.1 + taught[fold]},
+        }
+        write_run(tmp_path, "btcv", 15, "mixcl", fold, ours)
+        write_run(tmp_path, "btcv", 15, "label", fold, base)
+    table = effects.organs(tmp_path, ["liver", "pancreas", "lung tumour"]).set_index("organs")
+    assert list(table["arm"]) == ["mixcl", "mixcl"]
+    assert list(table["against"]) == ["id-recon", "id-recon"]
+    by_case = [np.mean([np.mean([gain, 2 * gain]), gain]) for gain in taught]  # the second case has no liver
+    assert table.loc["labelled", "difference"] == pytest.approx(np.mean(by_case))
+    assert table.loc["others", "difference"] == pytest.approx(np.mean(others))
+    assert list(table["n"]) == [3, 3]
+    assert table.loc["labelled", "low"] < np.mean(by_case) < table.loc["labelled", "high"]
+    text = (tmp_path / "tables" / "effects_organs.md").read_text()
+    assert f"| BTCV | 15 | mixcl | id-recon | labelled | 3 | {np.mean(by_case):+.4f} |" in text
+    assert "phantoms, not patients" in text
+    assert len(pd.read_csv(tmp_path / "tables" / "effects_organs.csv")) == 2
+
+
+def test_no_two_arms_that_differ_in_labels_give_an_empty_table(out: Path) -> None:
+    assert effects.organs(out, ["liver"]).empty
+    assert "Label term, by organ" in (out / "tables" / "effects_organs.md").read_text()
+
+
 def _ticks(ax: Axes) -> list[str]:
     return [tick.get_text() for tick in ax.get_yticklabels()]
 
