@@ -206,8 +206,7 @@ def conclusion(table: pd.DataFrame) -> list[str]:
                 said.append(f"{title(task)}: told apart from training from scratch, {word} it: {', '.join(told)}.")
         if others and not any(row.p_holm < LEVEL for row in others):
             said.append(f"{title(task)}: no other arm is told apart from training from scratch.")
-        said += [_worth(row) for row in every if row.against == RANDOM]
-        said += _readings(every)
+        said += _worth(every) + _readings(every)
     return said
 
 
@@ -248,14 +247,20 @@ def _claim(ours: list[Effect]) -> list[str]:
     return said
 
 
-def _worth(row: Effect) -> str:
-    """What the pre-training of a frozen encoder is worth."""
-    told = "told apart" if row.p_holm < LEVEL else "not told apart"
-    return (
-        f"{title(row.task)} with {row.percent:g} % of the labels, only the decoder trained: {row.arm} "
-        f"{_points(row.difference)} points against an encoder of random weights (95 % interval {_points(row.low)} to "
-        f"{_points(row.high)}, n = {row.n}, adjusted p = {row.p_holm:.2g}): {told}."
-    )
+def _worth(rows: list[Effect]) -> list[str]:
+    """What the pre-trainings of frozen encoders are worth."""
+    said = []
+    for percent in sorted({row.percent for row in rows if row.against == RANDOM}):
+        found = [row for row in rows if row.against == RANDOM and row.percent == percent]
+        told, others = (
+            ", ".join(f"{row.arm} {_points(row.difference)}" for row in found if (row.p_holm < LEVEL) == yes) or "none"
+            for yes in (True, False)
+        )
+        said.append(
+            f"{title(found[0].task)} with {percent:g} % of the labels, only the decoder trained, points against an "
+            f"encoder of random weights: told apart: {told}; not told apart: {others}."
+        )
+    return said
 
 
 def _order(rows: list[Effect]) -> list[str]:
