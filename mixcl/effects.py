@@ -27,8 +27,8 @@ from scipy import stats
 from mixcl import tables
 from mixcl.checkpoint import read_metrics, write_text
 from mixcl.runs import read_runs
-from mixcl.sheets import MISSING, Sheet, latex, markdown
-from mixcl.statistics import CELL, REFERENCE, Comparison, compare, fold_scores, pairs
+from mixcl.sheets import MISSING, Sheet, csv, latex, markdown
+from mixcl.statistics import CELL, REFERENCE, Comparison, compare, fold_differences, fold_scores
 from mixcl.tables import title
 
 LEVEL, POWER = 0.05, 0.8
@@ -109,7 +109,7 @@ def effects(out: Path) -> pd.DataFrame:
     table.attrs["origin"] = tables.origin(runs, folds)
     sheets = [_sheet(table, task, table.attrs["origin"]) for task in dict.fromkeys(table["task"])]
     folder = out / "tables"
-    write_text(folder / "effects.csv", table.assign(percent=[f"{p:g}" for p in table["percent"]]).to_csv(index=False))
+    write_text(folder / "effects.csv", csv(table))
     write_text(folder / "effects.md", markdown(sheets))
     write_text(folder / "effects.tex", latex(sheets))
     return table
@@ -140,17 +140,13 @@ def organs(out: Path, labelled: Iterable[str]) -> pd.DataFrame:
     runs, known = read_runs(out), set(labelled)
     taught = [any(name in organ for name in known) for organ in runs.cases["organ"]]
     cases = runs.cases.assign(organs=np.where(taught, "labelled", "others"))
-    cell = [*CELL, "organs"]
     rows: list[tuple[Any, ...]] = []
     for before, arm in LABEL_STEPS:
-        found = pairs(cases[cases["arm"].isin((before, arm))], reference=before)
-        by_case = found.groupby([*cell, "fold", "seed", "case"], sort=False)["difference"].mean()
-        by_pair = by_case.groupby([*cell, "fold", "seed"], sort=False).mean()
-        for (*where, group), values in by_pair.groupby(cell):
-            rows.append((*where, before, group, *compare(values)[:5]))
+        for group, part in cases[cases["arm"].isin((before, arm))].groupby("organs"):
+            for where, values in fold_differences(part, before).groupby(CELL)["dice"]:
+                rows.append((*where, before, group, *compare(values)[:5]))
     table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *Comparison._fields[:5]])
-    csv = table.assign(percent=[f"{p:g}" for p in table["percent"]]).to_csv(index=False)
-    write_text(out / "tables" / "effects_organs.csv", csv)
+    write_text(out / "tables" / "effects_organs.csv", csv(table))
     write_text(out / "tables" / "effects_organs.md", markdown([_organ_sheet(rows, tables.origin(runs, runs.cases))]))
     return table
 
@@ -310,8 +306,8 @@ def _readings(rows: list[Effect]) -> list[str]:
         said.append(
             f"{title(found[0].task)}, {len(found)} other arms against {ours}: told apart above it: "
             f"{', '.join(better) or 'none'}; below it: {', '.join(worse) or 'none'}; not told apart: {alike}. "
-            f"Differences of {_points(min(row.detectable for row in found)).lstrip('+')} to "
-            f"{_points(max(row.detectable for row in found)).lstrip('+')} points would show in 4 of 5 trials, by arm."
+            f"Differences of {100 * min(row.detectable for row in found):.1f} to "
+            f"{100 * max(row.detectable for row in found):.1f} points would show in 4 of 5 trials, by arm."
         )
     return said
 

@@ -21,7 +21,7 @@ from mixcl.paper import TABLE1
 from mixcl.runcard import run_card as run_card
 from mixcl.runs import Runs as Runs
 from mixcl.runs import read_runs as read_runs
-from mixcl.sheets import Sheet, latex, markdown
+from mixcl.sheets import Sheet, csv, latex, markdown
 from mixcl.statistics import CELL, KEYS, METRICS, Cell, comparisons, fold_differences, fold_scores, intervals, pairs
 from mixcl.statistics import differences as differences
 from mixcl.statistics import over_folds as over_folds
@@ -117,7 +117,7 @@ def _table(out: Path, number: int) -> Table:
         (tables.table1_caption, tables.table1_notes) if number == 1 else (tables.table2_caption, tables.table2_notes)
     )
     compared = comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2))))
-    write_text(out / "tables" / "statistics.csv", _csv(compared))
+    write_text(out / "tables" / "statistics.csv", csv(compared))
     return Table(
         folds=_described(folds, part),
         cells=over_folds(folds),
@@ -135,7 +135,7 @@ def _table(out: Path, number: int) -> Table:
 
 
 def _write(out: Path, name: str, table: pd.DataFrame, sheets: list[Sheet]) -> None:
-    write_text(out / "tables" / f"{name}.csv", _csv(table))
+    write_text(out / "tables" / f"{name}.csv", csv(table))
     write_text(out / "tables" / f"{name}.md", markdown(sheets))
     write_text(out / "tables" / f"{name}.tex", latex(sheets))
 
@@ -165,8 +165,3 @@ def _described(folds: pd.DataFrame, runs: Runs) -> pd.DataFrame:
         commit=[card["commit"] for card in cards],
         data=[card["data"] for card in cards],
     )[[*KEYS, *METRICS, "cases", "missed", "paper_dice", "profile", "source", "commit", "data", "job"]]
-
-
-def _csv(table: pd.DataFrame) -> str:
-    """As CSV, percent as it is said (15, not 15.0)."""
-    return table.assign(percent=[f"{p:g}" for p in table["percent"]]).to_csv(index=False)

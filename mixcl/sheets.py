@@ -1,10 +1,12 @@
-"""A table as text: Markdown, and LaTeX that needs no package."""
+"""A table as text: CSV, Markdown, and LaTeX that needs no package."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 MISSING = "-"
 MARK = "✓"
@@ -33,6 +35,11 @@ class Sheet:
         width = sum(len(names) for _, names in self.groups)
         if any(len(row) != width for row in self.rows):
             raise ValueError(f"{self.name} a row does not have as many cells as the header ({width})")
+
+
+def csv(table: pd.DataFrame) -> str:
+    """As CSV, percent as it is said (15, not 15.0)."""
+    return table.assign(percent=[f"{p:g}" for p in table["percent"]]).to_csv(index=False)
 
 
 def markdown(sheets: Iterable[Sheet]) -> str:
