@@ -64,6 +64,7 @@ class Effect(NamedTuple):
     p: float
     detectable: float
     better: float
+    seeds: str
     fit: float
     p_holm: float
 
@@ -82,8 +83,9 @@ def effects(out: Path) -> pd.DataFrame:
         of that and of the arm over the pairs; ``difference`` with its 95 % interval ``low``, ``high`` (bootstrap over
         pairs) and ``p`` (Wilcoxon's signed ranks); ``p_holm``, adjusted for all rows; ``detectable``, the true
         difference that n such pairs would find with 80 % power (normal approximation, two-sided 5 %); ``better``, the
-        share of pairs in which the arm is ahead; ``fit``, the difference of the losses on the training patches (Dice +
-        cross-entropy, mean of the last records of metrics.jsonl), above 0 where the arm fits them worse.
+        share of pairs in which the arm is ahead; ``seeds``, the mean difference of each seed in points, by rising seed,
+        which shows whether an effect is one of the starts; ``fit``, the difference of the losses on the training
+        patches (Dice + cross-entropy, mean of the last records of metrics.jsonl), above 0 where the arm fits worse.
         ``attrs["origin"]``: profile, folds, seeds, commit and data.
 
     Raises
@@ -206,7 +208,7 @@ def conclusion(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def _effect(part: pd.DataFrame) -> tuple[float, ...]:
+def _effect(part: pd.DataFrame) -> tuple[float | str, ...]:
     """One row of :func:`effects` after the cell's name."""
     gains = part["dice"] - part["reference_dice"]
     found = compare(gains)
@@ -215,6 +217,7 @@ def _effect(part: pd.DataFrame) -> tuple[float, ...]:
     return (
         found.n, float(part["reference_dice"].mean()), float(part["dice"].mean()), found.difference, found.low,
         found.high, found.p, float(z * spread / math.sqrt(found.n)), float((gains > 0).mean()),
+        " ".join(_points(gain) for gain in gains.groupby(part["seed"]).mean()),
         float((part["loss"] - part["reference_loss"]).mean()),
     )  # fmt: skip
 
@@ -232,9 +235,10 @@ def _claim(ours: list[Effect]) -> list[str]:
         verdict = "supported" if first.difference > 0 else "contradicted"
     said = [
         f"{name} with {first.percent:g} % of the labels: MixCL {_points(first.difference)} points against from scratch "
-        f"(95 % interval {_points(first.low)} to {_points(first.high)}, n = {first.n}, adjusted p = "
-        f"{first.p_holm:.2g}): a gain is {verdict}. The paper's headline gain is {HEADLINE[first.task]:+.1f}; "
-        f"{first.n} such pairs would show a difference of {100 * first.detectable:.1f} points in 4 of 5 trials."
+        f"(95 % interval {_points(first.low)} to {_points(first.high)}, n = {first.n}, by seed {first.seeds}, "
+        f"adjusted p = {first.p_holm:.2g}): a gain is {verdict}. "
+        f"The paper's headline gain is {HEADLINE[first.task]:+.1f}; {first.n} such pairs "
+        f"would show a difference of {100 * first.detectable:.1f} points in 4 of 5 trials."
     ]
     if len(ours) > 1:
         listed = ", ".join(f"{row.percent:g} %: {_points(row.difference)}" for row in ours)
@@ -326,7 +330,7 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         (
             f"{r.percent:g}", r.arm, r.against, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
             f"[{r.low:+.4f}, {r.high:+.4f}]", _p(r.p), _p(r.p_holm), f"{r.detectable:.4f}", f"{r.better:.0%}",
-            MISSING if math.isnan(r.fit) else f"{r.fit:+.3f}",
+            r.seeds, MISSING if math.isnan(r.fit) else f"{r.fit:+.3f}",
         )
         for r in as_rows(table[table["task"] == task])
     ]  # fmt: skip
@@ -343,12 +347,14 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         "Holm",
         "detectable",
         "ahead",
+        "by seed",
         "training loss",
     )
     caption = f"{title(task)}: each arm against training from scratch, or as named, paired by fold and seed. {origin}"
     note = (
         "Interval: bootstrap over pairs; p: Wilcoxon's signed ranks; Holm: adjusted for every row of both tasks; "
         "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won; "
+        "by seed: mean difference of each seed, in points; "
         "training loss: at the end, minus that of what is compared with; above 0 the training scans are fitted worse."
     )
     return Sheet("Effects.", caption, [("", columns)], rows, [note])

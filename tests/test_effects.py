@@ -46,6 +46,7 @@ def test_pairs_are_of_one_fold_and_seed(out: Path) -> None:
     assert ours.p == pytest.approx(2 / 2**8)  # all signs alike: 1 of 2^n patterns at either end
     assert ours.low < ours.difference < ours.high
     assert (ours.better, rows[5, "id"].better) == (1.0, 0.0)
+    assert ours.seeds == f"{100 * np.mean(GAINS[::2]):+.1f} {100 * np.mean(GAINS[1::2]):+.1f}"
 
 
 def test_the_detectable_difference_has_80_percent_power(out: Path) -> None:
