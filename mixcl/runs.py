@@ -63,6 +63,13 @@ class Runs:
         """``phantom``, ``files`` or both."""
         return sorted({card["config"]["data"]["source"] for card in self.cards.values()})
 
+    @property
+    def phantoms(self) -> list[str]:
+        """Seed and difficulty of the phantoms, each pair once; none where the data are files."""
+        data = [card["config"]["data"] for card in self.cards.values()]
+        made = [one["phantom"] for one in data if one["source"] == "phantom"]
+        return sorted({f"phantom.seed {one['seed']}, difficulty {one['difficulty']:g}" for one in made})
+
     def unlike(self, task: str) -> list[str]:
         """Settings in which the runs of a task differ without a reason.
 

@@ -49,17 +49,18 @@ def table2_caption(folds: pd.DataFrame, where: str) -> str:
 
 
 def origin(runs: Runs, folds: pd.DataFrame) -> str:
-    """Where numbers come from: profile, folds, seeds, commit, data, and whether they are of phantoms."""
+    """Where numbers come from: profile, folds, seeds, commit, data, and of which phantoms they are."""
     if folds.empty:
         return "None of its runs is there yet."
     tasks = [task for task in dict.fromkeys(folds["task"])]
     data = ", ".join(f"{title(task)} {' and '.join(mark[:12] for mark in runs.told('data', task))}" for task in tasks)
+    made = f" ({'; '.join(runs.phantoms)})" if runs.phantoms else ""
     parts = [
         f"{_plural('Profile', runs.told('profile'))};",
         f"{_plural('fold', sorted(folds['fold'].unique()))};",
         f"{_plural('seed', sorted(folds['seed'].unique()))};",
         f"{_plural('commit', [short(commit) for commit in runs.told('commit')])};",
-        f"data {data}.",
+        f"data {data}{made}.",
     ]
     return " ".join([*parts, PHANTOM] if "phantom" in runs.sources else parts)
 

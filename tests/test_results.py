@@ -27,7 +27,8 @@ GRID = {
     "ablation": {"btcv": 15}, "variants": VARIANTS,
 }  # fmt: skip
 CONFIG = {
-    "grid": GRID, "data": {"source": "phantom", "finetune": ["msd_spleen", "btcv"]},
+    "grid": GRID,
+    "data": {"source": "phantom", "finetune": ["msd_spleen", "btcv"], "phantom": {"seed": 2, "difficulty": 1.5}},
     "loss": {"identity": 1.0, "alpha": 0.01, "beta": 0.01},
 }  # fmt: skip
 Dice = dict[str, dict[int, float | None]]  # by case and label; None is absent
@@ -162,6 +163,7 @@ def test_what_is_said_beside_the_table(out: Path) -> None:
     for part in ("Profile phantom;", "folds 0, 1;", "seed 0;", "commit 0123456789ab;", "BTCV btcvxxxxxxxx"):
         assert part in table.caption
     assert "phantoms, not patients" in table.caption
+    assert "(phantom.seed 2, difficulty 1.5)." in table.caption
     text = (out / "tables" / "table1.md").read_text()
     assert table.caption in text
     assert all(note in text for note in table.notes)
