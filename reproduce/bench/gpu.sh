@@ -61,7 +61,7 @@ part() {
 scans=(--work "$work/scans" --volumes "$volumes")
 part step 90 step "${on[@]}"
 part step-batch1 60 step "${on[@]}" "${batch1[@]}"
-part roofline 60 roofline "${on[@]}" "${ceiling[@]}"
+part roofline 120 roofline "${on[@]}" "${ceiling[@]}"
 part pipeline 180 pipeline "${on[@]}" "${scans[@]}" --workers "${pipeline[@]}" --steps "$steps"
 part tutorial 120 tutorial "${on[@]}" "${scans[@]}" --workers "$workers" --steps "$steps"
 part scaling 90 scaling "${on[@]}" "${axes[@]}"
