@@ -62,7 +62,7 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
         f"{_plural('commit', [short(commit) for commit in runs.told('commit')])};",
         f"data {data}{made}.",
     ]
-    return " ".join([*parts, PHANTOM] if "phantom" in runs.sources else parts)
+    return " ".join([*parts, PHANTOM] if made else parts)
 
 
 def table1_notes(runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
