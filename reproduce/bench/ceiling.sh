@@ -2,21 +2,27 @@
 # The ceiling of the fair test: what could an encoder bring at most?  A network learns the 13 organs from every label of
 # 38 other phantoms and is handed over like a pre-trained one.  Its arms stand beside the others in the effects' table.
 #
-#   reproduce/bench/ceiling.sh OUT [mixcl's --set arguments...]
+#   reproduce/bench/ceiling.sh OUT [PROFILE PERCENT] [mixcl's --set arguments...]
 #
-# OUT is the folder of a run of profile fair (run_all.sh --profile fair --only effects); give the same settings as there.
-# The same command goes on after a stop.  Three arms, five folds, seed 0: 20 minutes of a core in bf16.
+# OUT is the folder of a run of PROFILE, fair unless named (run_all.sh --profile PROFILE --only effects); give the same
+# settings as there.  PERCENT of BTCV's labels, 15 unless named, are then used.  The same command goes on after a stop.
+# Three arms, five folds, seed 0: 20 minutes of a core in bf16 with fair, 60 with fair-fine.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 out=$(realpath -- "${1:?ceiling.sh: name the folder of a run of profile fair}")
 shift
-[ -d "$out/data/store" ] || { echo "ceiling.sh: $out holds no prepared phantoms; run run_all.sh --profile fair first" >&2; exit 2; }
+profile=fair percent=15
+case ${1:-} in
+    "" | -*) ;;
+    *) profile=$1 percent=${2:?ceiling.sh: name the share of the labels in percent after the profile} && shift 2 ;;
+esac
+[ -d "$out/data/store" ] || { echo "ceiling.sh: $out holds no prepared phantoms; run run_all.sh --profile $profile first" >&2; exit 2; }
 source "$root/reproduce/setup.sh"
 source "$root/reproduce/bits.sh"
 
 teacher=$out/ceiling job=finetune-btcv-p100-ceiling-f0-s0
-other=(--profile fair --out "$teacher" "$@" --set phantom.seed=1001 --set phantom.counts.btcv=40
+other=(--profile "$profile" --out "$teacher" "$@" --set phantom.seed=1001 --set phantom.counts.btcv=40
     --set 'data.pretrain=[btcv]' --set 'data.finetune=[btcv]' --set grid.n_folds=20 --set 'grid.folds=[0]'
     --set 'grid.percents={}' --set 'grid.ablation={}' --set 'grid.variants={}' --set finetune.steps=3000)
 mixcl prepare "${other[@]}"
@@ -25,11 +31,11 @@ mixcl evaluate "${other[@]}" --run "$job"
 
 for arm in "ceiling finetune.transfer=encoder" "ceiling-frozen finetune.freeze=true" "ceiling-all finetune.transfer=all"; do
     read -r name how <<<"$arm"
-    mine=(--profile fair --out "$out" "$@" --set 'grid.variants={}' --set "grid.variants={$name: [$how]}" --set "$how")
+    mine=(--profile "$profile" --out "$out" "$@" --set 'grid.variants={}' --set "grid.variants={$name: [$how]}" --set "$how")
     for fold in 0 1 2 3 4; do
-        mixcl finetune "${mine[@]}" --task btcv --percent 15 --fold "$fold" --arm "$name" --init "$teacher/runs/$job"
-        mixcl evaluate "${mine[@]}" --run "finetune-btcv-p015-$name-f$fold-s0"
+        mixcl finetune "${mine[@]}" --task btcv --percent "$percent" --fold "$fold" --arm "$name" --init "$teacher/runs/$job"
+        mixcl evaluate "${mine[@]}" --run "finetune-btcv-p$(printf %03d "$percent")-$name-f$fold-s0"
     done
 done
 python "$root/reproduce/run_notebook.py" "$root/notebooks/30_what_matters.ipynb" "$out/tables/30_what_matters.ipynb" \
-    "{\"PROFILE\": \"fair\", \"OUT\": \"$out\"}"
+    "{\"PROFILE\": \"$profile\", \"OUT\": \"$out\"}"
