@@ -33,7 +33,9 @@ def test_literal_readings_are_the_defaults() -> None:
     assert (c.background, c.recon_reduction, c.sync_correlation) == ("ignore_pairs", "sum", True)
 
 
-@pytest.mark.parametrize("name", ["smoke", "phantom", "paper", "paper-long", "paper-balanced", "fair", "fair-fine", "fair-size"])
+@pytest.mark.parametrize(
+    "name", ["smoke", "phantom", "paper", "paper-long", "paper-balanced", "fair", "fair-fine", "fair-size"]
+)
 def test_profiles_load_and_name_themselves(name: str) -> None:
     assert load_profile(name).profile == name
 
