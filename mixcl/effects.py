@@ -309,8 +309,8 @@ def _readings(rows: list[Effect]) -> list[str]:
         worse = [row.arm for row in found if row.p_holm < LEVEL and row.difference < 0]
         alike = len(found) - len(better) - len(worse)
         said.append(
-            f"{title(found[0].task)}, {len(found)} other arms against {ours}: told apart above it: "
-            f"{', '.join(better) or 'none'}; below it: {', '.join(worse) or 'none'}; not told apart: {alike}. "
+            f"{title(found[0].task)}, {len(found)} other arm{'s' * (len(found) > 1)} against {ours}: told apart above "
+            f"it: {', '.join(better) or 'none'}; below it: {', '.join(worse) or 'none'}; not told apart: {alike}. "
             f"Differences of {100 * min(row.detectable for row in found):.1f} to "
             f"{100 * max(row.detectable for row in found):.1f} points would show in 4 of 5 trials, by arm."
         )
