@@ -6,7 +6,7 @@
 #
 # OUT is the folder of a run of PROFILE, fair unless named (run_all.sh --profile PROFILE --only effects); give the same
 # settings as there.  PERCENT of BTCV's labels, 15 unless named, are then used.  The same command goes on after a stop.
-# Three arms, five folds, seed 0: 20 minutes of a core in bf16 with fair, 60 with fair-fine.
+# Three arms, five folds, seed 0: 20 minutes of a core in bf16 with fair, 50 with fair-fine.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -34,7 +34,7 @@ for arm in "ceiling finetune.transfer=encoder" "ceiling-frozen finetune.freeze=t
     mine=(--profile "$profile" --out "$out" "$@" --set 'grid.variants={}' --set "grid.variants={$name: [$how]}" --set "$how")
     for fold in 0 1 2 3 4; do
         mixcl finetune "${mine[@]}" --task btcv --percent "$percent" --fold "$fold" --arm "$name" --init "$teacher/runs/$job"
-        mixcl evaluate "${mine[@]}" --run "finetune-btcv-p$(printf %03d "$percent")-$name-f$fold-s0"
+        mixcl evaluate "${mine[@]}" --run "finetune-btcv-p$(printf %03g "$percent")-$name-f$fold-s0"
     done
 done
 python "$root/reproduce/run_notebook.py" "$root/notebooks/30_what_matters.ipynb" "$out/tables/30_what_matters.ipynb" \
