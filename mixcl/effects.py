@@ -155,7 +155,7 @@ def organs(out: Path, labelled: Iterable[str]) -> pd.DataFrame:
 def _organ_sheet(rows: list[tuple[Any, ...]], origin: str) -> Sheet:
     columns = ("task", "Pct.", "arm", "against", "organs", "n", "difference", "95 % interval", "p")
     texts = [
-        (title(task), f"{percent:g}", *names, str(n), f"{mean:+.4f}", f"[{low:+.4f}, {high:+.4f}]", _p(p))
+        (title(task), f"{percent:g}", *names, str(n), f"{mean:+.4f}", _range(low, high), _p(p))
         for task, percent, *names, n, mean, low, high, p in rows
     ]
     caption = f"What it adds, for organs that the pre-training's collections label and for the others. {origin}"
@@ -235,10 +235,9 @@ def _claim(ours: list[Effect]) -> list[str]:
         verdict = "supported" if first.difference > 0 else "contradicted"
     said = [
         f"{name} with {first.percent:g} % of the labels: MixCL {_points(first.difference)} points against from scratch "
-        f"(95 % interval {_points(first.low)} to {_points(first.high)}, n = {first.n}, by seed {first.seeds}, "
+        f"({_interval(first)}, n = {first.n}, by seed {first.seeds}, "
         f"adjusted p = {first.p_holm:.2g}): a gain is {verdict}. "
-        f"The paper's largest gain is {_points(told.difference)}, with {share} %; {first.n} such pairs "
-        f"would show a difference of {100 * first.detectable:.1f} points in 4 of 5 trials."
+        f"The paper's largest gain is {_points(told.difference)}, with {share} %; {_power([first])}."
     ]
     if len(ours) > 1:
         listed = ", ".join(f"{row.percent:g} %: {_points(row.difference)}" for row in ours)
@@ -273,8 +272,7 @@ def _order(rows: list[Effect]) -> list[str]:
             if len(steps) < len(ladder) - 1:
                 continue
             listed = ", ".join(
-                f"{row.arm} {_points(row.difference)} (95 % interval {_points(row.low)} to {_points(row.high)}, "
-                f"adjusted p = {row.p_holm:.2g})"
+                f"{row.arm} {_points(row.difference)} ({_interval(row)}, adjusted p = {row.p_holm:.2g})"
                 for row in steps
             )
             rises, told = all(row.difference > 0 for row in steps), sum(row.p_holm < LEVEL for row in steps)
@@ -290,8 +288,8 @@ def _labels(rows: list[Effect]) -> list[str]:
     """What the label term adds to the other two."""
     return [
         f"{title(row.task)} with {row.percent:g} % of the labels: the label term adds {_points(row.difference)} points "
-        f"to the same pre-training without it ({row.against}; 95 % interval {_points(row.low)} to "
-        f"{_points(row.high)}, n = {row.n}, adjusted p = {row.p_holm:.2g})."
+        f"to the same pre-training without it ({row.against}; {_interval(row)}, n = {row.n}, "
+        f"adjusted p = {row.p_holm:.2g})."
         for row in rows
         if (row.against, row.arm) in UNLABELLED
     ]
@@ -310,8 +308,7 @@ def _readings(rows: list[Effect]) -> list[str]:
         said.append(
             f"{title(found[0].task)}, {len(found)} other arm{'s' * (len(found) > 1)} against {ours}: told apart above "
             f"it: {', '.join(better) or 'none'}; below it: {', '.join(worse) or 'none'}; not told apart: {alike}. "
-            f"Differences of {100 * min(row.detectable for row in found):.1f} to "
-            f"{100 * max(row.detectable for row in found):.1f} points would show in 4 of 5 trials, by arm."
+            f"By arm, {_power(found)}."
         )
     return said
 
@@ -325,11 +322,27 @@ def _points(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:+.1f}"  # no minus before a zero
 
 
+def _interval(row: Effect) -> str:
+    if math.isnan(row.low):
+        return "one pair, which gives no interval"
+    return f"95 % interval {_points(row.low)} to {_points(row.high)}"
+
+
+def _power(rows: list[Effect]) -> str:
+    """Which differences the rows' pairs would show in 4 of 5 trials."""
+    known = [row.detectable for row in rows if row.n > 1]
+    if not known:
+        return "one pair does not tell which difference would show"
+    ends = dict.fromkeys(f"{100 * end:.1f}" for end in (min(known), max(known)))
+    return f"a difference of {' to '.join(ends)} points would show in 4 of 5 trials"
+
+
 def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
     rows = [
         (
             f"{r.percent:g}", r.arm, r.against, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
-            f"[{r.low:+.4f}, {r.high:+.4f}]", _p(r.p), _p(r.p_holm), f"{r.detectable:.4f}", f"{r.better:.0%}",
+            _range(r.low, r.high), _p(r.p), _p(r.p_holm),
+            MISSING if math.isnan(r.detectable) else f"{r.detectable:.4f}", f"{r.better:.0%}",
             r.seeds, MISSING if math.isnan(r.fit) else f"{r.fit:+.3f}",
         )
         for r in as_rows(table[table["task"] == task])
@@ -358,6 +371,10 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         "training loss: at the end, minus that of what is compared with; above 0 the training scans are fitted worse."
     )
     return Sheet("Effects.", caption, [("", columns)], rows, [note])
+
+
+def _range(low: float, high: float) -> str:
+    return MISSING if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
 
 
 def _p(value: float) -> str:

@@ -96,6 +96,18 @@ def test_the_conclusion_says_what_the_numbers_say(out: Path) -> None:
     assert "above it: id" in turned
 
 
+def test_one_pair_has_no_interval_and_no_power(tmp_path: Path) -> None:
+    arms = {"scratch": 0.4, "mixcl": 0.42, "id-recon": 0.41, "barlow": 0.43, "long": 0.44}
+    for arm, dice in arms.items():
+        write_run(tmp_path, "msd_spleen", 5, arm, 0, {"0": {1: dice}})
+    said = " ".join(effects.conclusion(effects.effects(tmp_path)))
+    assert "MixCL +2.0 points against from scratch (one pair, which gives no interval, n = 1" in said
+    assert "one pair does not tell which difference would show." in said
+    effects.organs(tmp_path, ["spleen"])
+    written = [(tmp_path / "tables" / name).read_text() for name in ("effects.md", "effects_organs.md")]
+    assert not any("nan" in text for text in [said, *written])
+
+
 def test_the_fit_is_the_difference_of_the_last_training_losses(out: Path) -> None:
     assert effects.effects(out)["fit"].isna().all()  # no records
     for card in (out / "runs").glob("*/run.json"):
