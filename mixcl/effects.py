@@ -343,7 +343,7 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
             f"{r.percent:g}", r.arm, r.against, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
             _range(r.low, r.high), _p(r.p), _p(r.p_holm),
             MISSING if math.isnan(r.detectable) else f"{r.detectable:.4f}", f"{r.better:.0%}",
-            r.seeds, MISSING if math.isnan(r.fit) else f"{r.fit:+.3f}",
+            r.seeds, MISSING if math.isnan(r.fit) else f"{round(r.fit, 3) + 0.0:+.3f}",
         )
         for r in as_rows(table[table["task"] == task])
     ]  # fmt: skip
