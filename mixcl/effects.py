@@ -30,7 +30,7 @@ from mixcl.paper import TABLE1, TITLES
 from mixcl.runs import read_runs
 from mixcl.sheets import MISSING, Sheet, csv, latex, markdown
 from mixcl.statistics import CELL, REFERENCE, Comparison, compare, fold_differences, fold_scores
-from mixcl.tables import title
+from mixcl.tables import interval, shown, title
 
 LEVEL, POWER = 0.05, 0.8
 RECORDS = 3
@@ -155,7 +155,7 @@ def organs(out: Path, labelled: Iterable[str]) -> pd.DataFrame:
 def _organ_sheet(rows: list[tuple[Any, ...]], origin: str) -> Sheet:
     columns = ("task", "Pct.", "arm", "against", "organs", "n", "difference", "95 % interval", "p")
     texts = [
-        (title(task), f"{percent:g}", *names, str(n), f"{mean:+.4f}", _range(low, high), _p(p))
+        (title(task), f"{percent:g}", *names, str(n), f"{mean:+.4f}", interval(low, high), _p(p))
         for task, percent, *names, n, mean, low, high, p in rows
     ]
     caption = f"What it adds, for organs that the pre-training's collections label and for the others. {origin}"
@@ -341,9 +341,8 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
     rows = [
         (
             f"{r.percent:g}", r.arm, r.against, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
-            _range(r.low, r.high), _p(r.p), _p(r.p_holm),
-            MISSING if math.isnan(r.detectable) else f"{r.detectable:.4f}", f"{r.better:.0%}",
-            r.seeds, MISSING if math.isnan(r.fit) else f"{round(r.fit, 3) + 0.0:+.3f}",
+            interval(r.low, r.high), _p(r.p), _p(r.p_holm), shown(r.detectable), f"{r.better:.0%}", r.seeds,
+            shown(round(r.fit, 3) + 0.0, 3, "+"),
         )
         for r in as_rows(table[table["task"] == task])
     ]  # fmt: skip
@@ -371,10 +370,6 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         "training loss: at the end, minus that of what is compared with; above 0 the training scans are fitted worse."
     )
     return Sheet("Effects.", caption, [("", columns)], rows, [note])
-
-
-def _range(low: float, high: float) -> str:
-    return MISSING if math.isnan(low) else f"[{low:+.4f}, {high:+.4f}]"
 
 
 def _p(value: float) -> str:

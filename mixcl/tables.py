@@ -220,9 +220,9 @@ def _organ(name: str, arms: Sequence[pd.DataFrame]) -> list[str]:
             cells += [MISSING] * 6
             continue
         row = arm.iloc[0]
-        values = (_number(row["dice"]), _number(row["hd95_mm"], 1), _number(row["surface_dice"]))
+        values = (shown(row["dice"]), shown(row["hd95_mm"], 1), shown(row["surface_dice"]))
         cells += [str(row["n"]), *values, str(row["missed"]), str(row["invented"])]
-        difference = _number(row["difference"], sign="+")
+        difference = shown(row["difference"], sign="+")
     return [*cells, difference]
 
 
@@ -247,7 +247,7 @@ def _ours(table: Table, metric: str, cell: Cell) -> list[str]:
         found = statistics.of(statistics.over_folds(folds, metric), cell)
         mean, sd = (found.iloc[0]["mean"], found.iloc[0]["sd"]) if len(found) else (math.nan, math.nan)
         spread = "" if math.isnan(sd) else f" ± {sd:.{DIGITS[metric]}f}"
-        texts.append(_number(mean, DIGITS[metric], sign) + spread)
+        texts.append(shown(mean, DIGITS[metric], sign) + spread)
     return texts
 
 
@@ -259,8 +259,7 @@ def _over_cases(table: Table, metric: str, cell: Cell) -> list[str]:
         return []
     row = found.iloc[0]
     p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
-    ends = [_number(row[end], DIGITS[metric], "+") for end in ("low", "high")]
-    return [f"n = {row['n']}, {p}", MISSING if MISSING in ends else f"[{', '.join(ends)}]"]
+    return [f"n = {row['n']}, {p}", interval(row["low"], row["high"], DIGITS[metric])]
 
 
 def _theirs(task: str, percent: float) -> list[str]:
@@ -280,7 +279,22 @@ def _spread(folds: pd.DataFrame) -> str:
     return ", mean ± standard deviation over folds" if folds["fold"].nunique() > 1 else ""
 
 
-def _number(value: float, digits: int = 4, sign: str = "") -> str:
+def interval(low: float, high: float, digits: int = 4) -> str:
+    """An interval of a difference as tables show it.
+
+    >>> interval(-0.01, 0.02, 2)
+    '[-0.01, +0.02]'
+    """
+    ends = [shown(end, digits, "+") for end in (low, high)]
+    return MISSING if MISSING in ends else f"[{', '.join(ends)}]"
+
+
+def shown(value: float, digits: int = 4, sign: str = "") -> str:
+    """A number as tables show it; NaN is missing.
+
+    >>> shown(0.25, 2, "+")
+    '+0.25'
+    """
     return MISSING if math.isnan(value) else format(value, f"{sign}.{digits}f")
 
 
