@@ -319,7 +319,7 @@ def as_rows(table: pd.DataFrame) -> list[Effect]:
 
 
 def _points(value: float) -> str:
-    return f"{round(100 * value, 1) + 0.0:+.1f}"  # no minus before a zero
+    return shown(100 * value, 1, "+")
 
 
 def _interval(row: Effect) -> str:
@@ -342,7 +342,7 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         (
             f"{r.percent:g}", r.arm, r.against, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
             interval(r.low, r.high), _p(r.p), _p(r.p_holm), shown(r.detectable), f"{r.better:.0%}", r.seeds,
-            shown(round(r.fit, 3) + 0.0, 3, "+"),
+            shown(r.fit, 3, "+"),
         )
         for r in as_rows(table[table["task"] == task])
     ]  # fmt: skip

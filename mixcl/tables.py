@@ -290,12 +290,12 @@ def interval(low: float, high: float, digits: int = 4) -> str:
 
 
 def shown(value: float, digits: int = 4, sign: str = "") -> str:
-    """A number as tables show it; NaN is missing.
+    """A number as tables show it; NaN is missing, and a zero has no minus.
 
-    >>> shown(0.25, 2, "+")
-    '+0.25'
+    >>> shown(0.25, 2, "+"), shown(-0.001, 2)
+    ('+0.25', '0.00')
     """
-    return MISSING if math.isnan(value) else format(value, f"{sign}.{digits}f")
+    return MISSING if math.isnan(value) else format(value, f"{sign}z.{digits}f")
 
 
 def short(commit: str) -> str:
