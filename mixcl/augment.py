@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixcl.config import FinetuneAugment, ViewsConfig
+from mixcl.config.settings import FinetuneAugment, ViewsConfig
 
 Generators = torch.Generator | Sequence[torch.Generator]
 ALL = slice(None)

@@ -14,7 +14,9 @@ from typing import Annotated, Literal
 import typer
 
 from mixcl import __version__
-from mixcl.config import Experiment, InputError, load_profile
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
 
 app = typer.Typer(
     name="mixcl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -41,7 +43,7 @@ def prepare(
 ) -> None:
     """Check, orient, resample and store the profile's collections (phantoms are made first)."""
     config, folder = _load(profile, set_, out)
-    from mixcl.data.prepare import prepare as run
+    from mixcl.data.prepare.run import prepare as run
 
     typer.echo(run(config, folder, workers=workers).to_markdown())
 
@@ -56,7 +58,7 @@ def check(
 ) -> None:
     """Read every file of the profile's collections and tell all that is wrong; exit code 1 when there is an error."""
     config, folder = _load(profile, set_, out)
-    from mixcl.data.check import check as run
+    from mixcl.data.check.run import check as run
 
     result = run(config, folder, workers=workers)
     typer.echo(result.to_markdown())
@@ -150,7 +152,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write the pre-trained encoder as a file that a stock MONAI UNETR loads."""
-    from mixcl.trainer import export_encoder
+    from mixcl.handover import export_encoder
 
     _, folder = _load(profile, set_, out)
     typer.echo(export_encoder(_job_folder(run, folder), to, transfer))
@@ -168,7 +170,7 @@ def verify(
 ) -> None:
     """Compare a finished run with the expected values, cell by cell; exit code 1 when a cell is off."""
     config, folder = _load(profile, set_, out)
-    from mixcl import verify as verification
+    from mixcl.results import verify as verification
 
     if write is not None:
         verification.write_expected(config, folder, write, other)

@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import checkpoint
-from mixcl.config import Experiment, InputError
+from mixcl import files
+from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
-from mixcl.measures import measure as measure
+from mixcl.errors import InputError
+from mixcl.metrics import measure as measure
+from mixcl.run import checkpoint
 
 if TYPE_CHECKING:
     from monai.networks.nets import UNETR
@@ -62,7 +64,7 @@ def evaluate(
     Returns
     -------
     DataFrame
-        What is in ``run/cases.csv``, with the columns `COLUMNS`; :func:`mixcl.measures.measure` tells when a
+        What is in ``run/cases.csv``, with the columns `COLUMNS`; :func:`mixcl.metrics.measure` tells when a
         metric is undefined.
 
     Raises
@@ -70,8 +72,8 @@ def evaluate(
     InputError
         ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
     """
-    from mixcl.engine import machine
-    from mixcl.trainer import read_card
+    from mixcl.run.device import machine
+    from mixcl.run.record import read_card
 
     card, names = _described(read_card(run), run)
     net = _network(config, run, card, names)
@@ -87,7 +89,7 @@ def evaluate(
                     kept = _one(net, case, config, run, key, names, save_predictions)
             rows += kept
     table = _table(rows, card, config)
-    checkpoint.write_text(run / "cases.csv", table.to_csv(index=False))
+    files.write_text(run / "cases.csv", table.to_csv(index=False))
     return table
 
 
@@ -169,8 +171,8 @@ def _described(card: dict[str, Any], run: Path) -> tuple[dict[str, Any], dict[in
 
 def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping[int, str]) -> UNETR:
     """The fine-tuned network, on the CPU."""
+    from mixcl.handover import weights_id
     from mixcl.model import segmentation_model
-    from mixcl.trainer import weights_id
 
     weights, description = checkpoint.read_weights(run)
     if weights_id(weights) != card["weights"]:
@@ -202,7 +204,7 @@ def _test_cases(config: Experiment, out: Path, run: Path, card: dict[str, Any]) 
 
 def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]:
     """All that decides what is measured on a case."""
-    from mixcl.engine import precision
+    from mixcl.run.device import precision
 
     return {
         "weights": card["weights"], "content": list(case.content), "spacing": list(case.spacing),
@@ -238,7 +240,7 @@ def _one(
 ) -> list[dict[str, Any]]:
     """Predict and measure one case; its .json, written last, tells that the rest is there."""
     started, done = time.perf_counter(), run / FOLDER / f"{case.id}.json"
-    with checkpoint.writing(done):
+    with files.writing(done):
         for stale in (done, _nifti(run, case)):
             stale.unlink(missing_ok=True)
     predicted = predict(net, scaled(case, config.data.hu), config, values=list(names))
@@ -248,7 +250,7 @@ def _one(
     rows = measure(case.label(), predicted, names, spacing=case.spacing, tolerance_mm=config.evaluate.tolerance_mm)
     rows = [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
     seconds = round(time.perf_counter() - started, 2)
-    checkpoint.write_text(done, json.dumps({"of": key, "seconds": seconds, "rows": rows}))
+    files.write_text(done, json.dumps({"of": key, "seconds": seconds, "rows": rows}))
     return rows
 
 
@@ -271,7 +273,7 @@ def write_nifti(path: Path, labels: NDArray[np.uint8], case: Case) -> None:
     image.set_sform(case.source_affine, code=1)
     image.set_qform(case.source_affine, code=1)
     image.header.set_xyzt_units("mm")
-    with checkpoint.writing(path):
+    with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         nib.save(image, temporary)
@@ -283,7 +285,7 @@ def _nifti(run: Path, case: Case) -> Path:
 
 
 def _write_prediction(path: Path, labels: NDArray[np.uint8]) -> None:
-    with checkpoint.writing(path):
+    with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         np.savez_compressed(temporary, labels=labels)

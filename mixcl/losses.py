@@ -8,31 +8,17 @@ README.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mixcl.moments import _float, _full_precision, correlation_from_moments, moments
+
 MASKED = -1e30  # log-weight of a pair that takes no part; finite, so that gradients stay finite
 BLOCK = 2**17  # pairs of Eq. 6 that a processor takes at a time
-
-
-class Moments(NamedTuple):
-    """Sums over the M positions of Eq. 5, from which the cross-correlation follows.
-
-    ``product`` [C, C] is sum_M z_a z_b^T, ``square_a`` and ``square_b`` [C] are sum_M z^2, ``sum_a`` and
-    ``sum_b`` [C] are sum_M z, and ``positions`` [] is M.
-    """
-
-    product: Tensor
-    square_a: Tensor
-    square_b: Tensor
-    sum_a: Tensor
-    sum_b: Tensor
-    positions: Tensor
 
 
 def mixcl_loss(
@@ -52,9 +38,7 @@ def mixcl_loss(
     return gamma * identity + alpha * label + beta * recon
 
 
-def reconstruction_consistency(
-    restored: Tensor, patch: Tensor, *, reduction: Literal["sum", "mean"] = "sum"
-) -> Tensor:
+def reconstruction_consistency(restored: Tensor, patch: Tensor, *, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
     """Eq. 3: ``||P - P~||^2``, averaged over the batch (R25).
 
     Parameters
@@ -119,12 +103,10 @@ def identity_consistency(
     """
     if len(levels_a) != len(levels_b) or not levels_a:
         raise ValueError(
-            f"{len(levels_a)} levels in one view and {len(levels_b)} in the other: "
-            "give equally many, at least one"
+            f"{len(levels_a)} levels in one view and {len(levels_b)} in the other: give equally many, at least one"
         )
     terms = [
-        decorrelation(cross_correlation(a, b, center=center), lam=lam)
-        for a, b in zip(levels_a, levels_b, strict=True)
+        decorrelation(cross_correlation(a, b, center=center), lam=lam) for a, b in zip(levels_a, levels_b, strict=True)
     ]
     return weighted_sum(terms, level_weights)
 
@@ -200,80 +182,6 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tens
         return correlation_from_moments(moments(z_a, z_b), center=center)
 
 
-def moments(z_a: Tensor, z_b: Tensor) -> Moments:
-    """The sums over positions that Eq. 5 needs, of maps [B, C, \\*spatial]."""
-    a, b = _channels_first(_float(z_a)), _channels_first(_float(z_b))
-    return Moments(
-        _pairwise(a, b), _squares(a), _squares(b), a.sum((0, 2)), b.sum((0, 2)),
-        a.new_full((), a.shape[0] * a.shape[2]),
-    )  # fmt: skip
-
-
-def folded_moments(h_a: Tensor, h_b: Tensor, weight: Tensor, bias: Tensor) -> Moments:
-    """The moments of ``z = W h + b`` from those of ``h``, so that the wide map z is never made.
-
-    Follows from ``sum_M z z'^T = W (sum_M h h'^T) W^T + W (sum_M h) b^T + b (sum_M h')^T W^T + M b b^T``.
-
-    Parameters
-    ----------
-    h_a, h_b
-        [B, K, \\*spatial], what the projector's last 1x1x1 convolution reads.
-    weight, bias
-        [C, K] and [C], that convolution.  Worth it where M is much larger than K.
-    """
-    a, b = _channels_first(_float(h_a)), _channels_first(_float(h_b))
-    w, v = _float(weight), _float(bias)
-    count = a.new_full((), a.shape[0] * a.shape[2])
-    sum_a, sum_b = a.sum((0, 2)), b.sum((0, 2))
-    product = _fold(_pairwise(a, b), sum_a, sum_b, count, w, v)
-    square_a = _fold(_pairwise(a, a), sum_a, sum_a, count, w, v).diagonal()
-    square_b = _fold(_pairwise(b, b), sum_b, sum_b, count, w, v).diagonal()
-    return Moments(product, square_a, square_b, w @ sum_a + count * v, w @ sum_b + count * v, count)
-
-
-def correlation_from_moments(m: Moments, *, center: bool = False) -> Tensor:
-    """Eq. 5 from its sums; with ``center``, of the channels less their means (R4)."""
-    product, square_a, square_b = m.product, m.square_a, m.square_b
-    least_a = least_b = product.new_full((), torch.finfo(product.dtype).tiny)
-    if center:
-        noise = 16 * torch.finfo(product.dtype).eps  # what rounding leaves of a constant channel
-        least_a, least_b = noise * square_a, noise * square_b
-        product = product - torch.outer(m.sum_a, m.sum_b) / m.positions
-        square_a = square_a - m.sum_a.square() / m.positions
-        square_b = square_b - m.sum_b.square() / m.positions
-    return product / _norms(square_a, least_a)[:, None] / _norms(square_b, least_b)[None, :]
-
-
-def sum_over_ranks(m: Moments) -> Moments:
-    """R19: the sums of Eq. 5 over the positions of every rank, so that 6 ranks x 1 equal 1 rank x 6.
-
-    The gradient is summed over the ranks too; together with the averaging of data-parallel training this is
-    the gradient of the loss of the whole batch.  Without several ranks the moments come back as they are.
-    """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return m
-    flat: Tensor = _AllReduce.apply(torch.cat([part.reshape(-1) for part in m]))
-    parts = flat.split([part.numel() for part in m])
-    return Moments(*(new.reshape(old.shape) for new, old in zip(parts, m, strict=True)))
-
-
-class _AllReduce(torch.autograd.Function):
-    """The sum over ranks, of values and of gradients; a plain all_reduce loses those of the other ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_total: Tensor) -> Tensor:
-        d_x = d_total.clone()
-        dist.all_reduce(d_x)
-        return d_x
-
-
 def label_relation(
     labels_a: Tensor, labels_b: Tensor, *, background: Literal["ignore_pairs", "ignore_all"] = "ignore_pairs"
 ) -> Tensor:
@@ -299,9 +207,7 @@ def label_relation(
     """
     _one_of("background", background, ("ignore_pairs", "ignore_all"))
     if labels_a.ndim != 1 or labels_b.ndim != 1:
-        raise ValueError(
-            f"labels have shapes {tuple(labels_a.shape)} and {tuple(labels_b.shape)}: give [n] and [m]"
-        )
+        raise ValueError(f"labels have shapes {tuple(labels_a.shape)} and {tuple(labels_b.shape)}: give [n] and [m]")
     same = (labels_a[:, None] == labels_b[None, :]).to(torch.int8)
     zero_a, zero_b = (labels_a == 0).to(torch.int8)[:, None], (labels_b == 0).to(torch.int8)[None, :]
     both = zero_a * zero_b
@@ -438,54 +344,12 @@ def _unit(x: Tensor) -> Tensor:
     return unit * (largest > 0)  # a row of 0 has no gradient
 
 
-def _channels_first(z: Tensor) -> Tensor:
-    """[B, C, *spatial] -> [B, C, positions]."""
-    return z.reshape(z.shape[0], z.shape[1], -1)
-
-
-def _pairwise(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over samples and positions of the outer products: [B, C, N], [B, K, N] -> [C, K]."""
-    # sample by sample, because the gradient of bmm in b comes transposed in memory, and all that follows crawls
-    return torch.stack([x @ y.T for x, y in zip(a, b, strict=True)]).sum(0)
-
-
-def _squares(a: Tensor) -> Tensor:
-    return a.square().sum((0, 2))
-
-
-def _norms(squares: Tensor, least: Tensor) -> Tensor:
-    """Square roots; infinite, without a gradient, where the square is not above the least that counts.
-
-    x * rsqrt(x), because torch's sqrt is MKL's on a CPU, whose last bit depends on the processor.
-    """
-    alive = squares > least
-    safe = torch.where(alive, squares, 1.0)
-    return torch.where(alive, safe * safe.rsqrt(), torch.inf)
-
-
-def _fold(product: Tensor, sum_a: Tensor, sum_b: Tensor, count: Tensor, w: Tensor, v: Tensor) -> Tensor:
-    return (
-        w @ product @ w.T + torch.outer(w @ sum_a, v) + torch.outer(v, w @ sum_b) + count * torch.outer(v, v)
-    )  # sum_M z z'^T
-
-
-def _float(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def _full_precision(like: Tensor) -> torch.autocast:
-    """A context in which autocast does not lower the precision of what is computed."""
-    return torch.autocast(like.device.type, enabled=False)
-
-
 def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise ValueError(f"{name} is {value!r}: choose one of {', '.join(valid)}")
 
 
-def _check_embeddings(
-    emb_a: Tensor, emb_b: Tensor, labels_a: Tensor, labels_b: Tensor, temperature: float
-) -> None:
+def _check_embeddings(emb_a: Tensor, emb_b: Tensor, labels_a: Tensor, labels_b: Tensor, temperature: float) -> None:
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}: it must be above 0")
     if emb_a.ndim != 2 or emb_b.ndim != 2 or emb_a.shape[1] != emb_b.shape[1]:
@@ -494,6 +358,4 @@ def _check_embeddings(
         )
     for emb, labels in ((emb_a, labels_a), (emb_b, labels_b)):
         if labels.shape != emb.shape[:1]:
-            raise ValueError(
-                f"labels have shape {tuple(labels.shape)} for {len(emb)} embeddings: give one a row"
-            )
+            raise ValueError(f"labels have shape {tuple(labels.shape)} for {len(emb)} embeddings: give one a row")

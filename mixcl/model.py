@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from monai.networks.nets import UNETR
 from torch import Tensor, nn
 
-from mixcl.config import Experiment, InputError, ModelConfig
+from mixcl.config.settings import Experiment, ModelConfig
 
 ENCODER = ("vit", "encoder1", "encoder2", "encoder3", "encoder4")
 DECODER = ("decoder5", "decoder4", "decoder3", "decoder2")
@@ -145,70 +145,9 @@ class MixCL(nn.Module):
         return select(self.backbone.state_dict(), "encoder")
 
 
-class Handover(NamedTuple):
-    """What a hand-over did: names of the weights that were ``loaded`` and of those that stayed ``fresh``."""
-
-    loaded: tuple[str, ...]
-    fresh: tuple[str, ...]
-
-    def __str__(self) -> str:
-        parts = sorted({name.split(".")[0] for name in self.fresh})
-        return f"{len(self.loaded)} weights loaded, {len(self.fresh)} fresh ({', '.join(parts) or 'none'})"
-
-
-def hand_over(
-    weights: Mapping[str, Tensor],
-    target: UNETR,
-    *,
-    transfer: Literal["encoder", "vit", "all"] = "encoder",
-    source: str = "the pre-trained weights",
-) -> Handover:
-    """Copy pre-trained weights into a UNETR, all that ``transfer`` names or none (R16).
-
-    Parameters
-    ----------
-    weights
-        State dict with a UNETR's keys, as :meth:`MixCL.encoder_state_dict` gives it.
-    target
-        Any UNETR; its other weights stay as they are.
-    transfer
-        ``vit``, ``encoder`` (ViT and encoder1..4) or ``all`` (with the decoder, without the output layer).
-    source
-        Named in the message when something is wrong.
-
-    Raises
-    ------
-    InputError
-        A weight that ``transfer`` names is missing from ``weights`` or has another shape.
-    """
-    own = target.state_dict()
-    wanted = select(own, transfer)
-    missing = [name for name in wanted if name not in weights]
-    if missing:
-        raise InputError(
-            f"{source}: {len(missing)} of the {len(wanted)} weights of transfer={transfer!r} are missing, "
-            f"first {missing[0]}; give an encoder written by 'mixcl export' or a pre-training run"
-        )
-    other = [name for name, value in wanted.items() if weights[name].shape != value.shape]
-    if other:
-        name = other[0]
-        raise InputError(
-            f"{source}: {len(other)} of {len(wanted)} weights have another shape, first {name} with "
-            f"{tuple(weights[name].shape)} for {tuple(own[name].shape)}; use the model settings of the pre-training"
-        )
-    target.load_state_dict({name: weights[name] for name in wanted}, strict=False)
-    return Handover(tuple(wanted), tuple(name for name in own if name not in wanted))
-
-
 def select(state: Mapping[str, Tensor], transfer: str) -> dict[str, Tensor]:
     """The entries of a UNETR's state dict, or of its parameters by name, that ``transfer`` names (R16)."""
     return {name: value for name, value in state.items() if name.split(".")[0] in TRANSFER[transfer]}
-
-
-def freeze(net: UNETR) -> None:
-    """Keep the encoder theta as it is; the decoder and the output layer are trained."""
-    for parameter in select(dict(net.named_parameters()), "encoder").values():
-        parameter.requires_grad_(False)
 
 
 def segmentation_model(config: ModelConfig, n_labels: int) -> UNETR:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mixcl import losses
-from mixcl.config import LossConfig
+from mixcl.batches import Batch
+from mixcl.config.settings import LossConfig
 from mixcl.model import LABEL_LEVEL, MixCL, Projector, level_edges
-from mixcl.stream import Batch
+from mixcl.moments import Moments, correlation_from_moments, folded_moments, moments, sum_over_ranks
 
 FOLD = 16  # fold a level into its moments when it has at least this many positions a channel and sample
 
@@ -77,8 +78,8 @@ class Objective(Pretraining):
         for index, z in enumerate(self.model.level_maps(encoded)):
             wants_label = index == LABEL_LEVEL and config.alpha > 0
             if config.identity > 0 or wants_label:
-                moments, picked = self._level(index, z, batch.pixels if wants_label else ())
-                brackets.append(self._bracket(moments))
+                sums, picked = self._level(index, z, batch.pixels if wants_label else ())
+                brackets.append(self._bracket(sums))
                 embeddings += picked
         label, without = self._label(embeddings, batch.labels) if embeddings else (zero, zero)
         levels = torch.stack([w * b for w, b in zip(self.level_weights, brackets, strict=False)] or [zero])
@@ -96,7 +97,7 @@ class Objective(Pretraining):
 
     def _level(
         self, index: int, z: Tensor, pixels: Sequence[tuple[Tensor, Tensor]]
-    ) -> tuple[losses.Moments, list[tuple[Tensor, Tensor]]]:
+    ) -> tuple[Moments, list[tuple[Tensor, Tensor]]]:
         """Eq. 5's sums of one level and, where pixels are given, their embeddings in P_1 and P_2."""
         projector = self.model.projector(index)
         samples = len(z) // 3
@@ -109,10 +110,10 @@ class Objective(Pretraining):
         trunk = checkpoint(projector.trunk, used, use_reentrant=False, preserve_rng_state=False)
         return _project(projector, trunk, samples, True, *indices)
 
-    def _bracket(self, moments: losses.Moments) -> Tensor:
+    def _bracket(self, sums: Moments) -> Tensor:
         if self.config.sync_correlation:
-            moments = losses.sum_over_ranks(moments)
-        correlation = losses.correlation_from_moments(moments, center=self.config.center)
+            sums = sum_over_ranks(sums)
+        correlation = correlation_from_moments(sums, center=self.config.center)
         return losses.decorrelation(correlation, lam=self.config.lam)
 
     def _label(
@@ -134,16 +135,16 @@ class Objective(Pretraining):
 
 def _project(
     projector: Projector, trunk: Tensor, samples: int, fold: bool, *indices: Tensor
-) -> tuple[losses.Moments, list[tuple[Tensor, Tensor]]]:
+) -> tuple[Moments, list[tuple[Tensor, Tensor]]]:
     """Project the trunk's output [2B or 3B, c, ...]; ``indices`` alternate between pixels of P_1 and of P_2."""
     a, b = trunk[:samples], trunk[samples : 2 * samples]
     with torch.autocast(trunk.device.type, enabled=False):
         if fold:
             weight, bias = projector.last.weight.flatten(1), cast(Tensor, projector.last.bias)
-            moments = losses.folded_moments(a, b, weight, bias)
+            sums = folded_moments(a, b, weight, bias)
         else:
             projected = projector.last(_precise(trunk[: 2 * samples]))
-            moments = losses.moments(projected[:samples], projected[samples:])
+            sums = moments(projected[:samples], projected[samples:])
         picked = [
             (
                 projector.pixels(_precise(a[i]), indices[2 * i]),
@@ -151,7 +152,7 @@ def _project(
             )
             for i in range(len(indices) // 2)
         ]  # fmt: skip
-    return moments, picked
+    return sums, picked
 
 
 def _precise(x: Tensor) -> Tensor:

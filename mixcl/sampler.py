@@ -188,8 +188,7 @@ def choose_origin(
     else:
         corner = [_integer(max(n - patch, 0) + 1, generator) for n in shape]
     return tuple(
-        min(max(c, 0), n - patch) if n >= patch else (n - patch) // 2
-        for c, n in zip(corner, shape, strict=True)
+        min(max(c, 0), n - patch) if n >= patch else (n - patch) // 2 for c, n in zip(corner, shape, strict=True)
     )
 
 
@@ -242,9 +241,7 @@ def _runs(labels: NDArray[np.integer], axis: int, far: int) -> NDArray[np.uint8]
     return np.ascontiguousarray(np.moveaxis(np.minimum(run, far, out=run), 0, axis))
 
 
-def _lower(
-    values: NDArray[np.uint16], run: NDArray[np.uint8], axis: int, reach: int, far: int
-) -> NDArray[np.uint16]:
+def _lower(values: NDArray[np.uint16], run: NDArray[np.uint8], axis: int, reach: int, far: int) -> NDArray[np.uint16]:
     """``min(run(i)^2, min over s <= reach of values(i +- s) + s^2)`` along an axis."""
     lines = np.moveaxis(values, axis, 0)
     n, reach = len(lines), min(reach, len(lines) - 1)

@@ -10,41 +10,28 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import bits, checkpoint, engine, instruments, rivals, stream
-from mixcl.config import (
-    Experiment,
-    FinetuneConfig,
-    InputError,
-    PretrainConfig,
-    finetune_job,
-    provenance,
-)
-from mixcl.data.splits import folds, fraction
-from mixcl.data.store import Case, Store
-from mixcl.model import (
-    LABEL_LEVEL,
-    TRANSFER,
-    freeze,
-    hand_over,
-    level_edges,
-    seeded,
-    segmentation_model,
-    select,
-)
+from mixcl import baselines, batches, diagnostics, files
+from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
+from mixcl.data.splits import split
+from mixcl.data.store import Store
+from mixcl.errors import InputError
+from mixcl.handover import freeze, hand_over, unetr_weights, weights_id
+from mixcl.model import LABEL_LEVEL, level_edges, seeded, segmentation_model, select
 from mixcl.objective import Objective, floors, gradient_norms, reach
+from mixcl.run import checkpoint, determinism, device
+from mixcl.run.jobs import finetune_job
+from mixcl.run.record import Restart, _begin, provenance
 
-Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
 
@@ -67,14 +54,14 @@ def pretrain(
     }  # fmt: skip
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
     with seeded(settings.seed):
-        objective = rivals.objective(config)
-    with engine.machine(config.run) as accelerator:
-        rivals.check_ranks(config, accelerator.num_processes)
+        objective = baselines.objective(config)
+    with device.machine(config.run) as accelerator:
+        baselines.check_ranks(config, accelerator.num_processes)
         edge = level_edges(config.model)[LABEL_LEVEL]
         loop = _Loop(accelerator, objective, config, settings, out / "runs" / job, card, decides, restart, progress)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            terms = loop.module(stream.pretraining_batch(raw, config, edge, accelerator.device))
+            terms = loop.module(batches.pretraining_batch(raw, config, edge, accelerator.device))
             values: dict[str, Any] = {**terms._asdict()}
             if settings.gradients_every and number % settings.gradients_every == 0:
                 values["gradients"] = gradient_norms(objective, terms)
@@ -82,15 +69,15 @@ def pretrain(
                     values["reach"] = reach(objective, terms)
             due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
             if due and accelerator.is_main_process:
-                values["probe"] = {"step": number, **instruments.look(objective.model, patches, projected=whole)}
+                values["probe"] = {"step": number, **diagnostics.look(objective.model, patches, projected=whole)}
             return terms.total, values
 
         whole = isinstance(objective, Objective)
-        patches = instruments.probe(cases, config)
+        patches = diagnostics.probe(cases, config)
         if whole:
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
         drawn = edge if accelerator.device.type == "cuda" else None  # ahead of time; on a CPU that would gain nothing
-        pairs = stream.PairStream(cases, config, settings.steps * settings.batch, edge=drawn)
+        pairs = batches.PairStream(cases, config, settings.steps * settings.batch, edge=drawn)
         return loop.run(pairs, step, objective.model)
 
 
@@ -138,76 +125,16 @@ def finetune(
         labels={str(k): v for k, v in names.items()}, train=[c.id for c in train], test=[c.id for c in test],
         hand_over=handed, pretraining=source,
     )  # fmt: skip
-    with engine.machine(config.run) as accelerator:
+    with device.machine(config.run) as accelerator:
         loop = _Loop(accelerator, net, config, settings, out / "runs" / job, card, decides, restart, progress)
         criterion = _dice_ce(settings)
 
         def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            image, label = stream.finetuning_batch(raw, config, seed, names, accelerator.device)
+            image, label = batches.finetuning_batch(raw, config, seed, names, accelerator.device)
             loss = criterion(loop.module(image), label)
             return loss, {"total": loss}
 
-        return loop.run(stream.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
-
-
-def read_card(run: Path) -> dict[str, Any]:
-    """run.json of a run: settings, seed, versions, commit, data, and what the job was."""
-    try:
-        card: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            f"{run}: no run of mixcl here (run.json is missing or broken); give the folder of one"
-        ) from None
-    return card
-
-
-def split(cases: tuple[Case, ...], config: Experiment, fold: int, percent: float) -> tuple[list[Case], list[Case]]:
-    """Training cases (``percent`` of them, R18) and test cases of one fold."""
-    by_id = {case.id: case for case in cases}
-    try:
-        train, test = folds(list(by_id), config.grid.n_folds, seed=0)[fold]
-        kept = fraction(train, percent, seed=0)
-    except (ValueError, IndexError) as error:
-        raise InputError(f"fold {fold} at {percent} % of {len(by_id)} cases cannot be made: {error}") from None
-    return [by_id[i] for i in sorted(kept)], [by_id[i] for i in sorted(test)]
-
-
-def unetr_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The UNETR's part of the weights of a pre-training run, or of an exported encoder, under UNETR's own keys."""
-    inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    return inner or dict(state)
-
-
-def export_encoder(run: Path, to: Path, transfer: str = "encoder") -> str:
-    """Write what ``transfer`` names of a finished pre-training run as one safetensors file for MONAI's UNETR (R16).
-
-    Returns
-    -------
-    str
-        The lines of Python that load it.
-
-    Raises
-    ------
-    InputError
-        The run is not finished, ``transfer`` is unknown, or ``to`` is no .safetensors file.
-    """
-    if transfer not in TRANSFER:
-        raise InputError(f"--transfer {transfer!r}: choose one of {', '.join(TRANSFER)}")
-    if to.suffix != ".safetensors":
-        raise InputError(f"{to}: name the file .safetensors")
-    weights, description = checkpoint.read_weights(run)
-    model = description.get("model")
-    if not model:
-        raise InputError(f"{run}: not a pre-training run of mixcl; give the folder of one")
-    checkpoint.write_weights(to, select(unetr_weights(weights), transfer), {**description, "transfer": transfer})
-    return (
-        "from monai.networks.nets import UNETR\n"
-        "from safetensors.torch import load_file\n"
-        f"net = UNETR(in_channels=1, out_channels=YOUR_CLASSES, img_size=({model['patch']},) * 3, "
-        f"feature_size={model['feature']}, hidden_size={model['hidden']}, mlp_dim={model['mlp']}, "
-        f"num_heads={model['heads']})\n"
-        f"net.load_state_dict(load_file({str(to)!r}), strict=False)"
-    )
+        return loop.run(batches.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
 
 
 def cosine(step: int, steps: int, lr: float) -> float:
@@ -237,7 +164,7 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(
             _groups(module, settings), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
-        engine.faster(module, config.run)
+        device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
 
     def run(self, data: Any, step: Step, kept: nn.Module) -> Path:
@@ -246,13 +173,13 @@ class _Loop:
         finished = (self.folder / checkpoint.WEIGHTS).is_file()
         before = {"step": settings.steps} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer)
         first = int(before.get("step", 0))
-        engine.agree(accelerator, first, self.folder)
+        device.agree(accelerator, first, self.folder)
         if finished:
             return self.folder
         metrics = self._open(first)
-        loader = stream.ahead(stream.batches(
+        loader = batches.ahead(batches.batches(
             data, settings.batch, start=first, steps=settings.steps, rank=accelerator.process_index,
-            ranks=accelerator.num_processes, workers=engine.workers(self.config.run, accelerator.num_processes),
+            ranks=accelerator.num_processes, workers=device.workers(self.config.run, accelerator.num_processes),
             pin=accelerator.device.type == "cuda",
         ), accelerator.device)  # fmt: skip
         bar = tqdm(total=settings.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
@@ -280,7 +207,7 @@ class _Loop:
     def _open(self, first: int) -> checkpoint.Metrics | None:
         if not self.accelerator.is_main_process:
             return None
-        checkpoint.write_text(self.folder / "run.json", json.dumps(self.card, indent=1))
+        files.write_text(self.folder / "run.json", json.dumps(self.card, indent=1))
         return checkpoint.Metrics(self.folder, first, self.config.run.tensorboard)
 
     def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, pending: list[dict[str, Any]]) -> None:
@@ -293,7 +220,7 @@ class _Loop:
                 "run.precision=no, and check the input for broken volumes; the last checkpoint is kept"
             )
         record["lr"] = cosine(done - 1, self.settings.steps, self.settings.lr)
-        if said := instruments.warnings(record.get("probe", {}), record.get("gradients", {})):
+        if said := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
             record["warnings"] = said
             if self.progress:
                 bar.write(f"{self.folder.name}, step {done}: {'; '.join(said)}")
@@ -314,50 +241,13 @@ class _Loop:
             description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
             model = self.config.model.model_dump(mode="json")
             told = {
-                "seconds_of_last_part": round(seconds, 1), "memory_gb": engine.peak_gb(self.accelerator.device),
-                "bits": bits.environment(str(self.accelerator.device), self.config.run.threads), "weights": identity,
+                "seconds_of_last_part": round(seconds, 1), "memory_gb": device.peak_gb(self.accelerator.device),
+                "bits": determinism.environment(str(self.accelerator.device), self.config.run.threads), "weights": identity,
             }  # fmt: skip
-            checkpoint.write_text(self.folder / "run.json", json.dumps({**self.card, **told}, indent=1))
+            files.write_text(self.folder / "run.json", json.dumps({**self.card, **told}, indent=1))
             checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})
         self.accelerator.wait_for_everyone()
         return self.folder
-
-
-def weights_id(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and values, so that equal weights have one name wherever they were made."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
-    """A run folder belongs to one experiment: begin it again if asked to, or say which setting differs."""
-    path, different = folder / "run.json", None
-    if restart != "always" and path.is_file():
-        try:
-            before = _flat(json.loads(path.read_text(encoding="utf-8"))["decides"])
-        except (ValueError, KeyError):
-            raise InputError(f"{path}: not readable; start the run over with --restart") from None
-        now = _flat(json.loads(json.dumps(decides)))
-        different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
-        if different and restart == "never":
-            raise InputError(
-                f"{folder}: was made with {different} = {before.get(different)!r}, not {now.get(different)!r}; "
-                "choose another --out or start it over with --restart"
-            )
-    if restart == "always" or different:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat
 
 
 def _groups(module: nn.Module, settings: PretrainConfig | FinetuneConfig) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 # What decides the bits of a run on a CPU, beside the packages of the lock: sourced by run_all.sh and by the image.
 # One thread a job, and the instructions that every x86-64 machine since 2013 has (AVX2 and FMA), although this one may
 # have more; a library that is left to choose takes the widest it finds, and another order of additions with it.
-# `python -m mixcl.bits` says what is in force.  Runs on a GPU are not decided by these.
+# `python -m mixcl.run.determinism` says what is in force.  Runs on a GPU are not decided by these.
 # MIXCL_BITS=free leaves all but the threads to the libraries: faster where there is AVX-512, and no promise.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 if [ "${MIXCL_BITS:-pinned}" != free ]; then

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mixcl import plan
-from mixcl.config import Experiment
+from mixcl.config.settings import Experiment
+from mixcl.run import jobs
 
 HERE = Path(__file__).resolve().parent
 EXTENT = (410.0, 410.0, 400.0)  # mm of a scan, the mean of KiTS19's 210; for the number of windows of a test case
@@ -62,10 +62,10 @@ def lines(config: Experiment) -> list[str]:
 
 def amounts(config: Experiment) -> dict[str, float]:
     """Samples of pre-training and of fine-tuning, and windows of test cases, of the whole plan."""
-    tunings = plan.finetunings(config)
+    tunings = jobs.finetunings(config)
     cases = sum(CASES.get(job.parameters["TASK"], 0) / config.grid.n_folds for job in tunings)
     return {
-        "pretrain_sample": len(plan.pretrainings(config)) * config.pretrain.steps * config.pretrain.batch,
+        "pretrain_sample": len(jobs.pretrainings(config)) * config.pretrain.steps * config.pretrain.batch,
         "finetune_sample": len(tunings) * config.finetune.steps * config.finetune.batch,
         "window": cases * windows(config),
     }

@@ -14,8 +14,9 @@ from typing import Any
 
 import cost_model
 
-from mixcl import plan
-from mixcl.config import Experiment, load_profile
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.run.jobs import finetunings, kernels
 
 EXPECTED = Path(__file__).resolve().parent / "expected"
 KINDS = ("prepare", "pretrain", "finetune", "tables and figures")
@@ -68,7 +69,7 @@ def read_costs(config: Experiment) -> dict[str, Any]:
 
 def seconds_of(rule: str, config: Experiment, costs: dict[str, Any]) -> float:
     """Seconds of one core that a rule takes."""
-    kind, jobs = kind_of(rule), plan.kernels(plan.finetunings(config), config.run.folds_a_kernel).get(rule, [])
+    kind, jobs = kind_of(rule), kernels(finetunings(config), config.run.folds_a_kernel).get(rule, [])
     if kind == "prepare":
         phantom = config.data.phantom.counts if config.data.source == "phantom" else {}
         return float(costs["prepare_case"] * (sum(phantom.values()) or 836))  # 765 + 41 + 30, Sec. 3.1

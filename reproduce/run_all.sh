@@ -61,7 +61,8 @@ export PYDEVD_DISABLE_FILE_VALIDATION=1 MPLBACKEND=agg TQDM_MININTERVAL=5 PYTHON
 listed=$(python -c 'import json, sys; print(json.dumps(sys.argv[1:]))' ${settings[@]+"${settings[@]}"})
 name=$(python -c '
 import json, sys
-from mixcl.config import InputError, load_profile
+from mixcl.config import load_profile
+from mixcl.errors import InputError
 try:
     print(load_profile(sys.argv[1], json.loads(sys.argv[2])).profile)
 except InputError as error:
@@ -84,7 +85,7 @@ if [ -n "$slurm" ]; then
 else
     run+=(--cores "$cores")
     [ "$gpus" = 0 ] || run+=(--resources "gpu=$gpus")
-    [ "$gpus" != 0 ] || python -m mixcl.bits
+    [ "$gpus" != 0 ] || python -m mixcl.run.determinism
 fi
 command -v setpriv >/dev/null && run=(setpriv --pdeathsig TERM "${run[@]}")  # a killed run_all.sh takes it along
 # The jobs speak on standard output; what the engine says goes to a file.

@@ -13,7 +13,7 @@ cd -- "$root"
 source reproduce/setup.sh
 source reproduce/bits.sh
 export PYDEVD_DISABLE_FILE_VALIDATION=1 MPLBACKEND=agg
-MIXCL_COMMIT=$(python -c 'from mixcl.config import commit; print(commit())') # before the notebooks change
+MIXCL_COMMIT=$(python -c 'from mixcl.run.record import commit; print(commit())') # before the notebooks change
 export MIXCL_COMMIT
 unset JPY_SESSION_NAME VSCODE_PID # nobody moves a slider here
 

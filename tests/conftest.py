@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mixcl.config import Experiment, load_profile
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of results of the smoke profile with its collections prepared; tests must not change it."""
-    from mixcl.data.prepare import prepare
+    from mixcl.data.prepare.run import prepare
 
     out = tmp_path_factory.mktemp("smoke")
     prepare(load_profile("smoke"), out, workers=1, progress=False)

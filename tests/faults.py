@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.config import PhantomConfig
-from mixcl.data import phantom
+from mixcl.config.settings import PhantomConfig
+from mixcl.data.phantom import scan
 
 SPACING = (6.0, 6.0, 6.0)
 Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
@@ -21,8 +21,8 @@ Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
 
 def body(number: int) -> Arrays:
     """Image, label map and affine of a phantom with BTCV's labels; each number another one."""
-    made = phantom.make_case(PhantomConfig(seed=5, spacing=SPACING), "btcv", number)
-    return made.image, phantom.labelled(made.truth, "btcv"), made.affine
+    made = scan.make_case(PhantomConfig(seed=5, spacing=SPACING), "btcv", number)
+    return made.image, scan.labelled(made.truth, "btcv"), made.affine
 
 
 def write(

@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 from test_dicom import write_series
 from volumes import save
 
-from mixcl.config import Collection, DataConfig, Experiment, InputError, PhantomConfig
-from mixcl.data import phantom
-from mixcl.data.check import check
-from mixcl.data.findings import Check
-from mixcl.data.prepare import prepare
+from mixcl.config.settings import Collection, DataConfig, Experiment, PhantomConfig
+from mixcl.data.check.findings import Check
+from mixcl.data.check.run import check
+from mixcl.data.phantom import scan
+from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import COLLECTIONS
 from mixcl.data.store import Store
+from mixcl.errors import InputError
 
 Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]
 
 
 def patient() -> Arrays:
     """A scan as a DICOM series counts it, [column, row, slice]: to the left, to the back, to the head; the pancreas."""
-    made = phantom.make_case(PhantomConfig(seed=5, spacing=(4.0, 4.0, 4.0)), "nih_pancreas", 1)
-    label = phantom.labelled(made.truth, "nih_pancreas")
+    made = scan.make_case(PhantomConfig(seed=5, spacing=(4.0, 4.0, 4.0)), "nih_pancreas", 1)
+    label = scan.labelled(made.truth, "nih_pancreas")
     flips = np.diag([-1.0, -1.0, 1.0, 1.0])
     flips[:2, 3] = np.array(made.image.shape[:2]) - 1
     rows = slice(None, -8)  # cut at the back, so that the pancreas is not in the middle of the rows

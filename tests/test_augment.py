@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from mixcl import augment
-from mixcl.config import FinetuneAugment, ViewsConfig
+from mixcl.config.settings import FinetuneAugment, ViewsConfig
 
 SURE = ViewsConfig(spatial_prob=1.0, intensity_prob=1.0)
 NEVER = ViewsConfig(spatial_prob=0.0, intensity_prob=0.0)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from faults import FAULTS, body, cut, mirrored, write
 
-from mixcl.config import Collection, DataConfig, Experiment, load_profile
-from mixcl.data.check import check
-from mixcl.data.findings import Check
+from mixcl.config import load_profile
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.check.findings import Check
+from mixcl.data.check.run import check
 from mixcl.data.registry import BTCV_NAMES
 
 CLEAN = ("clean-1", "clean-2", "clean-3")

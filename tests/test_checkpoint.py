@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from mixcl import checkpoint
-from mixcl.config import InputError
+from mixcl import files
+from mixcl.errors import InputError
+from mixcl.run import checkpoint
 
 
 def small() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -115,14 +116,14 @@ def test_a_full_disk_gets_one_sentence_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
 ) -> None:
     path = tmp_path / "run.json"
-    checkpoint.write_text(path, "old")
+    files.write_text(path, "old")
 
     def full(self: Path, *_: object, **__: object) -> int:
         raise OSError(number, "trouble")
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(InputError, match=words):
-        checkpoint.write_text(path, "new")
+        files.write_text(path, "new")
     monkeypatch.undo()
     assert path.read_text() == "old"
 

@@ -8,7 +8,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mixcl.config import InputError, load_profile, provenance
+from mixcl.config import load_profile
+from mixcl.errors import InputError
+from mixcl.run.record import provenance
 
 
 def test_paper_profile_is_literal() -> None:

@@ -13,10 +13,11 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from volumes import affine_of, save, scan
 
-from mixcl.config import Collection, DataConfig, Experiment, InputError
-from mixcl.data.prepare import prepare
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.files.volume import read_volume
+from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Store
-from mixcl.data.volume import read_volume
+from mixcl.errors import InputError
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 UID = generate_uid()

@@ -13,6 +13,7 @@ from torch import Tensor, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixcl import losses
+from mixcl.moments import correlation_from_moments, moments, sum_over_ranks
 
 SAMPLES = 6
 SPLITS = {2: [(3, 3), (4, 2)], 3: [(2, 2, 2), (1, 2, 3)]}  # samples of each rank
@@ -30,8 +31,8 @@ class Net(nn.Module):
     def forward(self, views: Tensor, labels: Tensor, parts: bool, center: bool) -> tuple[Tensor, Tensor]:
         """Views [B, 3, E, E, E]; ``parts`` adds the two terms that are means over samples; loss and C."""
         z_1, z_2, z_3 = (self.encoder(views[:, i : i + 1]) for i in range(3))
-        moments = losses.sum_over_ranks(losses.moments(z_1, z_2))
-        correlation = losses.correlation_from_moments(moments, center=center)
+        sums = sum_over_ranks(moments(z_1, z_2))
+        correlation = correlation_from_moments(sums, center=center)
         loss = losses.decorrelation(correlation)
         if parts:
             contrast = [
@@ -58,9 +59,7 @@ def results(net: nn.Module, views: Tensor, labels: Tensor, parts: bool, center: 
     loss, correlation = net(views, labels, parts, center)
     loss.backward()
     gradients = {
-        name.removeprefix("module."): p.grad.clone()
-        for name, p in net.named_parameters()
-        if p.grad is not None
+        name.removeprefix("module."): p.grad.clone() for name, p in net.named_parameters() if p.grad is not None
     }
     return {"loss": loss.detach(), "correlation": correlation.detach(), **gradients}
 
@@ -118,5 +117,5 @@ def test_the_comparison_can_tell() -> None:
 
 
 def test_one_process_gets_its_moments_back() -> None:
-    moments = losses.moments(torch.rand(1, 2, 3), torch.rand(1, 2, 3))
-    assert losses.sum_over_ranks(moments) is moments
+    sums = moments(torch.rand(1, 2, 3), torch.rand(1, 2, 3))
+    assert sum_over_ranks(sums) is sums

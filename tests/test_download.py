@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from mixcl.config import InputError
 from mixcl.data import download, fetch
+from mixcl.errors import InputError
 
 BODY = bytes(range(256)) * 4000  # 1 MB
 MD5 = hashlib.md5(BODY).hexdigest()

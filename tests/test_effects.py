@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from scipy import stats
 from test_results import CONFIG, write_run
 
-from mixcl import effects, plots
+from mixcl.figures import tables
+from mixcl.results import effects
 
 GAINS = [0.10, 0.02, 0.07, 0.05, 0.01, 0.06, 0.09, 0.03]  # 4 folds x 2 seeds
 
@@ -170,7 +171,7 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     for level, told, others in ((0.01, listed, "none"), (0.2, "none", listed)):
         said = effects.conclusion(table.assign(p_holm=level))
         assert any(f"random weights: told apart: {told}; not told apart: {others}." in one for one in said)
-    panels = {ax.get_title(): _ticks(ax) for ax in plots.effects_plot(effects.as_rows(table)).axes}
+    panels = {ax.get_title(): _ticks(ax) for ax in tables.effects_plot(effects.as_rows(table)).axes}
     assert panels == {
         "Spleen: against training from scratch": ["mixcl, 5 %", "id, 5 %", "frozen, 5 %", "mixcl, 15 %"],
         "Spleen: frozen, against random weights": ["centred-frozen, 5 %", "frozen, 5 %", "id-frozen, 5 %"],
@@ -194,10 +195,10 @@ def test_other_arms_are_told_from_mixcl(out: Path) -> None:
 
 def test_one_change_alone_is_drawn_with_both_names(out: Path) -> None:
     fill(out, 5, "id-label", GAINS)
-    axes = plots.effects_plot(effects.as_rows(effects.effects(out))).axes
+    axes = tables.effects_plot(effects.as_rows(effects.effects(out))).axes
     panels = {ax.get_title(): _ticks(ax) for ax in axes}
     assert panels["Spleen: one change alone"] == ["id-label vs id, 5 %", "mixcl vs id-label, 5 %"]
-    assert plots.effects_plot([]).axes
+    assert tables.effects_plot([]).axes
 
 
 def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Path) -> None:
@@ -242,5 +243,5 @@ def test_tables_and_plot_are_written(out: Path) -> None:
     assert "phantoms, not patients" in text
     assert text.count("\n| ") == 2 + len(table)
     assert r"\begin{tabular}" in (out / "tables" / "effects.tex").read_text()
-    figure = plots.effects_plot(effects.as_rows(table))
+    figure = tables.effects_plot(effects.as_rows(table))
     assert _ticks(figure.axes[0]) == ["mixcl, 5 %", "id, 5 %", "mixcl, 15 %"]

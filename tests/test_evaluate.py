@@ -25,11 +25,14 @@ from volumes import affine_of, scan, write_case
 
 from mixcl import evaluate as ev
 from mixcl import trainer
-from mixcl.config import Experiment, InputError, load_profile
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
 from mixcl.data.patches import read_patch
-from mixcl.data.prepare import prepare
+from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store
-from mixcl.measures import measure
+from mixcl.errors import InputError
+from mixcl.metrics import measure
+from mixcl.run import record
 
 SPACING = (1.5, 0.7, 3.0)
 
@@ -189,7 +192,7 @@ def test_whole_scans_are_scaled_as_patches_are(config: Experiment) -> None:
 def test_a_run_is_evaluated(run: Path, config: Experiment, tmp_path: Path) -> None:
     table = ev.evaluate(config, tmp_path, run, progress=False)
     assert tuple(table.columns) == ev.COLUMNS
-    card = trainer.read_card(run)
+    card = record.read_card(run)
     assert sorted(table["case"].unique()) == sorted(card["test"])
     assert len(table) == len(card["test"]) * 4
     assert set(table["percent"]) == {100}
@@ -263,7 +266,7 @@ def test_predictions_lie_on_the_original_scans(run: Path, config: Experiment, sc
     assert not (run / "predictions").exists()
     ev.evaluate(config, tmp_path, run, save_predictions=True, progress=False)
     cases = stored(config)
-    for name in trainer.read_card(run)["test"]:
+    for name in record.read_card(run)["test"]:
         image = nib.load(run / "predictions" / f"{name}.nii.gz")
         source = nib.load(scans / "mine" / "imagesTr" / f"{name}.nii.gz")
         assert image.shape == source.shape == cases[name].source_shape

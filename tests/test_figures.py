@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from mixcl import ctview, figures, pictures
-from mixcl.canvas import Plot
+from mixcl import figures
 from mixcl.data.registry import BTCV_NAMES, COLLECTIONS
-from mixcl.pictures import Picture, choose_slice
-from mixcl.results import Table1
+from mixcl.figures import choice, ct
+from mixcl.figures.choice import Picture, choose_slice
+from mixcl.figures.style import Plot
+from mixcl.results.table import Table1
 
 SPACING = (1.5, 3.0, 2.0)
 
@@ -106,7 +107,7 @@ def test_rows_columns_titles_legend_and_caption() -> None:
 
 def test_the_scale_bar_is_as_long_as_it_says() -> None:
     ax = Figure().subplots()
-    length = ctview.scale_bar(ax, (40, 30, 8), SPACING)
+    length = ct.scale_bar(ax, (40, 30, 8), SPACING)
     assert length == 20  # at most a third of 60 mm
     (bar,) = ax.lines
     assert np.ptp(bar.get_xdata()) == pytest.approx(length)
@@ -238,7 +239,7 @@ def table() -> Table1:
         for arm, base in (("scratch", 0.3 + k / 6), ("mixcl", 0.4 + k / 7))
         for fold in range(5)
     ]
-    from mixcl.results import differences, over_folds
+    from mixcl.results.statistics import differences, over_folds
 
     folds = pd.DataFrame(rows)
     return Table1(folds, over_folds(folds), differences(folds), "Profile phantom; seed 0. " * 8, (), True)
@@ -333,10 +334,10 @@ def test_the_case_that_differs_most_is_shown(tmp_path: Path, monkeypatch: pytest
             predicted[: 2 if case == "a" else 4, 0, 4 if case == "a" else 2] = 1
         return predicted
 
-    monkeypatch.setattr(pictures, "Store", Store)
+    monkeypatch.setattr(choice, "Store", Store)
     monkeypatch.setattr("mixcl.evaluate.read_prediction", prediction)
     config = load_profile("smoke")
-    shown, caption = pictures.qualitative(config, tmp_path)
+    shown, caption = choice.qualitative(config, tmp_path)
     assert len(shown) == 1
     assert shown[0].title == "Spleen, 15 %, fold 1\ncase b, slice 2"
     assert shown[0].z == 2
@@ -371,7 +372,7 @@ def test_a_case_that_one_arm_lacks_is_not_shown_before_one_that_both_have(
         columns=["fold", "case", "arm", "job"],
     )
     cases: Any = {"a": Case(), "b": Case()}
-    picture, said = pictures._best(rows, ["scratch", "mixcl"], cases, tmp_path, "Spleen")
+    picture, said = choice._best(rows, ["scratch", "mixcl"], cases, tmp_path, "Spleen")
     assert picture.title.endswith("case b, slice 1")
     assert "only Ours in 1." in said
 
@@ -386,7 +387,7 @@ def test_the_box_is_found_by_trying_every_square() -> None:
                 inside = [(i, j) for i in range(x, x + edge) for j in range(y, y + edge)]
                 size = sum((first[p] == label[p]) != (last[p] == label[p]) for p in inside)
                 best = max(best, (size, x, y), key=lambda one: one[0])
-        (x, y, found), only_first, only_last = pictures.choose_box(label, first, last)
+        (x, y, found), only_first, only_last = choice.choose_box(label, first, last)
         assert (only_first + only_last, x, y, found) == (*best, edge)
         inside = [(i, j) for i in range(x, x + edge) for j in range(y, y + edge)]
         assert only_first == sum(first[p] == label[p] and last[p] != label[p] for p in inside)

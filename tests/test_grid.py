@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mixcl.data.grid import resample_nearest, resampled_shape
+from mixcl.data.files.grid import resample_nearest, resampled_shape
 
 TARGET = (1.5, 1.5, 2.0)
 LENGTH = 40.0

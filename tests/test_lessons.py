@@ -12,12 +12,12 @@ import reference
 import torch
 
 from mixcl import trainer
-from mixcl.config import Experiment, ViewsConfig
+from mixcl.batches import Batch
+from mixcl.config.settings import Experiment, ViewsConfig
 from mixcl.data.store import Store
 from mixcl.lessons import identity, overview, pixels, restore, sampling, scene, similarity, views
 from mixcl.lessons.scene import Pair
 from mixcl.model import LABEL_LEVEL, MixCL
-from mixcl.stream import Batch
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixcl import losses
+from mixcl import losses, moments
 
 REDUCTIONS = ("ratio", "supcon", "sum")
 BACKGROUNDS = ("ignore_pairs", "ignore_all")
@@ -60,9 +60,7 @@ def assert_agrees(loss: Callable[..., Tensor], loops: Callable[..., float], inpu
     assert value.item() == pytest.approx(loops(*arrays), rel=1e-6, abs=1e-9)
     ours = torch.autograd.grad(value, inputs)
     for mine, theirs in zip(ours, reference.gradients(loops, arrays), strict=True):
-        np.testing.assert_allclose(
-            mine.numpy(), theirs, rtol=1e-6, atol=1e-6 * max(1.0, abs(theirs).max(initial=0))
-        )
+        np.testing.assert_allclose(mine.numpy(), theirs, rtol=1e-6, atol=1e-6 * max(1.0, abs(theirs).max(initial=0)))
 
 
 def embeddings(n: int, m: int, channels: int = 5, seed: int = 0) -> list[Tensor]:
@@ -76,9 +74,7 @@ def embeddings(n: int, m: int, channels: int = 5, seed: int = 0) -> list[Tensor]
 @pytest.mark.parametrize("shape", SHAPES)
 def test_cross_correlation_is_eq_5(shape: tuple[int, ...], center: bool) -> None:
     a, b = normal(*shape) + 0.3, normal(*shape, seed=1) + 0.3
-    mix = normal(
-        shape[1], shape[1], seed=2
-    )  # a random functional of C, so that every entry's gradient counts
+    mix = normal(shape[1], shape[1], seed=2)  # a random functional of C, so that every entry's gradient counts
     c = losses.cross_correlation(a, b, center=center)
     assert c.shape == (shape[1], shape[1])
     np.testing.assert_allclose(c, reference.correlation(a.numpy(), b.numpy(), center), rtol=1e-6, atol=1e-12)
@@ -141,14 +137,10 @@ def test_cross_correlation_is_computed_in_float32(dtype: torch.dtype) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         c = losses.cross_correlation(a, b)
     assert c.dtype == torch.float32
-    torch.testing.assert_close(
-        c.double(), losses.cross_correlation(a.double(), b.double()), rtol=0, atol=2e-6
-    )
+    torch.testing.assert_close(c.double(), losses.cross_correlation(a.double(), b.double()), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    "shapes", [((2, 3, 4), (2, 3, 5)), ((3,), (3,)), ((0, 3, 2), (0, 3, 2)), ((2, 3), (3, 2))]
-)
+@pytest.mark.parametrize("shapes", [((2, 3, 4), (2, 3, 5)), ((3,), (3,)), ((0, 3, 2), (0, 3, 2)), ((2, 3), (3, 2))])
 def test_cross_correlation_names_shapes_that_do_not_fit(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
 ) -> None:
@@ -161,9 +153,7 @@ def test_cross_correlation_names_shapes_that_do_not_fit(
 
 
 @pytest.mark.parametrize("center", [False, True])
-@pytest.mark.parametrize(
-    ("lam", "weights"), [(0.0051, None), (0.0, None), (0.3, (1.0, 0.25, 0.0)), (2.0, (3, 2, 1))]
-)
+@pytest.mark.parametrize(("lam", "weights"), [(0.0051, None), (0.0, None), (0.3, (1.0, 0.25, 0.0)), (2.0, (3, 2, 1))])
 def test_identity_is_eq_4(lam: float, weights: tuple[float, ...] | None, center: bool) -> None:
     shapes = [(2, 2, 3, 2), (2, 3, 3), (2, 4, 2)]
     levels = [normal(*shape, seed=s) + 0.2 for s in (0, 10) for shape in shapes]
@@ -199,9 +189,7 @@ def test_identity_adds_levels_with_their_weights() -> None:
     a, b = [normal(1, c, 4, seed=c) for c in (2, 3)], [normal(1, c, 4, seed=c + 9) for c in (2, 3)]
     one, two = (losses.identity_consistency([x], [y]).item() for x, y in zip(a, b, strict=True))
     assert losses.identity_consistency(a, b).item() == pytest.approx(one + two)
-    assert losses.identity_consistency(a, b, level_weights=(0.5, 3.0)).item() == pytest.approx(
-        one / 2 + 3 * two
-    )
+    assert losses.identity_consistency(a, b, level_weights=(0.5, 3.0)).item() == pytest.approx(one / 2 + 3 * two)
     with pytest.raises(ValueError, match="1 level weights for 2 levels"):
         losses.identity_consistency(a, b, level_weights=(1.0,))
     with pytest.raises(ValueError, match="2 levels in one view and 1 in the other"):
@@ -264,17 +252,15 @@ def test_folded_moments_are_those_of_the_convolution(shape: tuple[int, ...]) -> 
     weight, bias = normal(6, shape[1], seed=2), normal(6, seed=3)
     inputs = [x.requires_grad_() for x in (h_a, h_b, weight, bias)]
 
-    def plain() -> losses.Moments:
+    def plain() -> moments.Moments:
         kernel = weight[:, :, None, None, None]
-        return losses.moments(F.conv3d(h_a, kernel, bias), F.conv3d(h_b, kernel, bias))
+        return moments.moments(F.conv3d(h_a, kernel, bias), F.conv3d(h_b, kernel, bias))
 
-    folded = losses.folded_moments(h_a, h_b, weight, bias)
+    folded = moments.folded_moments(h_a, h_b, weight, bias)
     for mine, theirs in zip(folded, plain(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
     for center in (False, True):
-        bracket = [
-            losses.decorrelation(losses.correlation_from_moments(m, center=center)) for m in (folded, plain())
-        ]
+        bracket = [losses.decorrelation(moments.correlation_from_moments(m, center=center)) for m in (folded, plain())]
         gradients = [torch.autograd.grad(x, inputs, retain_graph=True) for x in bracket]
         for mine, theirs in zip(*gradients, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-10)
@@ -285,11 +271,11 @@ def test_folded_moments_in_float32_are_as_exact_as_plain_ones(
 ) -> None:
     h_a, h_b = normal(1, 16, 32, 32, 32) + 0.5, normal(1, 16, 32, 32, 32, seed=1) + 0.5
     weight, bias = normal(32, 16, seed=2), normal(32, seed=3)
-    exact = losses.correlation_from_moments(losses.folded_moments(h_a, h_b, weight, bias))
+    exact = moments.correlation_from_moments(moments.folded_moments(h_a, h_b, weight, bias))
     a, b, w, v = (x.float() for x in (h_a, h_b, weight, bias))
     kernel = w[:, :, None, None, None]
     plain = losses.cross_correlation(F.conv3d(a, kernel, v), F.conv3d(b, kernel, v))
-    folded = losses.correlation_from_moments(losses.folded_moments(a, b, w, v))
+    folded = moments.correlation_from_moments(moments.folded_moments(a, b, w, v))
     errors = {"folded": (folded - exact).abs().max().item(), "plain": (plain - exact).abs().max().item()}
     for name, error in errors.items():
         record_property(f"float32 error, {name}", error)
@@ -339,9 +325,7 @@ def test_mixcl_loss_is_eq_2() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 @pytest.mark.parametrize("background", BACKGROUNDS)
 @pytest.mark.parametrize("labels", CASES.values(), ids=CASES)
-def test_label_relation_is_fig_2d(
-    labels: tuple[list[int], list[int]], background: str, dtype: torch.dtype
-) -> None:
+def test_label_relation_is_fig_2d(labels: tuple[list[int], list[int]], background: str, dtype: torch.dtype) -> None:
     tensors = [torch.tensor(x, dtype=dtype) for x in labels]
     relation = losses.label_relation(*tensors, background=background)
     assert relation.dtype == torch.int8
@@ -351,9 +335,7 @@ def test_label_relation_is_fig_2d(
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("background", BACKGROUNDS)
 @pytest.mark.parametrize("labels", CASES.values(), ids=CASES)
-def test_label_consistency_is_eq_6(
-    labels: tuple[list[int], list[int]], background: str, reduction: str
-) -> None:
+def test_label_consistency_is_eq_6(labels: tuple[list[int], list[int]], background: str, reduction: str) -> None:
     dtype = torch.uint8 if reduction == "supcon" else torch.int64
     tensors = [torch.tensor(x, dtype=dtype) for x in labels]
     options = {"temperature": 0.1, "reduction": reduction, "background": background}
@@ -444,9 +426,7 @@ def test_label_consistency_has_known_values() -> None:
             assert loss.item() == pytest.approx(math.log1p(math.exp(-1 / tau)), rel=1e-6)
     # p positive and q negative pairs, all embeddings equal: log((p + q) / p).  Labels 1 1 2 against 1 3: p
     # = 2, q = 4.
-    loss = losses.label_consistency(
-        torch.ones(3, 4), torch.ones(2, 4), torch.tensor([1, 1, 2]), torch.tensor([1, 3])
-    )
+    loss = losses.label_consistency(torch.ones(3, 4), torch.ones(2, 4), torch.tensor([1, 1, 2]), torch.tensor([1, 3]))
     assert loss.item() == pytest.approx(math.log(6 / 2), rel=1e-6)
 
 
@@ -464,9 +444,7 @@ def test_label_consistency_is_0_when_every_pair_is_positive() -> None:
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(
-    "labels", [([1, 2, 0], [3, 0]), ([0, 0], [0, 0, 0]), ([], [1, 0]), ([1], []), ([], [])]
-)
+@pytest.mark.parametrize("labels", [([1, 2, 0], [3, 0]), ([0, 0], [0, 0, 0]), ([], [1, 0]), ([1], []), ([], [])])
 def test_label_consistency_is_0_with_a_graph_without_a_positive_pair(
     labels: tuple[list[int], list[int]], dtype: torch.dtype, reduction: str
 ) -> None:
@@ -504,9 +482,7 @@ def test_label_consistency_in_low_precision_at_temperature_001(
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.double(), expected, rtol=2e-5, atol=2e-5)
     tolerance = max(2e-4, 2 * torch.finfo(dtype).eps)
-    for mine, theirs in zip(
-        torch.autograd.grad(loss, low), torch.autograd.grad(expected, exact), strict=True
-    ):
+    for mine, theirs in zip(torch.autograd.grad(loss, low), torch.autograd.grad(expected, exact), strict=True):
         assert torch.isfinite(mine).all()
         torch.testing.assert_close(
             mine.double(), theirs, rtol=tolerance, atol=tolerance * theirs.abs().max().item() + 1e-6
@@ -568,9 +544,7 @@ def test_label_consistency_keeps_a_byte_a_pair(reduction: str) -> None:
 def test_label_consistency_names_what_does_not_fit() -> None:
     a, b = torch.zeros(3, 4), torch.zeros(2, 4)
     three, two = torch.zeros(3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(
-        ValueError, match=r"embeddings have shapes \(3, 4\) and \(2, 5\): give \[n, C\] and \[m, C\]"
-    ):
+    with pytest.raises(ValueError, match=r"embeddings have shapes \(3, 4\) and \(2, 5\): give \[n, C\] and \[m, C\]"):
         losses.label_consistency(a, torch.zeros(2, 5), three, two)
     with pytest.raises(ValueError, match=r"labels have shape \(2,\) for 3 embeddings: give one a row"):
         losses.label_consistency(a, b, two, two)

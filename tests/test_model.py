@@ -7,8 +7,10 @@ import torch
 from monai.networks.nets import UNETR
 from torch import nn
 
-from mixcl.config import InputError, ModelConfig
-from mixcl.model import Backbone, MixCL, hand_over, level_channels, level_edges, seeded, segmentation_model
+from mixcl.config.settings import ModelConfig
+from mixcl.errors import InputError
+from mixcl.handover import hand_over
+from mixcl.model import Backbone, MixCL, level_channels, level_edges, seeded, segmentation_model
 
 SMALL = ModelConfig(patch=32, feature=4, hidden=24, mlp=48, heads=2)
 STOCK = {"in_channels": 1, "img_size": (32,) * 3, "feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2}

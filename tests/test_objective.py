@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mixcl import losses
-from mixcl.config import LossConfig, ModelConfig
+from mixcl.batches import Batch
+from mixcl.config.settings import LossConfig, ModelConfig
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
 from mixcl.objective import Objective, floors, gradient_norms, reach
-from mixcl.stream import Batch
 
 SMALL = ModelConfig(patch=32, feature=4, hidden=24, mlp=48, heads=2)
 

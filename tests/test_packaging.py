@@ -63,9 +63,7 @@ def requirements(*extras: str) -> list[Requirement]:
 def tracked_files() -> list[Path]:
     """Files under version control; the test is skipped in a copy without its history."""
     try:
-        listed = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-        )
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
@@ -86,9 +84,7 @@ def test_layout_is_complete(name: str) -> None:
     assert (ROOT / name).exists(), f"{name} is missing"
 
 
-@pytest.mark.parametrize(
-    "name", [".ci/run", "reproduce/run_all.sh", "reproduce/test.sh", "reproduce/setup.sh"]
-)
+@pytest.mark.parametrize("name", [".ci/run", "reproduce/run_all.sh", "reproduce/test.sh", "reproduce/setup.sh"])
 def test_scripts_stop_at_the_first_failure(name: str) -> None:
     text = (ROOT / name).read_text()
     assert text.startswith("#!/usr/bin/env bash\n")
@@ -128,9 +124,7 @@ def test_version_of_the_package_is_that_of_the_metadata() -> None:
 
 @pytest.mark.parametrize("name", ["base.txt", "build.txt", "torch-cpu.txt", "torch-cuda.txt"])
 def test_every_locked_package_has_hashes(name: str) -> None:
-    lines = [
-        line for line in (LOCK / name).read_text().splitlines() if line and not line.lstrip().startswith("#")
-    ]
+    lines = [line for line in (LOCK / name).read_text().splitlines() if line and not line.lstrip().startswith("#")]
     blocks = re.split(r"\n(?=\S)", "\n".join(lines))
     assert len(blocks) == len(pins(name)) > 0
     for block in blocks:
@@ -154,9 +148,7 @@ def test_lock_satisfies_the_dependencies(kind: str) -> None:
     for requirement in [*requirements("dev"), *map(Requirement, PYPROJECT["build-system"]["requires"])]:
         name = canonicalize_name(requirement.name)
         assert name in locked, f"{requirement} is not in the lock; run reproduce/lock/lock.sh"
-        assert requirement.specifier.contains(locked[name]), (
-            f"{requirement} excludes the locked {locked[name]}"
-        )
+        assert requirement.specifier.contains(locked[name]), f"{requirement} excludes the locked {locked[name]}"
     assert "editables" in locked  # an editable install without build isolation needs it
 
 
@@ -172,9 +164,7 @@ def test_environment_yml_agrees_with_the_lock() -> None:
     assert environment["name"] == PROJECT["name"]
     plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     python = next(entry for entry in plain if entry.startswith("python="))
-    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
-        f"{python.partition('=')[2]}.0"
-    )
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(f"{python.partition('=')[2]}.0")
     assert {entry.partition("=")[0] for entry in plain} == {
         "python",
         "pip",
@@ -200,9 +190,7 @@ def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, .
         if module in sys.stdlib_module_names or module in own:
             continue
         given_by = {canonicalize_name(name) for name in distributions.get(module, [module])}
-        assert given_by & declared, (
-            f"{file.relative_to(ROOT)} imports {module}, which pyproject.toml does not name"
-        )
+        assert given_by & declared, f"{file.relative_to(ROOT)} imports {module}, which pyproject.toml does not name"
 
 
 def test_no_file_belongs_to_one_machine() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from mixcl import panels
-from mixcl.canvas import Plot, Sketch
+from mixcl.figures import panels
+from mixcl.figures.style import Plot, Sketch
 
 
 def test_a_spot_lies_on_its_voxel() -> None:

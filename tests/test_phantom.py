@@ -20,11 +20,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mixcl.config import Collection, DataConfig, InputError, PhantomConfig, load_profile
-from mixcl.data import anatomy
-from mixcl.data.layout import find_cases
-from mixcl.data.phantom import Phantom, labelled, make_case, write_collections
+from mixcl.config import load_profile
+from mixcl.config.settings import Collection, DataConfig, PhantomConfig
+from mixcl.data.files.layout import find_cases
+from mixcl.data.phantom import body
+from mixcl.data.phantom.collections import write_collections
+from mixcl.data.phantom.scan import Phantom, labelled, make_case
 from mixcl.data.registry import BTCV_NAMES, COLLECTIONS, folder
+from mixcl.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = range(10)
@@ -88,7 +91,7 @@ def test_places() -> None:
         assert at[5][2] > at[6][2] > at[2][2]  # esophagus above liver above right kidney
         assert at[12][2] > at[2][2]  # a gland on top of its kidney
         assert at[13][2] > at[3][2]
-        lungs = np.argwhere(case.truth == anatomy.LUNG)[:, 2].mean()
+        lungs = np.argwhere(case.truth == body.LUNG)[:, 2].mean()
         assert lungs > np.argwhere(case.truth == 6)[:, 2].mean(), "the lungs lie above the liver"
 
 
@@ -98,17 +101,17 @@ def test_context() -> None:
         case = made(index=i)
         share = np.bincount(case.truth.ravel(), minlength=40) / (case.truth > 0).sum()
         for label, low in {
-            anatomy.FAT: 0.2, anatomy.MUSCLE: 0.05, anatomy.BONE: 0.01, anatomy.LUNG: 0.01, anatomy.BOWEL: 0.005,
+            body.FAT: 0.2, body.MUSCLE: 0.05, body.BONE: 0.01, body.LUNG: 0.01, body.BOWEL: 0.005,
         }.items():  # fmt: skip
             assert share[label] > low
         assert case.truth[[0, 0, -1, -1], [0, -1, 0, -1]].max() == 0, "air in the corners"
         medians = {label: np.median(case.image[case.truth == label]) for label in np.unique(case.truth)}
         assert medians[0] < -900
-        assert medians[anatomy.LUNG] < -650
-        assert -170 < medians[anatomy.FAT] < -50
-        assert medians[anatomy.BONE] > 170
+        assert medians[body.LUNG] < -650
+        assert -170 < medians[body.FAT] < -50
+        assert medians[body.BONE] > 170
         assert all(-40 < medians[label] < 350 for label in BTCV_NAMES)
-    assert any((made(index=i).truth == anatomy.GAS).any() for i in CASES)
+    assert any((made(index=i).truth == body.GAS).any() for i in CASES)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,7 @@ def test_difficulty_scales_noise_and_variation() -> None:
 
 DIGEST = """
 import hashlib
-from mixcl.config import PhantomConfig
+from mixcl.config.settings import PhantomConfig
 from mixcl.data.phantom import make_case
 digest = hashlib.sha256()
 for name in ("btcv", "kits19"):
@@ -378,8 +381,8 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     data = settings("kits19", "msd_pancreas", count=6)
     write(tmp_path / "whole", data)
     code = (
-        "import sys; from pathlib import Path; from mixcl.config import DataConfig;"
-        "from mixcl.data.phantom import write_collections; print(flush=True);"
+        "import sys; from pathlib import Path; from mixcl.config.settings import DataConfig;"
+        "from mixcl.data.phantom.scan import write_collections; print(flush=True);"
         "write_collections(DataConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), progress=False)"
     )
     rng, root = random.Random(0), tmp_path / "killed"
@@ -406,7 +409,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 def test_memory_of_a_scan_of_real_size() -> None:
     """Slabs of 32 slices bound the memory, so a scan with few but as large slices shows what a whole one takes."""
     code = (
-        "import resource; from mixcl.config import PhantomConfig; from mixcl.data.phantom import make_case;"
+        "import resource; from mixcl.config.settings import PhantomConfig; from mixcl.data.phantom.scan import make_case;"
         "case = make_case(PhantomConfig(spacing=(0.7, 0.7, 8.0)), 'btcv', 0);"
         "print(case.image.shape[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
@@ -419,5 +422,5 @@ def test_memory_of_a_scan_of_real_size() -> None:
 def test_a_tumour_is_never_a_plate_that_resampling_skips() -> None:
     """Seed 1 once drew a tumour cut down to one slice, of which nothing was left at 9 mm."""
     config = load_profile("fair", ["phantom.seed=1"]).data.phantom
-    found = make_case(config, "msd_lung", 4).truth == anatomy.LUNG_TUMOUR
+    found = make_case(config, "msd_lung", 4).truth == body.LUNG_TUMOUR
     assert all(len(np.unique(places)) >= 2 for places in np.nonzero(found))

@@ -2,44 +2,45 @@
 
 import pytest
 
-from mixcl import plan
-from mixcl.config import InputError, load_profile
+from mixcl.config import load_profile
+from mixcl.errors import InputError
+from mixcl.run.jobs import finetunings, kernels, pretrainings
 
 
 def test_the_paper_needs_110_fine_tunings_and_4_pretrainings():
     config = load_profile("paper")
     # Table 1: 7 cells x 2 arms x 5 folds. Table 2: 5 arms for Spleen 30 %, 3 more for BTCV 100 %, x 5 folds.
-    assert len(plan.finetunings(config)) == 70 + 25 + 15
-    assert [job.name for job in plan.pretrainings(config)] == [
+    assert len(finetunings(config)) == 70 + 25 + 15
+    assert [job.name for job in pretrainings(config)] == [
         "pretrain", "pretrain-id", "pretrain-id-label", "pretrain-id-recon",
     ]  # fmt: skip
 
 
 def test_names_are_unique_and_needs_are_planned():
     config = load_profile("paper", ["grid.seeds=[0,1]"])
-    jobs = plan.finetunings(config)
+    jobs = finetunings(config)
     assert len({job.name for job in jobs}) == len(jobs)
-    made = {job.name for job in plan.pretrainings(config)}
+    made = {job.name for job in pretrainings(config)}
     assert {job.needs for job in jobs} == made | {None}
 
 
 def test_kernels_hold_one_cell_each_and_lose_nothing():
-    jobs = plan.finetunings(load_profile("paper"))
+    jobs = finetunings(load_profile("paper"))
     for most in (1, 2, 5, 100):
-        groups = plan.kernels(jobs, most)
+        groups = kernels(jobs, most)
         assert [job for group in groups.values() for job in group] == jobs
         for group in groups.values():
             assert len(group) <= most
             assert len({(j.parameters["TASK"], j.parameters["PERCENT"], j.parameters["ARM"]) for j in group}) == 1
-    assert len(plan.kernels(jobs, 5)) == 22
+    assert len(kernels(jobs, 5)) == 22
 
 
 def test_without_ablation_only_table_1_is_planned():
     config = load_profile("paper")
     grid = config.grid.model_copy(update={"ablation": {}})
     config = config.model_copy(update={"grid": grid})
-    assert len(plan.finetunings(config)) == 70
-    assert [job.name for job in plan.pretrainings(config)] == ["pretrain"]
+    assert len(finetunings(config)) == 70
+    assert [job.name for job in pretrainings(config)] == ["pretrain"]
 
 
 @pytest.mark.parametrize(

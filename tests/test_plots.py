@@ -15,9 +15,10 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from test_results import CONFIG, GRID, LABELS, write_run
 
-from mixcl import figures, plots, results
-from mixcl.canvas import STYLE
+from mixcl import figures, results
 from mixcl.data.registry import BTCV_NAMES
+from mixcl.figures import tables
+from mixcl.figures.style import STYLE
 
 FULL = {
     **GRID, "percents": {"msd_spleen": [5, 15, 50, 100], "btcv": [15, 50, 100]},
@@ -81,7 +82,7 @@ def assert_text_is_whole(figure: Figure) -> None:
 
 
 def test_text_that_overlaps_or_is_cut_is_noticed(folder: Path) -> None:
-    assert len(boxes(plots.table1_plot(results.table1(folder)))) > 15
+    assert len(boxes(tables.table1_plot(results.table1(folder)))) > 15
     for x in (0.5, 0.95):
         figure = Figure(figsize=(4, 3))
         ax = figure.subplots()
@@ -93,28 +94,28 @@ def test_text_that_overlaps_or_is_cut_is_noticed(folder: Path) -> None:
 
 def test_no_text_is_cut_or_lies_on_another(folder: Path) -> None:
     table, ablation, organs = results.table1(folder), results.table2(folder), results.organs(folder)
-    assert_text_is_whole(plots.table1_plot(table))
-    assert_text_is_whole(plots.ablation_plot(ablation))
+    assert_text_is_whole(tables.table1_plot(table))
+    assert_text_is_whole(tables.ablation_plot(ablation))
     for metric in ("dice", "hd95_mm", "surface_dice"):
-        assert_text_is_whole(plots.dumbbells(organs, table.origin, metric=metric))
+        assert_text_is_whole(tables.dumbbells(organs, table.origin, metric=metric))
 
 
 def test_text_fits_with_a_single_task_and_nothing_to_show(tmp_path: Path) -> None:
     write_run(tmp_path, "msd_spleen", 15, "scratch", 0, {"7": {1: 0.75}, "8": {1: 0.25}})
     table, organs = results.table1(tmp_path), results.organs(tmp_path)
-    assert_text_is_whole(plots.table1_plot(table))
-    assert_text_is_whole(plots.dumbbells(organs, table.origin))
-    assert_text_is_whole(plots.ablation_plot(results.table2(tmp_path)))
+    assert_text_is_whole(tables.table1_plot(table))
+    assert_text_is_whole(tables.dumbbells(organs, table.origin))
+    assert_text_is_whole(tables.ablation_plot(results.table2(tmp_path)))
     nothing = table.folds.iloc[:0]
     empty = results.Table(nothing, table.cells.iloc[:0], table.differences, "", (), True)
-    assert plots.table1_plot(empty).axes[0].get_title() == "no run of it yet"
-    assert plots.dumbbells(organs.iloc[:0]).axes[0].get_title() == "no run of it yet"
-    assert plots.ablation_plot(empty).axes[0].get_title() == "no run of it yet"
+    assert tables.table1_plot(empty).axes[0].get_title() == "no run of it yet"
+    assert tables.dumbbells(organs.iloc[:0]).axes[0].get_title() == "no run of it yet"
+    assert tables.ablation_plot(empty).axes[0].get_title() == "no run of it yet"
 
 
 def test_table1_plot_draws_folds_means_and_intervals(folder: Path) -> None:
     table = results.table1(folder)
-    figure = plots.table1_plot(table)
+    figure = tables.table1_plot(table)
     assert [ax.get_title() for ax in figure.axes] == ["Spleen", "BTCV"]
     for ax, task in zip(figure.axes, ("msd_spleen", "btcv"), strict=True):
         for marker, frame, column in (("o", table.folds, "dice"), ("_", table.cells, "mean")):
@@ -133,13 +134,13 @@ def test_table1_plot_draws_folds_means_and_intervals(folder: Path) -> None:
 def test_the_papers_values_are_drawn_unless_of_phantoms(folder: Path) -> None:
     table = results.table1(folder)
     real = results.Table(table.folds, table.cells, table.differences, "", (), False)
-    diamonds = [line for line in plots.table1_plot(real).axes[1].lines if line.get_marker() == "D"]
+    diamonds = [line for line in tables.table1_plot(real).axes[1].lines if line.get_marker() == "D"]
     assert [list(line.get_ydata()) for line in diamonds] == [[0.2459, 0.5851, 0.7524], [0.3871, 0.5939, 0.7656]]
 
 
 def test_dumbbells_join_the_two_arms(folder: Path) -> None:
     organs = results.organs(folder)
-    figure = plots.dumbbells(organs, "Seed 0.", percents={"btcv": 50})
+    figure = tables.dumbbells(organs, "Seed 0.", percents={"btcv": 50})
     assert [ax.get_title() for ax in figure.axes] == ["Spleen, 100 % of the labels", "BTCV, 50 % of the labels"]
     assert "Seed 0." in figure.get_supxlabel()
     ax = figure.axes[1]
@@ -163,9 +164,9 @@ def test_dumbbells_of_one_arm_and_of_unequal_shares(folder: Path) -> None:
     """At 100 % one arm alone is there: the largest share with both is drawn; with no such share, the largest."""
     organs = results.organs(folder)
     organs = organs[~((organs["percent"] == 100) & (organs["arm"] == "mixcl"))]
-    assert [ax.get_title()[-19:-14] for ax in plots.dumbbells(organs).axes] == [" 50 %", " 50 %"]
+    assert [ax.get_title()[-19:-14] for ax in tables.dumbbells(organs).axes] == [" 50 %", " 50 %"]
     alone = organs[organs["arm"] == "scratch"]
-    ax = plots.dumbbells(alone).axes[1]
+    ax = tables.dumbbells(alone).axes[1]
     assert ax.get_title() == "BTCV, 100 % of the labels"
     assert len(ax.lines) == 1
     assert not ax.collections
@@ -173,7 +174,7 @@ def test_dumbbells_of_one_arm_and_of_unequal_shares(folder: Path) -> None:
 
 def test_ablation_plot_draws_the_comparisons(folder: Path) -> None:
     table = results.table2(folder)
-    figure = plots.ablation_plot(table)
+    figure = tables.ablation_plot(table)
     assert [ax.get_title() for ax in figure.axes] == ["Spleen, 30 % of the labels", "BTCV, 100 % of the labels"]
     rows = [label.get_text().split("\n")[0] for label in figure.axes[0].get_yticklabels()]
     assert rows == ["id", "id-label", "MixCL (Ours)"]
@@ -185,8 +186,3 @@ def test_ablation_plot_draws_the_comparisons(folder: Path) -> None:
         bars = [lines.get_paths()[0].vertices[:, 0].tolist() for lines in ax.collections]
         assert bars == [compared.loc[(*cell, arm), ["low", "high"]].tolist() for arm in there]
     assert [text.get_text() for text in figure.axes[1].texts] == ["no pairs"]
-
-
-def test_figures_gives_the_same_functions() -> None:
-    for name in ("table1_plot", "dumbbells", "ablation_plot"):
-        assert getattr(figures, name) is getattr(plots, name)

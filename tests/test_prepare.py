@@ -22,13 +22,14 @@ import numpy as np
 import pytest
 from volumes import affine_of, save, scan, write_case
 
-from mixcl.config import Collection, DataConfig, Experiment, InputError
-from mixcl.data import case as case_module
-from mixcl.data import prepare as module
-from mixcl.data.grid import resample_linear, resample_nearest, resampled_affine, to_ras
-from mixcl.data.prepare import prepare
-from mixcl.data.report import Report
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, to_ras
+from mixcl.data.prepare import case as case_module
+from mixcl.data.prepare import run as module
+from mixcl.data.prepare.report import Report
+from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Store
+from mixcl.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,9 +102,7 @@ def test_window_and_padding(tmp_path: Path) -> None:
 def test_orientation_does_not_matter(tmp_path: Path, codes: str) -> None:
     """The same anatomy stored along other axes gives the same arrays, bit for bit, and the same affine."""
     image, label = scan()
-    turn = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
-    )
+    turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes))
     affine = affine_of() @ nib.orientations.inv_ornt_aff(turn, image.shape)
     assert "".join(nib.aff2axcodes(affine)) == codes
     other = [nib.orientations.apply_orientation(part, turn) for part in (image, label)]
@@ -146,8 +145,7 @@ def test_grid_agrees_with_monai() -> None:
             expected = to_grid(tensor, dst_affine=grid, spatial_size=result.shape)
             np.testing.assert_allclose(result, expected[0].numpy(), atol=2e-3)
         centres = [
-            m @ [*((np.array(n) - 1) / 2), 1]
-            for m, n in ((straight, turned.shape), (grid.numpy(), result.shape))
+            m @ [*((np.array(n) - 1) / 2), 1] for m, n in ((straight, turned.shape), (grid.numpy(), result.shape))
         ]
         np.testing.assert_allclose(*centres, atol=1e-6)
         boxes = np.array(turned.shape) * spacing, np.array(result.shape) * target
@@ -159,9 +157,7 @@ def test_resampling_a_ramp_is_exact() -> None:
     x, y, z = np.meshgrid(*map(np.arange, (31, 21, 11)), indexing="ij")
     ramp = (2 * x - 3 * y + 5 * z).astype(np.float32)
     result = resample_linear(ramp, (1, 1, 1), (0.7, 1.6, 2.0))
-    middle = [
-        (np.arange(m) - (m - 1) / 2) * step for m, step in zip(result.shape, (0.7, 1.6, 2), strict=True)
-    ]
+    middle = [(np.arange(m) - (m - 1) / 2) * step for m, step in zip(result.shape, (0.7, 1.6, 2), strict=True)]
     at = [np.clip(x + (n - 1) / 2, 0, n - 1) for x, n in zip(middle, ramp.shape, strict=True)]
     i, j, k = np.meshgrid(*at, indexing="ij")
     np.testing.assert_allclose(result, 2 * i - 3 * j + 5 * k, atol=1e-4)
@@ -365,9 +361,7 @@ def test_all_faults_are_told_together_and_mending_is_enough(raw: Path, tmp_path:
         run(raw, tmp_path, names=names)
     head, *lines = str(error.value).splitlines()
     assert head == "4 faulty; the other 2 cases are prepared and stay so:"
-    assert [any(kind in line for line in lines) for kind in ("empty label", "4-D", "NaN", "third")] == [
-        True
-    ] * 4
+    assert [any(kind in line for line in lines) for kind in ("empty label", "4-D", "NaN", "third")] == [True] * 4
     assert Store(tmp_path / "data/store").collections == ("second",)
     written = json.loads((tmp_path / "data/report.json").read_text())
     assert written["faults"] == lines
@@ -418,9 +412,7 @@ def test_warnings(tmp_path: Path) -> None:
     assert "own: labelsTr/lost.nii.gz: too small for the grid of the store, lost: tumour (1 voxels)" in text
     assert "own: imagesTr/noair.nii.gz: its values lie between -200 and" in text
     assert "own: imagesTr/unknown.nii.gz: its header gives no orientation" in text
-    assert (
-        "own: imagesTr/differ.nii.gz: header says voxels of 1 x 1 x 1 mm, its affine 1 x 1.25 x 3 mm" in text
-    )
+    assert "own: imagesTr/differ.nii.gz: header says voxels of 1 x 1 x 1 mm, its affine 1 x 1.25 x 3 mm" in text
     assert str(tmp_path) not in text
     assert run(tmp_path / "raw", tmp_path).warnings == first.warnings  # kept cases keep theirs
 
@@ -454,9 +446,7 @@ def test_counts_and_leaks(tmp_path: Path) -> None:
 def test_disk_is_full_beforehand(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(
-        InputError, match=r"need about 24.\d kB, but 10.0 kB are free; make room, or set data.store"
-    ):
+    with pytest.raises(InputError, match=r"need about 24.\d kB, but 10.0 kB are free; make room, or set data.store"):
         run(raw, tmp_path)
 
 

@@ -14,8 +14,9 @@ import torch.distributed as dist
 from ranks import READINGS
 from safetensors.torch import load_file
 
-from mixcl import rivals
-from mixcl.config import Experiment, InputError
+from mixcl import baselines
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
 
 pytestmark = [
     pytest.mark.slow,
@@ -136,6 +137,6 @@ def test_the_slurm_script_joins_its_nodes(store: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["barlow", "masked"])
 def test_what_compares_samples_is_refused_over_processes(method: str, smoke: Experiment) -> None:
     config = smoke.model_copy(update={"pretrain": smoke.pretrain.model_copy(update={"method": method})})
-    rivals.check_ranks(config, 1)
+    baselines.check_ranks(config, 1)
     with pytest.raises(InputError, match=f"method={method}"):
-        rivals.check_ranks(config, 2)
+        baselines.check_ranks(config, 2)

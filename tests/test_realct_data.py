@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixcl.config import Collection, DataConfig, Experiment
-from mixcl.data.grid import resample_nearest, resampled_affine, spacing_of, to_ras
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.files.grid import resample_nearest, resampled_affine, spacing_of, to_ras
+from mixcl.data.files.volume import label_map, read_volume
 from mixcl.data.patches import read_patch
-from mixcl.data.prepare import prepare
+from mixcl.data.prepare.report import Report
+from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import BTCV_NAMES, COLLECTIONS
-from mixcl.data.report import Report
 from mixcl.data.store import Case, Store, read_json
-from mixcl.data.volume import label_map, read_volume
 
 TARGET = (1.5, 1.5, 2.0)
 IRCAD = {
@@ -35,9 +35,7 @@ CASES = ["ircad/01", "ircad/17", "total/09", "sarcoma/018"]
 @pytest.fixture(scope="module")
 def prepared(realct: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Store]:
     out = tmp_path_factory.mktemp("realct")
-    data = DataConfig(
-        root=str(realct), collections=COLLECTION, pretrain=("ircad", "sarcoma"), finetune=("total",)
-    )
+    data = DataConfig(root=str(realct), collections=COLLECTION, pretrain=("ircad", "sarcoma"), finetune=("total",))
     report = prepare(Experiment(data=data), out, workers=1, progress=False)
     return report, Store(data.store_dir(out), settings=data)
 
@@ -70,9 +68,7 @@ def test_volumes_of_organs(prepared: tuple[Report, Store], name: str) -> None:
     for value, voxels in record["source_voxels"].items():
         assert record["voxels"][value] > 0
         if value != "0" and voxels * before > 10:
-            assert record["voxels"][value] * after == pytest.approx(voxels * before, rel=0.02), case.names[
-                int(value)
-            ]
+            assert record["voxels"][value] * after == pytest.approx(voxels * before, rel=0.02), case.names[int(value)]
             checked += 1
     assert checked >= 1
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mixcl.config import FINETUNING_SETS, PRETRAINING_SETS, Collection, DataConfig, InputError
-from mixcl.data.layout import find_cases
+from mixcl.config.settings import FINETUNING_SETS, PRETRAINING_SETS, Collection, DataConfig
+from mixcl.data.files.layout import find_cases
 from mixcl.data.registry import COLLECTIONS, PAPER_COUNTS, collections, folder
+from mixcl.errors import InputError
 
 
 def touch(root: Path, *names: str) -> None:

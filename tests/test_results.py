@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 
 from mixcl import results
-from mixcl.config import InputError, finetune_job, load_profile
-from mixcl.paper import TABLE1
+from mixcl.config import load_profile
+from mixcl.errors import InputError
+from mixcl.results import runcard
+from mixcl.results.paper import TABLE1
+from mixcl.run.jobs import finetune_job
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
@@ -429,7 +432,7 @@ def test_run_card(out: Path) -> None:
     for name in ("a", "b"):
         (evaluation / f"{name}.json").write_text(json.dumps({"seconds": 1.25}))
     config = load_profile("smoke")
-    card = results.run_card(config, out)
+    card = runcard.run_card(config, out)
     assert json.loads((out / "RUN.json").read_text()) == card
     for name, digest in card["outputs"].items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
@@ -450,4 +453,4 @@ def test_run_card(out: Path) -> None:
     assert all(line.count("|") >= 3 for line in tables)
     (evaluation / "a.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
-        results.run_card(config, out)
+        runcard.run_card(config, out)

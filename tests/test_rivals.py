@@ -8,11 +8,15 @@ import pytest
 import torch
 from test_trainer import change
 
-from mixcl import checkpoint, rivals, trainer
-from mixcl.config import Experiment, InputError, load_profile
+from mixcl import baselines, model, trainer
+from mixcl.batches import Batch
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
 from mixcl.data.registry import collections
+from mixcl.errors import InputError
 from mixcl.model import ENCODER, seeded
-from mixcl.stream import Batch
+from mixcl.objective import Pretraining
+from mixcl.run import checkpoint, record
 
 SAMPLES = 3
 
@@ -25,10 +29,10 @@ def batch() -> Batch:
     return Batch(views, patches, (), (), maps, range(SAMPLES), [0, 2, 4])
 
 
-def make(method: str, **settings: object) -> rivals.Pretraining:
+def make(method: str, **settings: object) -> Pretraining:
     config = change(load_profile("smoke"), pretrain={"method": method, "batch": SAMPLES, **settings})
     with seeded(0):
-        return rivals.objective(config)
+        return baselines.objective(config)
 
 
 def test_barlow_twins_correlates_pooled_vectors_over_samples(batch: Batch) -> None:
@@ -60,7 +64,7 @@ def test_a_mask_changes_some_voxels_and_never_the_patch_it_is_given() -> None:
     patch = torch.rand(1, 32, 32, 32)
     before, shares = patch.clone(), []
     for seed in range(20):
-        masked = rivals.mask(patch, seed)
+        masked = baselines.mask(patch, seed)
         shares.append(float((masked != before).float().mean()))
     assert torch.equal(patch, before)
     assert min(shares) < 0.3  # boxes are emptied
@@ -96,7 +100,7 @@ def test_every_method_moves_the_encoder_and_hands_it_over(method: str, smoke: Ex
     run = trainer.pretrain(config, tmp_path, progress=False)
     weights, _ = checkpoint.read_weights(run)
     with seeded(config.pretrain.seed):
-        fresh = rivals.objective(config).model.state_dict()
+        fresh = baselines.objective(config).model.state_dict()
     moved = {name.split(".")[1] for name in weights if not torch.equal(weights[name], fresh[name])}
     assert set(ENCODER) <= moved
     records = checkpoint.read_metrics(run / "metrics.jsonl")
@@ -104,7 +108,7 @@ def test_every_method_moves_the_encoder_and_hands_it_over(method: str, smoke: Ex
     tuned = trainer.finetune(
         config, tmp_path, task="msd_spleen", percent=100, fold=0, arm=method, init=run, progress=False
     )
-    assert "weights loaded" in trainer.read_card(tuned)["hand_over"]
+    assert "weights loaded" in record.read_card(tuned)["hand_over"]
 
 
 def test_without_a_method_there_is_nothing_to_train() -> None:
@@ -117,7 +121,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_the_decoder_learns(smoke: Experi
     run = trainer.finetune(config, tmp_path, task="msd_spleen", percent=100, fold=0, arm="scratch", progress=False)
     weights, _ = checkpoint.read_weights(run)
     with seeded(0):
-        fresh = trainer.segmentation_model(config.model, 1).state_dict()
+        fresh = model.segmentation_model(config.model, 1).state_dict()
     for name, value in weights.items():
         same = torch.equal(value, fresh[name])
         assert same == (name.split(".")[0] in ENCODER) or name.endswith("bias"), name

@@ -84,9 +84,7 @@ def test_squared_distance_is_exactly_scipys(name: str) -> None:
     assert distance.dtype == np.float32
     assert distance.shape == labels.shape
     np.testing.assert_array_equal(np.rint(distance.astype(np.float64) ** 2), squared)
-    np.testing.assert_array_equal(
-        distance, np.sqrt(squared.astype(np.float32))
-    )  # the nearest float32 to the root
+    np.testing.assert_array_equal(distance, np.sqrt(squared.astype(np.float32)))  # the nearest float32 to the root
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,9 +100,7 @@ def test_squared_distance_is_brute_force(labels: NDArray[np.integer]) -> None:
     np.testing.assert_array_equal(sampler.boundary_distance(labels), expected)
 
 
-@pytest.mark.parametrize(
-    "dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
-)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
 def test_distance_of_any_integers_in_any_layout(dtype: type[np.integer]) -> None:
     volume = blobs((20, 24, 28), 5)
     top = np.iinfo(dtype).max if np.iinfo(dtype).bits < 64 else 2**40
@@ -157,9 +153,7 @@ def test_weight_map_is_eq_7(name: str, mu: float, eps: float) -> None:
     weights = sampler.weight_map(labels, mu=mu, eps=eps)
     assert weights.dtype == np.float32
     distance = np.sqrt(scipy_squared(labels).astype(np.float64))
-    np.testing.assert_allclose(
-        weights, 0.5 * np.sqrt(distance) * np.exp(-distance / mu) + eps, rtol=2e-7, atol=1e-38
-    )
+    np.testing.assert_allclose(weights, 0.5 * np.sqrt(distance) * np.exp(-distance / mu) + eps, rtol=2e-7, atol=1e-38)
 
 
 def test_weight_map_peaks_at_half_mu() -> None:
@@ -384,9 +378,7 @@ def test_patches_stay_inside_and_are_centred_where_the_volume_is_too_short() -> 
     seen = {sampler.choose_origin(corners, (30, 20, 9), 16, generator=generator(s)) for s in range(30)}
     assert seen == {(0, 0, -4), (14, 4, -4)}  # floor((9 - 16) / 2) = -4
     g = generator()
-    anywhere = {
-        sampler.choose_origin(corners, (18, 16, 9), 16, foreground_prob=0.0, generator=g) for _ in range(200)
-    }
+    anywhere = {sampler.choose_origin(corners, (18, 16, 9), 16, foreground_prob=0.0, generator=g) for _ in range(200)}
     assert anywhere == {(0, 0, -4), (1, 0, -4), (2, 0, -4)}
     assert sampler.choose_origin({}, (16, 16, 16), 16, generator=g) == (0, 0, 0)
 

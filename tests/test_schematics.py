@@ -14,11 +14,13 @@ from reference import correlation as correlation_by_loops
 from reference import relation as relation_by_loops
 from reference import weight as weight_of_distance
 
-from mixcl import checkpoint, schematics, stream, trainer
-from mixcl.config import Experiment
+from mixcl import batches, trainer
+from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
+from mixcl.figures import sample
+from mixcl.figures.sample import Sample
 from mixcl.model import LABEL_LEVEL, MixCL
-from mixcl.schematics import Sample
+from mixcl.run import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +34,13 @@ def made(prepared: Path, results: Path) -> tuple[Experiment, Sample]:
 
     config = load_profile("smoke", [f"data.store={prepared / 'data' / 'store'}", "pretrain.steps=1"])
     trainer.pretrain(config, results, progress=False)
-    return config, schematics.sample(config, results)
+    return config, sample.sample(config, results)
 
 
-def pairs(config: Experiment, results: Path) -> stream.PairStream:
+def pairs(config: Experiment, results: Path) -> batches.PairStream:
     store = Store(config.data.store_dir(results), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
-    return stream.PairStream(cases, config, schematics.LOOKED_AT)
+    return batches.PairStream(cases, config, sample.LOOKED_AT)
 
 
 def number(shown: Sample) -> int:
@@ -50,7 +52,7 @@ def number(shown: Sample) -> int:
 def test_the_sample_is_the_first_with_most_in_common(made: tuple[Experiment, Sample], results: Path) -> None:
     config, shown = made
     best, chosen = (0, -1), -1
-    for k in range(schematics.LOOKED_AT):
+    for k in range(sample.LOOKED_AT):
         first, second = pairs(config, results)[k]["label"].flatten(1).tolist()
         both = {label for label in first if label and label in second}
         size = (len(both), min(sum(label > 0 for label in one) for one in (first, second)))
@@ -64,7 +66,7 @@ def test_boxes_lie_where_the_patches_were_cut(made: tuple[Experiment, Sample], r
     """Left of the box is its highest x; all of it is within the panel, also what is padding."""
     config, shown = made
     edge, places = config.model.patch, pairs(config, results).places(number(shown))
-    figure = schematics.overview(shown, config)
+    figure = sample.overview(shown, config)
     for ax, (case, origin) in zip((figure.axes[0], figure.axes[5]), places, strict=True):
         (box,) = (patch for patch in ax.patches if isinstance(patch, Rectangle))
         width = case.shape[0] * case.spacing[0]
@@ -151,7 +153,7 @@ def test_correlation_is_that_of_the_shown_views_under_the_trained_network(
 
 def test_figures_show_every_part(made: tuple[Experiment, Sample]) -> None:
     config, shown = made
-    first, second = schematics.overview(shown, config), schematics.parts(shown)
+    first, second = sample.overview(shown, config), sample.parts(shown)
     titles = [ax.get_title() for ax in first.axes]
     assert all(any(name in title for title in titles) for name in ("$P_1$", "$V_1$", "$V'_1$", "$V_2$", "tilde P_2"))
     assert sum(title.startswith("(") for title in (ax.get_title() for ax in second.axes)) == 4

@@ -8,8 +8,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from mixcl import canvas, site
-from mixcl.config import Experiment, load_profile
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.figures import style
+from mixcl.results import site
 
 
 class Links(HTMLParser):
@@ -38,7 +40,7 @@ def out(tmp_path: Path) -> Path:
         (tmp_path / "tables" / f"{name}.md").write_text(table)
         (tmp_path / "tables" / f"{name}.csv").write_text("a,b\n")
     for name in ("figure1", "strange_one"):
-        canvas.save(canvas.Plot(figsize=(1, 1)), tmp_path / "figures" / name)
+        style.save(style.Plot(figsize=(1, 1)), tmp_path / "figures" / name)
     run = tmp_path / "runs" / "pretrain"
     run.mkdir(parents=True)
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A question\n\n$x^2$")])

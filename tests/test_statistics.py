@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mixcl import statistics
+from mixcl.results import statistics
 
 
 def rows(values: dict[tuple[str, int, int, str, int], float | None], metric: str = "dice") -> pd.DataFrame:

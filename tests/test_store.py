@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from volumes import affine_of, scan, write_case
 
-from mixcl.config import Collection, DataConfig, Experiment, InputError
+from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.patches import fetch, read_patch
-from mixcl.data.prepare import prepare
+from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store, draw_foreground
+from mixcl.errors import InputError
 
 NAMES = {1: "one", 3: "three", 7: "never"}
 HU = (-150.0, 250.0)
@@ -182,9 +183,7 @@ def test_foreground_of_a_large_label_is_a_fair_sample() -> None:
     order = np.ravel_multi_index(first.T, label.shape)
     assert (np.diff(order) > 0).all()
     centre = np.argwhere(label == 2).mean(axis=0)
-    assert (
-        np.abs(first.mean(axis=0) - centre).max() < 1
-    )  # the spread of the mean is 40 / sqrt(12 * 4096) = 0.2
+    assert np.abs(first.mean(axis=0) - centre).max() < 1  # the spread of the mean is 40 / sqrt(12 * 4096) = 0.2
 
 
 def test_cases_travel_to_other_processes(store: Store) -> None:
@@ -204,9 +203,7 @@ def test_fingerprint(made: tuple[DataConfig, Path], store: Store, copy: Path, tm
 def test_not_prepared(tmp_path: Path, store: Store) -> None:
     with pytest.raises(InputError, match="nothing is prepared here; run mixcl prepare"):
         Store(tmp_path)
-    with pytest.raises(
-        InputError, match="the collection 'c' is not prepared, or not to its end; run mixcl prepare"
-    ):
+    with pytest.raises(InputError, match="the collection 'c' is not prepared, or not to its end; run mixcl prepare"):
         store.cases("c")
     with pytest.raises(InputError, match="'c' is not prepared"):
         Store(store.root, ["a", "c"])
@@ -215,9 +212,7 @@ def test_not_prepared(tmp_path: Path, store: Store) -> None:
 def test_other_settings(made: tuple[DataConfig, Path], store: Store) -> None:
     Store(store.root, ["a"], made[0])
     other = made[0].model_copy(update={"spacing": (3.0, 3.0, 3.0)})
-    with pytest.raises(
-        InputError, match=r"spacing \(1.5, 1.5, 2.0\) mm .* not \(3.0, 3.0, 3.0\) .*run mixcl prepare"
-    ):
+    with pytest.raises(InputError, match=r"spacing \(1.5, 1.5, 2.0\) mm .* not \(3.0, 3.0, 3.0\) .*run mixcl prepare"):
         Store(store.root, ["a"], other)
 
 
@@ -232,9 +227,7 @@ def test_case_of_other_settings_than_its_collection(copy: Path) -> None:
 def test_truncated_file(copy: Path, name: str) -> None:
     path = copy / "a/c9" / name
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(
-        InputError, match=rf"{name}: has \d+ bytes instead of \d+; delete .*c9 and run mixcl prepare"
-    ):
+    with pytest.raises(InputError, match=rf"{name}: has \d+ bytes instead of \d+; delete .*c9 and run mixcl prepare"):
         Store(copy).cases("a")
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from volumes import affine_of, scan, write_case
 
-from mixcl import stream
-from mixcl.config import Collection, DataConfig, Experiment, InputError
-from mixcl.data.prepare import prepare
+from mixcl import batches
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store
+from mixcl.errors import InputError
 from mixcl.model import level_edges
 
 CPU = torch.device("cpu")
@@ -25,16 +26,16 @@ def cases(prepared: Path, smoke: Experiment) -> list[Case]:
 
 
 def test_a_sample_depends_on_seed_and_number_alone(cases: list[Case], smoke: Experiment) -> None:
-    first, again = stream.PairStream(cases, smoke, 10), stream.PairStream(cases, smoke, 10)
+    first, again = batches.PairStream(cases, smoke, 10), batches.PairStream(cases, smoke, 10)
     _ = again[7]
     for key in ("image", "label"):
         assert torch.equal(first[3][key], again[3][key])
     other = smoke.model_copy(update={"pretrain": smoke.pretrain.model_copy(update={"seed": 1})})
-    assert not torch.equal(first[3]["image"], stream.PairStream(cases, other, 10)[3]["image"])
+    assert not torch.equal(first[3]["image"], batches.PairStream(cases, other, 10)[3]["image"])
 
 
 def test_pairs_come_from_one_collection_and_hold_labels(cases: list[Case], smoke: Experiment) -> None:
-    pairs = stream.PairStream(cases, smoke, 40)
+    pairs = batches.PairStream(cases, smoke, 40)
     for index in range(40):
         item = pairs[index]
         assert item["image"].shape == (2, 1, 32, 32, 32)
@@ -47,12 +48,12 @@ def test_pairs_come_from_one_collection_and_hold_labels(cases: list[Case], smoke
 @pytest.mark.parametrize("kind", ["pairs", "single patches"])
 def test_workers_do_not_change_the_stream(cases: list[Case], smoke: Experiment, kind: str) -> None:
     """0, 1 or 2 workers, whatever the global generators have been used for, give the same samples in the same order."""
-    patches = stream.PairStream(cases, smoke, 8) if kind == "pairs" else stream.SegmentationStream(cases, smoke, 3, 8)
+    patches = batches.PairStream(cases, smoke, 8) if kind == "pairs" else batches.SegmentationStream(cases, smoke, 3, 8)
     found = []
     for workers in (0, 1, 2):
         torch.manual_seed(workers)
         np.random.seed(workers)  # noqa: NPY002
-        found.append(list(stream.batches(patches, 2, start=1, steps=4, workers=workers)))
+        found.append(list(batches.batches(patches, 2, start=1, steps=4, workers=workers)))
         assert torch.cat([batch["sample"] for batch in found[-1]]).tolist() == [2, 3, 4, 5, 6, 7]
     for alone, one, two in zip(*found, strict=True):
         for key, value in alone.items():
@@ -76,7 +77,7 @@ def test_labels_take_turns_whatever_their_size(tmp_path: Path, smoke: Experiment
     shares = {}
     for biased in (0.0, 1.0):
         sampler = smoke.sampler.model_copy(update={"foreground_prob": biased})
-        pairs = stream.PairStream(cases, smoke.model_copy(update={"data": data, "sampler": sampler}), 150)
+        pairs = batches.PairStream(cases, smoke.model_copy(update={"data": data, "sampler": sampler}), 150)
         labels = torch.cat([pairs[k]["label"] for k in range(150)])
         shares[biased] = [(labels == value).flatten(1).any(1).float().mean().item() for value in (1, 2)]
     assert 0.4 < shares[1.0][1] < 0.6  # 300 draws of a fair coin: within 0.42 and 0.58 in 99 % of cases
@@ -85,23 +86,23 @@ def test_labels_take_turns_whatever_their_size(tmp_path: Path, smoke: Experiment
 
 
 def test_ranks_share_the_same_steps(cases: list[Case], smoke: Experiment) -> None:
-    pairs = stream.PairStream(cases, smoke, 12)
-    whole = list(stream.batches(pairs, 6, start=1, steps=2))
-    parts = [next(iter(stream.batches(pairs, 6, start=1, steps=2, rank=r, ranks=3))) for r in range(3)]
+    pairs = batches.PairStream(cases, smoke, 12)
+    whole = list(batches.batches(pairs, 6, start=1, steps=2))
+    parts = [next(iter(batches.batches(pairs, 6, start=1, steps=2, rank=r, ranks=3))) for r in range(3)]
     assert whole[0]["sample"].tolist() == [6, 7, 8, 9, 10, 11]
     assert torch.equal(torch.cat([part["image"] for part in parts]), whole[0]["image"])
     with pytest.raises(InputError, match="multiple of 4"):
-        next(iter(stream.batches(pairs, 6, start=0, steps=1, ranks=4)))
+        next(iter(batches.batches(pairs, 6, start=0, steps=1, ranks=4)))
 
 
 def test_pixels_drawn_ahead_are_those_that_a_step_draws(cases: list[Case], smoke: Experiment) -> None:
     """For every sample, distorted or not; but for pixels whose label hangs on the last bit of a rounding."""
     edge = level_edges(smoke.model)[1]
-    batches = [
-        next(stream.batches(stream.PairStream(cases, smoke, 12, edge=drawn), 12, start=0, steps=1))
+    raws = [
+        next(batches.batches(batches.PairStream(cases, smoke, 12, edge=drawn), 12, start=0, steps=1))
         for drawn in (None, edge)
     ]
-    now, ahead = (stream.pretraining_batch(raw, smoke, edge, CPU) for raw in batches)
+    now, ahead = (batches.pretraining_batch(raw, smoke, edge, CPU) for raw in raws)
     agree = [
         float(torch.equal(mine, theirs))
         for name in ("pixels", "labels")
@@ -120,7 +121,7 @@ def test_pixels_drawn_ahead_are_those_that_a_step_draws(cases: list[Case], smoke
 
 def test_batches_on_a_cpu_are_handed_on_as_they_are(cases: list[Case], smoke: Experiment) -> None:
     given = [{"image": torch.zeros(1), "label": torch.zeros(1)} for _ in range(3)]
-    assert [id(raw) for raw in stream.ahead(iter(given), CPU)] == [id(raw) for raw in given]
+    assert [id(raw) for raw in batches.ahead(iter(given), CPU)] == [id(raw) for raw in given]
 
 
 def with_views(config: Experiment, **changes: float) -> Experiment:
@@ -130,14 +131,14 @@ def with_views(config: Experiment, **changes: float) -> Experiment:
 def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
     """V_1 and V'_1 share their patch, each restores to it, and with no intensity step they are that patch."""
     quiet = with_views(smoke, intensity_prob=0.0, spatial_prob=1.0)
-    raw = next(iter(stream.batches(stream.PairStream(cases, quiet, 2), 2, start=0, steps=1)))
+    raw = next(iter(batches.batches(batches.PairStream(cases, quiet, 2), 2, start=0, steps=1)))
     edge = level_edges(smoke.model)[1]
-    batch = stream.pretraining_batch(raw, quiet, edge, CPU)
+    batch = batches.pretraining_batch(raw, quiet, edge, CPU)
     assert torch.equal(batch.views, batch.patches)
     assert torch.equal(batch.patches[:2], batch.patches[2:4])
     assert not torch.equal(batch.patches[:2], raw["image"][:, 0])  # the spatial step is part of the target
     loud = with_views(smoke, intensity_prob=1.0, spatial_prob=0.0)
-    batch = stream.pretraining_batch(raw, loud, edge, CPU)
+    batch = batches.pretraining_batch(raw, loud, edge, CPU)
     assert torch.equal(batch.patches[:2], raw["image"][:, 0])
     assert torch.equal(batch.patches[4:], raw["image"][:, 1])
     assert not torch.equal(batch.views[:2], batch.views[2:4])
@@ -145,8 +146,8 @@ def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
 
 def test_pixels_are_drawn_on_the_label_levels_grid(cases: list[Case], smoke: Experiment) -> None:
     still = with_views(smoke, spatial_prob=0.0)
-    raw = next(iter(stream.batches(stream.PairStream(cases, still, 3), 3, start=0, steps=1)))
-    batch = stream.pretraining_batch(raw, still, 16, CPU)
+    raw = next(iter(batches.batches(batches.PairStream(cases, still, 3), 3, start=0, steps=1)))
+    batch = batches.pretraining_batch(raw, still, 16, CPU)
     grid = raw["label"].numpy()[:, :, 1::2, 1::2, 1::2]
     for sample in range(3):
         for which in (0, 1):
@@ -158,11 +159,11 @@ def test_pixels_are_drawn_on_the_label_levels_grid(cases: list[Case], smoke: Exp
 
 
 def test_a_sample_does_not_depend_on_its_batch(cases: list[Case], smoke: Experiment) -> None:
-    pairs = stream.PairStream(cases, smoke, 4)
-    together = stream.pretraining_batch(next(iter(stream.batches(pairs, 4, start=0, steps=1))), smoke, 16, CPU)
-    alone = list(stream.batches(pairs, 1, start=0, steps=4))
+    pairs = batches.PairStream(cases, smoke, 4)
+    together = batches.pretraining_batch(next(iter(batches.batches(pairs, 4, start=0, steps=1))), smoke, 16, CPU)
+    alone = list(batches.batches(pairs, 1, start=0, steps=4))
     for k, raw in enumerate(alone):
-        one = stream.pretraining_batch(raw, smoke, 16, CPU)
+        one = batches.pretraining_batch(raw, smoke, 16, CPU)
         for view in range(3):
             torch.testing.assert_close(one.views[view], together.views[view * 4 + k], rtol=0, atol=1e-6)
         assert torch.equal(one.pixels[0][1], together.pixels[k][1])
@@ -170,8 +171,8 @@ def test_a_sample_does_not_depend_on_its_batch(cases: list[Case], smoke: Experim
 
 def test_coarse_takes_the_nearest_voxel() -> None:
     labels = torch.arange(8).expand(1, 8, 8, 8)
-    assert stream.coarse(labels, 4)[0, 0, 0].tolist() == [1, 3, 5, 7]
-    assert stream.coarse(labels, 2)[0, 0, 0].tolist() == [2, 6]
+    assert batches.coarse(labels, 4)[0, 0, 0].tolist() == [1, 3, 5, 7]
+    assert batches.coarse(labels, 2)[0, 0, 0].tolist() == [2, 6]
 
 
 def test_label_values_become_classes(cases: list[Case], smoke: Experiment) -> None:
@@ -179,6 +180,6 @@ def test_label_values_become_classes(cases: list[Case], smoke: Experiment) -> No
         "image": torch.zeros(1, 1, 1, 32, 32, 32), "sample": torch.tensor([0]),
         "label": torch.tensor([0, 7, 3, 200], dtype=torch.uint8).repeat(8).expand(1, 1, 32, 32, 32),
     }  # fmt: skip
-    _, label = stream.finetuning_batch(raw, smoke, 0, (200, 7, 3), CPU)
+    _, label = batches.finetuning_batch(raw, smoke, 0, (200, 7, 3), CPU)
     assert label.shape == (1, 1, 32, 32, 32)
     assert sorted(label.unique().tolist()) == [0, 1, 2, 3]

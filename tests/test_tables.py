@@ -7,9 +7,9 @@ from pathlib import Path
 from test_dicom import write_series
 from volumes import affine_of, save, scan, write_case
 
-from mixcl.config import Collection, DataConfig, Experiment
-from mixcl.data.check import check
-from mixcl.data.prepare import prepare
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.check.run import check
+from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Store
 
 

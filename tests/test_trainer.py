@@ -17,8 +17,12 @@ import torch
 from monai.networks.nets import UNETR
 from safetensors.torch import load_file
 
-from mixcl import checkpoint, trainer
-from mixcl.config import Experiment, InputError, load_profile
+from mixcl import handover, model, trainer
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+from mixcl.run import checkpoint
+from mixcl.run.record import read_card
 
 
 def change(config: Experiment, **sections: dict[str, object]) -> Experiment:
@@ -52,12 +56,12 @@ def test_a_pretraining_run_leaves_what_a_reader_needs(pretrained: Path) -> None:
     assert set(records[0]["gradients"]) == {"identity", "label", "recon"}
     assert "gradients" not in records[1]
     weights, description = checkpoint.read_weights(pretrained)
-    assert description["id"] == trainer.weights_id(weights) == card["weights"]
+    assert description["id"] == handover.weights_id(weights) == card["weights"]
 
 
 def test_the_same_settings_give_the_same_weights(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
     again = trainer.pretrain(smoke, tmp_path, progress=False)
-    assert trainer.read_card(again)["weights"] == trainer.read_card(pretrained)["weights"]
+    assert read_card(again)["weights"] == read_card(pretrained)["weights"]
     assert (again / "metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
 
 
@@ -70,7 +74,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained: Path, prepared: Pa
         "--set", f"data.store={store}",
     ]  # fmt: skip
     slow = (
-        "import sys, time, mixcl.checkpoint as c, mixcl.cli\n"
+        "import sys, time, mixcl.run.checkpoint as c, mixcl.cli\n"
         "save = c.save\n"
         "def slowly(*a): save(*a); time.sleep(60)\n"
         "c.save = slowly\n"
@@ -105,7 +109,7 @@ def test_the_encoder_follows_the_learning_rate_at_its_own_rate(
 ) -> None:
     """Adam's first step is the learning rate times the gradient's sign, whatever the gradient's size."""
     config = change(smoke, finetune={"steps": 1, "lr": 1e-3, "weight_decay": 0.0, "encoder_rate": 0.1})
-    built = trainer.segmentation_model
+    built = model.segmentation_model
     first: dict[str, torch.Tensor] = {}
 
     def noted(*args: object) -> UNETR:
@@ -154,7 +158,7 @@ def test_finetuning_hands_over_the_encoder(pretrained: Path, smoke: Experiment, 
         for arm, init in (("mixcl", pretrained), ("scratch", None))
     }
     ours, scratch = (checkpoint.read_weights(arms[arm])[0] for arm in ("mixcl", "scratch"))
-    first = trainer.unetr_weights(checkpoint.read_weights(pretrained)[0])
+    first = handover.unetr_weights(checkpoint.read_weights(pretrained)[0])
     for name, value in ours.items():
         expected = first if name.startswith(("vit", "encoder")) else scratch
         torch.testing.assert_close(value, expected[name], msg=name)
@@ -174,7 +178,7 @@ def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:
 
 def test_an_exported_encoder_loads_into_plain_monai(pretrained: Path, tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
-    code = trainer.export_encoder(pretrained, path)
+    code = handover.export_encoder(pretrained, path)
     space: dict[str, object] = {"YOUR_CLASSES": 4}
     exec(code, space)
     net = space["net"]
@@ -186,11 +190,11 @@ def test_an_exported_encoder_loads_into_plain_monai(pretrained: Path, tmp_path: 
 
 def test_an_exported_encoder_starts_a_finetuning(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
-    trainer.export_encoder(pretrained, path)
+    handover.export_encoder(pretrained, path)
     kwargs = {"task": "msd_spleen", "percent": 100, "fold": 0, "progress": False}
     a = trainer.finetune(smoke, tmp_path / "a", arm="mixcl", init=path, **kwargs)  # type: ignore[arg-type]
     b = trainer.finetune(smoke, tmp_path / "b", arm="mixcl", init=pretrained, **kwargs)  # type: ignore[arg-type]
-    assert trainer.weights_id(checkpoint.read_weights(a)[0]) == trainer.weights_id(checkpoint.read_weights(b)[0])
+    assert handover.weights_id(checkpoint.read_weights(a)[0]) == handover.weights_id(checkpoint.read_weights(b)[0])
 
 
 def test_a_fold_that_cannot_be_made(smoke: Experiment, tmp_path: Path) -> None:
@@ -223,7 +227,7 @@ def test_cosine_goes_from_lr_to_zero() -> None:
 FREED = """
 import resource
 import torch
-from mixcl import engine
+from mixcl.run import device
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -235,11 +239,11 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 
 before, size = faults(), resident()
-engine.keep_memory()
+device.keep_memory()
 faults()
 kept = faults()
 grown = resident() - size
-engine.release_memory()
+device.release_memory()
 print(before, kept, grown, resident() - size)
 """
 

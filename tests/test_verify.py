@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixcl import bits, checkpoint, cli, evaluate, plan, results, runcard, trainer, verify
-from mixcl.config import Experiment, InputError, load_profile
+from mixcl import cli, evaluate, results, trainer
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+from mixcl.results import runcard, verify
+from mixcl.run import checkpoint, determinism, jobs
 
 JOB = "finetune-msd_spleen-p100-mixcl-f0-s0"
 
@@ -22,7 +26,7 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     out = tmp_path_factory.mktemp("finished")
     shutil.copytree(prepared / "data", out / "data")
     first = trainer.pretrain(config, out, progress=False)
-    for job in plan.finetunings(config):
+    for job in jobs.finetunings(config):
         p = job.parameters
         run = trainer.finetune(
             config, out, task=p["TASK"], percent=p["PERCENT"], fold=p["FOLD"], arm=p["ARM"],
@@ -179,14 +183,14 @@ def test_the_command_line_says_it_by_its_exit_code(run: tuple[Experiment, Path],
 
 
 def test_environments_are_told_apart() -> None:
-    here = bits.environment(threads=1)
-    assert not bits.unlike(here, json.loads(json.dumps(here)))
+    here = determinism.environment(threads=1)
+    assert not determinism.unlike(here, json.loads(json.dumps(here)))
     other = {**here, "pins": {**here["pins"], "MKL_CBWR": "something"}}
-    assert len(bits.unlike(here, other)) == 1
-    assert "MKL_CBWR" in bits.unlike(here, other)[0]
+    assert len(determinism.unlike(here, other)) == 1
+    assert "MKL_CBWR" in determinism.unlike(here, other)[0]
 
 
 def test_the_pins_are_those_of_the_script() -> None:
     text = (Path(__file__).resolve().parents[1] / "reproduce" / "bits.sh").read_text()
-    for key, value in bits.PINS.items():
+    for key, value in determinism.PINS.items():
         assert f"export {key}={value}" in text or f'export {key}="{value}"' in text

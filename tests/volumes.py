@@ -29,9 +29,7 @@ def scan(
     return image, label
 
 
-def affine_of(
-    spacing: Sequence[float] = SPACING, origin: Sequence[float] = (10.0, -20.0, 30.0)
-) -> NDArray[Any]:
+def affine_of(spacing: Sequence[float] = SPACING, origin: Sequence[float] = (10.0, -20.0, 30.0)) -> NDArray[Any]:
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = origin
     return affine

@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from mixcl.config import InputError
 from mixcl.data.fetch import fetch, room
+from mixcl.errors import InputError
 
 KITS_IMAGE = "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images/case_{:05d}.nii.gz"
 KITS_LABEL = "https://raw.githubusercontent.com/neheller/kits19/master/data/case_{:05d}/segmentation.nii.gz"

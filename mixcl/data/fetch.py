@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mixcl.config import InputError
+from mixcl.errors import InputError
 
 CHUNK = 2**20
 TRIES = 5  # in a row without a new byte

@@ -11,7 +11,8 @@ import os
 import re
 from pathlib import Path
 
-from mixcl.config import Collection, DataConfig, InputError
+from mixcl.config.settings import Collection, DataConfig
+from mixcl.errors import InputError
 
 _MSD = {
     "licence": "CC BY-SA 4.0",

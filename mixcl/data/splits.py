@@ -10,6 +10,10 @@ import hashlib
 from collections.abc import Iterable
 from fractions import Fraction
 
+from mixcl.config.settings import Experiment
+from mixcl.data.store import Case
+from mixcl.errors import InputError
+
 
 def folds(case_ids: Iterable[str], n_folds: int = 5, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     """Cross-validation: for each fold its training and its test cases, sorted by name (Sec. 3.2).
@@ -63,12 +67,21 @@ def fraction(case_ids: Iterable[str], pct: float, seed: int = 0) -> list[str]:
     return sorted(order[: -(-exact.numerator // exact.denominator)])
 
 
+def split(cases: tuple[Case, ...], config: Experiment, fold: int, percent: float) -> tuple[list[Case], list[Case]]:
+    """Training cases (``percent`` of them, R18) and test cases of one fold."""
+    by_id = {case.id: case for case in cases}
+    try:
+        train, test = folds(list(by_id), config.grid.n_folds, seed=0)[fold]
+        kept = fraction(train, percent, seed=0)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"fold {fold} at {percent} % of {len(by_id)} cases cannot be made: {error}") from None
+    return [by_id[i] for i in sorted(kept)], [by_id[i] for i in sorted(test)]
+
+
 def _shuffled(case_ids: Iterable[str], purpose: str, seed: int) -> list[str]:
     """The cases in the order of their hashes; another order for every seed and purpose."""
     ids = [case_ids] if isinstance(case_ids, str) else list(case_ids)
     twice = sorted({str(case) for case in ids if ids.count(case) > 1})
     if twice:
         raise ValueError(f"cases appear twice: {', '.join(twice[:5])}")
-    return sorted(
-        ids, key=lambda case: (hashlib.sha256(f"{purpose}/{seed}/{case}".encode()).digest(), str(case))
-    )
+    return sorted(ids, key=lambda case: (hashlib.sha256(f"{purpose}/{seed}/{case}".encode()).digest(), str(case)))

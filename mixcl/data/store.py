@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.config import DataConfig, InputError
+from mixcl.config.settings import DataConfig
+from mixcl.errors import InputError
 
 SCHEMA = 1
 """Version of the layout above; a store of another version is made anew."""
@@ -184,9 +185,7 @@ class Store:
     def _index(self, collection: str) -> dict[str, Any]:
         folder = self.root / collection
         if not (folder / "index.json").is_file():
-            raise InputError(
-                f"{folder}: the collection {collection!r} is not prepared, or not to its end; {MEND}"
-            )
+            raise InputError(f"{folder}: the collection {collection!r} is not prepared, or not to its end; {MEND}")
         return read_json(folder / "index.json")
 
     def _read(self, collection: str) -> tuple[Case, ...]:

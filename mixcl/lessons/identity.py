@@ -12,14 +12,15 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mixcl import losses, panels
-from mixcl.canvas import OKABE_ITO, STYLE, Sketch, write_caption
-from mixcl.config import Experiment
+from mixcl import moments
+from mixcl.batches import Batch
+from mixcl.config.settings import Experiment
+from mixcl.figures import panels
+from mixcl.figures.choice import choose_slice
+from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
 from mixcl.lessons.scene import Pair
 from mixcl.model import MixCL
 from mixcl.objective import Objective, floors, gradient_norms
-from mixcl.pictures import choose_slice
-from mixcl.stream import Batch
 
 TERMS = {"identity": "identity, Eq. 4", "label": "label, Eq. 6", "recon": "reconstruction, Eq. 3"}
 
@@ -39,11 +40,11 @@ def see(model: MixCL, config: Experiment, batch: Batch) -> Seen:
     with torch.no_grad():
         levels = model(batch.views[:2]).levels
     pairs = [(z[:1], z[1:]) for z in levels]
-    moments = [losses.moments(a, b) for a, b in pairs]
+    sums = [moments.moments(a, b) for a, b in pairs]
     return Seen(
-        [losses.correlation_from_moments(m).numpy() for m in moments],
-        [losses.correlation_from_moments(m, center=True).numpy() for m in moments],
-        [float((m.sum_a.square() / m.positions).sum() / m.square_a.sum()) for m in moments],
+        [moments.correlation_from_moments(m).numpy() for m in sums],
+        [moments.correlation_from_moments(m, center=True).numpy() for m in sums],
+        [float((m.sum_a.square() / m.positions).sum() / m.square_a.sum()) for m in sums],
         floors(model, config.loss, 1),
     )
 

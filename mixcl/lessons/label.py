@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from mixcl import panels
-from mixcl.canvas import STYLE, Sketch, write_caption
+from mixcl.figures import panels
+from mixcl.figures.choice import choose_slice
+from mixcl.figures.style import STYLE, Sketch, write_caption
 from mixcl.lessons.pixels import Conflict, Drawn
 from mixcl.lessons.scene import Pair
-from mixcl.pictures import choose_slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

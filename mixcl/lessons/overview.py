@@ -13,15 +13,15 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from numpy.typing import NDArray
 from torch import nn
 
-from mixcl import ctview, panels
-from mixcl.canvas import OKABE_ITO, STYLE, Sketch, write_caption
-from mixcl.config import Experiment, ModelConfig
+from mixcl.batches import Batch
+from mixcl.config.settings import Experiment, ModelConfig
 from mixcl.data.registry import collections
 from mixcl.data.store import Store
+from mixcl.figures import ct, panels
+from mixcl.figures.choice import choose_slice
+from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
 from mixcl.lessons.scene import Pair, told
 from mixcl.model import DECODER, ENCODER, LABEL_LEVEL, MixCL, level_channels, level_edges
-from mixcl.pictures import choose_slice
-from mixcl.stream import Batch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Figure:
         for row, organ in enumerate(table.index):
             for column, name in enumerate(table.columns):
                 count = int(table.loc[organ, name])
-                fill: Any = ctview.organ_colour(organ) if count else "0.95"
+                fill: Any = ct.organ_colour(organ) if count else "0.95"
                 ax.add_patch(Rectangle((column, row), 1, 1, fc=fill, ec="white", lw=1.5))
                 if count:
                     ax.text(
@@ -126,9 +126,9 @@ def samples(config: Experiment, store: Store, height: float | None = None) -> Fi
             case = store.cases(name)[0]
             label = np.asarray(case.label())
             index = choose_slice(label) if height is None else round(height * (label.shape[2] - 1))
-            ctview.show_ct(ax, case.image(), index, case.spacing, config.data.hu)
-            ctview.show_labels(ax, label, index, case.spacing, case.names)
-            ctview.scale_bar(ax, case.shape, case.spacing)
+            ct.show_ct(ax, case.image(), index, case.spacing, config.data.hu)
+            ct.show_labels(ax, label, index, case.spacing, case.names)
+            ct.scale_bar(ax, case.shape, case.spacing)
             ax.set_title(known[name].title or name)
         which = (
             "axial slice with most labelled voxels" if height is None else f"axial slice at {height:.2f} of its height"
@@ -222,7 +222,7 @@ def _losses(figure: Figure, ax: Axes, restored: torch.Tensor, levels: int) -> No
 
 def _picture(figure: Figure, ax: Axes, volume: NDArray[Any], x: float, y: float, text: str) -> None:
     inner = figure.add_axes((x / WIDE, y / TALL, 0.92 / WIDE, 0.92 / TALL))
-    inner.imshow(ctview.axial(volume, volume.shape[2] // 2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    inner.imshow(ct.axial(volume, volume.shape[2] // 2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     panels.bare(inner)
     ax.text(x + 0.46, y + 0.96, text, ha="center", va="bottom")
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixcl import losses, sampler
-from mixcl.config import Experiment
+from mixcl.batches import Batch
+from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.lessons import scene
 from mixcl.model import LABEL_LEVEL, MixCL
-from mixcl.stream import Batch
 
 BACKGROUND = "background"
 

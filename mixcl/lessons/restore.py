@@ -12,13 +12,14 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mixcl import augment, losses, panels
-from mixcl.canvas import OKABE_ITO, STYLE, Sketch, write_caption
-from mixcl.config import ViewsConfig
+from mixcl import augment, losses
+from mixcl.batches import generator
+from mixcl.config.settings import ViewsConfig
+from mixcl.figures import panels
+from mixcl.figures.choice import choose_slice
+from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
 from mixcl.lessons.scene import Pair
 from mixcl.model import MixCL
-from mixcl.pictures import choose_slice
-from mixcl.stream import generator
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
 

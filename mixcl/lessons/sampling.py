@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixcl import ctview, losses, panels, sampler
-from mixcl.canvas import OKABE_ITO, STYLE, Sketch, write_caption
+from mixcl import losses, sampler
+from mixcl.figures import ct, panels
+from mixcl.figures.choice import choose_slice
+from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
 from mixcl.lessons.scene import Pair
 from mixcl.model import LABEL_LEVEL, MixCL
-from mixcl.pictures import choose_slice
 
 NO_PREFERENCE = 1e9  # as eps: beside it D does not count, and every pixel of a label is as likely
 
@@ -85,7 +86,7 @@ def steps(pair: Pair, shown: Maps) -> Figure:
         axes[0].get_legend().remove()
         axes[0].set_title("S, labels")
         for ax, values, title in ((axes[1], finite, "D(S), voxels"), (axes[2], shown.weight, "W(S)")):
-            image = ax.imshow(ctview.axial(values, index), cmap="viridis", vmin=0, interpolation="nearest")
+            image = ax.imshow(ct.axial(values, index), cmap="viridis", vmin=0, interpolation="nearest")
             figure.colorbar(image, ax=ax, shrink=0.8, location="bottom", pad=0.03)
             panels.bare(ax)
             ax.set_title(title)
@@ -109,11 +110,11 @@ def multiples(pair: Pair, grid: Tensor, budget: int, mus: Sequence[float], epsil
         for row, mu in zip(axes, mus, strict=True):
             for ax, eps in zip(row, epsilons, strict=True):
                 shown = maps(grid, budget, mu, eps)
-                part = ctview.axial(shown.weight, index)
+                part = ct.axial(shown.weight, index)
                 ax.imshow(part / shown.weight.max(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
                 flags = np.zeros(shown.labels.size, bool)
                 flags[shown.pixels] = True
-                y, x = np.nonzero(ctview.axial(flags.reshape(shown.labels.shape), index))
+                y, x = np.nonzero(ct.axial(flags.reshape(shown.labels.shape), index))
                 ax.plot(x, y, "o", ms=1.8, mew=0, color=OKABE_ITO[1])
                 panels.bare(ax)
                 if mu == mus[0]:
@@ -226,7 +227,7 @@ def drawn(ax: Any, pair: Pair, pixels: NDArray[np.int64], index: int) -> None:
     panels.patch(ax, image, index * stride + stride // 2, pair.spacing)
     flat = pair.grid[0].flatten().numpy()
     for value in np.unique(flat[pixels]).tolist():
-        colour: Any = ctview.organ_colour(pair.names[value]) if value else "0.75"
+        colour: Any = ct.organ_colour(pair.names[value]) if value else "0.75"
         chosen = pixels[flat[pixels] == value]
         panels.spots(
             ax, chosen, size, edge, pair.spacing, (index, index), marker="o", ms=3, color=colour, mec="black", mew=0.3

@@ -11,13 +11,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mixcl import checkpoint, schematics, stream, trainer
-from mixcl.config import Collection, Experiment, InputError
-from mixcl.data.prepare import prepare
+from mixcl import batches, trainer
+from mixcl.batches import Batch, PairStream
+from mixcl.config.settings import Collection, Experiment
+from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import collections, folder
 from mixcl.data.store import Case, Store
+from mixcl.errors import InputError
+from mixcl.figures import sample
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
-from mixcl.stream import Batch, PairStream
+from mixcl.run import checkpoint, record
 
 LOOKED_AT = 16  # samples of the stream that the shown one is chosen from
 SERVED = ("JPY_SESSION_NAME", "VSCODE_PID")  # set where a person has the notebook open
@@ -26,7 +29,7 @@ SERVED = ("JPY_SESSION_NAME", "VSCODE_PID")  # set where a person has the notebo
 class Pair(NamedTuple):
     """P_1 and P_2 as they are cut, before any distortion.
 
-    ``raw``: an item of :class:`mixcl.stream.PairStream`, image float32 [2, 1, E, E, E] in [0, 1], label uint8
+    ``raw``: an item of :class:`mixcl.batches.PairStream`, image float32 [2, 1, E, E, E] in [0, 1], label uint8
     [2, E, E, E].  ``places``: scan and first voxel of each.  ``grid``: labels on the label level's grid (R12), uint8
     [2, e, e, e].  ``told``: what a caption says of profile and data.
     """
@@ -53,7 +56,7 @@ def ready(config: Experiment, out: Path) -> Store:
     Raises
     ------
     InputError
-        As :func:`mixcl.data.prepare.prepare`.
+        As :func:`mixcl.data.prepare.run.prepare`.
     """
     wanted = tuple(dict.fromkeys((*config.data.pretrain, *config.data.finetune)))
     with suppress(InputError):
@@ -102,12 +105,12 @@ def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
     """
     pairs = pair_stream(config, store, names)
     items = [pairs[k] for k in range(LOOKED_AT)]
-    number = max(range(LOOKED_AT), key=lambda k: (*schematics.common(items[k]["label"]), -k))
-    if not schematics.common(items[number]["label"])[0]:
+    number = max(range(LOOKED_AT), key=lambda k: (*sample.common(items[k]["label"]), -k))
+    if not sample.common(items[number]["label"])[0]:
         raise InputError(
             f"in none of the first {LOOKED_AT} samples both patches have a label; set a larger model.patch"
         )
-    grid = stream.coarse(items[number]["label"], level_edges(config.model)[LABEL_LEVEL])
+    grid = batches.coarse(items[number]["label"], level_edges(config.model)[LABEL_LEVEL])
     return Pair(items[number], pairs.places(number), grid, told(config, store))
 
 
@@ -117,14 +120,14 @@ def pair_stream(config: Experiment, store: Store, names: Sequence[str] = ()) -> 
 
 
 def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
-    """Items of :class:`mixcl.stream.PairStream` as a pre-training step has them: distorted, pixels drawn.
+    """Items of :class:`mixcl.batches.PairStream` as a pre-training step has them: distorted, pixels drawn.
 
     ``views`` replaces fields of ``config.views``: with ``spatial_prob=0`` pixels lie where the patch as cut has them.
     """
     if views:
         config = config.model_copy(update={"views": config.views.model_copy(update=views)})
     together = {key: torch.stack([item[key] for item in raw]) for key in raw[0]}
-    return stream.pretraining_batch(together, config, level_edges(config.model)[LABEL_LEVEL], torch.device("cpu"))
+    return batches.pretraining_batch(together, config, level_edges(config.model)[LABEL_LEVEL], torch.device("cpu"))
 
 
 def trained(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL, str]:
@@ -137,7 +140,7 @@ def trained(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL,
     if (own / checkpoint.WEIGHTS).is_file():
         weights, card = checkpoint.read_weights(own)
         if card.get("model") == config.model.model_dump(mode="json"):
-            return _with(config, weights), f"after {trainer.read_card(own)['config']['pretrain']['steps']} steps"
+            return _with(config, weights), f"after {record.read_card(own)['config']['pretrain']['steps']} steps"
     return briefly(config, out, steps, job)
 
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from mixcl import ctview, panels
-from mixcl.canvas import OKABE_ITO, STYLE, Sketch, write_caption
+from mixcl.figures import ct, panels
+from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
 from mixcl.lessons.pixels import Drawn, Points, principal
 
 MARKERS = "os^Dv<>Pp*"
@@ -88,7 +88,7 @@ def reductions(rows: Mapping[str, pd.DataFrame], stages: Mapping[str, Drawn], to
             for k, organ in enumerate(organs):
                 values = table.loc[table["organ"] == organ, "loss"].to_numpy()
                 spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
-                colour = ctview.organ_colour(organ)
+                colour = ct.organ_colour(organ)
                 ax.plot(k + spread, values, "o", ms=3, color=colour, mec="black", mew=0.2)
                 ax.plot([k - 0.35, k + 0.35], [values.mean()] * 2, color="black", linewidth=1.5)
             ax.axhline(stages[title].loss(), color=OKABE_ITO[0], linestyle="--")
@@ -115,7 +115,7 @@ def embedding(stages: Mapping[str, Points], told: str) -> Figure:
             for organ in organs:
                 for name, sign in signs.items():
                     kept = (points.organs == organ) & (points.collections == name)
-                    ax.plot(*places[kept].T, sign, ms=4, color=ctview.organ_colour(organ), mec="black", mew=0.25)
+                    ax.plot(*places[kept].T, sign, ms=4, color=ct.organ_colour(organ), mec="black", mew=0.25)
             ax.set_title(title)
             ax.set_xlabel(f"component 1 ({share[0]:.0%} of the variance)")
             ax.set_ylabel(f"component 2 ({share[1]:.0%})")

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixcl import augment, ctview, panels
-from mixcl.canvas import OKABE_ITO, STYLE, Sketch, write_caption
-from mixcl.config import ViewsConfig
+from mixcl import augment
+from mixcl.batches import generator
+from mixcl.config.settings import ViewsConfig
+from mixcl.figures import ct, panels
+from mixcl.figures.choice import choose_slice
+from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
 from mixcl.lessons.scene import Pair
-from mixcl.pictures import choose_slice
-from mixcl.stream import generator
 
 NO_AFFINE = {"rotate_deg": 0.0, "scale": 0.0, "shear": 0.0, "translate": 0.0}
 SPATIAL: dict[str, dict[str, Any]] = {  # what is switched off to see one alone
@@ -68,7 +69,7 @@ def spatial(pair: Pair, config: ViewsConfig, seed: int) -> Figure:
         for k, (name, (x, s)) in enumerate(moved(config, image, label, seed).items()):
             panels.patch(axes[0, k], x.numpy(), index, pair.spacing, s.numpy(), pair.names, bar=k == 0)
             axes[0, k].set_title(name)
-            ctview.show_ct(axes[1, k], bent[name][0].numpy(), index, pair.spacing, (0.0, 2.0))
+            ct.show_ct(axes[1, k], bent[name][0].numpy(), index, pair.spacing, (0.0, 2.0))
             panels.outline(axes[1, k], s.numpy(), index, pair.spacing, pair.names)
         present = [name for value, name in pair.names.items() if (label[..., index] == value).any()]
         figure.legend(handles=panels.organ_handles(present), loc="outside right upper", handlelength=1.0)

@@ -23,7 +23,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from mixcl import augment
-from mixcl.config import ViewsConfig
+from mixcl.config.settings import ViewsConfig
 
 Sample = dict[str, Tensor]
 SURE = ViewsConfig(spatial_prob=1.0, intensity_prob=1.0)

@@ -21,10 +21,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixcl.config import Experiment, load_profile
+from mixcl.batches import Batch
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, segmentation_model
 from mixcl.objective import Objective
-from mixcl.stream import Batch
 
 CLASSES = 13  # BTCV's organs; the output layer is a trifle
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mixcl import losses
+from mixcl import losses, moments
 from mixcl.model import Projector, seeded
 
 LEVELS = ((16, 1), (32, 2))  # channels, and how many times coarser than the patch
@@ -33,9 +33,7 @@ def main() -> None:
         found[f"{channels} channels, {edge}^3"] = level
         seconds, saved = level["seconds"], level["saved_bytes"]
         ratios[f"identity_loss-{name}"] = sides.times_faster(seconds["plain"], seconds["ours"])
-        ratios[f"identity_loss-{name}-sums"] = sides.times_faster(
-            seconds["plain sums"], seconds["folded sums"]
-        )
+        ratios[f"identity_loss-{name}-sums"] = sides.times_faster(seconds["plain sums"], seconds["folded sums"])
         ratios[f"identity_loss-{name}-memory"] = saved["plain"] / saved["ours"]
         medians = ", ".join(f"{side} {statistics.median(t):.3f} s" for side, t in seconds.items())
         print(f"{channels} channels, {edge}^3: {medians}")
@@ -74,24 +72,24 @@ def _level(channels: int, edge: int, args: argparse.Namespace) -> dict[str, dict
             "folded": _folded(projector, projector.trunk, z),
             "plain": _plain(projector, projector.trunk, z),
         }
-        c = {name: losses.correlation_from_moments(m) for name, m in sums.items()}
-        exact = losses.correlation_from_moments(_plain(projector.double(), projector.trunk, z.double()))
+        c = {name: moments.correlation_from_moments(m) for name, m in sums.items()}
+        exact = moments.correlation_from_moments(_plain(projector.double(), projector.trunk, z.double()))
     errors = {name: (value - exact).abs().max().item() for name, value in c.items()}
     return {"seconds": times, "saved_bytes": saved, "errors": errors}
 
 
-def _folded(projector: Projector, trunk: torch.nn.Module, z: Tensor) -> losses.Moments:
+def _folded(projector: Projector, trunk: torch.nn.Module, z: Tensor) -> moments.Moments:
     h = trunk(z)
-    return losses.folded_moments(h[:1], h[1:], projector.last.weight.flatten(1), projector.last.bias)
+    return moments.folded_moments(h[:1], h[1:], projector.last.weight.flatten(1), projector.last.bias)
 
 
-def _plain(projector: Projector, trunk: torch.nn.Module, z: Tensor) -> losses.Moments:
+def _plain(projector: Projector, trunk: torch.nn.Module, z: Tensor) -> moments.Moments:
     projected = projector.last(trunk(z))
-    return losses.moments(projected[:1], projected[1:])
+    return moments.moments(projected[:1], projected[1:])
 
 
-def _bracket(moments: losses.Moments) -> Tensor:
-    return losses.decorrelation(losses.correlation_from_moments(moments))
+def _bracket(sums: moments.Moments) -> Tensor:
+    return losses.decorrelation(moments.correlation_from_moments(sums))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,7 @@ def main() -> None:
         return loss(*emb, labels, labels, temperature=args.temperature)
 
     versions = {"ours": losses.label_consistency, "masked": masked, "exp": exponentials}
-    exact = losses.label_consistency(
-        *(x.detach().double() for x in emb), labels, labels, temperature=args.temperature
-    )
+    exact = losses.label_consistency(*(x.detach().double() for x in emb), labels, labels, temperature=args.temperature)
     errors = {name: abs(run(loss).item() / exact.item() - 1) for name, loss in versions.items()}
     saved = {name: sides.saved_bytes(lambda loss=loss: run(loss), emb) for name, loss in versions.items()}
     times = sides.seconds(

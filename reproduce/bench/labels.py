@@ -19,8 +19,8 @@ import sides
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mixcl.data.grid import resample_linear, resample_nearest, resampled_shape, spacing_of, to_ras
-from mixcl.data.volume import read_volume, voxels_of
+from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_shape, spacing_of, to_ras
+from mixcl.data.files.volume import read_volume, voxels_of
 
 TARGET = (1.5, 1.5, 2.0)
 SLICES = (1.0, 2.0, 3.0, 5.0)

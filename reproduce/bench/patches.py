@@ -26,10 +26,10 @@ import scans
 import sides
 import torch
 
-from mixcl.config import Experiment
-from mixcl.data.prepare import prepare
+from mixcl.batches import SegmentationStream
+from mixcl.config.settings import Experiment
+from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store
-from mixcl.stream import SegmentationStream
 
 AT_ONCE = {"ours": 40, "nibabel": 1, "nibabel, slices": 1, "monai": 4, "monai, labels": 4, "monai, no copy": 20}
 """Patches a timing."""

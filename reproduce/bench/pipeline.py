@@ -21,7 +21,7 @@ import sides
 import torch
 import training
 
-from mixcl import stream
+from mixcl import batches
 
 
 def main() -> None:
@@ -32,13 +32,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as new:
         config, cases = training.cases(training.experiment(args), Path(args.work or new), args.volumes)
         step = training.Step(config, device, args.precision)
-        pairs = stream.PairStream(cases, config, 1 << 20, edge=step.edge if device.type == "cuda" else None)
+        pairs = batches.PairStream(cases, config, 1 << 20, edge=step.edge if device.type == "cuda" else None)
 
         def loader(workers: int) -> Iterator[dict[str, Any]]:
-            cut = stream.batches(
+            cut = batches.batches(
                 pairs, args.batch, start=0, steps=args.steps, workers=workers, pin=device.type == "cuda"
             )
-            return stream.ahead(cut, device)
+            return batches.ahead(cut, device)
 
         raw = training.raw(config, args.batch, device)
         alone = _pace((raw for _ in range(args.steps)), step, device)
@@ -69,10 +69,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _pace(batches: Iterator[dict[str, Any]], use: Callable[[Any], object], device: torch.device) -> float:
+def _pace(drawn: Iterator[dict[str, Any]], use: Callable[[Any], object], device: torch.device) -> float:
     """Mean seconds a batch, the first two left out."""
     started, count = 0.0, 0
-    for count, batch in enumerate(batches, start=1):
+    for count, batch in enumerate(drawn, start=1):
         use(batch)
         if count == 2:
             training.wait(device)

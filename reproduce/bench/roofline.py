@@ -25,8 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixcl import engine
-from mixcl.config import Experiment
+from mixcl.config.settings import Experiment
 from mixcl.model import seeded, segmentation_model
 
 CLASSES = 13  # BTCV's organs
@@ -77,7 +76,7 @@ def _finetuning(
     """A fine-tuning step and the prediction of one window."""
     with seeded(0):
         net = segmentation_model(config.model, CLASSES).to(device)
-    engine.faster(net, config.run)
+    device.faster(net, config.run)
     optimizer, criterion = training.optimizer(net), DiceCELoss(to_onehot_y=True, softmax=True)
     image = torch.rand(config.finetune.batch, 1, *(config.model.patch,) * 3, device=device)
     label = torch.randint(CLASSES + 1, image.shape, device=device)

@@ -42,17 +42,13 @@ def main() -> None:
         found[f"{classes} labels"] = {"seconds": times, "labelled share": float((labels > 0).mean())}
         medians = ", ".join(f"{name} {1e3 * statistics.median(t):.1f} ms" for name, t in times.items())
         print(f"{classes} labels and background, {args.size}^3, {args.budget} pixels a label: {medians}")
-    sides.report(
-        "sampler", args, ratios, size=args.size, budget=args.budget, squared_distances="equal", **found
-    )
+    sides.report("sampler", args, ratios, size=args.size, budget=args.budget, squared_distances="equal", **found)
 
 
 def _arguments() -> argparse.Namespace:
     parser = sides.arguments(__doc__, repeats=7)
     parser.add_argument("--size", type=int, default=96, help="edge of the patch, voxels")
-    parser.add_argument(
-        "--classes", type=int, nargs="+", default=[13, 1], help="labels beside the background"
-    )
+    parser.add_argument("--classes", type=int, nargs="+", default=[13, 1], help="labels beside the background")
     parser.add_argument("--budget", type=int, default=128, help="r, pixels a label")
     return parser.parse_args()
 
@@ -67,9 +63,7 @@ def organs(size: int, classes: int, seed: int = 0) -> NDArray[np.uint8]:
     return ((stack.argmax(0) + 1) * inside).astype(np.uint8)
 
 
-def by_label(
-    labels: NDArray[np.uint8], budget: int, random: np.random.RandomState
-) -> list[NDArray[np.int64]]:
+def by_label(labels: NDArray[np.uint8], budget: int, random: np.random.RandomState) -> list[NDArray[np.int64]]:
     """What one writes first: a mask, a distance transform, a weight and a draw for every label."""
     drawn = []
     for label in np.unique(labels):
@@ -89,9 +83,7 @@ def _check(labels: NDArray[np.uint8]) -> None:
         own = labels == label
         theirs = np.rint(ndimage.distance_transform_edt(own)[own] ** 2)
         if not np.array_equal(ours[own], theirs):
-            raise SystemExit(
-                f"squared distances of label {label} differ by up to {abs(ours[own] - theirs).max()}"
-            )
+            raise SystemExit(f"squared distances of label {label} differ by up to {abs(ours[own] - theirs).max()}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import training
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from mixcl.config import Experiment
+from mixcl.config.settings import Experiment
 
 
 def main() -> None:

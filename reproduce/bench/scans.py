@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.config import Collection, DataConfig, PhantomConfig
-from mixcl.data import phantom
+from mixcl.config.settings import Collection, DataConfig, PhantomConfig
+from mixcl.data.phantom.scan import labelled, make_case
 from mixcl.data.registry import BTCV_NAMES
 
 SHAPE = (512, 512, 200)
@@ -39,7 +39,7 @@ def write(folder: Path, count: int) -> DataConfig:
 
 def scan(index: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     """Phantom ``index`` with BTCV's labels, int16 and uint8 [512, 512, 200], in noisy air where it does not reach."""
-    made = phantom.make_case(PhantomConfig(spacing=DRAWN), "btcv", index)
+    made = make_case(PhantomConfig(spacing=DRAWN), "btcv", index)
     noise = np.random.default_rng(index).standard_normal(SHAPE, np.float32)
     image = np.maximum(np.rint(-1000 + 12 * noise), -1024).astype(np.int16)
     label = np.zeros(SHAPE, np.uint8)
@@ -49,5 +49,5 @@ def scan(index: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
         there.append(slice((have - n) // 2, (have - n) // 2 + n))
         here.append(slice((want - n) // 2, (want - n) // 2 + n))
     image[tuple(here)] = made.image[tuple(there)]
-    label[tuple(here)] = phantom.labelled(made.truth, "btcv")[tuple(there)]
+    label[tuple(here)] = labelled(made.truth, "btcv")[tuple(there)]
     return image, label

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixcl.config import commit
+from mixcl.run.record import commit
 
 
 def arguments(description: str | None, repeats: int) -> argparse.ArgumentParser:

@@ -21,9 +21,8 @@ import training
 from sides import arguments, report, saved_bytes, seconds, times_faster
 from torch import Tensor, nn
 
-from mixcl import engine
+from mixcl.batches import pretraining_batch
 from mixcl.model import seeded, segmentation_model
-from mixcl.stream import pretraining_batch
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ def _sides(args: argparse.Namespace) -> tuple[Callable[[], Tensor], Callable[[],
     step, raw = training.Step(config, device, args.precision), training.raw(config, args.batch, device)
     with seeded(0):
         net = segmentation_model(config.model, 0).to(device)
-    engine.faster(net, config.run)
+    device.faster(net, config.run)
     views = pretraining_batch(raw, config, step.edge, device).views
 
     def bare() -> Tensor:

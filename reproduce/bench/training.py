@@ -11,13 +11,14 @@ import scans
 import torch
 from torch import Tensor, nn
 
-from mixcl import engine, sampler
-from mixcl.config import Experiment, load_profile
-from mixcl.data.prepare import prepare
+from mixcl import sampler
+from mixcl.batches import coarse, pretraining_batch
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
 from mixcl.objective import Objective
-from mixcl.stream import coarse, pretraining_batch
 
 
 def options(parser: argparse.ArgumentParser, profile: str = "paper") -> None:
@@ -39,10 +40,10 @@ class Step:
 
     def __init__(self, config: Experiment, device: torch.device, precision: str) -> None:
         if device.type == "cpu":
-            engine.keep_memory()
+            device.keep_memory()
         with seeded(0):
             self.objective = Objective(MixCL(config), config.loss).to(device)
-        engine.faster(self.objective, config.run)
+        device.faster(self.objective, config.run)
         self.config, self.device, self.precision = config, device, precision
         self.optimizer = optimizer(self.objective)
         self.edge = level_edges(config.model)[LABEL_LEVEL]

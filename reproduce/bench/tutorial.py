@@ -30,8 +30,8 @@ import training
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixcl import stream
-from mixcl.config import Experiment
+from mixcl import batches
+from mixcl.config.settings import Experiment
 from mixcl.data.registry import collections
 from mixcl.model import seeded
 
@@ -75,12 +75,12 @@ def _measure(
     """Seconds a step of each part of each side."""
     ours = {p: training.Step(config, device, p) for p in {args.precision, "no"}}
     theirs = Tutorial(config, device, args.network)
-    pairs = stream.PairStream(cases, config, 1 << 20, edge=ours["no"].edge if device.type == "cuda" else None)
+    pairs = batches.PairStream(cases, config, 1 << 20, edge=ours["no"].edge if device.type == "cuda" else None)
     steps = args.steps + 2
 
     def our_loader() -> Iterator[dict[str, Any]]:
-        cut = stream.batches(pairs, args.batch, start=0, steps=steps, workers=args.workers, pin=device.type == "cuda")
-        return stream.ahead(cut, device)
+        cut = batches.batches(pairs, args.batch, start=0, steps=steps, workers=args.workers, pin=device.type == "cuda")
+        return batches.ahead(cut, device)
 
     def their_loader() -> Iterator[dict[str, Tensor]]:
         return itertools.islice(theirs.loader(files, args.batch, args.workers, steps), steps)

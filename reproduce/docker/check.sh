@@ -94,7 +94,7 @@ no_compiler() { # by any of the usual names, with or without a target or version
     found=$(inside bash -c 'compgen -c; find / -xdev -type f -perm -1 -printf "%f\n" 2>/dev/null || :') || return 1
     ! grep -E '(^|-)(cc|gcc|g\+\+|c\+\+|c89|c99|clang|clang\+\+|tcc|cc1|icx|nvcc)(-?[0-9.]+)?$' <<<"$found"
 }
-knows_its_commit() { [ "$(inside python -c 'from mixcl.config import commit; print(commit())')" = "$commit" ]; }
+knows_its_commit() { [ "$(inside python -c 'from mixcl.run.record import commit; print(commit())')" = "$commit" ]; }
 no_litter() { inside bash -c '! ls -d /mixcl/.git /mixcl/data /results/* 2>/dev/null'; }
 keeps_the_status() {
     local status=0

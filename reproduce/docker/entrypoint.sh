@@ -33,7 +33,8 @@ plan=$(python - "$profile" ${settings[@]+"${settings[@]}"} <<'PYTHON'
 import os
 import sys
 
-from mixcl.config import InputError, load_profile
+from mixcl.config import load_profile
+from mixcl.errors import InputError
 
 try:
     config = load_profile(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,185 @@
+"""What MixCL is compared with: other pre-trainings of the same network on the same patches, for the same steps.
+
+Each is a module over a :class:`mixcl.model.MixCL` whose encoder it trains; its forward pass takes the batch of a step
+(:class:`mixcl.batches.Batch`) and gives terms with a ``total``, as :class:`mixcl.objective.Objective` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mixcl import batches, losses
+from mixcl.batches import Batch
+from mixcl.config.settings import Experiment
+from mixcl.data.registry import collections
+from mixcl.errors import InputError
+from mixcl.model import MixCL, level_channels
+from mixcl.objective import Objective, Pretraining
+
+
+class One(NamedTuple):
+    """A single loss."""
+
+    total: Tensor
+
+
+class Restored(NamedTuple):
+    """``total`` = ``recon`` * (1 + ``contrast``)."""
+
+    total: Tensor
+    recon: Tensor
+    contrast: Tensor
+
+
+def objective(config: Experiment) -> Pretraining:
+    """The module of ``pretrain.method``, with fresh weights from torch's generator.
+
+    Raises
+    ------
+    InputError
+        A method that cannot be trained so: no pre-training, or a batch too small for it.
+    """
+    model, method = MixCL(config), config.pretrain.method
+    if method == "mixcl":
+        return Objective(model, config.loss)
+    if method == "barlow":
+        if config.pretrain.batch < 2:
+            raise InputError("pretrain.method=barlow correlates over samples: set pretrain.batch to 2 or more")
+        return Barlow(model, config.loss.lam)
+    if method == "masked":
+        return Masked(model, config.pretrain.seed)
+    if method == "supervised":
+        return Supervised(model, config)
+    raise InputError("pretrain.method=none: there is nothing to pre-train; leave this job out")
+
+
+def check_ranks(config: Experiment, ranks: int) -> None:
+    """Refuse several processes for what compares the samples of a step with each other and does so within a process.
+
+    Raises
+    ------
+    InputError
+        ``pretrain.method`` is barlow or masked and there is more than one process.
+    """
+    if ranks > 1 and config.pretrain.method in ("barlow", "masked"):
+        raise InputError(
+            f"pretrain.method={config.pretrain.method} compares the samples of a step, which {ranks} processes do not "
+            "see together; run it in one process"
+        )
+
+
+class Barlow(Pretraining):
+    """Barlow Twins on the level of images (Zbontar et al., 2021).
+
+    All levels of the encoder are averaged over space and put side by side, then projected to twice their number; the
+    centred cross-correlation of the two views' vectors over the samples of a step is pulled towards identity.
+    """
+
+    def __init__(self, model: MixCL, lam: float) -> None:
+        super().__init__()
+        width = sum(level_channels(model.config))
+        self.model, self.lam = model, lam
+        self.projector = nn.Sequential(
+            nn.Linear(width, 2 * width, bias=False), nn.BatchNorm1d(2 * width), nn.ReLU(),
+            nn.Linear(2 * width, 2 * width),
+        )  # fmt: skip
+
+    def forward(self, batch: Batch) -> One:
+        """The loss of the views V_1 and V'_1 of every sample."""
+        samples = len(batch.samples)
+        encoded = self.model.backbone.encode(batch.views[: 2 * samples])
+        pooled = torch.cat([z.flatten(2).mean(2) for z in self.model.level_maps(encoded)], dim=1)
+        first, second = (self.projector(part)[:, :, None] for part in pooled.split(samples))
+        return One(losses.decorrelation(losses.cross_correlation(first, second, center=True), lam=self.lam))
+
+    def pulls(self, terms: Any) -> dict[str, Tensor]:
+        return {"total": terms.total}
+
+
+class Masked(Pretraining):
+    """Masked restoration with contrast, as MONAI's tutorial "Self-Supervised Pre-training" trains.
+
+    Two copies of a patch lose boxes (inside or all around them) and have voxels shuffled in others; the L1 distance of
+    the first one's restoration to the patch is multiplied by 1 + the contrastive loss of both restorations.  Sizes of
+    boxes are the tutorial's, as fractions of its 96 voxels.
+    """
+
+    def __init__(self, model: MixCL, seed: int) -> None:
+        super().__init__()
+        from monai.losses import ContrastiveLoss
+
+        self.model, self.seed = model, seed
+        self.contrast = ContrastiveLoss(temperature=0.05)
+
+    def forward(self, batch: Batch) -> Restored:
+        """Restore the patches P_1, undistorted but for the spatial step."""
+        samples = len(batch.samples)
+        patches = batch.patches[:samples]
+        masked = [
+            mask(patch, int(batches.generator(self.seed, k, purpose).initial_seed() % 2**32))
+            for purpose in (20, 21) for patch, k in zip(patches, batch.samples, strict=True)
+        ]  # fmt: skip
+        restored = self.model.backbone.decode(self.model.backbone.encode(torch.stack(masked)))
+        first, second = restored.float().split(samples)
+        recon = nn.functional.l1_loss(first, patches.float())
+        contrast = self.contrast(first.flatten(1), second.flatten(1))
+        return Restored(recon * (1 + contrast), recon, contrast)
+
+    def pulls(self, terms: Any) -> dict[str, Tensor]:
+        return {"recon": terms.recon, "contrast": terms.total - terms.recon}
+
+
+class Supervised(Pretraining):
+    """Segmentation of the pooled collections, each with an output layer of its own (Dice + cross-entropy).
+
+    The ceiling of what labels of other organs can give: it sees every label of every patch.
+    """
+
+    def __init__(self, model: MixCL, config: Experiment) -> None:
+        super().__init__()
+        from monai.losses import DiceCELoss
+
+        self.model = model
+        sets = collections(config.data)
+        self.values = [sorted(sets[name].names) for name in config.data.pretrain]
+        self.heads = nn.ModuleList(nn.Conv3d(model.config.feature, len(values) + 1, 1) for values in self.values)
+        background = config.finetune.dice_background
+        self.criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=background)
+
+    def forward(self, batch: Batch) -> One:
+        """The mean over samples of the loss of V_1 and V_2 under their collection's head."""
+        samples = len(batch.samples)
+        views = torch.cat([batch.views[:samples], batch.views[2 * samples :]])
+        features = self.model.backbone.features(self.model.backbone.encode(views))
+        parts = []
+        for row, number in enumerate(batch.collections):
+            both = [row, samples + row]
+            classes = torch.zeros_like(batch.maps[both], dtype=torch.long)
+            for index, value in enumerate(self.values[number], start=1):
+                classes[batch.maps[both] == value] = index
+            parts.append(self.criterion(self.heads[number](features[both]).float(), classes[:, None]))
+        return One(torch.stack(parts).mean())
+
+    def pulls(self, terms: Any) -> dict[str, Tensor]:
+        return {"total": terms.total}
+
+
+def mask(patch: Tensor, seed: int) -> Tensor:
+    """[1, E, E, E] with boxes emptied, or all but boxes, and voxels shuffled in others; MONAI's transforms."""
+    from monai.transforms import Compose, OneOf, RandCoarseDropout, RandCoarseShuffle
+
+    def part(of_96: int) -> int:
+        return max(1, round(patch.shape[-1] * of_96 / 96))
+
+    distort = Compose([
+        OneOf([
+            RandCoarseDropout(6, part(5), dropout_holes=True, max_spatial_size=part(32), prob=1.0),
+            RandCoarseDropout(6, part(20), dropout_holes=False, max_spatial_size=part(64), prob=1.0),
+        ]),
+        RandCoarseShuffle(10, part(8), prob=0.8),
+    ])  # fmt: skip
+    distort.set_random_state(seed=seed)
+    return torch.as_tensor(distort(patch.clone()), dtype=patch.dtype, device=patch.device)

@@ -1,0 +1,242 @@
+"""From the store to what a training step needs: streams of patches, and their distortion on the model's device.
+
+Sample k of a stream depends on the seed and on k alone, so that a stream is the same for any number of workers and
+ranks and can be taken up again at any step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from mixcl import augment, sampler
+from mixcl.config.settings import Experiment
+from mixcl.data.patches import read_patch
+from mixcl.data.store import Case
+from mixcl.errors import InputError
+
+
+class Batch(NamedTuple):
+    """What a pre-training step needs, on the model's device.
+
+    ``views`` [3B, 1, E, E, E]: V_1, V'_1 and V_2 of every sample, in that order.  ``patches`` [3B, 1, E, E, E]: the
+    undistorted patches they should be restored to.  ``pixels`` and ``labels``: for each sample the pair of int64 [n]
+    flat indices into the label level's grid, drawn in P_1 and in P_2, and the pair of their labels.  ``maps``
+    [2B, E, E, E] uint8: the label maps of all P_1, then of all P_2.  ``samples`` [B] and ``collections`` [B]: number of
+    each sample in the stream, and of its collection among the profile's.
+    """
+
+    views: Tensor
+    patches: Tensor
+    pixels: Sequence[tuple[Tensor, Tensor]]
+    labels: Sequence[tuple[Tensor, Tensor]]
+    maps: Tensor
+    samples: Sequence[int]
+    collections: Sequence[int]
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator that depends on ``key`` alone, such as (seed, sample, purpose)."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> 1))
+
+
+class PairStream(Dataset[dict[str, Any]]):
+    """P_1 and P_2 with their labels, sample by sample (Sec. 2.3, R10, R14, R29).
+
+    An item holds ``image`` float32 [2, 1, E, E, E] in [0, 1], ``label`` uint8 [2, E, E, E], ``sample`` [] and
+    ``collection`` [], its number in ``config.data.pretrain``, or -1.  With ``edge``, that of the label level's grid,
+    it holds ``pixels`` as well, so that a GPU need not wait for a processor: for P_1 and for P_2 what
+    :func:`pretraining_batch` would draw, flat indices and labels, int64 [n].
+    """
+
+    def __init__(self, cases: Sequence[Case], config: Experiment, length: int, *, edge: int | None = None) -> None:
+        self.cases, self.config, self.length, self.edge = tuple(cases), config, length, edge
+        self.collections = [case.collection for case in self.cases]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        places = self.places(index)
+        names, name = self.config.data.pretrain, places[0][0].collection
+        collection = names.index(name) if name in names else -1
+        item = _item(places, self.config, index) | {"collection": torch.tensor(collection)}
+        return item | {"pixels": self._drawn(item["label"], index, self.edge)} if self.edge else item
+
+    def _drawn(self, label: Tensor, index: int, edge: int) -> list[tuple[Tensor, Tensor]]:
+        """Indices of the pixels of P_1 and P_2, and their labels, after the spatial step."""
+        seed, at = self.config.pretrain.seed, _at(label.shape[-1], edge)
+        drawn = []
+        for which in (0, 1):
+            grid = augment.spatial_labels(label[which], at, self.config.views, generator(seed, index, 2 + which))
+            drawn.append(_pixels(grid, self.config, generator(seed, index, 7 + which)))
+        return drawn
+
+    def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
+        """The scan and the first voxel [x, y, z] of P_1 and of P_2."""
+        settings, g = self.config.sampler, generator(self.config.pretrain.seed, index, 0)
+        pair = sampler.choose_pair(self.collections, same_image_prob=settings.aux_same_image_prob, generator=g)
+        return [(self.cases[i], _origin(self.cases[i], self.config, settings.foreground_prob, g)) for i in pair]
+
+
+class SegmentationStream(Dataset[dict[str, Tensor]]):
+    """Single patches for fine-tuning; an item is as in :class:`PairStream` with 1 for 2."""
+
+    def __init__(self, cases: Sequence[Case], config: Experiment, seed: int, length: int) -> None:
+        self.cases, self.config, self.seed, self.length = tuple(cases), config, seed, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        g = generator(self.seed, index, 1)
+        case = self.cases[int(torch.randint(len(self.cases), (), generator=g))]
+        origin = _origin(case, self.config, self.config.finetune.foreground_prob, g)
+        return _item([(case, origin)], self.config, index)
+
+
+def batches(
+    stream: Dataset[dict[str, Any]], batch: int, *, start: int, steps: int, rank: int = 0, ranks: int = 1,
+    workers: int = 0, pin: bool = False,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """This rank's share of the batches of steps ``start`` to ``steps`` - 1; ``batch`` counts samples over all ranks.
+
+    ``workers`` processes cut them ahead of time; ``pin`` puts them where a GPU can fetch them without waiting.
+
+    Raises
+    ------
+    InputError
+        A batch that the ranks cannot share equally.
+    """
+    if batch % ranks:
+        raise InputError(f"a batch of {batch} cannot be shared by {ranks} processes; make it a multiple of {ranks}")
+    share = batch // ranks
+    first = (range(step * batch + rank * share, step * batch + (rank + 1) * share) for step in range(start, steps))
+    loader: DataLoader[dict[str, Any]] = DataLoader(
+        stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin,
+        collate_fn=_collate,
+    )  # fmt: skip
+    yield from loader
+
+
+def ahead(loader: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
+    """The same batches with their patches on the device; a GPU fetches the next one while it works on this one."""
+    if device.type != "cuda":
+        yield from loader
+        return
+    side, now = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    waiting: dict[str, Any] | None = None
+    for raw in itertools.chain(loader, [None]):
+        if waiting is not None:
+            now.wait_stream(side)
+        ready = waiting
+        if raw is not None:
+            with torch.cuda.stream(side):
+                waiting = raw | {key: raw[key].to(device, non_blocking=True) for key in ("image", "label")}
+        if ready is not None:
+            for key in ("image", "label"):
+                ready[key].record_stream(now)
+            yield ready
+
+
+def pretraining_batch(raw: dict[str, Any], config: Experiment, edge: int, device: torch.device) -> Batch:
+    """Distort P_1 and P_2 in the order of R11 and draw the pixels of the label level (R12, R13).
+
+    Parameters
+    ----------
+    raw
+        A collated batch of :class:`PairStream`: image [B, 2, 1, E, E, E], label [B, 2, E, E, E], perhaps pixels.
+    config
+        The experiment.
+    edge
+        Edge of the label level's grid, voxels.
+    device
+        Where the distortion runs and the batch is wanted.
+    """
+    seed, samples = config.pretrain.seed, raw["sample"].tolist()
+    image = raw["image"].to(device, non_blocking=True).transpose(0, 1).flatten(0, 1)  # all P_1, then all P_2
+    label = raw["label"].to(device, non_blocking=True).transpose(0, 1).flatten(0, 1)
+    image, label = augment.spatial(
+        image, label, config.views, [generator(seed, k, 2 + which) for which in (0, 1) for k in samples]
+    )
+    first, second = image.split(len(samples))
+    patches = torch.cat([first, first, second])
+    views = augment.views(
+        patches, config.views, [generator(seed, k, 4 + which) for which in (0, 1, 2) for k in samples]
+    )
+    drawn = raw.get("pixels")
+    if drawn is None:
+        grid = coarse(label, edge).cpu()
+        drawn = [
+            [_pixels(grid[which * len(samples) + row], config, generator(seed, k, 7 + which)) for which in (0, 1)]
+            for row, k in enumerate(samples)
+        ]
+    moved = [[[part.to(device, non_blocking=True) for part in patch] for patch in sample] for sample in drawn]
+    pixels, labels = ([(first[part], second[part]) for first, second in moved] for part in (0, 1))
+    return Batch(views, patches, pixels, labels, label, samples, raw["collection"].tolist())
+
+
+def finetuning_batch(
+    raw: dict[str, Tensor], config: Experiment, seed: int, values: Iterable[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Distort a collated batch of :class:`SegmentationStream`: image and class index, both [B, 1, E, E, E].
+
+    ``values`` are the label values of the task; class k is the k-th smallest of them, 0 the background.
+    """
+    image = raw["image"].to(device, non_blocking=True).flatten(0, 1)
+    label = raw["label"].to(device, non_blocking=True).flatten(0, 1)
+    generators = [generator(seed, k, 9) for k in raw["sample"].tolist()]
+    image, label = augment.finetune(image, label, config.finetune_augment, generators)
+    classes = torch.zeros(256, dtype=torch.long, device=device)
+    for index, value in enumerate(sorted(values), start=1):
+        classes[value] = index
+    return image, classes[label.long()][:, None]
+
+
+def coarse(labels: Tensor, edge: int) -> Tensor:
+    """Labels [B, E, E, E] on a coarser grid [B, edge, edge, edge] by the nearest voxel, no mixing (R12)."""
+    at = _at(labels.shape[-1], edge)
+    return labels[:, at, at, at]
+
+
+def _at(patch: int, edge: int) -> slice:
+    """The voxels of an axis that stand for the coarser grid's."""
+    stride = patch // edge
+    return slice(stride // 2, None, stride)
+
+
+def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Items in one batch; pixels, of which each sample has its own number, stay in a list."""
+    stacked: dict[str, Any] = default_collate([{k: v for k, v in item.items() if k != "pixels"} for item in items])
+    return stacked | ({"pixels": [item["pixels"] for item in items]} if "pixels" in items[0] else {})
+
+
+def _origin(case: Case, config: Experiment, foreground_prob: float, g: torch.Generator) -> Sequence[int]:
+    edge = config.model.patch
+    return sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=foreground_prob, generator=g)
+
+
+def _item(places: Sequence[tuple[Case, Sequence[int]]], config: Experiment, index: int) -> dict[str, Tensor]:
+    """The patches of a sample, each cut straight into its row."""
+    edge = config.model.patch
+    image = np.empty((len(places), edge, edge, edge), np.float32)
+    label = np.empty(image.shape, np.uint8)
+    for row, (case, origin) in enumerate(places):
+        read_patch(case, origin, edge, config.data.hu, out=(image[row], label[row]))
+    return {
+        "image": torch.from_numpy(image)[:, None], "label": torch.from_numpy(label), "sample": torch.tensor(index),
+    }  # fmt: skip
+
+
+def _pixels(grid: Tensor, config: Experiment, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Flat indices of the drawn pixels and their labels."""
+    settings = config.sampler
+    indices = sampler.sample_pixels(grid, settings.budget, mu=settings.mu, eps=settings.eps, generator=g)
+    return indices, grid.flatten()[indices].long()

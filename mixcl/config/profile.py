@@ -1,0 +1,158 @@
+"""Settings from a YAML profile and ``--set key=value``.
+
+A profile names only what differs from the defaults of :mod:`mixcl.config.settings`; it may build on another profile with
+``extends: NAME``.  Every unknown or ill-typed key is refused with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+
+PROFILE_FOLDERS = (
+    Path(__file__).resolve().parents[2] / "reproduce" / "profiles",
+    Path(__file__).resolve().parents[1] / "profiles",
+)
+
+
+def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
+    """Read a profile by name (``smoke``, ``phantom``, ``paper``...) or path and apply ``section.key=value`` overrides.
+
+    ``phantom.seed=1`` is short for ``data.phantom.seed=1``.  Values are read as YAML, so
+    ``--set loss.level_weights=[1,1,1,0,0]`` and ``--set data.root=null`` work.
+
+    Raises
+    ------
+    InputError
+        Unknown profile, unreadable YAML, unknown key (with the nearest valid one) or a value of the wrong kind.
+
+    >>> load_profile("paper", ["loss.alpha=0.1"]).loss.alpha
+    0.1
+    """
+    overrides = list(overrides)
+    config = _validated(name_or_path, overrides, "")
+    for name, settings in config.grid.variants.items():
+        _validated(name_or_path, [*overrides, *settings], f", variant {name!r}")
+    return config
+
+
+def _validated(name: str | Path, overrides: Iterable[str], where: str) -> Experiment:
+    values = _read(str(name), seen=())
+    for item in overrides:
+        _merge(values, _parse_override(item))
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"profile {str(name)!r}{where}: {_explain(error)}") from None
+
+
+def _find(name: str) -> Path:
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise InputError(f"{path}: no such profile file; check the path given to --profile")
+        return path
+    for folder in PROFILE_FOLDERS:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({p.stem for folder in PROFILE_FOLDERS for p in folder.glob("*.yaml")})
+    raise InputError(f"unknown profile {name!r}{_nearest(name, known)}; the profiles are {', '.join(known)}")
+
+
+def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a profile on top of those it extends."""
+    path = _find(name)
+    if path in seen:
+        raise InputError(f"{path}: the profile extends itself through {' -> '.join(map(str, seen))}; break the circle")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML ({_one_line(error)}); mend the file") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a profile is a mapping of sections, not a {type(values).__name__}")
+    base = values.pop("extends", None)
+    if base is None:
+        merged: dict[str, Any] = {}
+    else:
+        sibling = path.parent / f"{base}.yaml"
+        merged = _read(str(sibling) if sibling.is_file() else str(base), (*seen, path))
+    values.setdefault("profile", path.stem)
+    return _merge(merged, values)
+
+
+def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``other`` over ``base``, section by section; mappings such as counts key by key, and {} empties one."""
+    for key, value in other.items():
+        if isinstance(value, Mapping) and value and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+    return base
+
+
+def _parse_override(item: str) -> dict[str, Any]:
+    key, equals, text = item.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {item!r}: write it as section.key=value, for example --set loss.alpha=0.1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {item!r}: the value is not readable as YAML ({_one_line(error)})") from None
+    parts = key.strip().split(".")
+    if parts[0] == "phantom":  # the one section below another that people set by hand
+        parts = ["data", *parts]
+    return reduce(lambda inner, part: {part: inner}, reversed(parts), value)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault of a configuration as one sentence, with the nearest valid name for an unknown key."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a misspelt key first
+    fault = faults[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        names = _field_names(fault["loc"][:-1])
+        return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), names)}; valid here: {', '.join(names)}"
+    if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where!r} is a section and needs keys below it, not {fault['input']!r}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where!r}: {message[:1].lower()}{message[1:]} (got {_short(fault['input'])})"
+
+
+def _field_names(loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the settings class at ``loc``."""
+    model: Any = Experiment
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            field = model.model_fields.get(str(part))
+            model = field.annotation if field else None
+        elif typing.get_origin(model) is dict:
+            model = typing.get_args(model)[1]
+        if isinstance(model, types.UnionType):
+            model = typing.get_args(model)[0]
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

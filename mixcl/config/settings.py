@@ -1,0 +1,301 @@
+"""What an experiment is: frozen, validated settings.
+
+The defaults of the classes below are the paper's own values (section numbers refer to the paper, R-numbers to the table
+of readings in the README).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import typing
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = typing.Annotated[float, Field(gt=0.0)]
+NonNegative = typing.Annotated[float, Field(ge=0.0)]
+Count = typing.Annotated[int, Field(ge=1)]
+Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
+
+PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
+FINETUNING_SETS = ("msd_spleen", "btcv")
+VARIED = ("model", "loss", "sampler", "views", "pretrain", "finetune")  # sections that a variant may change
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+LabelGrid = Literal["same", "header", "voxels"]
+
+
+class Collection(Frozen):
+    """One set of CT scans with labels: where its files are and what its label values mean.
+
+    ``image`` and ``label`` are paths relative to ``root`` in which ``{case}`` stands for the name of a case.
+    """
+
+    title: str = ""
+    root: str = Field("", description="folder of the collection, relative to data.root unless absolute")
+    image: str = Field("imagesTr/{case}.nii.gz", description="path template of the image")
+    label: str = Field("labelsTr/{case}.nii.gz", description="path template of the label map")
+    table: str | None = Field(None, description="CSV below root with columns image and label instead of templates")
+    layouts: tuple[tuple[str, str], ...] = Field((), description="other (image, label) templates people have")
+    roots: tuple[str, ...] = Field((), description="other names of the folder, tried when root is not there")
+    names: dict[int, str] = Field(description="label value -> name, without the background 0")
+    label_grid: LabelGrid = Field(
+        "same",
+        description="whether labels lie on their images' grids, are turned to them by the headers, or voxel by voxel",
+    )
+    quirks: tuple[str, ...] = Field((), description="what is known to be odd about it")
+    count: int | None = Field(None, description="number of labelled cases the paper counts (R20)")
+    licence: str = ""
+    url: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Collection:
+        for template in (self.image, self.label, *(one for pair in self.layouts for one in pair)):
+            if template.count("{case}") < 1:
+                raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
+        if not self.names or not all(0 < value < 256 for value in self.names):
+            raise ValueError("names maps label values 1 to 255 to names; 0 is the background and is not listed")
+        return self
+
+
+class PhantomConfig(Frozen):
+    """The embedded phantom collections."""
+
+    seed: Seed = 0
+    difficulty: NonNegative = Field(1.0, description="scales noise, overlap of attenuation and anatomical variation")
+    spacing: tuple[Positive, Positive, Positive] = Field((0.8, 0.8, 2.0), description="voxel size as acquired, mm")
+    counts: dict[str, Count] = Field(
+        default_factory=lambda: {
+            "msd_liver": 131, "msd_lung": 63, "msd_pancreas": 281, "nih_pancreas": 80, "kits19": 210,
+            "msd_spleen": 41, "btcv": 30,
+        },
+        description="cases a collection; the default is the paper's 765 + 41 + 30",
+    )  # fmt: skip
+
+
+class DataConfig(Frozen):
+    """Sec. 3.1: which collections, where they are, and how they are prepared."""
+
+    source: Literal["phantom", "files"] = "files"
+    root: str | None = Field(None, description="folder of the collections; default OUT/data/raw")
+    store: str | None = Field(None, description="folder of the prepared volumes; default OUT/data/store")
+    collections: dict[str, Collection] = Field(default_factory=dict, description="your own collections, by name")
+    pretrain: tuple[str, ...] = PRETRAINING_SETS
+    finetune: tuple[str, ...] = FINETUNING_SETS
+    spacing: tuple[Positive, Positive, Positive] = Field((1.5, 1.5, 2.0), description="mm, Sec. 3.1")
+    hu: tuple[float, float] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
+    phantom: PhantomConfig = PhantomConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if self.hu[0] >= self.hu[1]:
+            raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
+        return self
+
+    def raw_dir(self, out: Path) -> Path:
+        """Folder of the collections as they were given."""
+        return Path(os.path.expandvars(self.root)).expanduser() if self.root else out / "data" / "raw"
+
+    def store_dir(self, out: Path) -> Path:
+        """Folder of the prepared volumes."""
+        return Path(os.path.expandvars(self.store)).expanduser() if self.store else out / "data" / "store"
+
+
+class ModelConfig(Frozen):
+    """Sec. 2.1: UNETR with "the same settings in [8]", and the projectors."""
+
+    patch: int = Field(96, ge=32, multiple_of=16, description="edge of the cubic input patch, voxels")
+    feature: int = Field(16, ge=4, description="channels of encoder1; encoder2..4 have 2, 4 and 8 times as many")
+    hidden: int = Field(768, ge=12, description="width of the ViT")
+    mlp: int = Field(3072, ge=12, description="width of the ViT's feed-forward layers")
+    heads: int = Field(12, ge=1, description="attention heads of the ViT")
+    levels: Literal["skip", "tokens"] = Field("skip", description="R1: what Z^l is taken from")
+    projector_width: int | None = Field(None, ge=1, description="channels of every projector's last layer; None is 2c")
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class LossConfig(Frozen):
+    """Eq. 2-6."""
+
+    identity: NonNegative = Field(1.0, description="weight of the identity term; Eq. 2 has 1, ablations may use 0")
+    alpha: NonNegative = Field(0.01, description="Eq. 2, weight of the label term")
+    beta: NonNegative = Field(0.01, description="Eq. 2, weight of the reconstruction term")
+    lam: NonNegative = Field(0.0051, description="Eq. 4, lambda; not given in the paper (R5)")
+    center: bool = Field(False, description="R4: subtract each channel's mean before Eq. 5")
+    level_weights: tuple[NonNegative, ...] | Literal["inverse_channels"] | None = Field(
+        None, description="R6, R26: None is the literal sum; inverse_channels divides a level by its channels"
+    )
+    sync_correlation: bool = Field(True, description="R19: Eq. 5 over all ranks")
+    temperature: Positive = Field(0.1, description="Eq. 6, tau")
+    label_reduction: Literal["ratio", "supcon", "sum"] = Field("ratio", description="R8, R26")
+    background: Literal["ignore_pairs", "ignore_all"] = Field("ignore_pairs", description="R9")
+    recon_reduction: Literal["sum", "mean"] = Field("sum", description="R25")
+
+
+class SamplerConfig(Frozen):
+    """Sec. 2.3: pixels (Eq. 7) and patches."""
+
+    budget: int = Field(128, ge=1, description="r, pixels a class; not given in the paper (R13)")
+    mu: Positive = Field(8.0, description="Eq. 7")
+    eps: Positive = Field(0.05, description="Eq. 7")
+    aux_same_image_prob: Fraction = Field(0.5, description="R10: P_2 from I_1 rather than I_2")
+    foreground_prob: Fraction = Field(1.0, description="R14: a patch is centred on a labelled voxel")
+
+
+class ViewsConfig(Frozen):
+    """Sec. 3.1, pre-training (R11).  Probabilities are the paper's; magnitudes are not given there (R30)."""
+
+    spatial_prob: Fraction = Field(0.5, description="elastic and affine, each")
+    rotate_deg: NonNegative = Field(15.0, description="largest rotation about each axis, degrees")
+    scale: float = Field(0.1, ge=0.0, lt=1.0, description="zoom between 1 - scale and 1 + scale")
+    shear: NonNegative = Field(0.05, description="largest shear")
+    translate: NonNegative = Field(0.05, description="largest shift, as a fraction of the patch edge")
+    elastic_grid: int = Field(4, ge=2, description="control points an axis")
+    elastic_magnitude: NonNegative = Field(0.06, description="largest displacement of a control point, of the edge")
+    intensity_prob: Fraction = Field(0.2, description="shift, gamma, smoothing and noise, each")
+    shift: NonNegative = Field(0.1, description="largest intensity shift, as a fraction of the window")
+    gamma: tuple[Positive, Positive] = Field((0.7, 1.5), description="range of the exponent")
+    smooth_sigma: tuple[NonNegative, NonNegative] = Field((0.5, 1.5), description="voxels")
+    noise_std: tuple[NonNegative, NonNegative] = Field((0.0, 0.1), description="fraction of the window")
+
+
+class FinetuneAugment(Frozen):
+    """Sec. 3.1, fine-tuning: rotations by 90 degrees, flips, intensity scale and shift."""
+
+    prob: Fraction = 0.2
+    scale: NonNegative = Field(0.1, description="factor between 1 - scale and 1 + scale")
+    shift: NonNegative = Field(0.1, description="fraction of the window")
+
+
+class PretrainConfig(Frozen):
+    """Sec. 3.1, "Optimization", pre-training; ``method`` names what is trained."""
+
+    method: Literal["mixcl", "barlow", "masked", "supervised", "none"] = Field(
+        "mixcl", description="Eq. 2, one of the comparisons of mixcl.baselines, or no pre-training at all"
+    )
+    steps: Count = Field(1000, description="optimiser steps (R15)")
+    batch: Count = Field(6, description="samples a step over all ranks: 6 GPUs with 1 each (R19)")
+    lr: Positive = 1e-4
+    weight_decay: NonNegative = Field(1e-5, description="R15")
+    seed: Seed = 0
+    log_every: Count = 10
+    gradients_every: int = Field(50, ge=0, description="steps between gradient norms of each term; 0 is never")
+    probe_every: int = Field(100, ge=0, description="steps between two looks of mixcl.diagnostics; 0 is never")
+    checkpoint_every: Count = 100
+
+
+class FinetuneConfig(Frozen):
+    """Sec. 3.1, "Optimization", fine-tuning, and R16-R18."""
+
+    steps: Count = 2000
+    batch: Count = 2
+    lr: Positive = 1e-4
+    weight_decay: NonNegative = 1e-5
+    foreground_prob: Fraction = Field(0.5, description="patches centred on a labelled voxel; not given in the paper")
+    dice_background: bool = Field(True, description="R17: the Dice term counts the background as a class")
+    transfer: Literal["encoder", "vit", "all"] = Field("encoder", description="R16: weights handed over")
+    freeze: bool = Field(False, description="the encoder keeps the weights it starts from; a control")
+    encoder_rate: Fraction = Field(1.0, description="learning rate of the encoder, as a fraction of lr")
+    log_every: Count = 20
+    checkpoint_every: Count = 200
+
+
+class EvaluateConfig(Frozen):
+    """Sliding-window prediction and metrics."""
+
+    overlap: float = Field(0.5, ge=0.0, lt=1.0, description="overlap of neighbouring windows")
+    windows: Count = Field(4, description="windows a forward pass")
+    tolerance_mm: Positive = Field(2.0, description="tolerance of the surface Dice, mm")
+
+
+class RunConfig(Frozen):
+    """The machine, not the science; see :mod:`mixcl.run.device`."""
+
+    precision: Literal["auto", "no", "bf16", "fp16"] = Field(
+        "auto", description="autocast type; auto is bf16 on a GPU and no on a CPU"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count = Field(1, description="CPU threads a job; part of what decides the bits")
+    workers: int | None = Field(
+        None, ge=0, description="processes that cut patches ahead of time; null is none on a CPU, one a core on a GPU"
+    )
+    channels_last: bool = Field(True, description="convolutions with the channels last in memory")
+    compile: bool = Field(False, description="torch.compile for the blocks of the UNETR; changes the last digits")
+    deterministic: bool | None = Field(None, description="algorithms that repeat; null is on a CPU, not on a GPU")
+    folds_a_kernel: Count = Field(1, description="fold jobs that share one notebook kernel; starting one takes seconds")
+    tensorboard: bool = False
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no(cls, given: object) -> object:
+        """YAML reads an unquoted no as false."""
+        return "no" if given is False else given
+
+
+class GridConfig(Frozen):
+    """The jobs of Tables 1 and 2: which fractions, folds, seeds and variants of the pre-training are run."""
+
+    percents: dict[str, tuple[float, ...]] = Field(
+        default_factory=lambda: {"msd_spleen": (5.0, 15.0, 50.0, 100.0), "btcv": (15.0, 50.0, 100.0)},
+        description="Table 1: percent of the training part, by fine-tuning collection",
+    )
+    ablation: dict[str, float] = Field(
+        default_factory=lambda: {"msd_spleen": 30.0, "btcv": 100.0},
+        description="Table 2: percent of the training part, by fine-tuning collection",
+    )
+    variants: dict[str, tuple[str, ...]] = Field(
+        default_factory=lambda: {
+            "id": ("loss.alpha=0", "loss.beta=0"), "id-label": ("loss.beta=0",), "id-recon": ("loss.alpha=0",),
+        },
+        description="Table 2: arms beside scratch and mixcl, each with the settings that make it",
+    )  # fmt: skip
+    n_folds: int = Field(5, ge=2)
+    folds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[Seed, ...] = Field((0,), description="each is one pre-training an arm and one fine-tuning a fold")
+
+    @model_validator(mode="after")
+    def _check(self) -> GridConfig:
+        shares = [p for ps in self.percents.values() for p in ps] + list(self.ablation.values())
+        if any(not 0 < p <= 100 for p in shares):
+            raise ValueError("percents are above 0 and at most 100")
+        if any(not 0 <= f < self.n_folds for f in self.folds):
+            raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}")
+        for name, settings in self.variants.items():
+            if name in ("scratch", "mixcl") or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+                raise ValueError(f"variant {name!r}: call it by small letters, digits and -, not scratch or mixcl")
+            for item in settings:
+                if item.split(".")[0] not in VARIED:
+                    raise ValueError(f"variant {name!r}: {item!r} is not a setting of {', '.join(VARIED)}")
+        return self
+
+
+class Experiment(Frozen):
+    """Everything that decides a result."""
+
+    profile: str = "paper"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    views: ViewsConfig = ViewsConfig()
+    finetune_augment: FinetuneAugment = FinetuneAugment()
+    pretrain: PretrainConfig = PretrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    run: RunConfig = RunConfig()
+    grid: GridConfig = GridConfig()

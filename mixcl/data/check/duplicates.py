@@ -1,0 +1,102 @@
+"""The same scan twice, within a collection or across two, whatever its file (R24).
+
+Equal voxels are known by their hash.  Copies that were cropped, mirrored or rewritten are known by their profile: body
+area and mean brightness along the body.  Profiles of copies differed by 0.00 to 0.02, those of different bodies by 0.06
+or more (630 pairs of drawn scans); a copy on another grid differs by 0.03 to 0.05 and is not told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixcl.data.check.findings import Checked, Finding
+from mixcl.data.check.image_rules import BODY
+from mixcl.data.files.grid import spacing_of, to_ras
+from mixcl.data.files.volume import Volume
+
+STEP_MM = 2.5
+SHORTEST = 30  # steps of a profile, 75 mm
+ALIKE = 0.025
+
+
+def content_of(image: Volume) -> tuple[str, ...]:
+    """Hashes of the voxels as stored and as turned to RAS+, whatever header or compression they came in."""
+    hashes = []
+    for data in (image.data, to_ras(image.data, image.affine)[0]):
+        whole = np.ascontiguousarray(np.rint(data), np.int32)
+        hashes.append(hashlib.sha256(str(whole.shape).encode() + whole.tobytes()).hexdigest())
+    return tuple(dict.fromkeys(hashes))
+
+
+def duplicates(cases: Sequence[Checked], before: set[str], after: set[str]) -> list[Finding]:
+    """Scans that are there twice; an error where one is for pre-training and one for fine-tuning (R24)."""
+    groups = defaultdict(list)
+    for case in cases:
+        for content in case.content:
+            groups[content].append(case)
+    found = {}
+    for group in groups.values():
+        for case in group[1:]:
+            found[_key(group[0], case)] = _twice(group[0], case, before, after)
+    for first, case in itertools.combinations(cases, 2):
+        if _key(first, case) not in found and _alike(first, case):
+            found[_key(first, case)] = _twice(first, case, before, after, "looks like the same patient's scan as")
+    return list(found.values())
+
+
+def _key(first: Checked, case: Checked) -> tuple[str, str, str, str]:
+    return first.collection, first.case, case.collection, case.case
+
+
+def _twice(first: Checked, case: Checked, before: set[str], after: set[str], how: str = "the same scan as") -> Finding:
+    sets = {first.collection, case.collection}
+    leak = bool(sets & before and sets & after and len(sets) > 1)
+    text = f"{case.collection}/{case.case}: {how} {first.collection}/{first.case}"
+    text += "; it would be learnt before it is tested" if leak else ""
+    if how != "the same scan as":
+        return Finding("near duplicate", "warning", case.collection, case.case, f"{text}; compare the two")
+    text += ": take one away" if leak else "; take one away"
+    return Finding("leak" if leak else "duplicate", "error" if leak else "warning", case.collection, case.case, text)
+
+
+def profile_of(image: Volume) -> NDArray[np.float32]:
+    """Body area, cm2, and mean HU of the body, [2, k], every 2.5 mm from the feet."""
+    turned, affine = to_ras(image.data, image.affine)
+    edges = spacing_of(affine)
+    area, mean = np.zeros(turned.shape[2]), np.zeros(turned.shape[2])
+    for k in range(turned.shape[2]):
+        body = turned[:, :, k][turned[:, :, k] > BODY]
+        area[k] = body.size * edges[0] * edges[1] / 100
+        mean[k] = np.clip(body, -150, 250).mean() if body.size else 0.0
+    heights = np.arange(area.size) * edges[2]
+    at = np.arange(0.0, heights[-1] + 1e-6, STEP_MM)
+    return np.stack([np.interp(at, heights, area), np.interp(at, heights, mean)]).astype(np.float32)
+
+
+def _alike(first: Checked, case: Checked) -> bool:
+    """Whether two profiles agree over four fifths of the shorter one, either way up."""
+    a, b = first.profile, case.profile
+    if a is None or b is None or min(a.shape[1], b.shape[1]) < SHORTEST or min(a[0].mean(), b[0].mean()) < 20:
+        return False
+    if abs(np.median(a[1]) - np.median(b[1])) > 40:
+        return False
+    ways = (b, b[:, ::-1])
+    near = [way for way in ways if profile_distance(a[:, ::4], way[:, ::4]) < 4 * ALIKE]  # a quick look first
+    return any(profile_distance(a, way) < ALIKE for way in near)
+
+
+def profile_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Smallest mean difference of two profiles when one is shifted along the other: share of area + HU / 100."""
+    n, m = a.shape[1], b.shape[1]
+    least, best = int(0.8 * min(n, m)), np.inf
+    for shift in range(least - m, n - least + 1):
+        p = a[:, max(shift, 0) : min(n, shift + m)]
+        apart = np.abs(p - b[:, max(-shift, 0) :][:, : p.shape[1]]).mean(axis=1)
+        best = min(best, float(apart[0] / max(p[0].mean(), 1.0) + apart[1] / 100))
+    return best

@@ -1,0 +1,1 @@
+"""Scans as people have them: found, read, checked and laid on one grid."""

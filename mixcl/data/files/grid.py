@@ -1,0 +1,112 @@
+"""The grid of the store: axes turned to RAS+, resampled to one spacing (Sec. 3.1: 1.5 x 1.5 x 2.0 mm).
+
+The new grid covers the same box as the old one, to half a voxel, and shares its centre, so that an organ
+cut by the edge of the scan keeps its volume as one inside does; MONAI's ``Spacing`` shares the centre of
+the first voxel instead, which took 3 % off a lung cut by the last slice. Values are those of MONAI's
+``SpatialResample`` onto that grid, border clamped; the tests compare with it. It is written here as one
+pass an axis, because that takes a quarter of the memory and a tenth of the time (512 x 512 x 129, one core:
+0.3 s against 2.5 s), and involves nothing but single additions and multiplications: a store comes out the
+same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+
+def to_ras(data: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The array with its axes permuted and flipped to the nearest RAS+, and its affine; a view, no copy."""
+    orientation = nib.orientations.io_orientation(affine)
+    turned = nib.orientations.apply_orientation(data, orientation)
+    return turned, affine @ nib.orientations.inv_ornt_aff(orientation, data.shape)
+
+
+def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Edges of a voxel in mm.
+
+    >>> spacing_of(np.diag([-1.5, 1.5, 2.0, 1.0]))
+    (1.5, 1.5, 2.0)
+    """
+    x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
+    return x, y, z
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
+    """Length of each axis after resampling: as many voxels as the box holds, rounded, and at least one.
+
+    >>> resampled_shape((512, 512, 129), (0.57, 0.57, 1.6), (1.5, 1.5, 2.0))
+    (195, 195, 103)
+    """
+    ratios = (n * a / b for n, a, b in zip(shape, spacing, target, strict=True))
+    return tuple(max(round(round(ratio, 6)), 1) for ratio in ratios)
+
+
+def resampled_affine(affine: NDArray[np.float64], shape: Sequence[int], target: Sequence[float]) -> NDArray[np.float64]:
+    """The affine after resampling a grid of ``shape`` to ``target`` mm: same directions, same centre."""
+    spacing = spacing_of(affine)
+    first = [_first(n, a, b) for n, a, b in zip(shape, spacing, target, strict=True)]
+    scaled = affine.copy()
+    scaled[:3, 3] = affine[:3, :3] @ first + affine[:3, 3]
+    scaled[:3, :3] *= np.asarray(target) / np.asarray(spacing)
+    return scaled
+
+
+def _first(n: int, a: float, b: float) -> float:
+    """Where the first new voxel of an axis lies, in voxels of the old one; may lie outside."""
+    (length,) = resampled_shape((n,), (a,), (b,))
+    return (n - (length - 1) * b / a - 1) / 2
+
+
+def _positions(n: int, a: float, b: float) -> NDArray[np.float64]:
+    """Where the voxels of the new axis lie, in voxels of the old one, clamped to its ends."""
+    (length,) = resampled_shape((n,), (a,), (b,))
+    return np.clip(np.round(_first(n, a, b) + np.arange(length) * (b / a), 9), 0.0, n - 1.0)
+
+
+def resample_linear(data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]) -> NDArray[np.float32]:
+    """Trilinear resampling from ``spacing`` to ``target`` mm, one axis after another; float32.
+
+    The axis that shrinks most goes first.
+    """
+    shape = resampled_shape(data.shape, spacing, target)
+    order = _memory_order(data)
+    part = np.ascontiguousarray(data.transpose(order))
+    for axis in sorted(range(3), key=lambda k: shape[k] / data.shape[k]):
+        at = _positions(data.shape[axis], spacing[axis], target[axis])
+        low = np.floor(at).astype(np.intp)
+        high = np.minimum(low + 1, data.shape[axis] - 1)
+        place = order.index(axis)
+        below = np.take(part, low, axis=place).astype(np.float32, copy=False)
+        weight = (at - low).astype(np.float32).reshape([-1 if k == place else 1 for k in range(3)])
+        if weight.any():
+            above = np.take(part, high, axis=place).astype(np.float32, copy=False)
+            above -= below
+            above *= weight
+            below += above
+        part = below
+    return part.transpose(np.argsort(order))
+
+
+def resample_nearest(data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]) -> NDArray[Any]:
+    """Nearest-voxel resampling from ``spacing`` to ``target`` mm; halfway, the lower of the two.
+
+    Chosen for label maps by measurement (``reproduce/bench/labels.py``).  Interpolating each label and taking the
+    strongest smooths borders (Dice 0.02 to 0.03 higher on known shapes), but shrinks what is thin: tubes of 2 to 6 mm
+    lose 7 to 25 % of their volume, with the nearest voxel under 1 %, and a kidney in slices of 5 mm loses 5 % (0.2 %).
+    """
+    order = _memory_order(data)
+    part = np.ascontiguousarray(data.transpose(order))
+    for axis in range(3):
+        at = _positions(data.shape[axis], spacing[axis], target[axis])
+        part = np.take(part, np.ceil(at - 0.5).astype(np.intp), axis=order.index(axis))
+    return part.transpose(np.argsort(order))
+
+
+def _memory_order(data: NDArray[Any]) -> list[int]:
+    """The axes from the slowest in memory to the fastest; in this order a copy runs ten times as fast."""
+    return sorted(range(3), key=lambda axis: -abs(data.strides[axis]))

@@ -1,0 +1,144 @@
+"""Phantom collections, written as the files people have."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from mixcl.config.settings import Collection, DataConfig, PhantomConfig
+from mixcl.data.phantom.scan import LABELS, labelled, make_case
+from mixcl.data.registry import COLLECTIONS, collections, folder
+from mixcl.errors import InputError
+
+VERSION = 3  # of what is drawn; files of another version are made again
+AXES = {"msd_lung": "LPS", "nih_pancreas": "LPS", "kits19": "IPL", "btcv": "LAS"}  # the others are stored RAS
+
+
+def write_collections(data: DataConfig, root: Path, progress: bool = True) -> None:
+    """Write the profile's collections below ``root``, in the folders and the axis order of the real ones.
+
+    Files made with the same settings are kept, those made with others are made again, and no other file is touched.
+    Each file is written under another name and then renamed, so that a run that was killed leaves no half file and the
+    next one goes on where it stopped.  ``phantom.json`` in each folder names the settings; the collections of the
+    Medical Segmentation Decathlon get their ``dataset.json``.
+
+    Raises
+    ------
+    InputError
+        A collection that has no phantom or no number of cases, or a folder that holds something else.
+    """
+    wanted = collections(data)
+    for name, collection in wanted.items():
+        if name not in LABELS or collection != COLLECTIONS[name]:
+            names = ", ".join(LABELS)
+            raise InputError(f"collection {name!r} has no phantom; use data.source=files, or one of {names}")
+        if name not in data.phantom.counts:
+            raise InputError(f"data.phantom.counts has no number for {name!r}; add it")
+    todo: list[tuple[str, int, Path, Path]] = []
+    for name, collection in wanted.items():
+        place, count = folder(collection, root), data.phantom.counts[name]
+        pairs = [_files(collection, place, _case_name(name, index)) for index in range(count)]
+        _begin(place, collection, data.phantom, {path for pair in pairs for path in pair})
+        if name.startswith("msd_"):
+            _write_json(place / "dataset.json", _dataset(collection, place, pairs))
+        todo += [(name, index, *pair) for index, pair in enumerate(pairs)]
+    for name, index, image, label in tqdm(todo, desc="phantoms", unit="case", disable=not progress):
+        if not (image.is_file() and label.is_file()):
+            made = make_case(data.phantom, name, index)
+            _write(label, labelled(made.truth, name), made.affine, AXES.get(name, "RAS"))
+            _write(image, made.image, made.affine, AXES.get(name, "RAS"))
+
+
+def _case_name(collection: str, index: int) -> str:
+    """Names as the real collections have them."""
+    patterns = {
+        "msd_liver": "liver_{}", "msd_lung": "lung_{:03}", "msd_pancreas": "pancreas_{:03}", "msd_spleen": "spleen_{}",
+        "nih_pancreas": "{:04}", "kits19": "case_{:05}", "btcv": "{:04}",
+    }  # fmt: skip
+    first = 0 if collection in ("msd_liver", "kits19") else 1
+    return patterns[collection].format(index + first)
+
+
+def _files(collection: Collection, place: Path, case: str) -> tuple[Path, Path]:
+    """Image and label file of a case; ``*`` as the case gives patterns."""
+    return place / collection.image.replace("{case}", case), place / collection.label.replace("{case}", case)
+
+
+def _write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], axes: str) -> None:
+    """Write a RAS array in another axis order, whole or not at all."""
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(axes))
+    turned = apply_orientation(array, turn)
+    image = nib.Nifti1Image(np.ascontiguousarray(turned), affine @ inv_ornt_aff(turn, array.shape))
+    image.header.set_xyzt_units("mm")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    nib.save(image, temporary)
+    temporary.replace(path)
+
+
+def _write_json(path: Path, content: object) -> None:
+    """Write JSON, whole or not at all."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: set[Path]) -> None:
+    """Take away phantoms of other settings and those beyond the number asked for; refuse a folder of other files."""
+    settings = {"version": VERSION, **config.model_dump(mode="json", exclude={"counts"})}
+    mark = place / "phantom.json"
+    if place.exists() and not place.is_dir():
+        raise InputError(f"{place}: is a file where a folder of phantoms would be; choose another data.root")
+    if not mark.is_file() and place.is_dir() and any(not path.name.startswith(".") for path in place.iterdir()):
+        raise InputError(f"{place}: holds files that are no phantoms; choose another data.root or data.source=files")
+    place.mkdir(parents=True, exist_ok=True)
+    made_with = None
+    if mark.is_file():
+        with suppress(ValueError):  # a damaged note counts as one of other settings
+            made_with = json.loads(mark.read_text(encoding="utf-8"))
+    for path in list(_phantoms(collection, place)):
+        if made_with != settings or path not in wanted:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder of a case, when it has become empty
+                path.parent.rmdir()
+    if made_with != settings:
+        _write_json(mark, settings)  # last, so that a run killed above is noticed
+
+
+def _phantoms(collection: Collection, place: Path) -> Iterator[Path]:
+    """Files of cases, and what a run that was killed an hour ago or earlier left half-written."""
+    for pattern in _files(collection, place, "*"):
+        relative = pattern.relative_to(place)
+        yield from (path for path in place.glob(str(relative)) if not path.name.startswith("."))
+        for path in place.glob(str(relative.with_name(f".[0-9]*.{relative.name}"))):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - 3600:
+                    yield path
+
+
+def _dataset(collection: Collection, place: Path, pairs: list[tuple[Path, Path]]) -> dict[str, object]:
+    """What the Decathlon's ``dataset.json`` says of a task."""
+    return {
+        "name": collection.title,
+        "description": "phantoms, not patients",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background"} | {str(value): name for value, name in collection.names.items()},
+        "numTraining": len(pairs),
+        "numTest": 0,
+        "training": [
+            {"image": f"./{image.relative_to(place).as_posix()}", "label": f"./{label.relative_to(place).as_posix()}"}
+            for image, label in pairs
+        ],
+        "test": [],
+    }

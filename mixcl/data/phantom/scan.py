@@ -1,0 +1,236 @@
+"""Phantoms: CT-like volumes with the label gaps of the real collections, written as the files people have.
+
+Organs are told apart by place, shape, texture and neighbourhood.  Their attenuation depends on the contrast phase and
+changes from case to case by more than organs differ, so that absolute HU is a weak cue, as it is in real life.
+A case depends on the seed, its collection and its number alone.  It is computed in float64 and rounded to whole HU at
+the end, which hides the last bits in which instruction sets differ, so that x86-64 machines draw the same voxels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mixcl.config.settings import PhantomConfig
+from mixcl.data.phantom.body import (
+    BONE,
+    BOWEL,
+    FAT,
+    GAS,
+    HEART,
+    KIDNEY_TUMOUR,
+    LIVER_TUMOUR,
+    LUNG,
+    LUNG_TUMOUR,
+    MUSCLE,
+    PANCREAS_TUMOUR,
+    PARENT,
+    TISSUE,
+    Body,
+    cavity,
+    draw_body,
+    inside,
+    reach,
+    to_reference,
+    trunk,
+)
+
+BTCV = {value: value for value in range(1, 14)}
+LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collection; all else is background
+    "msd_liver": {6: 1, LIVER_TUMOUR: 2},
+    "msd_lung": {LUNG_TUMOUR: 1},
+    "msd_pancreas": {11: 1, PANCREAS_TUMOUR: 2},
+    "nih_pancreas": {11: 1},
+    "kits19": {2: 1, 3: 1, KIDNEY_TUMOUR: 2},
+    "msd_spleen": {1: 1},
+    "btcv": BTCV,
+}
+TUMOURS = {
+    "msd_liver": LIVER_TUMOUR, "msd_lung": LUNG_TUMOUR, "msd_pancreas": PANCREAS_TUMOUR, "kits19": KIDNEY_TUMOUR,
+}  # fmt: skip
+ROUGH = (6.0, 6.0, 6.0)  # mm, of the grid on which it is seen whether a tumour shows, whatever the voxel size
+
+# HU without contrast and in the arterial, portal and delayed phase; wavelength (mm) and amplitude (HU) of the texture.
+TISSUES: dict[int, tuple[tuple[float, float, float, float], float, float]] = {
+    0: ((-1000,) * 4, 0, 0), 1: ((48, 110, 115, 95), 22, 14), 2: ((32, 130, 160, 140), 28, 22),
+    3: ((32, 130, 160, 140), 28, 22), 4: ((10, 10, 12, 14), 60, 3), 5: ((38, 50, 62, 60), 16, 10),
+    6: ((56, 66, 106, 92), 44, 8), 7: ((36, 52, 66, 62), 34, 20), 8: ((42, 260, 150, 112), 60, 4),
+    9: ((40, 90, 140, 116), 60, 4), 10: ((42, 95, 160, 120), 50, 5), 11: ((38, 94, 88, 74), 17, 18),
+    12: ((28, 62, 72, 60), 18, 8), 13: ((28, 62, 72, 60), 18, 8), LUNG: ((-820,) * 4, 26, 40),
+    BONE: ((330, 340, 340, 335), 18, 90), MUSCLE: ((54, 58, 64, 62), 20, 9), FAT: ((-100, -98, -96, -97), 40, 9),
+    BOWEL: ((34, 48, 62, 60), 26, 22), HEART: ((42, 190, 140, 112), 50, 8), GAS: ((-880,) * 4, 40, 20),
+    TISSUE: ((40, 66, 82, 76), 24, 12),
+    LIVER_TUMOUR: ((42, 58, 66, 70), 18, 14), LUNG_TUMOUR: ((28, 48, 56, 56), 26, 18),
+    PANCREAS_TUMOUR: ((32, 52, 60, 62), 20, 10), KIDNEY_TUMOUR: ((30, 92, 88, 80), 18, 20),
+}  # fmt: skip
+
+
+class Phantom(NamedTuple):
+    """``image`` int16 [X, Y, Z] in HU and ``truth`` uint8 of the same shape, RAS+; ``affine`` [4, 4] to mm.
+
+    ``truth`` holds BTCV's labels 1 to 13 and those named in :mod:`mixcl.data.phantom.body`.
+    """
+
+    image: NDArray[np.int16]
+    truth: NDArray[np.uint8]
+    affine: NDArray[np.float64]
+
+
+class Scan(NamedTuple):
+    """How a case is scanned: HU a tissue and texture waves by label, and what the machine adds."""
+
+    hu: dict[int, float]
+    waves: dict[int, NDArray[np.float64]]
+    gain: float
+    cupping: float
+    tilt: NDArray[np.float64]
+    noise: float
+    kernel: float
+
+
+def make_case(config: PhantomConfig, collection: str, index: int) -> Phantom:
+    """One phantom of a built-in collection.
+
+    Parameters
+    ----------
+    config
+        Seed, difficulty and voxel size.
+    collection
+        A key of ``registry.COLLECTIONS``; decides which tumour there is and how much of the chest is scanned.
+    index
+        Number of the case.
+    """
+    key = int.from_bytes(hashlib.sha256(collection.encode()).digest()[:4], "big")
+    streams = np.random.SeedSequence([config.seed, key, index]).spawn(4)
+    patient, geometry, scanner, grains = (np.random.Generator(np.random.PCG64(s)) for s in streams)
+    chest, tumour = collection == "msd_lung", TUMOURS.get(collection)
+    frame = geometry.random(7)  # of the scan: voxel size, margins, ends
+    body = draw_body(patient, config.difficulty, tumour)
+    while tumour is not None and not _shows(body, tumour, *_grid(ROUGH, frame, body, chest)):
+        body = draw_body(patient, config.difficulty, tumour)  # another organ or the end of the scan hid it
+    shape, affine = _grid(config.spacing, frame, body, chest)
+    scan = _draw_scan(scanner, config.difficulty)
+    image, truth = np.empty(shape, np.int16), np.empty(shape, np.uint8)
+    for start in range(0, shape[2], 32):  # slabs, so that a volume of real size needs little memory
+        part = slice(start, min(start + 32, shape[2]))
+        x, y, z = _positions(shape, affine, part)
+        truth[..., part] = _rasterise(body, x, y, z)
+        image[..., part] = _acquire(scan, truth[..., part], x, y, z, grains)
+    return Phantom(image, truth, affine)
+
+
+def labelled(truth: NDArray[np.uint8], collection: str) -> NDArray[np.uint8]:
+    """What the collection's makers would have labelled; an unlabelled tumour counts as the organ it is in."""
+    table = np.zeros(256, np.uint8)
+    for value, label in LABELS[collection].items():
+        table[value] = label
+    for tumour, parent in PARENT.items():
+        table[tumour] = LABELS[collection].get(tumour, table[parent])
+    return table[truth]
+
+
+def _draw_scan(rng: np.random.Generator, difficulty: float) -> Scan:
+    """Contrast phase (between two of the four), attenuation of each tissue, textures, and the scanner's doing."""
+    phase = rng.uniform(0, 3)
+    early, late = int(phase), min(int(phase) + 1, 3)
+    offset, hu, waves = rng.normal(0, 9 * difficulty), {}, {}
+    for label, (values, wavelength, amplitude) in TISSUES.items():
+        own = rng.normal(0, 11 * difficulty) if 0 < label < 14 or label > MUSCLE else 0.0
+        mean = values[early] + (phase - early) * (values[late] - values[early])
+        hu[label] = float(mean + (own + offset if label else 0.0))
+        directions = rng.normal(size=(10, 3))
+        directions /= np.sqrt((directions**2).sum(1, keepdims=True))
+        lengths = rng.uniform(0.75, 1.35, (10, 1)) * max(wavelength, 1)
+        strength = np.full((10, 1), amplitude * rng.uniform(0.7, 1.3) / np.sqrt(5))
+        waves[label] = np.hstack([strength, directions * 2 * np.pi / lengths, rng.uniform(0, 2 * np.pi, (10, 1))])
+    hu[13], hu[3] = hu[12], hu[2]  # a pair of organs takes up contrast alike
+    return Scan(
+        hu, waves, gain=1 + 0.02 * difficulty * rng.normal(), cupping=rng.uniform(-12, 12) * difficulty,
+        tilt=rng.uniform(-0.05, 0.05, 3) * difficulty, noise=rng.uniform(7, 20) * difficulty,
+        kernel=rng.uniform(0.3, 0.9),
+    )  # fmt: skip
+
+
+def _grid(
+    nominal: tuple[float, float, float], frame: NDArray[np.float64], body: Body, chest: bool
+) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Voxels and RAS affine of a scan that holds the trunk from the lower kidneys to the lung bases, or more.
+
+    ``frame``: seven numbers between 0 and 1 that choose the field of view and how far voxels are from ``nominal`` mm.
+    """
+
+    def between(low: float, high: float, k: slice | int) -> Any:
+        return low + (high - low) * frame[k]
+
+    spacing = np.array(nominal) * (between(0.92, 1.08, 0), between(0.92, 1.08, 0), between(0.85, 1.1, 1))
+    margin = between(6, 22, slice(2, 5))
+    low = np.array([-body.half[0], -body.half[1], between(-110, -88, 5)]) * body.scale - margin * (1, 1, 0)
+    top = between(165, 190, 6) if chest else between(118, 140, 6)
+    high = np.array([body.half[0], body.half[1], top]) * body.scale + margin * (1, 1, 0)
+    shape = np.ceil((high - low) / spacing).astype(int)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = low
+    return (int(shape[0]), int(shape[1]), int(shape[2])), affine
+
+
+def _shows(body: Body, label: int, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> bool:
+    """Whether a label has 2 ml on a grid and spans two voxels along each axis, so that resampling keeps some."""
+    here = _rasterise(body, *_positions(shape, affine, slice(0, shape[2]))) == label
+    enough = here.sum() * np.diag(affine)[:3].prod() >= 2000  # cubic millimetres
+    return bool(enough and all(np.ptp(places) > 0 for places in np.nonzero(here)))
+
+
+def _positions(
+    shape: tuple[int, int, int], affine: NDArray[np.float64], part: slice
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Patient positions in mm, shaped to be broadcast against each other."""
+    axes = [affine[a, 3] + affine[a, a] * np.arange(n) for a, n in enumerate(shape)]
+    return axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, part]
+
+
+def _rasterise(body: Body, x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The full truth on a slab; later shapes are painted over earlier ones, inside the muscle wall."""
+    u, v, w = to_reference(body, x, y, z)
+    truth = trunk(body, u, v, w)
+    free = cavity(body, u, v)
+    for shape in body.shapes:
+        low, high = reach(body, shape)
+        box = tuple(slice(*np.searchsorted(axis.ravel(), (low[a], high[a]))) for a, axis in enumerate((x, y, z)))
+        if any(s.start >= s.stop for s in box):
+            continue
+        here = inside(shape, u[box], v[box], w[box]) & free[box]
+        if shape.label == LUNG_TUMOUR:
+            here &= np.isin(truth[box], (LUNG, LUNG_TUMOUR))
+        if shape.label != BONE:
+            here &= truth[box] != BONE
+        truth[box][here] = shape.label
+    return truth
+
+
+def _acquire(
+    scan: Scan, truth: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> NDArray[np.int16]:  # fmt: skip
+    """HU of a slab: tissue with texture, blurred in the plane, plus shading and noise of the kernel's grain."""
+    table = np.zeros(256)
+    for label, value in scan.hu.items():
+        table[label] = value
+    image = table[truth]
+    px, py, pz = (np.broadcast_to(axis, truth.shape) for axis in (x, y, z))
+    for label in np.unique(truth).tolist():
+        if label:
+            here = truth == label
+            qx, qy, qz = px[here], py[here], pz[here]
+            for strength, kx, ky, kz, phase in scan.waves[label]:
+                image[here] += strength * np.cos(kx * qx + ky * qy + kz * qz + phase)
+    image = ndimage.gaussian_filter(image, (0.45, 0.45, 0))
+    centre = ((x - x.mean()) / 150) ** 2 + ((y - y.mean()) / 110) ** 2
+    shading = scan.cupping * (centre - 0.5) + scan.tilt[0] * x + scan.tilt[1] * y + scan.tilt[2] * z
+    image = scan.gain * image + np.where(truth > 0, shading, 0.0)
+    grain = ndimage.gaussian_filter(rng.normal(size=truth.shape), (scan.kernel, scan.kernel, 0))
+    image += scan.noise * grain / grain.std()
+    return np.clip(np.rint(image), -1024, 3071).astype(np.int16)

@@ -1,0 +1,252 @@
+"""One case from its files to the store: checked, turned to RAS+, resampled, windowed, put in its place.
+
+A case is written to a hidden folder and then moved, so a run that is killed leaves whole cases or none.  It
+is made again when its files or the settings have changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixcl.config.settings import DataConfig, LabelGrid
+from mixcl.data import store as stored
+from mixcl.data.files.align import aligned
+from mixcl.data.files.dicom import digest_of, files_of
+from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
+from mixcl.data.files.volume import Volume, check_hounsfield, label_map, read_volume, voxels_of
+from mixcl.errors import InputError
+
+
+class Stop(InputError):
+    """A fault of the machine, not of a case: a full disk, missing permissions, too little memory."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to prepare."""
+
+    collection: str
+    case: str
+    image: Path
+    label: Path
+    root: Path
+    target: Path
+    data: DataConfig
+    names: dict[int, str]
+    label_grid: LabelGrid = "same"
+
+    @property
+    def settings(self) -> str:
+        return stored.settings_hash(self.data, self.names)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {"image": self.image, "label": self.label}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: its record (case.json), or the sentence that says what is wrong with it."""
+
+    job: Job
+    record: dict[str, Any] | None
+    made: bool = False
+    fault: str = ""
+
+
+def prepare_case(job: Job) -> Outcome:
+    try:
+        if (record := _kept(job)) is not None:
+            return Outcome(job, record)
+        with storage(job.target):
+            return Outcome(job, _make(job), made=True)
+    except Stop:
+        raise
+    except InputError as error:
+        return Outcome(job, None, fault=str(error))
+    except MemoryError:
+        raise Stop(f"{job.image}: too little memory to prepare it; use fewer --workers or a larger machine") from None
+
+
+def _kept(job: Job) -> dict[str, Any] | None:
+    """The record of a case that is there already, of these files and settings; None when it has to be made.
+
+    Files are known by size and date, or, when only the date differs, by their hash.  The date of a stored array is
+    that of the file it was made from: a store has the same bytes whenever its sources were written.
+    """
+    try:
+        record = stored.read_json(job.target / "case.json")
+        by_rule = record.get("label_grid", job.label_grid) == job.label_grid  # or its labels were not moved at all
+        if not by_rule or record["settings"] != job.settings or stored.damage(job.target, record) is not None:
+            return None
+        source, now = record["source"], {kind: _stat(job, path) for kind, path in job.files.items()}
+        if any(source[kind][part] != now[kind][part] for kind in now for part in ("name", "bytes")):
+            return None
+        dates = _dates(job)
+        if all(_array(job.target, kind).stat().st_mtime_ns == date for kind, date in dates.items()):
+            return record
+        if any(_sha256(path) != source[kind]["sha256"] for kind, path in job.files.items()):
+            return None
+    except (InputError, KeyError, TypeError, OSError):
+        return None
+    with storage(job.target):
+        _set_dates(job.target, dates)
+    return record
+
+
+def _stat(job: Job, path: Path) -> dict[str, Any]:
+    name = path.relative_to(job.root) if path.is_relative_to(job.root) else path  # a table may name any place
+    return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
+
+
+def _dates(job: Job) -> dict[str, int]:
+    return {kind: max(p.stat().st_mtime_ns for p in [path, *_files(path)]) for kind, path in job.files.items()}
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or all files of a DICOM series."""
+    return files_of(path) if path.is_dir() else [path]
+
+
+def _set_dates(folder: Path, dates: dict[str, int]) -> None:
+    for kind, date in dates.items():
+        os.utime(_array(folder, kind), ns=(date, date))
+
+
+def _array(folder: Path, kind: str) -> Path:
+    return folder / f"{kind}.npy"
+
+
+def _sha256(path: Path) -> str:
+    if path.is_dir():
+        return digest_of(path)
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _make(job: Job) -> dict[str, Any]:
+    """Prepare one case and put it in its place; its record."""
+    source, dates = {}, {}
+    for kind, path in job.files.items():  # before it is read, so that a change meanwhile is noticed the next time
+        with suppress(OSError):  # a missing file is told below
+            source[kind], dates[kind] = _stat(job, path), path.stat().st_mtime_ns
+    label = read_volume(job.label)
+    source["label"]["sha256"] = label.sha256
+    small = Volume(label.path, label_map(label, job.names), label.affine, label.sha256, label.warnings)
+    del label
+    image = read_volume(job.image)
+    source["image"]["sha256"] = image.sha256
+    small, moved = aligned(image, small, job.label_grid)
+    warnings = [*image.warnings, *small.warnings, *check_hounsfield(image), *filter(None, [moved])]
+    rule = {"label_grid": job.label_grid} if moved else {}
+    geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
+    turned, affine = to_ras(image.data, image.affine)
+    spacing, turned_shape = spacing_of(affine), turned.shape
+    scan = _windowed(job, resample_linear(turned, spacing, job.data.spacing))
+    del image, turned
+    labels = np.ascontiguousarray(resample_nearest(to_ras(small.data, small.affine)[0], spacing, job.data.spacing))
+    before, after = voxels_of(small.data), voxels_of(labels)
+    warnings += _lost(job, before, after)
+    record = {
+        "schema": stored.SCHEMA,
+        "settings": job.settings,
+        "id": job.case,
+        "source": source,
+        **geometry,
+        "shape": scan.shape,
+        "spacing": job.data.spacing,
+        "affine": np.round(resampled_affine(affine, turned_shape, job.data.spacing), 6).tolist(),
+        "source_voxels": {str(value): count for value, count in before.items()},
+        "voxels": {str(value): count for value, count in after.items()},
+        "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings],
+    }
+    return _put(job, record, scan, labels, dates)
+
+
+def _windowed(job: Job, scan: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Whole HU, clipped to the window."""
+    clipped = np.clip(np.rint(scan, out=scan), *job.data.hu, out=scan).astype(np.int16, order="C")
+    if clipped.min() == clipped.max():
+        raise InputError(f"{job.image}: none of it lies inside the window {job.data.hu} HU; check its units")
+    return clipped
+
+
+def _lost(job: Job, before: dict[int, int], after: dict[int, int]) -> list[str]:
+    """Labels too small to have a voxel on the new grid."""
+    if list(after) == [0]:
+        raise InputError(
+            f"{job.label}: no labelled voxel is left at {job.data.spacing} mm; choose a finer data.spacing"
+        )
+    gone = [f"{job.names[value]} ({before[value]} voxels)" for value in before if value and value not in after]
+    return [f"{job.label}: too small for the grid of the store, lost: {', '.join(gone)}"] if gone else []
+
+
+def _put(
+    job: Job, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8], dates: dict[str, int]
+) -> dict[str, Any]:
+    """Write a case to a hidden folder and move it to its place."""
+    draft = job.target.with_name(f".tmp-{job.case}")
+    draft.mkdir(parents=True)
+    hashes = {"image": _content(scan), "label": _content(labels)}
+    drawn = stored.draw_foreground(labels, hashes["label"])
+    points: dict[str, Any] = {str(value): voxels for value, voxels in drawn.items()}
+    np.save(_array(draft, "image"), scan)
+    np.save(_array(draft, "label"), labels)
+    _set_dates(draft, dates)
+    np.savez(draft / "foreground.npz", **points)
+    files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
+    record = {**record, "content": hashes, "files": files}
+    write_json(draft / "case.json", record)
+    if job.target.exists():
+        old = job.target.with_name(f".old-{job.case}")
+        job.target.rename(old)
+        draft.rename(job.target)
+        shutil.rmtree(old)
+    else:
+        draft.rename(job.target)
+    return record
+
+
+def _content(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.data)
+    return digest.hexdigest()
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with draft.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
+
+
+@contextmanager
+def storage(place: Path) -> Iterator[None]:
+    """Turn faults of the disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or place
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            mend = "the disk is full; make room, or set data.store to another disk, and run this again"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            mend = "must not be written; mend its permissions, or choose another --out or data.store"
+        else:
+            why = error.strerror or error
+            mend = f"cannot be written ({why}); mend it, or choose another --out or data.store"
+        raise Stop(f"{where}: {mend}") from None

@@ -1,0 +1,198 @@
+"""From collections as they are given to the store: check, orient, resample, window, store (Sec. 3.1).
+
+A run that is killed leaves whole cases, and the next one goes on where it stopped (`mixcl.data.prepare.case`).
+Faulty cases do not stop the others: they are told together at the end.
+
+Cases are prepared by threads: reading, decompressing, hashing and resampling all run outside Python's lock,
+nothing has to be imported anew or handed over, and a killed run leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data import store as stored
+from mixcl.data.files.grid import resampled_shape, spacing_of
+from mixcl.data.files.layout import match_cases
+from mixcl.data.files.nifti import volume_shape
+from mixcl.data.files.volume import read_header
+from mixcl.data.prepare.case import Job, Outcome, Stop, prepare_case, storage, write_json
+from mixcl.data.prepare.report import Report, human, summarise
+from mixcl.data.registry import collections, folder
+from mixcl.errors import InputError
+
+
+def prepare(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Report:
+    """Prepare the collections that the settings name, and write ``out/data/report.json``.
+
+    Phantoms are made first when ``data.source`` is ``phantom``; else the collections lie in ``data.root``.
+
+    Parameters
+    ----------
+    config
+        ``config.data`` decides everything here.
+    out
+        Folder of the results; raw phantoms and store lie in ``out/data`` unless the settings say otherwise.
+    workers
+        Cases at a time; None is one a core, at most 8.
+    progress
+        Show a bar with rate and time left.
+
+    Raises
+    ------
+    InputError
+        One line for each faulty case or missing collection, when all others are stored; or at once for a full
+        disk, missing permissions, or another preparation at work in the same store.
+    """
+    start = time.monotonic()
+    data, out = config.data, Path(out)
+    wanted = collections(data)
+    root, raw = data.store_dir(out), data.raw_dir(out)
+    with storage(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root):
+            if data.source == "phantom":
+                from mixcl.data.phantom.collections import write_collections
+
+                write_collections(data, raw, progress=progress)
+            jobs, faults = _plan(wanted, data, raw, root)
+            _check_room(jobs, root, progress)
+            outcomes = _run(jobs, workers or _cores(), progress)
+            for outcome in outcomes:
+                faults[outcome.job.collection] += [outcome.fault] if outcome.fault else []
+            _write_indexes(wanted, data, root, outcomes, faults)
+            report = summarise(wanted, data, root, outcomes, faults, time.monotonic() - start)
+            report.write(out / "data" / "report.json")
+    if report.faults:
+        good = sum(c.made + c.kept for c in report.collections)
+        head = f"{len(report.faults)} faulty; the other {good} cases are prepared and stay so:"
+        raise InputError("\n".join([head, *report.faults]) if len(report.faults) > 1 else report.faults[0])
+    return report
+
+
+def _cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
+
+
+def _plan(
+    wanted: dict[str, Collection], data: DataConfig, raw: Path, root: Path
+) -> tuple[list[Job], dict[str, list[str]]]:
+    """The cases of all collections, and the files or folders that are missing."""
+    jobs, faults = [], {}
+    for name, collection in wanted.items():
+        base = folder(collection, raw)
+        try:
+            pairs, missing = match_cases(collection, base)
+        except InputError as error:
+            pairs, missing = {}, {"": str(error)}
+        faults[name] = list(missing.values())
+        for case, (image, label) in pairs.items():
+            target, names, rule = root / name / case, collection.names, collection.label_grid
+            jobs.append(Job(name, case, image, label, base, target, data, names, rule))
+    return jobs, faults
+
+
+def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
+    """Prepare all cases, some at a time; outcomes in the order of the jobs."""
+    for place in {job.target.parent for job in jobs}:
+        for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
+            shutil.rmtree(left)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(jobs), desc="prepare", unit="case", disable=not progress) as bar,
+    ):
+        try:
+            outcomes = []
+            for outcome in pool.map(prepare_case, jobs):
+                outcomes.append(outcome)
+                bar.set_postfix_str(outcome.job.collection, refresh=False)
+                bar.update()
+            return outcomes
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_indexes(
+    wanted: dict[str, Collection],
+    data: DataConfig,
+    root: Path,
+    outcomes: Iterable[Outcome],
+    faults: dict[str, list[str]],
+) -> None:
+    """List the cases of every collection; one with a fault gets none: nobody shall train on a part of it."""
+    cases = defaultdict(list)
+    for outcome in outcomes:
+        cases[outcome.job.collection].append(outcome.job.case)
+    for name, collection in wanted.items():
+        path = root / name / "index.json"
+        if faults[name]:
+            path.unlink(missing_ok=True)
+            continue
+        index = {
+            "schema": stored.SCHEMA,
+            "settings": stored.settings_hash(data, collection.names),
+            "spacing": data.spacing,
+            "hu": data.hu,
+            "title": collection.title,
+            "names": {str(value): text for value, text in sorted(collection.names.items())},
+            "cases": cases[name],
+        }
+        write_json(path, index)
+
+
+def _check_room(jobs: Sequence[Job], root: Path, tell: bool) -> None:
+    """Say what room is needed and there is, and refuse to begin when it clearly is too little."""
+    need, free = sum(map(_growth, jobs)), shutil.disk_usage(root).free
+    if need > free:
+        raise Stop(
+            f"{root}: the prepared scans need about {human(need)}, but {human(free)} are free; make room, or "
+            "set data.store to another disk"
+        )
+    if tell and need > 0:
+        tqdm.write(f"{root}: the prepared scans need about {human(need)}; {human(free)} are free", file=sys.stderr)
+
+
+def _growth(job: Job) -> int:
+    """Bytes by which a case will make the store grow, from its header; below 0 for one that gets a coarser grid."""
+    there = 0
+    with suppress(InputError, KeyError, TypeError):  # not there, or damaged
+        record = stored.read_json(job.target / "case.json")
+        there = sum(record["files"].values())
+        if record["settings"] == job.settings:
+            return 0
+    with suppress(Exception):  # faulty headers are told when the case is read
+        header = read_header(job.image)
+        edges = spacing_of(np.asarray(header.get_best_affine(), dtype=float))
+        shape = resampled_shape(volume_shape(job.image, header), edges, job.data.spacing)
+        return stored.expected_bytes(shape, len(job.names)) - there
+    return 0
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the store's lock, which the system lets go of when this process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not on this system: nothing guards against two at once
+        yield
+        return
+    with (root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Stop(f"{root}: another mixcl prepare is at work here; wait for it to end") from None
+        yield

@@ -1,0 +1,263 @@
+"""Looks at what a pre-training does to its features, now and then, on patches that never change.
+
+Nothing here is trained on or handed over; weights, random numbers and the order of samples stay as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mixcl import batches, sampler
+from mixcl.config.settings import Experiment
+from mixcl.data.patches import read_patch
+from mixcl.data.store import Case
+from mixcl.model import LABEL_LEVEL, Encoded, MixCL, level_edges
+
+CASES, PATCHES = 4, 2  # scans a collection, patches a scan
+VOXELS = 2048  # a patch, for the linear probe
+PIXELS = 32  # a class and patch, for pairs of embeddings
+COLLAPSED = 0.1  # effective rank below this share of its ceiling
+CONSTANT = 0.9  # share of a channel's energy in its mean above this
+IMBALANCE = 100.0  # the strongest term's pull over the weakest's
+
+
+class Probe(NamedTuple):
+    """N patches: ``images`` [N, 1, E, E, E] in [0, 1], ``grids`` uint8 [N, e, e, e] their labels on the label level's
+    grid, ``collections`` [N] and ``scans`` [N] (number of the scan in its collection), ``names`` by collection."""
+
+    images: Tensor
+    grids: Tensor
+    collections: tuple[str, ...]
+    scans: tuple[int, ...]
+    names: Mapping[str, Mapping[int, str]]
+
+
+def probe(cases: Sequence[Case], config: Experiment) -> Probe:
+    """Patches centred on labelled voxels of the first scans of each collection; the same for the same settings."""
+    edge, hu = config.model.patch, config.data.hu
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    origins: list[tuple[str, int]] = []
+    for name in dict.fromkeys(case.collection for case in cases):
+        for number, case in enumerate([case for case in cases if case.collection == name][:CASES]):
+            for which in range(PATCHES):
+                g = batches.generator(0, len(images), 30 + which)
+                origin = sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=1.0, generator=g)
+                image, label = read_patch(case, origin, edge, hu)
+                images.append(torch.from_numpy(np.ascontiguousarray(image)))
+                labels.append(torch.from_numpy(np.ascontiguousarray(label)))
+                origins.append((name, number))
+    grids = batches.coarse(torch.stack(labels), level_edges(config.model)[LABEL_LEVEL])
+    names = {case.collection: case.names for case in cases}
+    sets, scans = tuple(name for name, _ in origins), tuple(number for _, number in origins)
+    return Probe(torch.stack(images)[:, None], grids, sets, scans, names)
+
+
+@torch.no_grad()
+def look(model: MixCL, patches: Probe, *, projected: bool = True) -> dict[str, Any]:
+    """What the features of the moment are like.
+
+    Parameters
+    ----------
+    model
+        The network; left as it is.
+    patches
+        What :func:`probe` gave.
+    projected
+        Whether the projectors are trained, so that spectra and pairs are taken behind them; else of the encoder.
+
+    Returns
+    -------
+    dict
+        By level ``rank`` (effective rank: e to the entropy of the normalised spectrum of the centred covariance),
+        ``ceiling`` (the most it can be) and ``mean_share`` (mean over channels of the squared mean over the mean
+        square).  At the label level ``alignment`` (mean squared distance of normalised embeddings of one class from
+        two scans), ``uniformity`` (log of the mean of exp(-2 d^2) over all pairs; Wang and Isola, 2020) and
+        ``agreement`` with its ``chance`` (see :func:`agreement`).  ``probe_dice`` (see :func:`probe_dice`).
+    """
+    device = next(model.parameters()).device
+    spectra: list[list[Tensor]] = []
+    embeddings, features = [], []
+    for number, image in enumerate(patches.images):
+        encoded = model.backbone.encode(image[None].to(device))
+        maps = model.level_maps(encoded)
+        if projected:
+            maps = [model.projector(level)(z) for level, z in enumerate(maps)]
+        spectra.append([_sums(z) for z in maps])
+        flat = maps[LABEL_LEVEL][0].flatten(1).float()
+        embeddings.append((flat, _drawn(patches.grids[number], number)))
+        features.append(_at_label_grid(encoded, patches.grids.shape[-1], number).cpu())
+    levels = [_spectrum(torch.stack(parts).sum(0)) for parts in zip(*spectra, strict=True)]
+    rows, classes = _pixels(embeddings, patches)
+    return {
+        "rank": [one[0] for one in levels], "ceiling": [one[1] for one in levels],
+        "mean_share": [one[2] for one in levels], **_pairs(rows, classes), **agreement(rows, classes, patches.names),
+        **probe_dice(features, patches),
+    }  # fmt: skip
+
+
+def agreement(
+    rows: Tensor, classes: Sequence[tuple[str, int, int]], names: Mapping[str, Mapping[int, str]]
+) -> dict[str, float]:
+    """Of pixels whose organ another collection annotates too: how often the nearest pixel there is of that organ.
+
+    Parameters
+    ----------
+    rows
+        [n, C], normalised embeddings.
+    classes
+        [n] (collection, label, scan); only labelled pixels take part.
+    names
+        Label value -> name of every collection; a name means one organ wherever it stands.
+
+    Returns
+    -------
+    dict
+        ``agreement`` and the share that ``chance`` would give; none where no organ is annotated twice.
+    """
+    organs = np.array([names[name].get(label, "") for name, label, _ in classes])
+    sets = np.array([name for name, *_ in classes])
+    near = rows @ rows.T
+    hits, chances = [], []
+    for row in np.flatnonzero(organs != ""):
+        others = np.flatnonzero((sets != sets[row]) & (organs != ""))
+        same = organs[others] == organs[row]
+        if same.any():
+            hits.append(same[int(near[row, torch.from_numpy(others)].argmax())])
+            chances.append(same.mean())
+    return {"agreement": float(np.mean(hits)), "chance": float(np.mean(chances))} if hits else {}
+
+
+def probe_dice(features: Sequence[Tensor], patches: Probe) -> dict[str, float]:
+    """Dice of a linear classifier of frozen encoder features, learnt on every second scan, tested on the others.
+
+    One classifier a collection, multinomial logistic regression with classes weighted by the root of their rarity; the
+    mean over its labels, then over collections.  Nothing where no collection has two scans with one label.
+
+    Parameters
+    ----------
+    features
+        For each patch [c, e^3 or fewer], columns as :func:`_voxels` chooses them.
+    patches
+        Their labels.
+    """
+    scores = []
+    for name in dict.fromkeys(patches.collections):
+        mine = [i for i, one in enumerate(patches.collections) if one == name]
+        x = {i: features[i].T for i in mine}
+        y = {i: patches.grids[i].flatten()[_voxels(patches.grids.shape[-1], i)].long() for i in mine}
+        learn, test = ([i for i in mine if patches.scans[i] % 2 == odd] for odd in (0, 1))
+        if learn and test:
+            given = torch.cat([y[i] for i in learn]), torch.cat([y[i] for i in test])
+            predicted = _logistic(torch.cat([x[i] for i in learn]), given[0], torch.cat([x[i] for i in test]))
+            labels = [v for v in patches.names[name] if (given[0] == v).any() and (given[1] == v).any()]
+            scores += [np.mean([_dice(predicted == v, given[1] == v) for v in labels])] if labels else []
+    return {"probe_dice": float(np.mean(scores))} if scores else {}
+
+
+def warnings(found: Mapping[str, Any], pulls: Mapping[str, float]) -> list[str]:
+    """What is wrong, a sentence each with its number: collapsed levels, constant channels, terms that hardly pull."""
+    said = []
+    for level, (rank, ceiling, share) in enumerate(
+        zip(found.get("rank", ()), found.get("ceiling", ()), found.get("mean_share", ()), strict=True)
+    ):
+        if rank < COLLAPSED * ceiling:
+            said.append(f"level {level} collapses: effective rank {rank:.1f} of at most {ceiling}")
+        if share > CONSTANT:
+            said.append(f"level {level} is nearly constant: {100 * share:.0f} % of its channels' energy is their mean")
+    active = {name: pull for name, pull in pulls.items() if pull > 0}
+    if active:
+        strong, weak = max(active, key=active.__getitem__), min(active, key=active.__getitem__)
+        if active[strong] > IMBALANCE * active[weak]:
+            ratio = active[strong] / active[weak]
+            said.append(f"{strong} pulls {ratio:.0f} times as hard at the encoder as {weak} (R26)")
+    return said
+
+
+def _sums(z: Tensor) -> Tensor:
+    """[C + 1, C + 1]: second moments of the channels of [1, C, *spatial] and of a constant 1, float64."""
+    flat = z[0].flatten(1).double()
+    with_one = torch.cat([flat, flat.new_ones(1, flat.shape[1])])
+    return with_one @ with_one.T
+
+
+def _spectrum(sums: Tensor) -> tuple[float, int, float]:
+    """Effective rank of the centred covariance, its ceiling, and the share of energy in the mean."""
+    count, mean = sums[-1, -1], sums[:-1, -1] / sums[-1, -1]
+    second = sums[:-1, :-1] / count
+    values = torch.linalg.eigvalsh(second - torch.outer(mean, mean)).clamp(min=0)
+    p = values / values.sum().clamp(min=1e-300)
+    rank = float(torch.exp(-(p * torch.log(p.clamp(min=1e-300))).sum()))
+    share = mean.square() / second.diagonal().clamp(min=1e-300)
+    return rank, min(len(mean), int(count) - 1), float(share.mean())
+
+
+def _drawn(grid: Tensor, number: int) -> Tensor:
+    return sampler.sample_pixels(grid, PIXELS, generator=batches.generator(0, number, 32))
+
+
+def _voxels(edge: int, number: int) -> Tensor:
+    """Which voxels of a label grid the linear probe sees."""
+    return torch.randperm(edge**3, generator=batches.generator(0, number, 33))[:VOXELS]
+
+
+def _at_label_grid(encoded: Encoded, edge: int, number: int) -> Tensor:
+    """All encoder outputs [c, k] at the probe's voxels, each level by its nearest voxel."""
+    columns = _voxels(edge, number)
+    parts = []
+    for z in (*encoded.skips, encoded.bottleneck):
+        resized = nn.functional.interpolate(z.float(), size=(edge,) * 3, mode="nearest")
+        parts.append(resized[0].flatten(1)[:, columns.to(z.device)])
+    return torch.cat(parts)
+
+
+def _pixels(embeddings: Sequence[tuple[Tensor, Tensor]], patches: Probe) -> tuple[Tensor, list[tuple[str, int, int]]]:
+    """Normalised embeddings [n, C] of all drawn pixels and (collection, label, scan) of each."""
+    rows, classes = [], []
+    for number, (flat, indices) in enumerate(embeddings):
+        rows.append(nn.functional.normalize(flat[:, indices.to(flat.device)].T, dim=1).cpu())
+        labels = patches.grids[number].flatten()[indices].tolist()
+        classes += [(patches.collections[number], label, patches.scans[number]) for label in labels]
+    return torch.cat(rows), classes
+
+
+def _pairs(rows: Tensor, classes: Sequence[tuple[str, int, int]]) -> dict[str, float]:
+    """Alignment of pixels of one class in two scans, uniformity of all pixels."""
+    far = (2 - 2 * rows @ rows.T).clamp(min=0)
+    keys = {key: number for number, key in enumerate(dict.fromkeys(c[:2] for c in classes))}
+    kind = torch.tensor([keys[c[:2]] for c in classes])
+    scan, labelled = torch.tensor([c[2] for c in classes]), torch.tensor([c[1] > 0 for c in classes])
+    positive = (kind[:, None] == kind) & (scan[:, None] != scan) & labelled
+    apart = ~torch.eye(len(rows), dtype=torch.bool)
+    found = {"uniformity": float(torch.exp(-2 * far[apart]).mean().log())}
+    return found | ({"alignment": float(far[positive].mean())} if positive.any() else {})
+
+
+@torch.enable_grad()
+def _logistic(x: Tensor, y: Tensor, test: Tensor) -> Tensor:
+    """Multinomial logistic regression by L-BFGS: features [n, c] and classes [n] -> predicted classes of ``test``."""
+    mean, sd = x.mean(0), x.std(0).clamp(min=1e-6)
+    x, test = (x - mean) / sd, (test - mean) / sd
+    values, index = y.unique(return_inverse=True)
+    weight = index.bincount().float().rsqrt()
+    w = torch.zeros(len(values), x.shape[1] + 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([w], max_iter=40, history_size=10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        scores = nn.functional.linear(x, w[:, :-1], w[:, -1])
+        value = nn.functional.cross_entropy(scores, index, weight=weight) + 1e-3 * w[:, :-1].square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return values[nn.functional.linear(test, w[:, :-1], w[:, -1]).argmax(1)]
+
+
+def _dice(a: Tensor, b: Tensor) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))

@@ -1,0 +1,163 @@
+"""What a qualitative figure shows, as the paper's Fig. 3: cases and slices chosen by rule, not by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mixcl.config.settings import Experiment
+from mixcl.data.store import Case, Store
+from mixcl.results.runs import Runs, read_runs
+from mixcl.results.wording import arm_title, origin, title
+from mixcl.run.jobs import FULL, SCRATCH
+
+RULE = (
+    "Of all axial slices with a labelled organ in the test cases of all folds, the one is shown on which {first} and "
+    "{last} differ in most voxels. The box, a third of the slice's shorter side, is where exactly one of the two is "
+    "right in most voxels, whichever of them"
+)
+RULE_ONE_ARM = "Of all axial slices of the test cases, the one with most labelled voxels is shown"
+BOX = 3  # the box's edge is the slice's shorter side divided by this
+
+
+class Picture(NamedTuple):
+    """A scan, its label map and what was predicted, all on one RAS+ grid [X, Y, Z].
+
+    ``image`` in HU; ``spacing`` in mm; ``names`` label value -> organ; ``predictions`` by arm; ``z``
+    the axial slice to show, None is what :func:`choose_slice` gives; ``box`` what is shown enlarged, its
+    first voxel (x, y) and its edge in voxels.
+    """
+
+    image: NDArray[Any]
+    label: NDArray[Any]
+    spacing: Sequence[float]
+    names: Mapping[int, str]
+    predictions: Mapping[str, NDArray[Any]] = {}
+    title: str = ""
+    z: int | None = None
+    box: tuple[int, int, int] | None = None
+
+
+def choose_slice(label: NDArray[Any], predictions: Iterable[NDArray[Any]] = ()) -> int:
+    """Of the axial slices with a label, that on which the predictions differ in most voxels.
+
+    Where they do not differ, or are not given, it is the slice with most labelled voxels; the lowest of equal ones.
+
+    >>> label = np.zeros((4, 4, 5), np.uint8)
+    >>> label[1:3, 1:3, 3] = 1
+    >>> choose_slice(label), choose_slice(label, [label, np.roll(label, -1, axis=2)])
+    (3, 3)
+    """
+    labelled = np.asarray(label > 0).sum(axis=(0, 1))
+    given = list(predictions)
+    counts = difference(given).sum(axis=(0, 1)) * (labelled > 0) if given else np.zeros_like(labelled)
+    return int(counts.argmax() if counts.any() else labelled.argmax())
+
+
+def difference(predictions: Iterable[NDArray[Any]]) -> NDArray[np.bool_]:
+    """Where label maps are not all the same; bool [X, Y, Z]."""
+    first, *others = predictions
+    different = np.zeros(first.shape, bool)
+    for other in others:
+        different |= np.asarray(first != other)
+    return different
+
+
+def choose_box(label: NDArray[Any], first: NDArray[Any], last: NDArray[Any]) -> tuple[tuple[int, int, int], int, int]:
+    """The square of a slice [X, Y] in which exactly one of two predictions is right in most voxels.
+
+    Its edge is the slice's shorter side divided by `BOX`; of equal squares the one with the lowest x, then y.
+
+    Returns
+    -------
+    (x, y, edge), and in how many of its voxels only ``first`` and only ``last`` is right.
+
+    >>> label = np.zeros((9, 9), int)
+    >>> wrong = label.copy()
+    >>> wrong[4:6, 7] = 1
+    >>> choose_box(label, wrong, label)
+    ((3, 5, 3), 0, 2)
+    """
+    edge = max(min(label.shape) // BOX, 1)
+    one_right = (first == label) ^ (last == label)
+    windows = np.lib.stride_tricks.sliding_window_view(one_right, (edge, edge))
+    counts = windows.sum(axis=(2, 3))
+    x, y = (int(i) for i in np.unravel_index(counts.argmax(), counts.shape))
+    inside = (slice(x, x + edge), slice(y, y + edge))
+    only_first = int((one_right & (first == label))[inside].sum())
+    return (x, y, edge), only_first, int(counts.max()) - only_first
+
+
+def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
+    """One picture for each task of the ablation that is evaluated, as Fig. 3, and what to say below them.
+
+    Arms are those of Table 2 in its order; a task of which nothing is evaluated there shows its largest share.
+
+    Raises
+    ------
+    InputError
+        Nothing is evaluated, or what an evaluation left is missing or damaged.
+    """
+    runs = read_runs(out)
+    store = Store(config.data.store_dir(out), settings=config.data)
+    order = [SCRATCH, *config.grid.variants, FULL]
+    pictures, used, told = [], [], []
+    for task in dict.fromkeys(runs.cases["task"]):
+        chosen = _chosen_runs(runs, task, config.grid.ablation.get(task))
+        used.append(chosen)
+        arms = sorted(set(chosen["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
+        cases = {case.id: case for case in store.cases(task)}
+        picture, said = _best(chosen, arms, cases, out / "runs", f"{title(task)}, {chosen['percent'].iloc[0]:g} %")
+        pictures.append(picture)
+        told.append(said)
+    rows = pd.concat(used)
+    present = sorted(set(rows["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
+    ends = {"first": arm_title(present[0]), "last": arm_title(present[-1])}
+    rule = RULE.format(**ends) if len(present) > 1 else RULE_ONE_ARM
+    return pictures, f"{rule}. {' '.join(filter(None, told))} {origin(runs, rows)}"
+
+
+def _chosen_runs(runs: Runs, task: str, percent: float | None) -> pd.DataFrame:
+    """The rows of one share, the ablation's or that with most arms, then the largest; and of the lowest seed."""
+    rows = runs.cases[runs.cases["task"] == task]
+    arms = rows.groupby("percent")["arm"].nunique()
+    share = percent if percent in arms.index else max(arms.index, key=lambda p: (arms[p], p))
+    rows = rows[rows["percent"] == share]
+    return rows[rows["seed"] == rows["seed"].min()]
+
+
+def _best(
+    rows: pd.DataFrame, arms: Sequence[str], cases: Mapping[str, Case], runs: Path, told: str
+) -> tuple[Picture, str]:
+    """The picture of the case and slice that the rule names, and what its box holds."""
+    from mixcl.evaluate import read_prediction
+
+    best: tuple[tuple[bool, int], Picture] | None = None
+    for (fold, case), part in rows.groupby(["fold", "case"]):
+        jobs = dict(zip(part["arm"], part["job"], strict=True))
+        predictions = {arm: read_prediction(runs / jobs[arm], str(case)) for arm in arms if arm in jobs}
+        scan, ends = cases[str(case)], [predictions[arm] for arm in (arms[0], arms[-1]) if arm in predictions]
+        index = choose_slice(scan.label(), ends)
+        counted = difference(p[..., index] for p in ends) if len(ends) > 1 else scan.label()[..., index]
+        size = (len(ends) > 1, int(np.count_nonzero(counted)))  # a case that only one arm has comes last
+        if best is None or size > best[0]:
+            where = f"{told}, fold {fold}\ncase {case}, slice {index}"
+            picture = Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, index)
+            best = (size, picture)
+    if best is None:
+        raise ValueError("no case to show")
+    return _boxed(best[1], arms, told)
+
+
+def _boxed(picture: Picture, arms: Sequence[str], told: str) -> tuple[Picture, str]:
+    ends = [picture.predictions[arm][..., picture.z] for arm in (arms[0], arms[-1]) if arm in picture.predictions]
+    if len(arms) < 2 or len(ends) < 2:
+        return picture, ""
+    box, only_first, only_last = choose_box(picture.label[..., picture.z], *ends)
+    said = f"{told}: in the box only {arm_title(arms[0])} is right in {only_first} voxels, "
+    return picture._replace(box=box), f"{said}only {arm_title(arms[-1])} in {only_last}."

@@ -1,0 +1,161 @@
+"""Single panels that several figures share: a patch, a segmentation map, W(S), C, A.  Each draws on given axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from mixcl.figures import ct
+from mixcl.figures.style import OKABE_ITO
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+RELATIONS = {1: "A = 1, same label", 0: "A = 0, different", -1: "A = -1, left out"}
+RELATION_COLOURS = {1: OKABE_ITO[2], 0: OKABE_ITO[1], -1: "0.85"}
+
+
+def bare(ax: Axes) -> None:
+    """No ticks."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def patch(
+    ax: Axes,
+    image: NDArray[Any],
+    index: int,
+    spacing: Sequence[float],
+    labels: NDArray[Any] | None = None,
+    names: Mapping[int, str] | None = None,
+    *,
+    bar: bool = True,
+) -> None:
+    """An axial slice of a patch [X, Y, Z] in [0, 1] on axes in mm, with a scale bar, and its labels laid over it."""
+    ct.show_ct(ax, image, index, spacing, (0.0, 1.0))
+    if labels is not None:
+        ct.show_labels(ax, labels, index, spacing, names or {}, opacity=0.35)
+    if bar:
+        ct.scale_bar(ax, image.shape, spacing)
+
+
+def patch_difference(ax: Axes, difference: NDArray[Any], index: int, spacing: Sequence[float]) -> Any:
+    """An axial slice of the difference of two patches, violet below and orange above 0; what a colour bar needs."""
+    image = ax.imshow(
+        ct.axial(difference, index), cmap="PuOr_r", vmin=-0.3, vmax=0.3, interpolation="nearest",
+        extent=ct.extent(difference.shape, spacing),
+    )  # fmt: skip
+    bare(ax)
+    return image
+
+
+def outline(
+    ax: Axes, labels: NDArray[Any], index: int, spacing: Sequence[float], names: Mapping[int, str], **style: Any
+) -> None:
+    """The outlines of the organs of a label map [X, Y, Z] on a panel of :func:`patch`."""
+    part = ct.axial(labels, index)
+    columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
+    rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
+    for value, name in sorted(names.items()):
+        if (part == value).any():
+            colours = [ct.organ_colour(name)]
+            ax.contour(columns, rows, part == value, [0.5], **{"colors": colours, "linewidths": 1.0, **style})
+
+
+def spots(
+    ax: Axes,
+    pixels: NDArray[Any],
+    grid: int,
+    edge: int,
+    spacing: Sequence[float],
+    slices: tuple[int, int],
+    **style: Any,
+) -> None:
+    """Points on a panel of :func:`patch` where pixels of a coarser grid lie (R12).
+
+    Parameters
+    ----------
+    pixels
+        Flat indices into [grid, grid, grid].
+    grid, edge
+        Edge of that grid and of the patch, voxels.
+    slices
+        First and last axial slice of the grid whose pixels are drawn.
+    style
+        As for ``Axes.plot``.
+    """
+    x, y, z = np.unravel_index(np.asarray(pixels, np.int64), (grid,) * 3)
+    shown, stride = (slices[0] <= z) & (z <= slices[1]), edge // grid
+    across, up = ((k[shown] * stride + stride // 2 + 0.5) for k in (x, y))
+    ax.plot((edge - across) * spacing[0], up * spacing[1], **{"linestyle": "none", "mew": 0, **style})
+
+
+def organ_handles(names: Iterable[str], background: bool = False) -> list[Patch]:
+    """Entries of a legend of organs, each name once and in its colour."""
+    handles = [Patch(fc=ct.organ_colour(name), ec="black", lw=0.3, label=name) for name in dict.fromkeys(names)]
+    return [Patch(fc="0.6", ec="black", lw=0.3, label="background"), *handles] if background else handles
+
+
+def segmentation(ax: Axes, labels: NDArray[Any], names: Mapping[int, str], index: int) -> None:
+    """Fig. 2a: an axial slice of a label map, organs in their colours, the background grey."""
+    part = ct.axial(labels, index)
+    colours = np.full((*part.shape, 3), 0.6)
+    present = [(value, name) for value, name in sorted(names.items()) if (part == value).any()]
+    for value, name in present:
+        colours[part == value] = ct.organ_colour(name)
+    ax.imshow(colours, interpolation="nearest")
+    bare(ax)
+    ax.set_title("(a) segmentation map S")
+    ax.legend(
+        handles=organ_handles((name for _, name in present), background=True),
+        loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, handlelength=1.0, columnspacing=0.8,
+    )  # fmt: skip
+
+
+def weights(figure: Figure, ax: Axes, weight: NDArray[Any], pixels: NDArray[Any], index: int) -> None:
+    """Fig. 2b: an axial slice of W(S) [X, Y, Z] and the drawn pixels (flat indices) that lie in it."""
+    image = ax.imshow(ct.axial(weight, index), cmap="viridis", interpolation="nearest")
+    drawn = np.zeros(weight.size, bool)
+    drawn[pixels] = True
+    rows, columns = np.nonzero(ct.axial(drawn.reshape(weight.shape), index))
+    ax.plot(columns, rows, "o", color=OKABE_ITO[1], markersize=2.5, mew=0, label="drawn pixels")
+    figure.colorbar(image, ax=ax, shrink=0.6)
+    bare(ax)
+    ax.set_title("(b) weight map W(S), Eq. 7")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), handletextpad=0.2)
+
+
+def correlation(ax: Axes, matrix: NDArray[Any]) -> Any:
+    """Fig. 2c: a cross-correlation matrix [C, C] between -1 (blue) and 1 (red); what a colour bar needs."""
+    return ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+
+
+def relation(ax: Axes, matrix: NDArray[Any], labels: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    """Fig. 2d: A [n, m], with a line where the label of the rows or columns changes; no axis labels, no title."""
+    order = [RELATION_COLOURS[value] for value in (-1, 0, 1)]
+    ax.imshow(
+        matrix, cmap=ListedColormap(order), norm=BoundaryNorm([-1.5, -0.5, 0.5, 1.5], 3),
+        interpolation="nearest", aspect="auto",
+    )  # fmt: skip
+    for values, line in zip(labels, (ax.axhline, ax.axvline), strict=True):
+        for border in np.flatnonzero(np.diff(values)):
+            line(border + 0.5, color="white", linewidth=0.5)
+    ax.set_box_aspect(1)
+    bare(ax)
+
+
+def relation_handles(matrix: NDArray[Any]) -> list[Patch]:
+    """Entries of a legend of the values that A has."""
+    present = set(np.unique(matrix).tolist())
+    return [
+        Patch(fc=RELATION_COLOURS[value], ec="black", lw=0.3, label=RELATIONS[value])
+        for value in RELATIONS
+        if value in present
+    ]

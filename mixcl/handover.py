@@ -1,0 +1,124 @@
+"""R16: what of a pre-trained network goes to fine-tuning, to a file, and to a stock MONAI UNETR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from monai.networks.nets import UNETR
+from torch import Tensor
+
+from mixcl.errors import InputError
+from mixcl.model import TRANSFER, select
+from mixcl.run import checkpoint
+
+
+def unetr_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The UNETR's part of the weights of a pre-training run, or of an exported encoder, under UNETR's own keys."""
+    inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    return inner or dict(state)
+
+
+def export_encoder(run: Path, to: Path, transfer: str = "encoder") -> str:
+    """Write what ``transfer`` names of a finished pre-training run as one safetensors file for MONAI's UNETR (R16).
+
+    Returns
+    -------
+    str
+        The lines of Python that load it.
+
+    Raises
+    ------
+    InputError
+        The run is not finished, ``transfer`` is unknown, or ``to`` is no .safetensors file.
+    """
+    if transfer not in TRANSFER:
+        raise InputError(f"--transfer {transfer!r}: choose one of {', '.join(TRANSFER)}")
+    if to.suffix != ".safetensors":
+        raise InputError(f"{to}: name the file .safetensors")
+    weights, description = checkpoint.read_weights(run)
+    model = description.get("model")
+    if not model:
+        raise InputError(f"{run}: not a pre-training run of mixcl; give the folder of one")
+    checkpoint.write_weights(to, select(unetr_weights(weights), transfer), {**description, "transfer": transfer})
+    return (
+        "from monai.networks.nets import UNETR\n"
+        "from safetensors.torch import load_file\n"
+        f"net = UNETR(in_channels=1, out_channels=YOUR_CLASSES, img_size=({model['patch']},) * 3, "
+        f"feature_size={model['feature']}, hidden_size={model['hidden']}, mlp_dim={model['mlp']}, "
+        f"num_heads={model['heads']})\n"
+        f"net.load_state_dict(load_file({str(to)!r}), strict=False)"
+    )
+
+
+def weights_id(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values, so that equal weights have one name wherever they were made."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Handover(NamedTuple):
+    """What a hand-over did: names of the weights that were ``loaded`` and of those that stayed ``fresh``."""
+
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = sorted({name.split(".")[0] for name in self.fresh})
+        return f"{len(self.loaded)} weights loaded, {len(self.fresh)} fresh ({', '.join(parts) or 'none'})"
+
+
+def hand_over(
+    weights: Mapping[str, Tensor],
+    target: UNETR,
+    *,
+    transfer: Literal["encoder", "vit", "all"] = "encoder",
+    source: str = "the pre-trained weights",
+) -> Handover:
+    """Copy pre-trained weights into a UNETR, all that ``transfer`` names or none (R16).
+
+    Parameters
+    ----------
+    weights
+        State dict with a UNETR's keys, as :meth:`MixCL.encoder_state_dict` gives it.
+    target
+        Any UNETR; its other weights stay as they are.
+    transfer
+        ``vit``, ``encoder`` (ViT and encoder1..4) or ``all`` (with the decoder, without the output layer).
+    source
+        Named in the message when something is wrong.
+
+    Raises
+    ------
+    InputError
+        A weight that ``transfer`` names is missing from ``weights`` or has another shape.
+    """
+    own = target.state_dict()
+    wanted = select(own, transfer)
+    missing = [name for name in wanted if name not in weights]
+    if missing:
+        raise InputError(
+            f"{source}: {len(missing)} of the {len(wanted)} weights of transfer={transfer!r} are missing, "
+            f"first {missing[0]}; give an encoder written by 'mixcl export' or a pre-training run"
+        )
+    other = [name for name, value in wanted.items() if weights[name].shape != value.shape]
+    if other:
+        name = other[0]
+        raise InputError(
+            f"{source}: {len(other)} of {len(wanted)} weights have another shape, first {name} with "
+            f"{tuple(weights[name].shape)} for {tuple(own[name].shape)}; use the model settings of the pre-training"
+        )
+    target.load_state_dict({name: weights[name] for name in wanted}, strict=False)
+    return Handover(tuple(wanted), tuple(name for name in own if name not in wanted))
+
+
+def freeze(net: UNETR) -> None:
+    """Keep the encoder theta as it is; the decoder and the output layer are trained."""
+    for parameter in select(dict(net.named_parameters()), "encoder").values():
+        parameter.requires_grad_(False)

@@ -1,0 +1,10 @@
+"""From evaluated runs to tables, statistics, the run card, the page of a run, and their verification."""
+
+from mixcl.results.runs import Runs as Runs
+from mixcl.results.runs import read_runs as read_runs
+from mixcl.results.statistics import differences as differences
+from mixcl.results.statistics import over_folds as over_folds
+from mixcl.results.table import Table as Table
+from mixcl.results.write import organs as organs
+from mixcl.results.write import table1 as table1
+from mixcl.results.write import table2 as table2

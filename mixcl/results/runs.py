@@ -1,0 +1,195 @@
+"""The evaluated runs of a folder: what they measured, which ones there should be, whether they were made alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+from mixcl.results.paper import ARMS, TITLES
+from mixcl.results.statistics import KEYS, METRICS, Cell
+from mixcl.run.jobs import SCRATCH, table1_cells, table2_cells
+
+COUNTS = ["voxels_label", "voxels_predicted"]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All evaluated runs of a folder: ``cases``, a row a run, case and organ; ``cards``, run.json by job."""
+
+    cases: pd.DataFrame
+    cards: dict[str, dict[str, Any]] = field(repr=False)
+
+    def planned(self, table: int) -> list[tuple[str, float, str, int, int]]:
+        """(task, percent, arm, fold, seed) of all that the runs' settings ask for in Table 1 or 2, there or not.
+
+        Tasks in the paper's order; arms as ``scratch``, variants, ``mixcl``.
+        """
+        wanted: dict[tuple[str, float, str, int, int], None] = {}
+        order = {SCRATCH: -1}
+        for config in {json.dumps(_plan(card)): _config(_plan(card)) for card in self.cards.values()}.values():
+            for number, arm in enumerate(config.grid.variants):
+                order.setdefault(arm, number)
+            for task, percent, arm in table1_cells(config) if table == 1 else table2_cells(config):
+                wanted |= {(task, percent, arm, f, s): None for f in config.grid.folds for s in config.grid.seeds}
+        last = len(order)
+        return sorted(wanted, key=lambda one: (_rank(one[0], TITLES), one[1], order.get(one[2], last), *one[3:]))
+
+    def cells(self, table: int) -> list[Cell]:
+        """(task, percent, arm) that the runs' settings ask for in Table 1 or 2."""
+        return list(dict.fromkeys((task, percent, arm) for task, percent, arm, *_ in self.planned(table)))
+
+    def only(self, cells: Iterable[Cell]) -> Runs:
+        """The runs of some cells."""
+        kept = set(cells)
+        cards = {
+            job: card for job, card in self.cards.items() if (card["task"], float(card["percent"]), card["arm"]) in kept
+        }
+        return Runs(self.cases[self.cases["job"].isin(list(cards))], cards)
+
+    def told(self, key: str, task: str | None = None) -> list[Any]:
+        """What the runs (of a task) say under a key of run.json, each once."""
+        cards = [card for card in self.cards.values() if task in (None, card["task"])]
+        return sorted({card[key] for card in cards})
+
+    @property
+    def sources(self) -> list[str]:
+        """``phantom``, ``files`` or both."""
+        return sorted({card["config"]["data"]["source"] for card in self.cards.values()})
+
+    @property
+    def phantoms(self) -> list[str]:
+        """Seed and difficulty of the phantoms, each pair once; none where the data are files."""
+        data = [card["config"]["data"] for card in self.cards.values()]
+        made = [one["phantom"] for one in data if one["source"] == "phantom"]
+        return sorted({f"phantom.seed {one['seed']}, difficulty {one['difficulty']:g}" for one in made})
+
+    def unlike(self, task: str) -> list[str]:
+        """Settings in which the runs of a task differ without a reason.
+
+        Runs of one arm may differ in share, fold and seed.  Runs of two arms may also differ in the weights they
+        start from, and in what ``grid.variants`` changes for an arm.
+        """
+        flat = [
+            (card["arm"], _varied(card), _flat(card.get("decides", {})))
+            for card in self.cards.values()
+            if card["task"] == task
+        ]
+        found = []
+        for key in sorted({key for *_, one in flat for key in one} - {"percent", "fold", "arm", "seed"}):
+            by_arm: dict[str, set[str]] = {}
+            fixed = set()
+            for arm, varied, one in flat:
+                value = json.dumps(one.get(key))
+                by_arm.setdefault(arm, set()).add(value)
+                if key != "init" and not any(key == name or key.startswith(f"{name}.") for name in varied):
+                    fixed.add(value)
+            if len(fixed) > 1 or any(len(values) > 1 for values in by_arm.values()):
+                found.append(key)
+        return found
+
+
+def read_runs(out: Path) -> Runs:
+    """Read all evaluated fine-tuning runs below ``out``/runs.
+
+    Raises
+    ------
+    InputError
+        There is none, a file is damaged or does not have all cases, or two runs are of the same job.
+    """
+    cards: dict[str, dict[str, Any]] = {}
+    jobs: dict[tuple[Any, ...], str] = {}
+    tables = []
+    for path in sorted((out / "runs").glob("*/cases.csv")):
+        card, table = _read_run(path)
+        key = tuple(card[name] for name in KEYS)
+        if key in jobs:
+            raise InputError(f"{path.parent}: is the same job as {jobs[key]}; take one of the two away")
+        jobs[key] = path.parent.name
+        cards[path.parent.name] = card
+        tables.append(table.assign(job=path.parent.name))
+    if not tables:
+        raise InputError(f"{out / 'runs'}: no evaluated run here; run mixcl finetune and mixcl evaluate first")
+    cases = pd.concat(tables, ignore_index=True)
+    cases["percent"] = cases["percent"].astype(float)
+    return Runs(_ordered(cases), cards)
+
+
+def _read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    job, again = path.parent, f"run mixcl evaluate --run {path.parent.name} again"
+    try:
+        card = json.loads((job / "run.json").read_text(encoding="utf-8"))
+        expected = {(case, int(label)) for case in card["test"] for label in card["labels"]}
+        missing = [name for name in (*KEYS, "commit", "profile", "data", "config") if name not in card]
+        if not missing:
+            _config(_plan(card))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{job / 'run.json'}: {where}: {first['msg']}; train {job.name} again") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{job / 'run.json'}: missing or damaged; take {job} away or train it again") from None
+    if missing:
+        raise InputError(f"{job / 'run.json'}: has no {missing[0]}; take {job} away or train it again")
+    try:
+        table = pd.read_csv(path, dtype={"case": str, "task": str, "arm": str, "organ": str, "data": str})
+        found = set(zip(table["case"], table["label"].astype(int), strict=True))
+        table[METRICS + COUNTS] = table[METRICS + COUNTS].astype(float)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {again}") from None
+    if found != expected or len(table) != len(expected):
+        raise InputError(f"{path}: has {len(table)} rows where the run has {len(expected)}; {again}")
+    told = {key: [card[key]] for key in KEYS}
+    if any(sorted(set(table[key])) != value for key, value in told.items()):
+        raise InputError(f"{path}: is of another job than run.json; {again}")
+    return card, table
+
+
+def _ordered(table: pd.DataFrame) -> pd.DataFrame:
+    """Tasks and arms in the paper's order, others after them."""
+    ranks = {"task": TITLES, "arm": ARMS}
+    by = [name for name in (*KEYS, "case", "label") if name in table]
+    return table.sort_values(
+        by,
+        key=lambda column: (
+            column.map(lambda name: _rank(name, ranks[str(column.name)])) if column.name in ranks else column
+        ),
+        kind="stable",
+        ignore_index=True,
+    )
+
+
+def _rank(name: str, order: Iterable[str]) -> tuple[int, str]:
+    """Where a name stands: as listed, or behind, by the alphabet."""
+    listed = list(order)
+    return (listed.index(name), "") if name in listed else (len(listed), name)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _plan(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that decide which runs there should be."""
+    config = card["config"]
+    return {"grid": config["grid"], "data": {"finetune": config["data"]["finetune"]}}
+
+
+def _config(settings: Mapping[str, Any]) -> Experiment:
+    return Experiment.model_validate(settings)
+
+
+def _varied(card: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that make the arm of a run."""
+    settings = card["config"]["grid"].get("variants", {}).get(card["arm"], ())
+    return [item.partition("=")[0].strip() for item in settings]

@@ -1,0 +1,89 @@
+"""What decides the bits of a run: versions, instruction set, threads, device.
+
+``reproduce/bits.sh`` pins it for runs on a CPU; ``python -m mixcl.run.determinism`` says in one line what is in force.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+PACKAGES = ("torch", "monai", "numpy", "scipy", "edt", "nibabel", "pandas", "accelerate")
+PINS = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+}
+"""As ``reproduce/bits.sh`` exports them."""
+
+
+def environment(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+    """What decides the bits in this process.
+
+    Parameters
+    ----------
+    device
+        The torch device of the run; a GPU goes by its name.
+    threads
+        Threads of the run; None is what torch is set to.
+
+    Returns
+    -------
+    ``versions`` (public ones: builds of one torch release agree on a CPU), ``architecture``, ``instructions``,
+    ``pins`` (the environment variables of `PINS`), ``threads`` and ``device``.
+    """
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+    return {
+        "versions": {package: metadata.version(package).partition("+")[0] for package in PACKAGES},
+        "architecture": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "pins": {key: os.environ.get(key, "") for key in PINS},
+        "threads": threads or torch.get_num_threads(),
+        "device": name,
+    }
+
+
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In what two environments differ, as words; empty when they promise the same bits.
+
+    >>> unlike({"threads": 1, "device": "cpu"}, {"threads": 2, "device": "cpu"})
+    ['threads 1, not 2']
+    """
+    said = []
+    for key in sorted(set(one) | set(other)):
+        mine, theirs = one.get(key), other.get(key)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            said += unlike(mine, theirs)
+        elif mine != theirs:
+            said.append(f"{key} {mine or 'not set'}, not {theirs or 'not set'}")
+    return said
+
+
+def unpinned() -> list[str]:
+    """Why a run on this machine's CPU would not promise the bits of the committed values; empty when it does."""
+    here = environment(threads=1)
+    said = [
+        f"{key} is {here['pins'][key] or 'not set'}, not {value}"
+        for key, value in PINS.items()
+        if here["pins"][key] != value
+    ]
+    if here["architecture"] != "x86_64":
+        said.append(f"the processor is {here['architecture']}, not x86_64")
+    elif here["instructions"] != "AVX2":
+        said.append(f"torch uses {here['instructions']} instructions, not AVX2")
+    return said
+
+
+if __name__ == "__main__":
+    reasons = unpinned()
+    if reasons:
+        print(f"mixcl: bits are not pinned: {'; '.join(reasons)}; numbers may differ in their last digits")
+    else:
+        print("mixcl: bits are pinned: AVX2, one thread a job; runs on a CPU repeat to the bit")

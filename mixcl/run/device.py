@@ -1,0 +1,146 @@
+"""Device, precision, ranks and speed: what the settings ``run`` mean on the machine at hand.
+
+Nothing here changes what a step computes on a CPU.  Settings left open are decided by the device that is found: a GPU
+computes in bf16, picks its fastest convolutions and has worker processes; a CPU computes in float32 and repeats its
+bits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from monai.networks.nets import UNETR
+from torch import Tensor, nn
+
+from mixcl.config.settings import RunConfig
+from mixcl.errors import InputError
+
+MOST_WORKERS = 8  # processes a GPU that cut patches, where the setting is left open
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
+DETERMINISM: Any = torch.utils.deterministic
+
+
+@contextmanager
+def machine(run: RunConfig) -> Iterator[Accelerator]:
+    """Device, precision and threads of a run; the process's own settings come back afterwards."""
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("run.device is cuda and no CUDA device is found; use --set run.device=auto")
+    gpu = on_gpu(run)
+    if not gpu and run.precision == "fp16":
+        raise InputError("run.precision is fp16, which needs a CUDA device; use bf16 or no on a CPU")
+    # accelerate keeps the settings of the first Accelerator of a process; a notebook may well change them.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    before = _settings()
+    repeats = not gpu if run.deterministic is None else run.deterministic
+    _set(run.threads, repeats, False, gpu and not repeats)
+    if not gpu:
+        keep_memory()
+    try:
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # ablations leave parts without a gradient
+        yield Accelerator(cpu=not gpu, mixed_precision=precision(run), kwargs_handlers=[unused])
+    finally:
+        _set(*before)
+        release_memory()
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory that tensors free, for the next ones.
+
+    glibc maps every large block anew and gives it back when it is freed, so that the kernel fills each activation of
+    each step with zeros first: a third of a CPU's time.  The settings stay for the life of the process; what is held
+    goes back with :func:`release_memory`.  Where the C library is another one, nothing happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def release_memory() -> None:
+    """Give the system what :func:`keep_memory` kept and nothing uses."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def on_gpu(run: RunConfig) -> bool:
+    """Whether a run computes on a CUDA device."""
+    return run.device != "cpu" and torch.cuda.is_available()
+
+
+def precision(run: RunConfig) -> str:
+    """``no``, ``bf16`` or ``fp16``: what ``auto`` means on this machine.
+
+    >>> precision(RunConfig(precision="fp16")), precision(RunConfig(device="cpu"))
+    ('fp16', 'no')
+    """
+    if run.precision != "auto":
+        return run.precision
+    return "bf16" if on_gpu(run) and torch.cuda.is_bf16_supported() else "no"
+
+
+def workers(run: RunConfig, ranks: int = 1) -> int:
+    """Processes that cut patches for one of ``ranks`` processes: as set, or none on a CPU and one a core on a GPU."""
+    if run.workers is not None:
+        return run.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))  # processes that share the cores
+    return min(MOST_WORKERS, max(cores // max(here, 1) - 1, 1)) if on_gpu(run) else 0
+
+
+def faster(module: nn.Module, run: RunConfig) -> None:
+    """Lay out and compile the UNETR inside ``module`` as ``run`` says, in place; names of weights stay."""
+    if run.channels_last:
+        module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if run.compile:
+        for net in (part for part in module.modules() if isinstance(part, UNETR)):
+            for block in net.children():
+                block.compile()
+
+
+def agree(accelerator: Accelerator, first: int, folder: object) -> None:
+    """Make sure that every rank begins at the same step.
+
+    Raises
+    ------
+    InputError
+        They do not, because ``folder`` is not one and the same for all of them.
+    """
+    if accelerator.num_processes == 1:
+        return
+    total: Tensor = accelerator.reduce(torch.tensor(first, device=accelerator.device), reduction="sum")
+    if int(total) != first * accelerator.num_processes:
+        raise InputError(
+            f"{folder}: the processes see different checkpoints there; put --out on a file system that all nodes share"
+        )
+
+
+def peak_gb(device: torch.device) -> float:
+    """The most memory that this process has held: of the GPU, or of the machine."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+
+
+def _settings() -> tuple[int, bool, bool, bool]:
+    """Threads, deterministic, whether new memory is filled, whether cuDNN tries its convolutions."""
+    return (
+        torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+        DETERMINISM.fill_uninitialized_memory, torch.backends.cudnn.benchmark,
+    )  # fmt: skip
+
+
+def _set(threads: int, deterministic: bool, fill: bool, benchmark: bool) -> None:
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    DETERMINISM.fill_uninitialized_memory = fill
+    torch.backends.cudnn.benchmark = benchmark

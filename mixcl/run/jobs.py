@@ -1,0 +1,115 @@
+"""The jobs of a profile: which runs Tables 1 and 2 need, and what each needs before it.
+
+An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a variant of ``grid.variants``.  A seed of
+``grid.seeds`` is one of the whole chain: of the pre-training (added to ``pretrain.seed``) and of the fine-tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixcl.config.settings import Experiment
+
+
+def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
+    """Name of a fine-tuning run.
+
+    >>> finetune_job("btcv", 15, "mixcl", 0, 0)
+    'finetune-btcv-p015-mixcl-f0-s0'
+    """
+    return f"finetune-{task}-p{percent:03g}-{arm}-f{fold}-s{seed}"
+
+
+FULL, SCRATCH = "mixcl", "scratch"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: ``parameters`` are those of its notebook, ``needs`` the pre-training it starts from."""
+
+    name: str
+    notebook: str
+    parameters: dict[str, Any] = field(repr=False, hash=False)
+    settings: tuple[str, ...] = ()
+    needs: str | None = None
+
+
+def pretraining_job(arm: str, seed: int = 0) -> str:
+    """Name of the pre-training of an arm.
+
+    >>> pretraining_job("mixcl"), pretraining_job("id-label"), pretraining_job("id", 2)
+    ('pretrain', 'pretrain-id-label', 'pretrain-id-s2')
+    """
+    return "pretrain" + ("" if arm == FULL else f"-{arm}") + (f"-s{seed}" if seed else "")
+
+
+def table1_cells(config: Experiment) -> list[tuple[str, float, str]]:
+    """(task, percent, arm) of every cell of Table 1."""
+    percents = config.grid.percents
+    return [(t, float(p), arm) for t in config.data.finetune for p in percents.get(t, ()) for arm in (FULL, SCRATCH)]
+
+
+def table2_cells(config: Experiment) -> list[tuple[str, float, str]]:
+    """(task, percent, arm) of every cell of Table 2, arms in the order of its rows."""
+    ablation, arms = config.grid.ablation, (SCRATCH, *config.grid.variants, FULL)
+    return [(t, float(ablation[t]), arm) for t in config.data.finetune if t in ablation for arm in arms]
+
+
+def cells(config: Experiment) -> list[tuple[str, float, str]]:
+    """(task, percent, arm) of every cell of both tables, each once."""
+    return list(dict.fromkeys(table1_cells(config) + table2_cells(config)))
+
+
+def pretrainings(config: Experiment) -> list[Job]:
+    """What the arms start from, one a seed; arms that differ in the fine-tuning alone share it."""
+    jobs: dict[str, Job] = {}
+    for _, _, arm in cells(config):
+        for seed in config.grid.seeds:
+            job = _pretraining(config, arm, seed)
+            if job is not None:
+                jobs.setdefault(job.name, job)
+    return list(jobs.values())
+
+
+def finetunings(config: Experiment) -> list[Job]:
+    """Every fold and seed of every cell, those of a cell next to each other."""
+    jobs = []
+    for task, percent, arm in cells(config):
+        for seed in config.grid.seeds:
+            before = _pretraining(config, arm, seed)
+            for fold in config.grid.folds:
+                parameters = {"TASK": task, "PERCENT": percent, "ARM": arm, "FOLD": fold, "SEED": seed}
+                name, settings = finetune_job(task, percent, arm, fold, seed), config.grid.variants.get(arm, ())
+                jobs.append(Job(name, "11_finetune", parameters, settings, before.name if before else None))
+    return jobs
+
+
+def _pretraining(config: Experiment, arm: str, seed: int) -> Job | None:
+    """What an arm starts from: the first of the arms that is pre-trained as it is, or nothing."""
+    wanted = _before(config, arm)
+    if arm == SCRATCH or "pretrain.method=none" in wanted:
+        return None
+    first = next(other for other in (FULL, *config.grid.variants) if _before(config, other) == wanted)
+    settings = (*wanted, f"pretrain.seed={config.pretrain.seed + seed}") if seed else wanted
+    name = pretraining_job(first, seed)
+    return Job(name, "10_pretrain", {"JOB": name}, settings)
+
+
+def _before(config: Experiment, arm: str) -> tuple[str, ...]:
+    """The settings of an arm that change its pre-training."""
+    return tuple(item for item in config.grid.variants.get(arm, ()) if not item.strip().startswith("finetune."))
+
+
+def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:
+    """Jobs of one cell, at most ``most`` together, under the name of the first; each group shares a notebook kernel."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        last = next(reversed(groups.values()), [])
+        alike = last and all(job.parameters[key] == last[0].parameters[key] for key in ("TASK", "PERCENT", "ARM"))
+        if alike and job.needs == last[0].needs and len(last) < most:
+            last.append(job)
+        else:
+            groups[job.name] = [job]
+    return groups
