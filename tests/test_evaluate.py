@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.volumes import affine_of, scan, write_case
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
-from volumes import affine_of, scan, write_case
 
 from mixcl import evaluate as ev
 from mixcl import trainer

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import reference
 import torch
+from helpers import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -7,8 +7,8 @@ import warnings
 
 import numpy as np
 import pytest
-import reference
 import torch
+from helpers import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.settings import change
 from monai.networks.nets import UNETR
 from safetensors.torch import load_file
 
@@ -23,13 +24,6 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.run import checkpoint
 from mixcl.run.record import read_card
-
-
-def change(config: Experiment, **sections: dict[str, object]) -> Experiment:
-    """The experiment with some settings of some sections changed."""
-    return config.model_copy(
-        update={name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
-    )
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from mixcl.figures.tables import ablation_plot as ablation_plot
 from mixcl.figures.tables import dumbbells as dumbbells
 from mixcl.figures.tables import effects_plot as effects_plot
 from mixcl.figures.tables import table1_plot as table1_plot
+from mixcl.figures.training import TERMS as TERMS
 from mixcl.figures.training import instruments as instruments
 from mixcl.figures.training import losses as losses
 from mixcl.figures.training import told as told

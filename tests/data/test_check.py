@@ -1,0 +1,126 @@
+"""``mixcl data check``: every planted fault is found under its name, in its own case alone, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.faults import FAULTS, body, cut, mirrored, write
+
+from mixcl.config import load_profile
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.check.findings import Check
+from mixcl.data.check.run import check
+from mixcl.data.registry import BTCV_NAMES
+
+CLEAN = ("clean-1", "clean-2", "clean-3")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    for number, case in enumerate(CLEAN):
+        write(root / "ward", case, *body(1000 + number))
+    for case, (_, plant) in FAULTS.items():
+        plant(root / "ward", case)
+    image, label, affine = body(1000)
+    write(root / "ward", "copy", image.astype(np.int32), label, affine)
+    image, label, affine = body(1001)  # stored with another order of the axis from front to back
+    write(root / "task", "leaked", image[:, ::-1], label[:, ::-1], mirrored(affine, 1, image.shape[1]))
+    write(root / "task", "own", *body(2000))
+    image, label, affine = body(1002)  # cropped, mirrored and noisier
+    image = (image + np.random.default_rng(0).normal(0, 10, image.shape)).astype(np.int16)[::-1, 2:, 3:]
+    write(root / "task", "alike", image, label[::-1, 2:, 3:], mirrored(affine, 0, image.shape[0]))
+    return root
+
+
+@pytest.fixture(scope="module")
+def checked(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Check, Path]:
+    sets = {name: Collection(root=name, names=BTCV_NAMES) for name in ("ward", "task")}
+    data = DataConfig(root=str(corpus), collections=sets, pretrain=("ward",), finetune=("task",))
+    out = tmp_path_factory.mktemp("out")
+    return check(Experiment(data=data), out, workers=2, progress=False), out
+
+
+def kinds_of(result: Check, case: str) -> set[str]:
+    return {finding.kind for finding in result.findings if finding.case == case}
+
+
+def test_there_are_more_than_75_kinds_of_planted_faults() -> None:
+    assert len(FAULTS) >= 75
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_planted_fault_is_found_under_its_name(checked: tuple[Check, Path], case: str) -> None:
+    found = [finding for finding in checked[0].findings if finding.case == case]
+    assert FAULTS[case][0] in {finding.kind for finding in found}, found
+    for finding in found:
+        assert case in finding.text  # names the file
+        assert "\n" not in finding.text
+
+
+@pytest.mark.parametrize("case", [*CLEAN, "own"])
+def test_a_clean_case_raises_no_alarm(checked: tuple[Check, Path], case: str) -> None:
+    assert kinds_of(checked[0], case) == set()
+
+
+def test_the_same_scan_twice_is_found_whatever_its_file(checked: tuple[Check, Path]) -> None:
+    result = checked[0]
+    assert kinds_of(result, "copy") == {"duplicate"}
+    leak = next(finding for finding in result.findings if finding.case == "leaked")
+    assert (leak.kind, leak.severity) == ("leak", "error")
+    assert "ward/clean-2" in leak.text
+    alike = next(finding for finding in result.findings if finding.case == "alike")
+    assert (alike.kind, alike.severity) == ("near duplicate", "warning")
+    assert "ward/clean-3" in alike.text
+
+
+def test_the_page_stands_alone_and_shows_what_is_wrong(checked: tuple[Check, Path]) -> None:
+    result, out = checked
+    text = (out / "data" / "check.html").read_text()
+    assert "http" not in text.replace("http-equiv", "")
+    for case in FAULTS:
+        assert f"ward/{case}<" in text
+    assert "clean-1<" not in text.replace("ward/clean-1;", "")
+    assert text.count("data:image/png;base64,") >= 15
+    told = json.loads((out / "data" / "check.json").read_text())
+    assert len(told["findings"]) == len(result.findings)
+
+
+def test_phantoms_raise_no_alarm(tmp_path: Path) -> None:
+    config = load_profile("smoke", ["data.phantom.spacing=[4,4,4]", "data.phantom.counts={kits19: 3, msd_lung: 3}"])
+    result = check(config, tmp_path, progress=False)
+    assert [finding for finding in result.findings if finding.kind != "count"] == []
+
+
+def test_real_scans_raise_no_alarm(realct: Path, tmp_path: Path) -> None:
+    from helpers.realct import COLLECTION
+
+    data = DataConfig(root=str(realct), collections=COLLECTION, pretrain=("ircad", "sarcoma"), finetune=("total",))
+    result = check(Experiment(data=data), tmp_path, workers=1, progress=False)
+    assert result.findings == ()
+
+
+def test_the_command_line_tells_by_its_exit_code(corpus: Path, tmp_path: Path) -> None:
+    names = json.dumps({str(k): v for k, v in BTCV_NAMES.items()})
+    sets = [
+        "data.source=files", f"data.root={corpus}", "data.pretrain=[task]", "data.finetune=[task]",
+        f"data.collections={{task: {{root: task, names: {names}}}}}",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "mixcl", "data", "check", "--profile", "smoke"]
+    words = [word for item in sets for word in ("--set", item)]
+    done = subprocess.run([*command, "--out", str(tmp_path), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing is wrong." in done.stdout
+    broken = tmp_path / "broken"
+    shutil.copytree(corpus / "task", broken / "task")
+    cut(broken / "task/imagesTr/own.nii.gz")
+    words[words.index(f"data.root={corpus}")] = f"data.root={broken}"
+    done = subprocess.run([*command, "--out", str(tmp_path), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "own.nii.gz: cut off or damaged" in done.stdout

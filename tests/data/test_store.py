@@ -1,0 +1,268 @@
+"""The store: patches against padding and slicing, foreground against the label map, and damaged files."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.volumes import affine_of, scan, write_case
+
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.patches import fetch, read_patch
+from mixcl.data.prepare.run import prepare
+from mixcl.data.store import Case, Store, draw_foreground
+from mixcl.errors import InputError
+
+NAMES = {1: "one", 3: "three", 7: "never"}
+HU = (-150.0, 250.0)
+
+
+def settings(root: Path, **changes: object) -> DataConfig:
+    own = {name: Collection(root=name, names=NAMES) for name in ("a", "b")}
+    values = {"root": str(root), "collections": own, "pretrain": ("a",), "finetune": ("b",), **changes}
+    return DataConfig.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataConfig, Path]:
+    """Two collections, of two cases and one."""
+    root = tmp_path_factory.mktemp("raw")
+    for seed, (name, case) in enumerate([("a", "c10"), ("a", "c9"), ("b", "x")]):
+        write_case(root / name, case, *scan((30, 26, 22), seed, values=(1, 3)))
+    data, out = settings(root), tmp_path_factory.mktemp("out")
+    prepare(Experiment(data=data), out, progress=False)
+    return data, out
+
+
+@pytest.fixture
+def store(made: tuple[DataConfig, Path]) -> Store:
+    return Store(made[0].store_dir(made[1]))
+
+
+@pytest.fixture
+def copy(made: tuple[DataConfig, Path], tmp_path: Path) -> Path:
+    """A store that may be broken."""
+    import shutil
+
+    return Path(shutil.copytree(made[0].store_dir(made[1]), tmp_path / "store"))
+
+
+def test_collections_and_cases_in_natural_order(store: Store) -> None:
+    assert store.collections == ("a", "b")
+    assert [case.id for case in store.cases("a")] == ["c9", "c10"]
+    case = store.cases("a")[0]
+    assert case.names == NAMES
+    assert case.collection == "a"
+    assert case.spacing == (1.5, 1.5, 2.0)
+    assert case.affine.shape == case.source_affine.shape == (4, 4)
+
+
+def test_arrays(store: Store) -> None:
+    for case in (*store.cases("a"), *store.cases("b")):
+        image, label = case.image(), case.label()
+        assert image.dtype == np.int16
+        assert label.dtype == np.uint8
+        assert image.shape == label.shape == case.shape
+        assert image.flags.c_contiguous
+        assert isinstance(image, np.memmap)
+        assert image.min() >= HU[0]
+        assert image.max() <= HU[1]
+        with pytest.raises(ValueError, match="read-only"):
+            label[0, 0, 0] = 1
+
+
+@pytest.mark.parametrize("size", [1, 8, 40])
+def test_patch_is_a_slice_of_the_padded_scan(store: Store, size: int) -> None:
+    case = store.cases("a")[0]
+    pad = 60
+    scaled = (np.asarray(case.image(), np.float64) + 150) / 400
+    padded = np.pad(scaled, pad), np.pad(case.label(), pad)
+    rng = np.random.default_rng(size)
+    origins = [rng.integers(-size - 5, n + 5) for n in case.shape for _ in range(20)]
+    for origin in np.reshape(origins, (3, 20)).T:
+        image, label = read_patch(case, origin.tolist(), size, HU)
+        box = tuple(slice(pad + o, pad + o + size) for o in origin)
+        assert image.dtype == np.float32
+        assert label.dtype == np.uint8
+        np.testing.assert_allclose(image, padded[0][box], atol=1e-6)
+        np.testing.assert_array_equal(label, padded[1][box])
+
+
+def test_patch_in_a_narrower_window_is_clipped(store: Store) -> None:
+    case = store.cases("a")[0]
+    image, _ = read_patch(case, (0, 0, 0), 16, (0, 100))
+    expected = np.clip(np.asarray(case.image()[:16, :16, :16], float), 0, 100) / 100
+    np.testing.assert_allclose(image[:, :, : expected.shape[2]], expected, atol=1e-6)
+
+
+def test_patch_does_not_share_memory_with_the_store(store: Store) -> None:
+    image, label = read_patch(store.cases("a")[0], (0, 0, 0), 8, HU)
+    image[:], label[:] = 5, 5
+    again, _ = read_patch(store.cases("a")[0], (0, 0, 0), 8, HU)
+    assert again.max() <= 1
+
+
+def test_patch_is_cut_into_what_is_there(store: Store) -> None:
+    """A row of a batch that was used before: the part outside the scan is cleared."""
+    case = store.cases("a")[0]
+    batch = np.full((2, 24, 24, 24), 7, np.float32), np.full((2, 24, 24, 24), 7, np.uint8)
+    for row, origin in enumerate([(-6, 3, 0), (500, 0, 0)]):
+        expected = read_patch(case, origin, 24, HU)
+        assert read_patch(case, origin, 24, HU, out=(batch[0][row], batch[1][row]))[0].base is batch[0]
+        np.testing.assert_array_equal(batch[0][row], expected[0])
+        np.testing.assert_array_equal(batch[1][row], expected[1])
+
+
+def test_a_box_is_asked_for_whole_before_it_is_read(store: Store) -> None:
+    """What the system is asked to bring holds every byte of the box, and hardly more than its rows."""
+    case, asked = store.cases("a")[0], np.zeros(1 << 20, bool)
+
+    if not hasattr(mmap, "MADV_WILLNEED"):
+        pytest.skip("this system takes no such hints")
+
+    class Map(mmap.mmap):
+        def madvise(self, option: int, start: int, length: int) -> None:
+            assert option == mmap.MADV_WILLNEED
+            assert start % mmap.PAGESIZE == 0
+            asked[start : start + length] = True
+
+    with (case.path / "image.npy").open("rb") as stream:
+        mapped = Map(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    array = np.ndarray.__new__(np.memmap, case.shape, np.int16, mapped, offset=128)
+    array.offset = 128
+    np.testing.assert_array_equal(array, case.image())
+    box = (slice(3, 9), slice(4, 11), slice(2, 12))
+    fetch(array, box)
+    numbers = np.arange(array.size).reshape(case.shape)[box].ravel() * 2 + 128
+    assert asked[numbers].all()
+    assert asked[numbers + 1].all()
+    assert asked.sum() <= 6 * (7 * 2 * case.shape[2] + mmap.PAGESIZE)
+
+
+def test_patches_do_not_hold_the_scan_in_memory(tmp_path: Path) -> None:
+    """Cutting everywhere from 48 MB of arrays leaves this process with little more than it had."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("this system does not tell the memory of a process by kind")
+    write_case(tmp_path / "a", "c", *scan((256, 256, 256)), affine_of((1.5, 1.5, 2.0)))
+    data = settings(tmp_path, finetune=())
+    prepare(Experiment(data=data), tmp_path, workers=1, progress=False)
+    (case,) = Store(data.store_dir(tmp_path)).cases("a")
+
+    def mapped() -> int:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("RssFile"))
+
+    before = mapped()
+    for place in np.ndindex(4, 4, 4):
+        read_patch(case, [64 * k for k in place], 64, HU)
+    assert mapped() - before < 5_000  # kB
+
+
+def test_foreground_points_at_its_label(store: Store) -> None:
+    case = store.cases("a")[0]
+    label = np.asarray(case.label())
+    points = case.foreground()
+    assert list(points) == [value for value in np.unique(label).tolist() if value]
+    for value, voxels in points.items():
+        assert voxels.dtype == np.int32
+        assert (label[tuple(voxels.T)] == value).all()
+        assert len(np.unique(voxels, axis=0)) == len(voxels) == min(4096, (label == value).sum())
+
+
+def test_foreground_of_a_large_label_is_a_fair_sample() -> None:
+    label = np.zeros((60, 50, 40), np.uint8)
+    label[10:50, 10:40] = 2
+    first = draw_foreground(label, "a" * 64)[2]
+    assert len(first) == len(np.unique(first, axis=0)) == 4096
+    np.testing.assert_array_equal(first, draw_foreground(label, "a" * 64)[2])
+    assert not np.array_equal(first, draw_foreground(label, "b" * 64)[2])
+    order = np.ravel_multi_index(first.T, label.shape)
+    assert (np.diff(order) > 0).all()
+    centre = np.argwhere(label == 2).mean(axis=0)
+    assert np.abs(first.mean(axis=0) - centre).max() < 1  # the spread of the mean is 40 / sqrt(12 * 4096) = 0.2
+
+
+def test_cases_travel_to_other_processes(store: Store) -> None:
+    case = store.cases("a")[0]
+    twin: Case = pickle.loads(pickle.dumps(case))
+    np.testing.assert_array_equal(twin.image(), case.image())
+
+
+def test_fingerprint(made: tuple[DataConfig, Path], store: Store, copy: Path, tmp_path: Path) -> None:
+    assert Store(copy).fingerprint() == store.fingerprint()  # where it lies does not matter
+    assert store.fingerprint(["a"]) != store.fingerprint(["b"]) != store.fingerprint()
+    other = made[0].model_copy(update={"hu": (-100.0, 250.0), "store": str(tmp_path / "other")})
+    prepare(Experiment(data=other), tmp_path, progress=False)
+    assert Store(tmp_path / "other").fingerprint() != store.fingerprint()
+
+
+def test_not_prepared(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(InputError, match="nothing is prepared here; run mixcl prepare"):
+        Store(tmp_path)
+    with pytest.raises(InputError, match="the collection 'c' is not prepared, or not to its end; run mixcl prepare"):
+        store.cases("c")
+    with pytest.raises(InputError, match="'c' is not prepared"):
+        Store(store.root, ["a", "c"])
+
+
+def test_other_settings(made: tuple[DataConfig, Path], store: Store) -> None:
+    Store(store.root, ["a"], made[0])
+    other = made[0].model_copy(update={"spacing": (3.0, 3.0, 3.0)})
+    with pytest.raises(InputError, match=r"spacing \(1.5, 1.5, 2.0\) mm .* not \(3.0, 3.0, 3.0\) .*run mixcl prepare"):
+        Store(store.root, ["a"], other)
+
+
+def test_case_of_other_settings_than_its_collection(copy: Path) -> None:
+    path = copy / "a/c9/case.json"
+    path.write_text(path.read_text().replace('"settings": "', '"settings": "0'))
+    with pytest.raises(InputError, match="c9: was prepared with other settings than the rest"):
+        Store(copy).cases("a")
+
+
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "foreground.npz"])
+def test_truncated_file(copy: Path, name: str) -> None:
+    path = copy / "a/c9" / name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=rf"{name}: has \d+ bytes instead of \d+; delete .*c9 and run mixcl prepare"):
+        Store(copy).cases("a")
+
+
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "foreground.npz"])
+def test_file_that_breaks_while_it_is_used(copy: Path, name: str) -> None:
+    case = Store(copy).cases("a")[0]
+    (case.path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=f"{name}: cannot be read"):
+        {"image.npy": case.image, "label.npy": case.label, "foreground.npz": case.foreground}[name]()
+
+
+def test_missing_and_damaged_records(copy: Path) -> None:
+    (copy / "a/c9/image.npy").unlink()
+    with pytest.raises(InputError, match=r"image\.npy: is missing"):
+        Store(copy).cases("a")
+    (copy / "a/c9/case.json").write_text('{"schema": 1')
+    with pytest.raises(InputError, match=r"case\.json: cannot be read"):
+        Store(copy).cases("a")
+    (copy / "a/c9/case.json").unlink()
+    with pytest.raises(InputError, match=r"case\.json: is missing"):
+        Store(copy).cases("a")
+    (copy / "a/index.json").write_text("[]")
+    with pytest.raises(InputError, match=r"index\.json: is damaged"):
+        Store(copy).cases("a")
+
+
+def test_store_of_another_version(copy: Path) -> None:
+    path = copy / "a/index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 0}))
+    with pytest.raises(InputError, match="another version of mixcl; run mixcl prepare"):
+        Store(copy).cases("a")
+
+
+def test_other_folders_are_not_looked_at(copy: Path) -> None:
+    (copy / "a/.tmp-c1").mkdir()
+    (copy / "a/gone").mkdir()
+    (copy / "a/gone/case.json").write_text("{}")
+    assert [case.id for case in Store(copy).cases("a")] == ["c9", "c10"]

@@ -1,0 +1,368 @@
+"""Figures: where things are drawn, in which colours, from which data; the same bytes for the same figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.drawing import CARD, pretraining, save_two, scan
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from mixcl import figures
+from mixcl.data.registry import COLLECTIONS
+from mixcl.figures import choice, ct
+from mixcl.figures.choice import Picture, choose_slice
+from mixcl.figures.style import Plot
+from mixcl.results.table import Table1
+
+SPACING = (1.5, 3.0, 2.0)
+
+
+def rendered(figure: Figure) -> NDArray[np.uint8]:
+    """The figure as pixels [rows, columns, RGB]."""
+    figure.set_dpi(100)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def panel(figure: Figure, number: int) -> NDArray[np.uint8]:
+    """Pixels of one of the axes."""
+    pixels = rendered(figure)
+    box = figure.axes[number].get_window_extent()
+    height = pixels.shape[0]
+    rows = slice(round(height - box.y1), round(height - box.y0))
+    return pixels[rows, round(box.x0) : round(box.x1)]
+
+
+def test_the_patients_right_is_on_the_left_and_the_front_on_top() -> None:
+    """A bright box far to the right and to the front is drawn at the upper left."""
+    image = np.full((40, 30, 4), -150, np.int16)
+    image[36:40, 27:30, 1] = 250
+    label = np.zeros(image.shape, np.uint8)
+    figure = figures.overlay(Picture(image, label, SPACING, {1: "spleen"}, z=1))
+    bright = np.argwhere(panel(figure, 1).min(axis=2) > 200)  # the label panel has no writing in it
+    height, width = panel(figure, 1).shape[:2]
+    assert bright[:, 0].max() < 0.15 * height
+    assert bright[:, 1].max() < 0.15 * width
+
+
+def test_labels_lie_on_the_scan_and_have_their_colours() -> None:
+    figure = figures.overlay(scan())
+    pixels = panel(figure, 1).astype(float) / 255
+    height, width = pixels.shape[:2]
+    for organ, x, y in (("liver", 31.5, 16.5), ("spleen", 7.0, 11.5)):  # voxels, slice 5
+        row, column = int(height * (1 - y / 30)), int(width * (1 - x / 40))
+        grey = (40 + 150) / 400
+        expected = 0.55 * np.array(to_rgb(figures.ORGAN_COLOURS[organ])) + 0.45 * grey
+        np.testing.assert_allclose(pixels[row, column], expected, atol=0.02)
+
+
+def test_voxels_keep_their_proportions() -> None:
+    figure = figures.overlay(scan())
+    for ax in figure.axes:
+        box = ax.get_window_extent()
+        assert box.height / box.width == pytest.approx(30 * 3.0 / (40 * 1.5), rel=1e-3)
+        assert ax.get_aspect() == 1.0
+        assert sorted(ax.get_xlim()) == [0, 60]
+        assert sorted(ax.get_ylim()) == [0, 90]
+
+
+def test_rows_columns_titles_legend_and_caption() -> None:
+    one_arm = scan()._replace(predictions={"mixcl": scan().label}, title="another")
+    figure = figures.overlay([scan(), one_arm], caption="Profile phantom, seed 0.")
+    assert len(figure.axes) == 2 * 4
+    assert [ax.get_title() for ax in figure.axes[:4]] == [
+        "CT",
+        "label",
+        "from scratch (T.F.S.)",
+        "MixCL (Ours)",
+    ]
+    assert [figure.axes[k].get_ylabel() for k in (0, 4)] == ["a phantom", "another"]
+    assert not figure.axes[6].axison  # no such prediction
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["spleen", "liver"]
+    assert "Profile phantom, seed 0." in [text.get_text() for text in figure.texts]
+
+
+def test_the_scale_bar_is_as_long_as_it_says() -> None:
+    ax = Figure().subplots()
+    length = ct.scale_bar(ax, (40, 30, 8), SPACING)
+    assert length == 20  # at most a third of 60 mm
+    (bar,) = ax.lines
+    assert np.ptp(bar.get_xdata()) == pytest.approx(length)
+    assert "20 mm" in {text.get_text() for text in ax.texts}
+    left, right = (next(t for t in ax.texts if t.get_text() == side).get_position()[0] for side in "RL")
+    assert left < right
+
+
+def test_slices_are_chosen_by_the_rule() -> None:
+    label = np.zeros((6, 6, 5), np.uint8)
+    label[1:4, 1:4, 2:4] = 1
+    label[1:5, 1:5, 3] = 1
+    assert choose_slice(label) == 3
+    same = [label, label.copy()]
+    assert choose_slice(label, same) == 3
+    other = label.copy()
+    other[0, :3, 2] = 2
+    other[0, :5, 1] = 2  # differs most, but has no label
+    assert choose_slice(label, [label, label, other]) == 2
+    assert choose_slice(np.zeros_like(label)) == 0
+
+
+def views(colours: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Colours as seen with full colour vision, protanopia and deuteranopia (Machado et al., 2009)."""
+    protan = [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ]
+    deutan = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    seen = [np.clip(linear @ np.array(matrix).T, 0, 1) for matrix in (protan, deutan)]
+    return [colours, *(np.where(c <= 0.0031308, c * 12.92, 1.055 * c ** (1 / 2.4) - 0.055) for c in seen)]
+
+
+def test_organs_of_a_collection_can_be_told_apart() -> None:
+    for collection in COLLECTIONS.values():
+        names = list(collection.names.values())
+        assert set(names) <= set(figures.ORGAN_COLOURS)
+        for seen in views(np.array([to_rgb(figures.ORGAN_COLOURS[name]) for name in names])):
+            lab = rgb2lab(seen[None])[0]
+            distance = deltaE_ciede2000(lab[:, None], lab[None]) + 1e3 * np.eye(len(names))
+            assert distance.min() > 12, (collection.title, names, distance.min())
+
+
+def test_the_papers_colours() -> None:
+    """Fig. 3: stomach light brown, kidneys green and blue, pancreas cyan, spleen red."""
+    r, g, b = figures.organ_colour("spleen")
+    assert r > 0.7 > 0.2 > max(g, b)
+    green, blue = figures.organ_colour("right kidney"), figures.organ_colour("left kidney")
+    assert green[1] == max(green)
+    assert blue[2] == max(blue)
+    r, g, b = figures.organ_colour("pancreas")
+    assert min(g, b) > 0.7 > r
+    r, g, b = figures.organ_colour("stomach")
+    assert 0.85 > r > g > b > 0.3
+
+
+def test_unknown_organs_have_a_colour_by_name() -> None:
+    assert figures.organ_colour("heart") == figures.organ_colour(" Heart")
+    assert figures.organ_colour("heart") != figures.organ_colour("colon")
+    assert figures.organ_colour("oesophagus") == figures.organ_colour("esophagus")
+    assert figures.organ_colour("liver tumor") == figures.organ_colour("liver tumour")
+
+
+def test_losses_of_a_pretraining_run() -> None:
+    records = pretraining()
+    figure = figures.losses(records, CARD)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:4] == ["total, Eq. 2", "identity, Eq. 4", "label, Eq. 6", "reconstruction, Eq. 3"]
+    assert len(titles) == 8
+    for ax, name in zip(figure.axes, ("total", "identity", "label", "recon"), strict=False):
+        x, y = ax.lines[0].get_data()
+        assert list(x) == [record["step"] for record in records]
+        assert list(y) == [record[name] for record in records]
+    levels, shares, gradients = figure.axes[4:7]
+    assert [line.get_ydata()[0] for line in levels.lines if line.get_linestyle() == "--"] == [2.5]
+    top = shares.collections[-1].get_paths()[0].vertices
+    assert top[:, 1].max() == pytest.approx(1.0)
+    assert list(gradients.lines[0].get_xdata()) == [10, 40, 70, 100]
+    assert "Profile phantom, job pretrain, seed 0, commit 0123456789ab" in figure.get_supxlabel()
+    assert "Phantoms, not patients" in figure.get_supxlabel()
+
+
+def test_losses_of_a_finetuning_run_and_of_ablations() -> None:
+    figure = figures.losses([{"step": s, "total": 1.0 / s, "lr": 1e-3} for s in (1, 2)], {**CARD, "task": "btcv"})
+    assert [ax.get_title() for ax in figure.axes] == ["Dice + cross-entropy (R17)", "learning rate"]
+    records = pretraining()
+    for record in records:  # a term that is off is logged as zero
+        record.update(label=0.0, identity=0.0, levels=[0.0] * 5, gradients={"identity": 0.0, "recon": 1.0})
+    rendered(figures.losses(records))
+
+
+@pytest.fixture
+def table() -> Table1:
+    rows = [
+        {
+            "task": task,
+            "percent": float(percent),
+            "arm": arm,
+            "fold": fold,
+            "seed": 0,
+            "dice": base + fold / 50,
+        }
+        for task, percents in (("msd_spleen", (5, 15, 50, 100)), ("btcv", (15, 50, 100)))
+        for k, percent in enumerate(percents)
+        for arm, base in (("scratch", 0.3 + k / 6), ("mixcl", 0.4 + k / 7))
+        for fold in range(5)
+    ]
+    from mixcl.results.statistics import differences, over_folds
+
+    folds = pd.DataFrame(rows)
+    return Table1(folds, over_folds(folds), differences(folds), "Profile phantom; seed 0. " * 8, (), True)
+
+
+def test_table1_plot(table: Table1) -> None:
+    figure = figures.table1_plot(table)
+    assert [ax.get_title() for ax in figure.axes] == ["Spleen", "BTCV"]
+    for ax, task in zip(figure.axes, ("msd_spleen", "btcv"), strict=True):
+        drawn = np.sort(np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "o"]))
+        np.testing.assert_array_equal(drawn, np.sort(table.folds.loc[table.folds["task"] == task, "dice"]))
+        assert not [line for line in ax.lines if line.get_marker() == "D"]  # phantoms stand without the paper
+    real = Table1(table.folds, table.cells, table.differences, "", (), False)
+    diamonds = [line for line in figures.table1_plot(real).axes[1].lines if line.get_marker() == "D"]
+    assert [list(line.get_ydata()) for line in diamonds] == [
+        [0.2459, 0.5851, 0.7524],
+        [0.3871, 0.5939, 0.7656],
+    ]
+
+
+@pytest.mark.slow
+def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
+    """Another process, later and with another hash seed, writes the same bytes; pyplot is not needed."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\n"
+        "from helpers.drawing import CARD, pretraining, save_two, scan\n"
+        "save_two(Path(sys.argv[1]))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    save_two(tmp_path / "1")
+    words = [sys.executable, "-c", code, str(tmp_path / "2"), str(Path(__file__).parents[1])]
+    subprocess.run(words, check=True, env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)})
+    names = sorted(path.name for path in (tmp_path / "1").iterdir())
+    assert names == ["a.b.pdf", "a.b.png", "losses.pdf", "losses.png"]
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+    assert b"CreationDate" not in (tmp_path / "1" / "a.b.pdf").read_bytes()
+
+
+def test_a_notebook_shows_a_figure_without_pyplot(table: Table1) -> None:
+    figure = figures.table1_plot(table)
+    assert isinstance(figure, Plot)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_case_that_differs_most_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both arms at 5 and 15 %, one at 50 %: 15 % is shown, and the case and slice with most difference."""
+    from helpers.runs import write_run
+
+    from mixcl.config import load_profile
+
+    dice = {name: {1: 0.5} for name in ("a", "b")}
+    for percent, arm, fold in (
+        (5, "scratch", 0),
+        (5, "mixcl", 0),
+        (15, "scratch", 1),
+        (15, "mixcl", 1),
+        (50, "mixcl", 0),
+    ):
+        write_run(tmp_path, "msd_spleen", percent, arm, fold, dice)  # type: ignore[arg-type]
+    label = np.zeros((6, 6, 5), np.uint8)
+    label[2:4, 2:4, 1:4] = 1
+
+    class Case:
+        spacing, names = SPACING, {1: "spleen"}
+
+        def __init__(self, name: str) -> None:
+            self.id = name
+
+        def image(self) -> NDArray[np.int16]:
+            return np.zeros(label.shape, np.int16)
+
+        def label(self) -> NDArray[np.uint8]:
+            return label
+
+    class Store:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def cases(self, task: str) -> list[Case]:
+            return [Case("a"), Case("b"), Case("c")]
+
+    def prediction(run: Path, case: str) -> NDArray[np.uint8]:
+        card = json.loads((run / "run.json").read_text())
+        predicted = label.copy()
+        if card["arm"] == "mixcl":
+            predicted[: 2 if case == "a" else 4, 0, 4 if case == "a" else 2] = 1
+        return predicted
+
+    monkeypatch.setattr(choice, "Store", Store)
+    monkeypatch.setattr("mixcl.evaluate.read_prediction", prediction)
+    config = load_profile("smoke")
+    shown, caption = choice.qualitative(config, tmp_path)
+    assert len(shown) == 1
+    assert shown[0].title == "Spleen, 15 %, fold 1\ncase b, slice 2"
+    assert shown[0].z == 2
+    assert list(shown[0].predictions) == ["scratch", "mixcl"]
+    assert caption.startswith("Of all axial slices with a labelled organ")
+    assert "only T.F.S. is right in 2 voxels, only Ours in 0" in caption
+    assert "fold 1; seed 0; commit 0123456789ab" in caption
+    assert len(figures.qualitative(config, tmp_path).axes) == 8  # four panels, and the box of each
+
+
+def test_a_case_that_one_arm_lacks_is_not_shown_before_one_that_both_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its many labelled voxels are no difference between arms, however few the other case has."""
+    label = np.zeros((6, 6, 3), np.uint8)
+    label[:, :, 1] = 1
+    wrong = label.copy()
+    wrong[0, 0, 1] = 0
+
+    class Case:
+        spacing, names = SPACING, {1: "spleen"}
+
+        def image(self) -> NDArray[np.int16]:
+            return np.zeros(label.shape, np.int16)
+
+        def label(self) -> NDArray[np.uint8]:
+            return label
+
+    monkeypatch.setattr("mixcl.evaluate.read_prediction", lambda run, case: label if run.name == "mixcl" else wrong)
+    rows = pd.DataFrame(
+        [(0, "a", "scratch", "scratch"), (1, "b", "mixcl", "mixcl"), (1, "b", "scratch", "scratch")],
+        columns=["fold", "case", "arm", "job"],
+    )
+    cases: Any = {"a": Case(), "b": Case()}
+    picture, said = choice._best(rows, ["scratch", "mixcl"], cases, tmp_path, "Spleen")
+    assert picture.title.endswith("case b, slice 1")
+    assert "only Ours in 1." in said
+
+
+def test_the_box_is_found_by_trying_every_square() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((9, 12), (20, 7), (3, 3), (2, 5)):
+        label, first, last = (rng.integers(0, 3, shape) for _ in range(3))
+        edge, best = max(min(shape) // 3, 1), (-1, 0, 0)
+        for x in range(shape[0] - edge + 1):
+            for y in range(shape[1] - edge + 1):
+                inside = [(i, j) for i in range(x, x + edge) for j in range(y, y + edge)]
+                size = sum((first[p] == label[p]) != (last[p] == label[p]) for p in inside)
+                best = max(best, (size, x, y), key=lambda one: one[0])
+        (x, y, found), only_first, only_last = choice.choose_box(label, first, last)
+        assert (only_first + only_last, x, y, found) == (*best, edge)
+        inside = [(i, j) for i in range(x, x + edge) for j in range(y, y + edge)]
+        assert only_first == sum(first[p] == label[p] and last[p] != label[p] for p in inside)
+
+
+def test_the_enlarged_panel_shows_the_box() -> None:
+    """The box's voxels, and no others, lie within the limits of the enlarged panels, left and right turned."""
+    picture = scan()._replace(z=2, box=(1, 2, 2))
+    figure = figures.overlay(picture)
+    whole, enlarged = figure.axes[0], figure.axes[len(figure.axes) // 2]
+    width = picture.image.shape[0] * SPACING[0]
+    assert enlarged.get_xlim() == pytest.approx((width - 3 * SPACING[0], width - SPACING[0]))
+    assert enlarged.get_ylim() == pytest.approx((2 * SPACING[1], 4 * SPACING[1]))
+    drawn = whole.patches[0]
+    assert (drawn.get_x(), drawn.get_y()) == pytest.approx((width - 3 * SPACING[0], 2 * SPACING[1]))

@@ -1,0 +1,218 @@
+"""What the repository ships with: metadata, lock, environment files; nothing that belongs to one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "reproduce" / "lock"
+PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE)
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+
+TOP_LEVEL = (
+    "mixcl",
+    "notebooks",
+    "reproduce",
+    "figures",
+    "tests",
+    "environment.yml",
+    "README.md",
+    "pyproject.toml",
+    "LICENSE",
+    "CITATION.cff",
+    ".ci/run",
+    "reproduce/run_all.sh",
+    "reproduce/test.sh",
+    "reproduce/setup.sh",
+    "reproduce/profiles/smoke.yaml",
+    "reproduce/profiles/phantom.yaml",
+    "reproduce/profiles/paper.yaml",
+)
+
+
+def pins(*names: str) -> dict[str, str]:
+    """Name -> version of everything pinned in the lock files, with ``-r`` lines followed."""
+    found: dict[str, str] = {}
+    for name in names:
+        text = (LOCK / name).read_text()
+        found |= {canonicalize_name(package): version for package, version in PIN.findall(text)}
+        found |= pins(*re.findall(r"^-r (\S+)$", text, flags=re.MULTILINE))
+    return found
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    """What pyproject.toml asks for, with the named extras."""
+    optional = PROJECT["optional-dependencies"]
+    return [Requirement(text) for text in PROJECT["dependencies"] + [r for e in extras for r in optional[e]]]
+
+
+def tracked_files() -> list[Path]:
+    """Files under version control; the test is skipped in a copy without its history."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def imported_by(folder: Path) -> Iterator[tuple[Path, str]]:
+    """(file, top-level module) for every import statement in the Python files under ``folder``."""
+    for file in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((file, alias.name.partition(".")[0]) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                yield file, node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize("name", TOP_LEVEL)
+def test_layout_is_complete(name: str) -> None:
+    assert (ROOT / name).exists(), f"{name} is missing"
+
+
+@pytest.mark.parametrize("name", [".ci/run", "reproduce/run_all.sh", "reproduce/test.sh", "reproduce/setup.sh"])
+def test_scripts_stop_at_the_first_failure(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
+    subprocess.run(["bash", "-n", str(ROOT / name)], check=True)
+
+
+def test_citation_names_the_software_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"] == "Apache-2.0"
+    assert citation["authors"] == [{"name": "The mixcl authors"}] == PROJECT["authors"]
+    paper = citation["preferred-citation"]
+    assert {"type", "title", "authors"} <= paper.keys()
+    names = [f"{author['given-names']} {author['family-names']}" for author in paper["authors"]]
+    assert names == ["Jun Li", "Quan Quan", "S. Kevin Zhou"]
+    assert paper["title"].startswith("MixCL: Pixel label matters to contrastive learning")
+    assert paper["year"] == 2022
+    assert paper["identifiers"][0]["value"] == "arXiv:2203.02114"
+
+
+def test_licence_is_the_whole_apache_2_text() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    for section in range(1, 10):
+        assert re.search(rf"^\s+{section}\. [A-Z]", text, flags=re.MULTILINE), f"section {section} is missing"
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_version_of_the_package_is_that_of_the_metadata() -> None:
+    text = (ROOT / "mixcl" / "__init__.py").read_text()
+    assert re.findall(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE) == [PROJECT["version"]]
+
+
+@pytest.mark.parametrize("name", ["base.txt", "build.txt", "torch-cpu.txt", "torch-cuda.txt"])
+def test_every_locked_package_has_hashes(name: str) -> None:
+    lines = [line for line in (LOCK / name).read_text().splitlines() if line and not line.lstrip().startswith("#")]
+    blocks = re.split(r"\n(?=\S)", "\n".join(lines))
+    assert len(blocks) == len(pins(name)) > 0
+    for block in blocks:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), f"no hash for {block.splitlines()[0]}"
+
+
+def test_lock_separates_torch_from_the_rest() -> None:
+    base, cpu, cuda = pins("base.txt"), pins("torch-cpu.txt"), pins("torch-cuda.txt")
+    assert cpu.keys() == {"torch"}
+    assert cpu["torch"] == f"{cuda['torch']}+cpu"
+    assert not base.keys() & cuda.keys()
+    assert not [name for name in base if name.startswith(("torch", "triton", "nvidia-", "cuda-"))]
+    assert pins("build.txt").items() <= base.items()
+    assert pins("cpu.txt") == base | cpu
+    assert pins("cuda.txt") == base | cuda
+
+
+@pytest.mark.parametrize("kind", ["cpu.txt", "cuda.txt"])
+def test_lock_satisfies_the_dependencies(kind: str) -> None:
+    locked = pins(kind)
+    for requirement in [*requirements("dev"), *map(Requirement, PYPROJECT["build-system"]["requires"])]:
+        name = canonicalize_name(requirement.name)
+        assert name in locked, f"{requirement} is not in the lock; run reproduce/lock/lock.sh"
+        assert requirement.specifier.contains(locked[name]), f"{requirement} excludes the locked {locked[name]}"
+    assert "editables" in locked  # an editable install without build isolation needs it
+
+
+def test_dependencies_admit_the_other_supported_machine() -> None:
+    """Python 3.12 with torch 2.11, as on GPU machines whose torch comes with them."""
+    torch = next(requirement for requirement in requirements() if requirement.name == "torch")
+    assert torch.specifier.contains("2.11.0")
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains("3.12.0")
+
+
+def test_environment_yml_agrees_with_the_lock() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    python = next(entry for entry in plain if entry.startswith("python="))
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(f"{python.partition('=')[2]}.0")
+    assert {entry.partition("=")[0] for entry in plain} == {
+        "python",
+        "pip",
+    }  # whatever else would be a second pin
+    (nested,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    locked = pins("cuda.txt")
+    for line in nested:
+        if line.startswith("-r "):
+            assert pins(Path(line.removeprefix("-r ")).relative_to("reproduce/lock").name) == locked
+        else:
+            requirement = Requirement(line)
+            assert Version(locked[canonicalize_name(requirement.name)]) in requirement.specifier
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("mixcl", ()), ("tests", ("dev",)), ("reproduce", ("dev", "bench", "browser"))]
+)
+def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, ...]) -> None:
+    declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
+    distributions = packages_distributions()
+    own = {PROJECT["name"], "__future__"} | {file.stem for file in (ROOT / folder).rglob("*.py")}
+    for file, module in imported_by(ROOT / folder):
+        if module in sys.stdlib_module_names or module in own:
+            continue
+        given_by = {canonicalize_name(name) for name in distributions.get(module, [module])}
+        assert given_by & declared, f"{file.relative_to(ROOT)} imports {module}, which pyproject.toml does not name"
+
+
+def test_no_file_belongs_to_one_machine() -> None:
+    """No address of a package index, no folder of the machine that something was made on."""
+    index = r"pythonhosted\.org|pypi\.org/simple|--(?:extra-)?index-url|--find-links|file:///opt"
+    folders = r"(?<![\w.$}~/-])/(?:work|root|opt/wheels|opt/pypi|home/\w+|Users/\w+|tmp/w)/"
+    forbidden = re.compile(f"{index}|{folders}")
+    here = re.compile(re.escape(str(ROOT)) + r"\b") if len(ROOT.parts) > 2 else None
+    for file in tracked_files():
+        if file == Path(__file__).resolve():
+            continue
+        text = file.read_bytes().decode(errors="ignore")
+        found = forbidden.search(text) or (here and here.search(text))
+        assert not found, f"{file.relative_to(ROOT)} holds {found.group(0)!r}"
+
+
+def test_no_large_file_is_tracked() -> None:
+    for file in tracked_files():
+        assert file.stat().st_size <= 2_000_000, f"{file.relative_to(ROOT)} is over 2 MB"
+
+
+def test_wheel_carries_the_profiles() -> None:
+    wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["mixcl"]
+    assert wheel["force-include"] == {"reproduce/profiles": "mixcl/profiles"}

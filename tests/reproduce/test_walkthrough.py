@@ -1,0 +1,188 @@
+"""The walk-through notebooks: run as jobs on phantoms and on real CT, and as they are committed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.realct import IRCAD
+
+from mixcl.data.registry import BTCV_NAMES
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+EXPECTED = (
+    "00_overview", "01_identity_consistency", "02_label_consistency", "03_pixel_sampling", "04_reconstruction",
+    "05_views", "06_your_own_data",
+)  # fmt: skip
+LARGEST = 500_000
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return found
+
+
+def sources(path: Path) -> list[tuple[str, str]]:
+    """Kind and text of every cell, without that in which papermill puts what it was given."""
+    return [
+        (cell["cell_type"], "".join(cell["source"]))
+        for cell in cells(path)
+        if "injected-parameters" not in cell["metadata"].get("tags", [])
+    ]
+
+
+def counts(path: Path) -> list[int | None]:
+    return [cell["execution_count"] for cell in cells(path) if cell["cell_type"] == "code"]
+
+
+def pictures(path: Path) -> int:
+    outputs = [output for cell in cells(path) for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def run(name: str, executed: Path, parameters: dict[str, object]) -> None:
+    """Execute a notebook as the workflow does, into ``executed``; a copy that is whole."""
+    notebook = ROOT / "notebooks" / f"{name}.ipynb"
+    known = {"STEPS"} if re.search(r"^STEPS = ", sources(notebook)[1][1], re.MULTILINE) else set()
+    given = {key: value for key, value in parameters.items() if key != "STEPS" or known}
+    command = [sys.executable, str(ROOT / "reproduce/run_notebook.py"), str(notebook), str(executed), json.dumps(given)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = counts(executed)
+    assert made == list(range(1, len(made) + 1))
+    assert pictures(executed) == pictures(notebook) > 0
+    assert sources(executed) == sources(notebook)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("walkthrough")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_it_runs_on_phantoms(name: str, out: Path) -> None:
+    folder = {"03": "fine", "05": "fine", "06": "own"}.get(name[:2], "coarse")
+    run(name, out / f"{name}.ipynb", {"OUT": str(out / folder), "STEPS": 2})
+
+
+@pytest.fixture(scope="module")
+def real_profile(realct: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile of two collections of real scans whose labels differ."""
+    profile = {
+        "extends": "phantom",
+        "data": {
+            "source": "files", "root": str(realct), "spacing": [5.0, 5.0, 5.0],
+            "collections": {
+                "ircad": {"image": "ircad{case}/ct.nii.gz", "label": "ircad{case}/seg.nii.gz", "names": IRCAD},
+                "total": {"image": "s0{case}/ct.nii.gz", "label": "s0{case}/seg_btcv13.nii.gz", "names": BTCV_NAMES},
+            },
+            "pretrain": ["ircad", "total"],
+            "finetune": ["total"],
+        },
+        "model": {"patch": 32},
+    }  # fmt: skip
+    path = tmp_path_factory.mktemp("profile") / "real.yaml"
+    path.write_text(yaml.safe_dump(profile))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_it_runs_on_real_ct(name: str, real_profile: Path, out: Path) -> None:
+    """Unchanged, with a profile of own collections."""
+    settings = ["loss.alpha=10"] if name[:2] == "02" else []
+    folder = out / ("real-own" if name[:2] == "06" else "real")
+    given = {"PROFILE": str(real_profile), "SETTINGS": settings, "STEPS": 2, "OUT": str(folder)}
+    run(name, out / f"real-{name}.ipynb", given)
+    text = (out / f"real-{name}.ipynb").read_text()
+    assert "patients." not in "".join(re.findall(r'"text/plain": \[(.*?)\]', text, re.DOTALL))
+
+
+def test_all_are_there() -> None:
+    assert tuple(path.stem for path in NOTEBOOKS) == EXPECTED
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_is_committed_executed(path: Path) -> None:
+    """Counts 1 to n, pictures, no error, no path of a machine, small enough for a code host to show."""
+    made = counts(path)
+    assert made == list(range(1, len(made) + 1))
+    assert pictures(path) >= 2
+    assert path.stat().st_size <= LARGEST
+    assert set(json.loads(path.read_text())["metadata"]) == {"kernelspec", "language_info"}
+    for cell in cells(path):
+        assert set(cell["metadata"]) <= {"tags"}
+        for output in cell.get("outputs", []):
+            assert output["output_type"] in ("display_data", "execute_result", "stream")
+            assert output.get("name") != "stderr", output["text"]
+            shown = {kind: text for kind, text in output.get("data", {}).items() if not kind.startswith("image/")}
+            text = json.dumps([output.get("text", ""), shown])
+            assert not re.search(r"(?<![\w.:/<])/(?!/)[A-Za-z][\w.-]*/", text.replace("</", "<")), text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_is_an_article_without_logic(path: Path) -> None:
+    everything = cells(path)
+    first_code = next(cell for cell in everything if cell["cell_type"] == "code")
+    assert first_code["metadata"]["tags"] == ["parameters"]
+    assert {"PROFILE", "SETTINGS", "OUT"} <= set(re.findall(r"^([A-Z]+) = ", "".join(first_code["source"]), re.M))
+    assert everything[0]["cell_type"] == everything[-1]["cell_type"] == "markdown"
+    assert "**Question.**" in "".join(everything[0]["source"])
+    last = " ".join("".join(everything[-1]["source"]).split())
+    assert "**What this shows:**" in last
+    assert "**What it does not:**" in last
+    assert "phantom" in last.lower()
+    for cell in everything:
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"])
+            assert len(source.splitlines()) <= 15
+            assert not re.search(r"^\s*(class|def|for .*range\(STEPS)", source, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_lead_to_notebooks(path: Path) -> None:
+    for kind, text in sources(path):
+        if kind == "markdown":
+            for target in re.findall(r"\]\(([\w./]+\.ipynb)\)", text):
+                assert (path.parent / target).is_file(), target
+
+
+@pytest.mark.parametrize(
+    ("outputs", "fault"),
+    [
+        ([{"output_type": "stream", "name": "stdout", "text": ["/mnt/ann/results\n"]}], "path"),
+        ([{"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}], "ValueError"),
+        ([{"output_type": "stream", "name": "stdout", "text": ["x" * LARGEST]}], "bytes"),
+        ([{"output_type": "stream", "name": "stdout", "text": [f"{ROOT}/mixcl/losses.py\n"]}], None),
+    ],
+)
+def test_cleaning(outputs: list[dict[str, Any]], fault: str | None, tmp_path: Path) -> None:
+    """What is of one run goes, what must not be committed is refused and leaves the kept copy as it was."""
+    cell = {
+        "cell_type": "code", "id": "a", "execution_count": 1, "source": ["1\n", "2"], "outputs": outputs,
+        "metadata": {"papermill": {"duration": 1.0}, "tags": []},
+    }  # fmt: skip
+    metadata = {"papermill": {"input_path": "x"}, "widgets": {}}
+    executed, kept = tmp_path / "executed.ipynb", tmp_path / "kept.ipynb"
+    executed.write_text(json.dumps({"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+    kept.write_text("before")
+    command = [sys.executable, str(ROOT / "reproduce/clean_notebook.py"), str(executed), str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if fault:
+        assert done.returncode == 1
+        assert fault in done.stdout
+        assert kept.read_text() == "before"
+        return
+    assert done.returncode == 0, done.stdout
+    (made,) = cells(kept)
+    assert made["metadata"] == {}
+    assert made["outputs"][0]["text"] == ["mixcl/losses.py\n"]
+    assert "papermill" not in kept.read_text()

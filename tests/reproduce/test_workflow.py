@@ -1,0 +1,144 @@
+"""run_all.sh as a user has it: the plan, a run killed again and again, and a changed setting."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["data.finetune=[msd_spleen]", "grid.ablation.msd_spleen=100", "grid.variants={}", "grid.folds=[0]"]
+
+
+def command(out: Path, *words: str) -> list[str]:
+    sets = [word for item in SMALL for word in ("--set", item)]
+    return ["bash", str(ROOT / "reproduce/run_all.sh"), "--profile", "smoke", "--out", str(out), *sets, *words]
+
+
+def run(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(out, *words), capture_output=True, text=True, check=False)
+
+
+def trained(out: Path) -> dict[str, int]:
+    """When the weights of each finished job were written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (out / "runs").glob("*/model.safetensors")}
+
+
+def results(out: Path) -> dict[str, list[str]]:
+    """The numbers of both tables, without the columns that say where they come from."""
+    tables = sorted((out / "tables").glob("table[12].csv"))
+    return {path.name: [",".join(row.split(",")[:9]) for row in path.read_text().splitlines()] for path in tables}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    done = run(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_everything_is_made(whole: Path) -> None:
+    """Executed copies of every notebook, weights, tables, figures, the page and the run card."""
+    for name in ("tables/table1.md", "tables/table2.tex", "figures/figure3.pdf", "site/index.html", "RUN.json"):
+        assert (whole / name).is_file(), name
+    executed = {path.stem: path for path in whole.glob("**/*.ipynb")}
+    assert executed.keys() == {path.stem for path in (ROOT / "notebooks").glob("[1-9]*.ipynb")}
+    assert (whole / "runs/finetune-msd_spleen-p100-mixcl-f0-s0/11_finetune.ipynb").is_file()
+    for path in executed.values():
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        counts = [cell["execution_count"] for cell in cells if cell["cell_type"] == "code"]
+        assert counts == list(range(1, len(counts) + 1)), path
+    rows = (whole / "tables/table1.csv").read_text().splitlines()
+    assert {"task", "percent", "arm", "fold", "seed", "dice"} <= set(rows[0].split(","))
+    assert len(rows) == 3
+    made = ("pretrain_losses", "table1", "table2", "effects", "instruments", "organs", "figure1", "figure2", "figure3")
+    for name in made:
+        assert (whole / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (whole / "figures" / f"{name}.pdf").is_file()
+    assert "phantoms" in (whole / "tables/table1.md").read_text()
+    assert "phantoms" in (whole / "site/index.html").read_text()
+
+
+def test_a_finished_run_has_nothing_left_to_do(whole: Path) -> None:
+    before = trained(whole)
+    done = run(whole, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is left to do" in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.strip().startswith("to do")]
+    assert trained(whole) == before
+
+
+def test_a_changed_setting_touches_just_its_jobs(whole: Path) -> None:
+    done = run(whole, "--dry-run", "--set", "finetune.lr=1e-3")
+    assert done.returncode == 0, done.stderr
+    todo = {line.split()[2] for line in done.stdout.splitlines() if line.strip().startswith("to do")}
+    assert len([rule for rule in todo if rule.startswith("finetune")]) == 2
+    assert not todo & {"prepare", "pretrain"}
+
+
+def killed(out: Path, until: Callable[[], bool], seconds: float) -> None:
+    """Start the whole run and kill -9 everything of it when ``until`` holds, at the latest after ``seconds``."""
+    process = subprocess.Popen(
+        command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end and not until():
+        time.sleep(0.05)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+
+
+def test_killed_again_and_again_it_ends_with_the_same_tables(whole: Path, tmp_path: Path) -> None:
+    """Killed when the weights are there and the engine does not know it yet, then once at random."""
+    killed(tmp_path, lambda: "pretrain" in trained(tmp_path), 120)
+    finished = trained(tmp_path)
+    assert "pretrain" in finished
+    killed(tmp_path, lambda: False, random.Random(0).uniform(10, 25))
+    now = trained(tmp_path)
+    assert {job: now.get(job) for job in finished} == finished  # nothing finished was trained again
+    finished = now
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {job: at for job, at in trained(tmp_path).items() if job in finished} == finished
+    assert results(tmp_path) == results(whole)
+    for job in trained(whole):
+        ours, theirs = (out / "runs" / job / "model.safetensors" for out in (tmp_path, whole))
+        assert ours.read_bytes()[-1000:] == theirs.read_bytes()[-1000:]
+
+
+def test_lost_weights_are_made_again_for_a_job_that_needs_them(whole: Path) -> None:
+    (whole / "runs/pretrain/model.safetensors").rename(whole / "kept")
+    try:
+        done = run(whole, "--dry-run", "--set", "finetune.lr=1e-3")
+        assert any(line.split() == ["to", "do", "pretrain"] for line in done.stdout.splitlines()), done.stdout
+    finally:
+        (whole / "kept").rename(whole / "runs/pretrain/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--only", "table9"], "table9"),
+        (["--gpus", "many"], "many"),
+        (["--slurm", "/nowhere"], "nowhere"),
+        (["--cores", "0"], "--cores 0"),
+        (["--set", "loss.alpa=1"], "alpha"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(tmp_path: Path, words: list[str], said: str) -> None:
+    done = run(tmp_path, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,247 @@
+"""Effects: pairing, adjustment and power against plain computations; the sentences say what the numbers say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.runs import CONFIG, write_run
+from matplotlib.axes import Axes
+from scipy import stats
+
+from mixcl.figures import tables
+from mixcl.results import effects
+
+GAINS = [0.10, 0.02, 0.07, 0.05, 0.01, 0.06, 0.09, 0.03]  # 4 folds x 2 seeds
+
+
+def fill(out: Path, percent: float, arm: str, gains: list[float]) -> None:
+    for number, gain in enumerate(gains):
+        fold, seed = divmod(number, 2)
+        case = {f"{fold}": {1: 0.4 + 0.01 * number + gain}}
+        write_run(out, "msd_spleen", percent, arm, fold, case, seed=seed)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    for percent in (5, 15):
+        fill(tmp_path, percent, "scratch", [0.0] * 8)
+    fill(tmp_path, 5, "mixcl", GAINS)
+    fill(tmp_path, 15, "mixcl", [gain / 2 for gain in GAINS])
+    fill(tmp_path, 5, "id", [-gain for gain in GAINS[:6]])
+    return tmp_path
+
+
+def test_pairs_are_of_one_fold_and_seed(out: Path) -> None:
+    rows = {(row.percent, row.arm): row for row in effects.as_rows(effects.effects(out))}
+    assert set(rows) == {(5, "mixcl"), (15, "mixcl"), (5, "id")}
+    ours = rows[5, "mixcl"]
+    assert (ours.n, rows[5, "id"].n) == (8, 6)
+    assert ours.difference == pytest.approx(np.mean(GAINS))
+    assert ours.mean - ours.reference == pytest.approx(ours.difference)
+    assert rows[5, "id"].reference == pytest.approx(np.mean([0.4 + 0.01 * k for k in range(6)]))  # its own pairs alone
+    assert ours.p == pytest.approx(2 / 2**8)  # all signs alike: 1 of 2^n patterns at either end
+    assert ours.low < ours.difference < ours.high
+    assert (ours.better, rows[5, "id"].better) == (1.0, 0.0)
+    assert ours.seeds == f"{100 * np.mean(GAINS[::2]):+.1f} {100 * np.mean(GAINS[1::2]):+.1f}"
+
+
+def test_the_detectable_difference_has_80_percent_power(out: Path) -> None:
+    ours = next(row for row in effects.as_rows(effects.effects(out)) if row.arm == "mixcl")
+    sd, rng = float(np.std(GAINS, ddof=1)), np.random.default_rng(0)
+    means = rng.normal(ours.detectable, sd / math.sqrt(8), 200_000)
+    found = np.abs(means / (sd / math.sqrt(8))) > stats.norm.ppf(0.975)
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_holm_is_the_step_down_rule() -> None:
+    values = [0.01, math.nan, 0.5, 0.013, 0.02, 0.9]
+    adjusted = effects.holm(values)
+    assert math.isnan(adjusted[1])
+    given = [p for p in values if not math.isnan(p)]
+    for p, a in zip(values, adjusted, strict=True):
+        if not math.isnan(p):  # the least level at which step-down rejection reaches p, by search
+            levels = np.linspace(0, 1, 20001)
+            rejected = [level for level in levels if p in _rejected(given, level)]
+            assert a == pytest.approx(min(rejected, default=1.0), abs=1e-4)
+
+
+def _rejected(values: list[float], level: float) -> set[float]:
+    found = set()
+    for rank, p in enumerate(sorted(values)):
+        if p > level / (len(values) - rank):
+            break
+        found.add(p)
+    return found
+
+
+def test_the_conclusion_says_what_the_numbers_say(out: Path) -> None:
+    said = " ".join(effects.conclusion(effects.effects(out)))
+    assert "MixCL +5.4 points" in said
+    assert "a gain is supported" in said
+    assert "+5.3" in said  # the paper's
+    assert "the gains shrink as labels grow (5 %: +5.4, 15 %: +2.7)" in said
+    assert "below it: id." in said  # 6 pairs of one sign: p = 0.031, the largest of three and so not adjusted
+    table = effects.effects(out)
+    table["p_holm"] = 0.2
+    none = " ".join(effects.conclusion(table))
+    assert "a gain is not supported" in none
+    assert "no other arm is told apart" in none
+    table["difference"], table["p_holm"] = -table["difference"], 0.01
+    turned = " ".join(effects.conclusion(table))
+    assert "contradicted" in turned
+    assert "above it: id" in turned
+
+
+def test_one_pair_has_no_interval_and_no_power(tmp_path: Path) -> None:
+    arms = {"scratch": 0.4, "mixcl": 0.42, "id-recon": 0.41, "barlow": 0.43, "long": 0.44}
+    for arm, dice in arms.items():
+        write_run(tmp_path, "msd_spleen", 5, arm, 0, {"0": {1: dice}})
+    said = " ".join(effects.conclusion(effects.effects(tmp_path)))
+    assert "MixCL +2.0 points against from scratch (one pair, which gives no interval, n = 1" in said
+    assert "one pair does not tell which difference would show." in said
+    effects.organs(tmp_path, ["spleen"])
+    written = [(tmp_path / "tables" / name).read_text() for name in ("effects.md", "effects_organs.md")]
+    assert not any("nan" in text for text in [said, *written])
+
+
+def test_the_fit_is_the_difference_of_the_last_training_losses(out: Path) -> None:
+    assert effects.effects(out)["fit"].isna().all()  # no records
+    for card in (out / "runs").glob("*/run.json"):
+        run = json.loads(card.read_text())
+        last = 0.5 + 0.1 * run["seed"] + (0.25 if run["arm"] == "id" else 0.0)
+        records = [{"step": step, "total": total} for step, total in enumerate((9.0, last - 0.3, last, last + 0.3))]
+        (card.parent / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    table = effects.effects(out).set_index(["percent", "arm"])["fit"]
+    assert table[(5, "id")] == pytest.approx(0.25)  # six pairs, each with its own seed's loss
+    assert table[(5, "mixcl")] == pytest.approx(0)
+    assert "| +0.250 |" in (out / "tables" / "effects.md").read_text()
+
+
+@pytest.mark.parametrize(("between", "word"), [(0.01, "rise"), (0.2, "do not rise")])
+def test_the_steps_of_the_ablation_are_told(out: Path, between: float, word: str) -> None:
+    assert "paper's order" not in " ".join(effects.conclusion(effects.effects(out)))  # one of its arms is missing
+    fill(out, 5, "id-label", [between] * 8)
+    table = effects.effects(out)
+    steps = {row.arm: row for row in effects.as_rows(table) if row.against in ("id", "id-label")}
+    assert {(row.against, row.arm) for row in steps.values()} == {("id", "id-label"), ("id-label", "mixcl")}
+    assert steps["id-label"].difference == pytest.approx(np.mean([between + gain for gain in GAINS[:6]]))  # id's pairs
+    assert steps["mixcl"].difference == pytest.approx(np.mean(GAINS) - between)
+    for level, number in ((0.01, 2), (0.2, 0)):
+        said = " ".join(effects.conclusion(table.assign(p_holm=level)))
+        assert f"mixcl {100 * (np.mean(GAINS) - between):+.1f} (95 % interval" in said
+        assert f"the means {word} in the paper's order, and {number} of 2 steps are told from 0" in said
+
+
+def test_the_share_of_the_labels_is_told(out: Path) -> None:
+    fill(out, 5, "id-recon", [gain - 0.02 for gain in GAINS])
+    table = effects.effects(out)
+    rows = [row for row in effects.as_rows(table) if row.against == "id-recon"]
+    assert [(row.arm, row.n) for row in rows] == [("mixcl", 8)]
+    assert rows[0].difference == pytest.approx(0.02)
+    said = " ".join(effects.conclusion(table))
+    assert "the label term adds +2.0 points to the same pre-training without it (id-recon; 95 %" in said
+
+
+def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
+    frozen = {"config": {**CONFIG, "finetune": {"freeze": True}}}
+    for number, gain in enumerate(GAINS):
+        fold, seed = divmod(number, 2)
+        arms = {"random-frozen": 0.2, "frozen": 0.2 + gain, "id-frozen": 0.2 - gain, "centred-frozen": 0.23 + gain}
+        for arm, dice in arms.items():
+            write_run(out, "msd_spleen", 5, arm, fold, {f"{fold}": {1: dice}}, seed=seed, **frozen)
+    table = effects.effects(out)
+    rows = {(row.percent, row.arm, row.against): row for row in effects.as_rows(table)}
+    assert rows[5, "frozen", "random-frozen"].difference == pytest.approx(np.mean(GAINS))
+    assert rows[5, "id-frozen", "random-frozen"].difference == pytest.approx(-np.mean(GAINS))
+    against_scratch = 0.2 + np.mean(GAINS) - np.mean([0.4 + 0.01 * k for k in range(8)])
+    assert rows[5, "frozen", "scratch"].difference == pytest.approx(against_scratch)
+    assert rows[5, "centred-frozen", "frozen"].difference == pytest.approx(0.03)  # a reading, against MixCL
+    assert {key[2] for key in rows if key[1] == "id-frozen"} == {"random-frozen"}
+    assert {key[2] for key in rows if key[1] == "centred-frozen"} == {"random-frozen", "frozen"}
+    assert [key for key in rows if key[1] == "mixcl"] == [(5, "mixcl", "scratch"), (15, "mixcl", "scratch")]
+    assert ("random-frozen", "random-frozen") not in {key[1:] for key in rows}
+    assert table["percent"].tolist() == sorted(table["percent"])
+    assert table["p_holm"].tolist() == effects.holm(list(table["p"]))  # adjusted for both kinds of rows
+    listed = "centred-frozen +8.4, frozen +5.4, id-frozen -5.4"
+    for level, told, others in ((0.01, listed, "none"), (0.2, "none", listed)):
+        said = effects.conclusion(table.assign(p_holm=level))
+        assert any(f"random weights: told apart: {told}; not told apart: {others}." in one for one in said)
+    panels = {ax.get_title(): _ticks(ax) for ax in tables.effects_plot(effects.as_rows(table)).axes}
+    assert panels == {
+        "Spleen: against training from scratch": ["mixcl, 5 %", "id, 5 %", "frozen, 5 %", "mixcl, 15 %"],
+        "Spleen: frozen, against random weights": ["centred-frozen, 5 %", "frozen, 5 %", "id-frozen, 5 %"],
+        "Spleen: frozen, against MixCL": ["centred-frozen, 5 %"],
+    }
+
+
+def test_other_arms_are_told_from_mixcl(out: Path) -> None:
+    assert " other arms against" not in " ".join(effects.conclusion(effects.effects(out)))  # none is there
+    fill(out, 5, "long", [gain + 0.01 for gain in GAINS])
+    fill(out, 5, "barlow", [gain / 2 for gain in GAINS])
+    table = effects.effects(out)
+    rows = {row.arm: row for row in effects.as_rows(table) if row.against == "mixcl"}
+    assert set(rows) == {"long", "barlow"}  # id stands in the ablation
+    assert rows["barlow"].difference == pytest.approx(-np.mean(GAINS) / 2)
+    for level, told in ((0.01, "above it: long; below it: barlow; not told apart: 0."),
+                        (0.2, "above it: none; below it: none; not told apart: 2.")):  # fmt: skip
+        said = effects.conclusion(table.assign(p_holm=level))
+        assert any(f"2 other arms against mixcl: told apart {told}" in one for one in said)
+
+
+def test_one_change_alone_is_drawn_with_both_names(out: Path) -> None:
+    fill(out, 5, "id-label", GAINS)
+    axes = tables.effects_plot(effects.as_rows(effects.effects(out))).axes
+    panels = {ax.get_title(): _ticks(ax) for ax in axes}
+    assert panels["Spleen: one change alone"] == ["id-label vs id, 5 %", "mixcl vs id-label, 5 %"]
+    assert tables.effects_plot([]).axes
+
+
+def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Path) -> None:
+    taught, others = [0.01, 0.05, -0.02], [0.03, -0.01, 0.02]
+    for fold in range(3):
+        base = {"1": {1: 0.5, 6: 0.4, 11: 0.3}, "2": {1: 0.2, 6: None, 11: 0.1}}
+        write_run(tmp_path, "btcv", 15, "id-recon", fold, base)
+        ours = {
+            "1": {1: 0.5 + others[fold], 6: 0.4 + taught[fold], 11: 0.3 + 2 * taught[fold]},
+            "2": {1: 0.2 + others[fold], 6: None, 11: 0.1 + taught[fold]},
+        }
+        write_run(tmp_path, "btcv", 15, "mixcl", fold, ours)
+        write_run(tmp_path, "btcv", 15, "label", fold, base)
+    table = effects.organs(tmp_path, ["liver", "pancreas", "lung tumour"]).set_index("organs")
+    assert list(table["arm"]) == ["mixcl", "mixcl"]
+    assert list(table["against"]) == ["id-recon", "id-recon"]
+    by_case = [np.mean([np.mean([gain, 2 * gain]), gain]) for gain in taught]  # the second case has no liver
+    assert table.loc["labelled", "difference"] == pytest.approx(np.mean(by_case))
+    assert table.loc["others", "difference"] == pytest.approx(np.mean(others))
+    assert list(table["n"]) == [3, 3]
+    assert table.loc["labelled", "low"] < np.mean(by_case) < table.loc["labelled", "high"]
+    text = (tmp_path / "tables" / "effects_organs.md").read_text()
+    assert f"| BTCV | 15 | mixcl | id-recon | labelled | 3 | {np.mean(by_case):+.4f} |" in text
+    assert "phantoms, not patients" in text
+    assert len(pd.read_csv(tmp_path / "tables" / "effects_organs.csv")) == 2
+
+
+def test_no_two_arms_that_differ_in_labels_give_an_empty_table(out: Path) -> None:
+    assert effects.organs(out, ["liver"]).empty
+    assert "Label term, by organ" in (out / "tables" / "effects_organs.md").read_text()
+
+
+def _ticks(ax: Axes) -> list[str]:
+    return [tick.get_text() for tick in ax.get_yticklabels()]
+
+
+def test_tables_and_plot_are_written(out: Path) -> None:
+    table = effects.effects(out)
+    written = pd.read_csv(out / "tables" / "effects.csv")
+    assert written["percent"].tolist() == [5, 5, 15]
+    text = (out / "tables" / "effects.md").read_text()
+    assert "phantoms, not patients" in text
+    assert text.count("\n| ") == 2 + len(table)
+    assert r"\begin{tabular}" in (out / "tables" / "effects.tex").read_text()
+    figure = tables.effects_plot(effects.as_rows(table))
+    assert _ticks(figure.axes[0]) == ["mixcl, 5 %", "id, 5 %", "mixcl, 15 %"]

@@ -1,0 +1,406 @@
+"""Tables from hand-made runs: values worked out by hand, the paper beside them, what is missing is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.runs import CONFIG, GRID, LABELS, NONE, write_run
+
+from mixcl import results
+from mixcl.config import load_profile
+from mixcl.errors import InputError
+from mixcl.results import runcard
+from mixcl.results.paper import TABLE1
+from mixcl.run.jobs import finetune_job
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """BTCV 15 % on two folds in both arms, Spleen 15 % from scratch on one fold, Spleen 5 % nothing."""
+    write_run(
+        tmp_path, "btcv", 15, "scratch", 0,
+        {"0001": {1: 0.8, 6: 0.6, 11: None}, "0002": {1: 0.5, 6: None, 11: 0.0}, "0003": NONE},
+    )  # fmt: skip
+    write_run(tmp_path, "btcv", 15, "scratch", 1, {"0004": {1: 0.4, 6: 0.4, 11: 0.4}})
+    write_run(
+        tmp_path, "btcv", 15, "mixcl", 0,
+        {"0001": {1: 0.9, 6: 0.7, 11: None}, "0002": {1: 0.6, 6: None, 11: 0.2}, "0003": NONE},
+    )  # fmt: skip
+    write_run(tmp_path, "btcv", 15, "mixcl", 1, {"0004": {1: 0.3, 6: 0.6, 11: 0.6}})
+    write_run(tmp_path, "msd_spleen", 15, "scratch", 0, {"7": {1: 0.75}, "8": {1: 0.25}})
+    return tmp_path
+
+
+def test_dice_of_a_fold_is_the_mean_over_cases_of_their_means_over_organs(out: Path) -> None:
+    folds = results.table1(out).folds.set_index(["task", "arm", "fold"])
+    # case 0001: (0.8 + 0.6) / 2 = 0.7; case 0002: (0.5 + 0.0) / 2 = 0.25; case 0003 has no organ
+    assert folds.loc[("btcv", "scratch", 0), "dice"] == pytest.approx((0.7 + 0.25) / 2)
+    assert folds.loc[("btcv", "scratch", 1), "dice"] == pytest.approx(0.4)
+    assert folds.loc[("btcv", "mixcl", 0), "dice"] == pytest.approx((0.8 + 0.4) / 2)
+    assert folds.loc[("msd_spleen", "scratch", 0), "dice"] == pytest.approx(0.5)
+    # HD95: 0001 has 2 and 4 mm, 0002 has 5 mm and a missed organ without a distance
+    assert folds.loc[("btcv", "scratch", 0), "hd95_mm"] == pytest.approx((3.0 + 5.0) / 2)
+    assert folds.loc[("btcv", "scratch", 0), "cases"] == 2
+    assert folds.loc[("btcv", "scratch", 0), "missed"] == 1
+    assert folds.loc[("btcv", "mixcl", 0), "missed"] == 0
+
+
+def test_table1_csv(out: Path) -> None:
+    results.table1(out)
+    table = pd.read_csv(out / "tables" / "table1.csv")
+    assert {"task", "percent", "arm", "fold", "seed", "dice"} <= set(table.columns)
+    assert len(table) == 5
+    assert table["task"].tolist() == ["msd_spleen"] + 4 * ["btcv"]
+    assert table["arm"].tolist() == ["scratch", "scratch", "scratch", "mixcl", "mixcl"]
+    assert table["percent"].dtype == np.int64
+    assert table["paper_dice"].tolist() == [0.8247, 0.2459, 0.2459, 0.3871, 0.3871]
+    assert set(table["source"]) == {"phantom"}
+    first = (out / "tables" / "table1.csv").read_bytes()
+    results.table1(out)
+    assert (out / "tables" / "table1.csv").read_bytes() == first
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_markdown_has_the_papers_shape(out: Path) -> None:
+    results.table1(out)
+    text = (out / "tables" / "table1.md").read_text()
+    lines = [cells(line) for line in text.split("**HD95, mm.**")[0].splitlines() if line.startswith("|")]
+    assert lines[0] == [
+        "",
+        "Spleen: Pct.",
+        "T.F.S.",
+        "Ours",
+        "Diff.",
+        "BTCV: Pct.",
+        "T.F.S.",
+        "Ours",
+        "Diff.",
+    ]
+    assert {len(line) for line in lines} == {9}
+    body = {(line[0], line[1] or line[5]): line for line in lines[2:]}
+    # case differences 0.4 - 0.25, 0.8 - 0.7 and 0.5 - 0.4: rank sum 6 of 6, p = 2 / 8
+    assert body["over cases", "15 %"][5:8] == ["15 %", "", "n = 3, p = 0.250"]
+    low, high = map(float, body["over cases", "15 %"][8].strip("[]").split(", "))
+    assert 0.1 <= low <= (0.15 + 0.1 + 0.1) / 3 <= high <= 0.15
+    assert body["over cases", "15 %"][1:5] == [""] * 4
+    # folds from scratch 0.475 and 0.4, pre-trained 0.6 and 0.5: sd = difference / sqrt(2)
+    assert body["this run", "15 %"][6:] == ["0.4375 ± 0.0530", "0.5500 ± 0.0707", "+0.1125 ± 0.0177"]
+    assert body["paper", "15 %"] == [
+        "paper", "15 %", "0.8247", "0.8430", "+0.0183", "15 %", "0.2459", "0.3871", "+0.1412",
+    ]  # fmt: skip
+    assert body["this run", "15 %"][1:5] == ["15 %", "0.5000", "-", "-"]
+    assert body["this run", "5 %"][1:] == ["5 %", "-", "-", "-", "", "", "", ""]
+    assert body["paper", "50 %"][4] == "+0.0019 [a]"
+    assert body["paper", "50 %"][8] == "+0.0085 [b]"
+
+
+def test_what_is_said_beside_the_table(out: Path) -> None:
+    table = results.table1(out)
+    said = " ".join(table.notes)
+    assert "0.9453 - 0.9424 = 0.0029 (R21)" in said
+    assert "0.5939 - 0.5851 = 0.0088 (R21)" in said
+    assert "Missing: Spleen 15 % T.F.S., 1 of 2 runs (fold 1 seed 0)." in table.notes
+    assert "Missing: Spleen 5 % Ours, 2 of 2 runs (fold 0 seed 0, fold 1 seed 0)." in table.notes
+    assert "Missing: BTCV" not in said
+    assert "Not among the jobs of this profile: Spleen 50 %, Spleen 100 %, BTCV 50 %, BTCV 100 %." in table.notes
+    assert "Take care" not in said
+    for part in ("Profile phantom;", "folds 0, 1;", "seed 0;", "commit 0123456789ab;", "BTCV btcvxxxxxxxx"):
+        assert part in table.caption
+    assert "phantoms, not patients" in table.caption
+    assert "(phantom.seed 2, difficulty 1.5)." in table.caption
+    text = (out / "tables" / "table1.md").read_text()
+    assert table.caption in text
+    assert all(note in text for note in table.notes)
+
+
+def test_the_papers_values_are_those_of_its_source() -> None:
+    """The rows of Table 1 as our copy of the paper prints them, spleen and BTCV side by side."""
+    printed = """5% 0.5065 0.5593 +0.0528
+        15% 0.8247 0.8430 +0.0183 15% 0.2459 0.3871 +0.1412
+        50% 0.9424 0.9453 +0.0019 50% 0.5851 0.5939 +0.0085
+        100% 0.9597 0.9612 +0.0015 100% 0.7524 0.7656 +0.0132"""
+    found = {}
+    for line in printed.splitlines():
+        for task, block in zip(("msd_spleen", "btcv"), re.findall(r"(\d+)% (\S+) (\S+) (\S+)", line), strict=False):
+            found[task, float(block[0])] = tuple(map(float, block[1:]))
+    assert found == {key: tuple(row) for key, row in TABLE1.items()}
+    assert [key for key, row in TABLE1.items() if row.slip] == [("msd_spleen", 50), ("btcv", 50)]
+
+
+def test_latex_is_whole(out: Path) -> None:
+    results.table1(out)
+    text = (out / "tables" / "table1.tex").read_text()
+    main = text.split(r"\end{table}")[0]
+    assert text.count("{") == text.count("}")
+    assert text.count("$") % 2 == 0
+    for name in ("table", "tabular"):
+        assert text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") == 3
+    assert not re.search(r"(?<!\\)[%#_]", text)
+    assert "±" not in text
+    inner = main.split(r"\begin{tabular}{l|llll|llll}")[1].split(r"\end{tabular}")[0]
+    rows = [row for row in inner.replace(r"\hline", "").split(r"\\") if row.strip()]
+    widths = [row.count("&") + 1 + 3 * row.count(r"\multicolumn{4}") for row in rows]
+    assert widths == [9] * 11  # two lines of header, four shares twice, one of them also over cases
+    assert r"$+$0.0019\textsuperscript{a}" in text
+    assert r"$+$0.1125 $\pm$ 0.0177" in text
+
+
+def test_differences_are_paired_by_fold_and_seed(out: Path) -> None:
+    """A further fold of one arm alone moves its mean, not the difference."""
+    write_run(out, "btcv", 15, "mixcl", 2, {"0005": {1: 1.0, 6: 1.0, 11: 1.0}})
+    table = results.table1(out)
+    row = table.differences.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "mixcl")]
+    assert row["mean"] == pytest.approx(0.1125)
+    assert row["folds"] == 2
+    cell = table.cells.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "mixcl")]
+    assert cell["mean"] == pytest.approx((0.6 + 0.5 + 1.0) / 3)
+
+
+def test_seeds_are_averaged_before_folds(out: Path) -> None:
+    write_run(out, "btcv", 15, "scratch", 1, {"0004": {1: 0.6, 6: 0.6, 11: 0.6}}, seed=1)
+    cell = results.table1(out).cells.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "scratch")]
+    assert cell["mean"] == pytest.approx((0.475 + (0.4 + 0.6) / 2) / 2)
+    assert (cell["folds"], cell["seeds"]) == (2, 2)
+
+
+def test_runs_that_were_not_made_alike_are_told(out: Path) -> None:
+    decides = {"finetune": {"steps": 400}}
+    write_run(out, "msd_spleen", 15, "mixcl", 0, {"7": {1: 0.9}, "8": {1: 0.9}}, decides=decides, commit="f" * 20)
+    table = results.table1(out)
+    assert "Take care: the runs of Spleen were not made alike, they differ in finetune.steps." in table.notes
+    assert "commits 0123456789ab, ffffffffffff" in table.caption
+
+
+def test_own_tasks_and_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LABELS, "ward_7", {1: "liver"})
+    data = {"source": "files", "finetune": ["ward_7"]}
+    config = {"grid": {"percents": {"ward_7": [2.5]}, "folds": [0], "seeds": [0]}, "data": data}
+    for arm in ("scratch", "mixcl", "identity_only"):
+        write_run(tmp_path, "ward_7", 2.5, arm, 0, {"a": {1: 0.5}}, config=config)
+    table = results.table1(tmp_path)
+    text = (tmp_path / "tables" / "table1.md").read_text()
+    assert "ward_7: Pct." in text
+    assert "2.5 % | 0.5000 | 0.5000 | +0.0000" in text
+    assert "not in the source text" in text
+    assert "phantoms" not in text
+    assert "Runs that neither table plans, in organs.csv only: ward_7 2.5 % identity_only." in table.notes
+    assert r"ward\_7" in (tmp_path / "tables" / "table1.tex").read_text()
+
+
+@pytest.fixture
+def ablation(out: Path) -> Path:
+    """The variant ``id`` of BTCV 15 % on both folds, ``id-label`` on one, made with their own settings."""
+    id_only = {**CONFIG, "loss": {"identity": 1.0, "alpha": 0.0, "beta": 0.0}}
+    write_run(
+        out, "btcv", 15, "id", 0,
+        {"0001": {1: 0.8, 6: 0.6, 11: None}, "0002": {1: 0.5, 6: None, 11: 0.0}, "0003": NONE}, config=id_only,
+    )  # fmt: skip
+    write_run(out, "btcv", 15, "id", 1, {"0004": {1: 0.4, 6: 0.4, 11: 0.4}}, config=id_only)
+    write_run(
+        out, "btcv", 15, "id-label", 1, {"0004": {1: 0.5, 6: 0.5, 11: 0.5}},
+        config={**CONFIG, "loss": {"identity": 1.0, "alpha": 0.01, "beta": 0.0}},
+    )  # fmt: skip
+    return out
+
+
+def test_table2_has_the_papers_shape(ablation: Path) -> None:
+    table = results.table2(ablation)
+    text = (ablation / "tables" / "table2.md").read_text()
+    lines = [cells(line) for line in text.split("**HD95, mm.**")[0].splitlines() if line.startswith("|")]
+    assert lines[0] == ["", "Id", "Label", "Recon", "BTCV 15 %: Dice", "Diff.", "paper"]
+    unknown = "not in the source text"
+    assert [line for line in lines[2:] if line[0] != "over cases"] == [
+        ["T.F.S.", "", "", "", "0.4375 ± 0.0530", "", unknown],
+        ["id", "✓", "", "", "0.4375 ± 0.0530", "+0.0000 ± 0.0000", unknown],
+        ["id-label", "✓", "✓", "", "0.5000", "+0.1000", unknown],
+        ["Ours", "✓", "✓", "✓", "0.5500 ± 0.0707", "+0.1125 ± 0.0177", unknown],
+    ]
+    over_cases = [line for line in lines if line[0] == "over cases"]
+    assert [line[4] for line in over_cases] == ["n = 3, p = 1.000", "n = 1, p = 1.000", "n = 3, p = 0.250"]
+    assert [line[5] for line in over_cases[:2]] == ["[+0.0000, +0.0000]", "-"]
+    assert "Missing: BTCV 15 % id-label, 1 of 2 runs (fold 0 seed 0)." in table.notes
+    assert not any("Spleen" in note for note in table.notes)
+    tex = (ablation / "tables" / "table2.tex").read_text()
+    assert r"id-label & $\surd$ & $\surd$ &  & 0.5000 & $+$0.1000 & not in the source text \\" in tex
+    csv = pd.read_csv(ablation / "tables" / "table2.csv")
+    assert csv["arm"].value_counts().to_dict() == {"scratch": 2, "id": 2, "mixcl": 2, "id-label": 1}
+
+
+def test_variants_are_not_in_table_1(ablation: Path) -> None:
+    table = results.table1(ablation)
+    assert set(table.folds["arm"]) == {"scratch", "mixcl"}
+    assert set(pd.read_csv(ablation / "tables" / "table1.csv")["arm"]) == {"scratch", "mixcl"}
+    assert not any(" id" in note for note in table.notes)
+
+
+def test_statistics_csv_has_all_cells_of_both_tables(ablation: Path) -> None:
+    results.table1(ablation)
+    first = (ablation / "tables" / "statistics.csv").read_bytes()
+    results.table2(ablation)
+    assert (ablation / "tables" / "statistics.csv").read_bytes() == first
+    table = pd.read_csv(ablation / "tables" / "statistics.csv")
+    assert table.columns.tolist() == [
+        "task", "percent", "arm", "metric", "n", "difference", "low", "high", "p", "method",
+    ]  # fmt: skip
+    table = table.set_index(["task", "percent", "arm", "metric"])
+    assert len(table) == 3 * (2 + 3)  # Spleen 5 and 15 % mixcl; BTCV 15 % id, id-label and mixcl
+    row = table.loc[("btcv", 15, "mixcl", "dice")]
+    assert (row["n"], row["difference"], row["p"]) == (3, pytest.approx(0.35 / 3), 0.25)
+    assert table.loc[("btcv", 15, "id", "dice"), "p"] == 1.0
+    assert table.loc[("msd_spleen", 15, "mixcl", "dice"), "n"] == 0
+    # HD95 is 10 (1 - Dice) where an organ was found: 0001 -1, 0002 spleen alone -1, 0004 (+1 - 2 - 2) / 3 = -1
+    row = table.loc[("btcv", 15, "mixcl", "hd95_mm")]
+    assert (row["n"], row["difference"], row["low"], row["high"]) == (3, -1.0, -1.0, -1.0)
+    assert "all values are equal" in row["method"]
+
+
+def test_a_variant_may_differ_in_what_makes_it_and_in_nothing_else(ablation: Path) -> None:
+    more = {"0001": {1: 0.5, 6: 0.5, 11: None}}
+    decides = {"finetune": {"steps": 500}, "pretrain": {"lr": 0.1}, "init": "c" * 64}
+    run = write_run(ablation, "btcv", 15, "id-label", 0, more, decides=decides)
+    card = json.loads((ablation / "runs" / finetune_job("btcv", 15, "id-label", 1, 0) / "run.json").read_text())
+    other = ablation / "runs" / finetune_job("btcv", 15, "id-label", 1, 0) / "run.json"
+    other.write_text(json.dumps({**card, "decides": decides}))
+    assert not [note for note in results.table2(ablation).notes if "Take care" in note]
+    card = json.loads((run / "run.json").read_text())
+    for changed, key in (({"init": "d" * 64}, "init"), ({"pretrain": {"lr": 0.2}}, "pretrain.lr")):
+        (run / "run.json").write_text(json.dumps({**card, "decides": {**decides, **changed}}))
+        assert f"they differ in {key}." in " ".join(results.table2(ablation).notes)  # within one arm
+    (run / "run.json").write_text(json.dumps({**card, "decides": {**decides, "finetune": {"steps": 9}}}))
+    assert "they differ in finetune.steps." in " ".join(results.table2(ablation).notes)
+
+
+def test_check_marks_that_do_not_agree_are_told(ablation: Path) -> None:
+    more = {"0001": {1: 0.5, 6: 0.5, 11: None}}
+    write_run(ablation, "btcv", 15, "id-label", 0, more)  # with all three terms
+    assert results.table2(ablation).marks["id-label"] == ("differs",) * 3
+
+
+def test_an_ablation_without_runs_or_without_plan(tmp_path: Path) -> None:
+    for number, (plan, note) in enumerate((({"btcv": 15}, "Missing: BTCV 15 % id, 2 of 2"), ({}, "plans no ablation"))):
+        out = tmp_path / str(number)
+        config = {**CONFIG, "grid": {**GRID, "ablation": plan}}
+        write_run(out, "msd_spleen", 15, "scratch", 0, {"7": {1: 0.5}}, config=config)
+        table = results.table2(out)
+        assert any(note in one for one in table.notes)
+        assert table.folds.empty
+        assert "None of its runs is there yet." in (out / "tables" / "table2.md").read_text()
+        assert len(pd.read_csv(out / "tables" / "table2.csv")) == 0
+
+
+def test_settings_of_another_version_are_told(out: Path) -> None:
+    run = out / "runs" / finetune_job("btcv", 15, "scratch", 1, 0)
+    card = json.loads((run / "run.json").read_text())
+    card["config"]["grid"]["folds"] = [9]
+    (run / "run.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"run\.json: grid: .*folds are numbered"):
+        results.table1(out)
+
+
+def test_organs(out: Path) -> None:
+    table = results.organs(out).set_index(["task", "percent", "arm", "organ"])
+    pancreas = table.loc[("btcv", 15.0, "scratch", "pancreas")]
+    assert (pancreas["n"], pancreas["missed"], pancreas["invented"]) == (2, 1, 0)
+    assert pancreas["dice"] == pytest.approx((0.0 + 0.4) / 2)
+    assert pancreas["hd95_mm"] == pytest.approx(6.0)  # of the one that was found
+    assert table.loc[("btcv", 15.0, "mixcl", "liver"), "dice"] == pytest.approx(0.65)
+    csv = pd.read_csv(out / "tables" / "organs.csv")
+    assert set(csv.columns) == {
+        "task", "percent", "arm", "label", "organ", "dice", "hd95_mm", "surface_dice",
+        "n", "missed", "invented", "difference",
+    }  # fmt: skip
+    # pancreas: case 0002 0.2 - 0.0, case 0004 0.6 - 0.4; liver: 0001 0.1, 0004 0.2
+    assert table.loc[("btcv", 15.0, "mixcl", "pancreas"), "difference"] == pytest.approx(0.2)
+    assert table.loc[("btcv", 15.0, "mixcl", "liver"), "difference"] == pytest.approx(0.15)
+    assert np.isnan(pancreas["difference"])
+    text = (out / "tables" / "organs.md").read_text()
+    assert "**Organs.** BTCV, 15 % of the labels, T.F.S. and Ours." in text
+    assert "| pancreas | 2 | 0.2000 | 6.0 | 0.2000 | 1 | 0 | 2 | 0.4000 | 6.0 | 0.4000 | 0 | 0 | +0.2000 |" in text
+    assert "| spleen | 2 | 0.5000 |" in text.split("**Organs.** BTCV")[0]  # from scratch alone
+    tex = (out / "tables" / "organs.tex").read_text()
+    assert tex.count(r"\begin{table}") == 2
+    assert r"\begin{tabular}{l|llllll|llllll|l}" in tex
+    assert "pancreas & 2 & 0.2000 & 6.0 & 0.2000 & 1 & 0 & 2 & 0.4000 &" in tex
+    assert "phantoms, not patients" in text
+
+
+def test_an_organ_found_where_there_is_none(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "btcv", 15, "scratch", 0, {"1": {1: 0.5, 6: None, 11: None}})
+    table = pd.read_csv(run / "cases.csv")
+    table.loc[table["label"] == 6, "voxels_predicted"] = 7
+    table.to_csv(run / "cases.csv", index=False)
+    organs = results.organs(tmp_path).set_index("organ")
+    assert organs.loc["liver", ["n", "missed", "invented"]].tolist() == [0, 0, 1]
+    assert np.isnan(organs.loc["liver", "dice"])
+    assert "| liver | 0 | - | - | - | 0 | 1 | - |" in (tmp_path / "tables" / "organs.md").read_text()
+
+
+def test_files_that_cannot_be_used(out: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no evaluated run"):
+        results.table1(tmp_path / "nothing")
+    run = out / "runs" / finetune_job("btcv", 15, "scratch", 1, 0)
+    whole = (run / "cases.csv").read_text()
+    for broken, message in (
+        ("\n".join(whole.splitlines()[:-1]) + "\n", r"2 rows where the run has 3; run mixcl evaluate"),
+        (whole.replace("dice", "score"), "cannot be read"),
+        (whole.replace("0.4", "good"), "cannot be read"),
+        ("", "cannot be read"),
+        (whole.replace("scratch", "mixcl"), "of another job"),
+    ):
+        (run / "cases.csv").write_text(broken)
+        with pytest.raises(InputError, match=message):
+            results.table1(out)
+    (run / "cases.csv").write_text(whole)
+    (run / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json: missing or damaged"):
+        results.table1(out)
+    (run / "run.json").unlink()
+    (run / "cases.csv").unlink()  # a run that is not evaluated yet is not read
+    copy = out / "runs" / "copy"
+    (out / "runs" / finetune_job("btcv", 15, "scratch", 0, 0)).rename(copy)
+    results.table1(out)
+    write_run(out, "btcv", 15, "scratch", 0, {"1": {1: 0.5, 6: None, 11: None}})
+    with pytest.raises(InputError, match="is the same job as"):
+        results.table1(out)
+
+
+def test_run_card(out: Path) -> None:
+    results.table1(out)
+    (out / "runs" / "pretrain").mkdir()
+    (out / "runs" / "pretrain" / "run.json").write_text(json.dumps({"job": "pretrain", "commit": "abc"}))
+    evaluation = out / "runs" / finetune_job("btcv", 15, "scratch", 1, 0) / "evaluation"
+    evaluation.mkdir()
+    for name in ("a", "b"):
+        (evaluation / f"{name}.json").write_text(json.dumps({"seconds": 1.25}))
+    config = load_profile("smoke")
+    card = runcard.run_card(config, out)
+    assert json.loads((out / "RUN.json").read_text()) == card
+    for name, digest in card["outputs"].items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+    assert "tables/table1.csv" in card["outputs"]
+    assert "runs/finetune-btcv-p015-scratch-f1-s0/cases.csv" in card["outputs"]
+    jobs = {job["job"]: job for job in card["jobs"]}
+    assert len(jobs) == 6
+    assert jobs["finetune-btcv-p015-scratch-f1-s0"]["seconds"] == 12.5
+    assert jobs["finetune-btcv-p015-scratch-f1-s0"]["seconds_evaluation"] == 2.5
+    assert not jobs["pretrain"]["finished"]
+    assert card["config"] == config.model_dump(mode="json")
+    assert card["data"]["btcv"]["fingerprint"] == "not prepared here"
+    text = (out / "RUN.md").read_text()
+    assert card["outputs"]["tables/table1.csv"] in text
+    assert "phantoms, not patients" in text
+    assert f"torch {card['versions']['torch']}" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.count("|") >= 3 for line in tables)
+    (evaluation / "a.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        runcard.run_card(config, out)

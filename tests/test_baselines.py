@@ -1,0 +1,127 @@
+"""The comparison pre-trainings: what each optimises, from its definition, and that each trains an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.settings import change
+
+from mixcl import baselines, model, trainer
+from mixcl.batches import Batch
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.data.registry import collections
+from mixcl.errors import InputError
+from mixcl.model import ENCODER, seeded
+from mixcl.objective import Pretraining
+from mixcl.run import checkpoint, record
+
+SAMPLES = 3
+
+
+@pytest.fixture
+def batch() -> Batch:
+    g = torch.Generator().manual_seed(1)
+    views, patches = torch.rand(2, 3 * SAMPLES, 1, 32, 32, 32, generator=g)
+    maps = torch.randint(0, 3, (2 * SAMPLES, 32, 32, 32), generator=g).to(torch.uint8)
+    return Batch(views, patches, (), (), maps, range(SAMPLES), [0, 2, 4])
+
+
+def make(method: str, **settings: object) -> Pretraining:
+    config = change(load_profile("smoke"), pretrain={"method": method, "batch": SAMPLES, **settings})
+    with seeded(0):
+        return baselines.objective(config)
+
+
+def test_barlow_twins_correlates_pooled_vectors_over_samples(batch: Batch) -> None:
+    objective = make("barlow")
+    encode, levels = objective.model.backbone.encode, objective.model.level_maps
+    pooled = [
+        torch.cat([z.mean((2, 3, 4)) for z in levels(encode(part))], 1) for part in batch.views.split(SAMPLES)[:2]
+    ]
+    a, b = (objective.projector(part) for part in pooled)  # each view has its own batch statistics
+    a, b = a - a.mean(0), b - b.mean(0)
+    c = (a.T @ b) / torch.outer(a.norm(dim=0), b.norm(dim=0))
+    expected = (1 - c.diagonal()).square().sum() + 0.0051 * (c - c.diag().diag()).square().sum()
+    assert objective(batch).total.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_barlow_twins_needs_more_than_one_sample() -> None:
+    with pytest.raises(InputError, match="batch to 2"):
+        make("barlow", batch=1)
+
+
+def test_masked_restoration_is_l1_times_one_plus_the_contrast(batch: Batch) -> None:
+    terms = make("masked")(batch)
+    assert float(terms.total.detach()) == pytest.approx(float((terms.recon * (1 + terms.contrast)).detach()), rel=1e-6)
+    again = make("masked")(batch)
+    assert float(again.total.detach()) == float(terms.total.detach())  # masks depend on seed and sample alone
+
+
+def test_a_mask_changes_some_voxels_and_never_the_patch_it_is_given() -> None:
+    patch = torch.rand(1, 32, 32, 32)
+    before, shares = patch.clone(), []
+    for seed in range(20):
+        masked = baselines.mask(patch, seed)
+        shares.append(float((masked != before).float().mean()))
+    assert torch.equal(patch, before)
+    assert min(shares) < 0.3  # boxes are emptied
+    assert max(shares) > 0.4  # or all around boxes is
+
+
+def test_supervision_is_dice_and_cross_entropy_under_the_head_of_each_collection(batch: Batch) -> None:
+    objective = make("supervised")
+    config = load_profile("smoke")
+    sets = collections(config.data)
+    names = [sets[name].names for name in config.data.pretrain]
+    assert [head.out_channels for head in objective.heads] == [len(one) + 1 for one in names]
+    views = torch.cat([batch.views[:SAMPLES], batch.views[2 * SAMPLES :]])
+    backbone = objective.model.backbone
+    features = backbone.features(backbone.encode(views))
+    losses = []
+    for row, number in enumerate(batch.collections):
+        truth = batch.maps[[row, SAMPLES + row]].long()
+        truth = torch.where(truth < len(names[number]) + 1, truth, 0)  # a value that is none of its labels
+        scores = objective.heads[number](features[[row, SAMPLES + row]])
+        p = scores.softmax(1)
+        y = torch.nn.functional.one_hot(truth, scores.shape[1]).movedim(-1, 1)
+        first = 0 if config.finetune.dice_background else 1
+        overlap, size = (p * y).sum((2, 3, 4)), p.sum((2, 3, 4)) + y.sum((2, 3, 4))
+        dice = 1 - ((2 * overlap + 1e-5) / (size + 1e-5))[:, first:].mean()
+        losses.append(dice + torch.nn.functional.cross_entropy(scores, truth))
+    assert objective(batch).total.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["barlow", "masked", "supervised"])
+def test_every_method_moves_the_encoder_and_hands_it_over(method: str, smoke: Experiment, tmp_path: Path) -> None:
+    config = change(smoke, pretrain={"method": method, "batch": 2, "steps": 2, "probe_every": 1})
+    run = trainer.pretrain(config, tmp_path, progress=False)
+    weights, _ = checkpoint.read_weights(run)
+    with seeded(config.pretrain.seed):
+        fresh = baselines.objective(config).model.state_dict()
+    moved = {name.split(".")[1] for name in weights if not torch.equal(weights[name], fresh[name])}
+    assert set(ENCODER) <= moved
+    records = checkpoint.read_metrics(run / "metrics.jsonl")
+    assert all(norm > 0 for norm in records[0]["gradients"].values())
+    tuned = trainer.finetune(
+        config, tmp_path, task="msd_spleen", percent=100, fold=0, arm=method, init=run, progress=False
+    )
+    assert "weights loaded" in record.read_card(tuned)["hand_over"]
+
+
+def test_without_a_method_there_is_nothing_to_train() -> None:
+    with pytest.raises(InputError, match="nothing to pre-train"):
+        make("none")
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_the_decoder_learns(smoke: Experiment, tmp_path: Path) -> None:
+    config = change(smoke, finetune={"freeze": True})
+    run = trainer.finetune(config, tmp_path, task="msd_spleen", percent=100, fold=0, arm="scratch", progress=False)
+    weights, _ = checkpoint.read_weights(run)
+    with seeded(0):
+        fresh = model.segmentation_model(config.model, 1).state_dict()
+    for name, value in weights.items():
+        same = torch.equal(value, fresh[name])
+        assert same == (name.split(".")[0] in ENCODER) or name.endswith("bias"), name

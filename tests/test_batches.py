@@ -1,0 +1,185 @@
+"""Streams: the same samples for any number of workers and ranks, distorted in the order of R11."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.volumes import affine_of, scan, write_case
+
+from mixcl import batches
+from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.prepare.run import prepare
+from mixcl.data.store import Case, Store
+from mixcl.errors import InputError
+from mixcl.model import level_edges
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cases(prepared: Path, smoke: Experiment) -> list[Case]:
+    store = Store(prepared / "data" / "store")
+    return [case for name in smoke.data.pretrain for case in store.cases(name)]
+
+
+def test_a_sample_depends_on_seed_and_number_alone(cases: list[Case], smoke: Experiment) -> None:
+    first, again = batches.PairStream(cases, smoke, 10), batches.PairStream(cases, smoke, 10)
+    _ = again[7]
+    for key in ("image", "label"):
+        assert torch.equal(first[3][key], again[3][key])
+    other = smoke.model_copy(update={"pretrain": smoke.pretrain.model_copy(update={"seed": 1})})
+    assert not torch.equal(first[3]["image"], batches.PairStream(cases, other, 10)[3]["image"])
+
+
+def test_pairs_come_from_one_collection_and_hold_labels(cases: list[Case], smoke: Experiment) -> None:
+    pairs = batches.PairStream(cases, smoke, 40)
+    for index in range(40):
+        item = pairs[index]
+        assert item["image"].shape == (2, 1, 32, 32, 32)
+        assert item["image"].dtype == torch.float32
+        assert item["image"].min() >= 0
+        assert item["image"].max() <= 1
+        assert (item["label"] > 0).flatten(1).any(1).all()  # R14: centred on a labelled voxel
+
+
+@pytest.mark.parametrize("kind", ["pairs", "single patches"])
+def test_workers_do_not_change_the_stream(cases: list[Case], smoke: Experiment, kind: str) -> None:
+    """0, 1 or 2 workers, whatever the global generators have been used for, give the same samples in the same order."""
+    patches = batches.PairStream(cases, smoke, 8) if kind == "pairs" else batches.SegmentationStream(cases, smoke, 3, 8)
+    found = []
+    for workers in (0, 1, 2):
+        torch.manual_seed(workers)
+        np.random.seed(workers)  # noqa: NPY002
+        found.append(list(batches.batches(patches, 2, start=1, steps=4, workers=workers)))
+        assert torch.cat([batch["sample"] for batch in found[-1]]).tolist() == [2, 3, 4, 5, 6, 7]
+    for alone, one, two in zip(*found, strict=True):
+        for key, value in alone.items():
+            assert torch.equal(value, one[key])
+            assert torch.equal(value, two[key])
+
+
+def test_labels_take_turns_whatever_their_size(tmp_path: Path, smoke: Experiment) -> None:
+    """R14: a label of 30 voxels is the centre as often as one of 8000; without the bias it is hardly ever seen."""
+    image, label = scan((60, 60, 60))
+    label[:] = 0
+    label[5:25, 5:25, 5:25] = 1
+    label[50:55, 50:53, 50:52] = 2
+    write_case(tmp_path / "raw/own", "c", image, label, affine_of((1.5, 1.5, 2.0)))
+    data = DataConfig(
+        root=str(tmp_path / "raw"), collections={"own": Collection(root="own", names={1: "large", 2: "small"})},
+        pretrain=("own",), finetune=(),
+    )  # fmt: skip
+    prepare(Experiment(data=data), tmp_path, progress=False)
+    cases = Store(data.store_dir(tmp_path)).cases("own")
+    shares = {}
+    for biased in (0.0, 1.0):
+        sampler = smoke.sampler.model_copy(update={"foreground_prob": biased})
+        pairs = batches.PairStream(cases, smoke.model_copy(update={"data": data, "sampler": sampler}), 150)
+        labels = torch.cat([pairs[k]["label"] for k in range(150)])
+        shares[biased] = [(labels == value).flatten(1).any(1).float().mean().item() for value in (1, 2)]
+    assert 0.4 < shares[1.0][1] < 0.6  # 300 draws of a fair coin: within 0.42 and 0.58 in 99 % of cases
+    assert sum(shares[1.0]) == pytest.approx(1)  # they lie too far apart to be seen together
+    assert shares[0.0][1] < 0.3  # corners at most 28 of which the small one needs 19 or more along each axis
+
+
+def test_ranks_share_the_same_steps(cases: list[Case], smoke: Experiment) -> None:
+    pairs = batches.PairStream(cases, smoke, 12)
+    whole = list(batches.batches(pairs, 6, start=1, steps=2))
+    parts = [next(iter(batches.batches(pairs, 6, start=1, steps=2, rank=r, ranks=3))) for r in range(3)]
+    assert whole[0]["sample"].tolist() == [6, 7, 8, 9, 10, 11]
+    assert torch.equal(torch.cat([part["image"] for part in parts]), whole[0]["image"])
+    with pytest.raises(InputError, match="multiple of 4"):
+        next(iter(batches.batches(pairs, 6, start=0, steps=1, ranks=4)))
+
+
+def test_pixels_drawn_ahead_are_those_that_a_step_draws(cases: list[Case], smoke: Experiment) -> None:
+    """For every sample, distorted or not; but for pixels whose label hangs on the last bit of a rounding."""
+    edge = level_edges(smoke.model)[1]
+    raws = [
+        next(batches.batches(batches.PairStream(cases, smoke, 12, edge=drawn), 12, start=0, steps=1))
+        for drawn in (None, edge)
+    ]
+    now, ahead = (batches.pretraining_batch(raw, smoke, edge, CPU) for raw in raws)
+    agree = [
+        float(torch.equal(mine, theirs))
+        for name in ("pixels", "labels")
+        for ours, others in zip(getattr(now, name), getattr(ahead, name), strict=True)
+        for mine, theirs in zip(ours, others, strict=True)
+    ]
+    assert len(agree) == 2 * 2 * 12
+    assert sum(agree) >= len(agree) - 4
+    assert torch.equal(now.views, ahead.views)
+    assert now.samples == ahead.samples
+    for indices, labels in zip(ahead.pixels, ahead.labels, strict=True):
+        for index, label in zip(indices, labels, strict=True):
+            assert index.shape == label.shape
+            assert index.max() < edge**3
+
+
+def test_batches_on_a_cpu_are_handed_on_as_they_are(cases: list[Case], smoke: Experiment) -> None:
+    given = [{"image": torch.zeros(1), "label": torch.zeros(1)} for _ in range(3)]
+    assert [id(raw) for raw in batches.ahead(iter(given), CPU)] == [id(raw) for raw in given]
+
+
+def with_views(config: Experiment, **changes: float) -> Experiment:
+    return config.model_copy(update={"views": config.views.model_copy(update=changes)})
+
+
+def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
+    """V_1 and V'_1 share their patch, each restores to it, and with no intensity step they are that patch."""
+    quiet = with_views(smoke, intensity_prob=0.0, spatial_prob=1.0)
+    raw = next(iter(batches.batches(batches.PairStream(cases, quiet, 2), 2, start=0, steps=1)))
+    edge = level_edges(smoke.model)[1]
+    batch = batches.pretraining_batch(raw, quiet, edge, CPU)
+    assert torch.equal(batch.views, batch.patches)
+    assert torch.equal(batch.patches[:2], batch.patches[2:4])
+    assert not torch.equal(batch.patches[:2], raw["image"][:, 0])  # the spatial step is part of the target
+    loud = with_views(smoke, intensity_prob=1.0, spatial_prob=0.0)
+    batch = batches.pretraining_batch(raw, loud, edge, CPU)
+    assert torch.equal(batch.patches[:2], raw["image"][:, 0])
+    assert torch.equal(batch.patches[4:], raw["image"][:, 1])
+    assert not torch.equal(batch.views[:2], batch.views[2:4])
+
+
+def test_pixels_are_drawn_on_the_label_levels_grid(cases: list[Case], smoke: Experiment) -> None:
+    still = with_views(smoke, spatial_prob=0.0)
+    raw = next(iter(batches.batches(batches.PairStream(cases, still, 3), 3, start=0, steps=1)))
+    batch = batches.pretraining_batch(raw, still, 16, CPU)
+    grid = raw["label"].numpy()[:, :, 1::2, 1::2, 1::2]
+    for sample in range(3):
+        for which in (0, 1):
+            indices, labels = batch.pixels[sample][which].numpy(), batch.labels[sample][which].numpy()
+            flat = grid[sample, which].reshape(-1)
+            np.testing.assert_array_equal(flat[indices], labels)
+            for value, count in zip(*np.unique(flat, return_counts=True), strict=True):
+                assert (labels == value).sum() == min(count, smoke.sampler.budget)
+
+
+def test_a_sample_does_not_depend_on_its_batch(cases: list[Case], smoke: Experiment) -> None:
+    pairs = batches.PairStream(cases, smoke, 4)
+    together = batches.pretraining_batch(next(iter(batches.batches(pairs, 4, start=0, steps=1))), smoke, 16, CPU)
+    alone = list(batches.batches(pairs, 1, start=0, steps=4))
+    for k, raw in enumerate(alone):
+        one = batches.pretraining_batch(raw, smoke, 16, CPU)
+        for view in range(3):
+            torch.testing.assert_close(one.views[view], together.views[view * 4 + k], rtol=0, atol=1e-6)
+        assert torch.equal(one.pixels[0][1], together.pixels[k][1])
+
+
+def test_coarse_takes_the_nearest_voxel() -> None:
+    labels = torch.arange(8).expand(1, 8, 8, 8)
+    assert batches.coarse(labels, 4)[0, 0, 0].tolist() == [1, 3, 5, 7]
+    assert batches.coarse(labels, 2)[0, 0, 0].tolist() == [2, 6]
+
+
+def test_label_values_become_classes(cases: list[Case], smoke: Experiment) -> None:
+    raw = {
+        "image": torch.zeros(1, 1, 1, 32, 32, 32), "sample": torch.tensor([0]),
+        "label": torch.tensor([0, 7, 3, 200], dtype=torch.uint8).repeat(8).expand(1, 1, 32, 32, 32),
+    }  # fmt: skip
+    _, label = batches.finetuning_batch(raw, smoke, 0, (200, 7, 3), CPU)
+    assert label.shape == (1, 1, 32, 32, 32)
+    assert sorted(label.unique().tolist()) == [0, 1, 2, 3]
