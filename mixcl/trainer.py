@@ -242,7 +242,8 @@ class _Loop:
             model = self.config.model.model_dump(mode="json")
             told = {
                 "seconds_of_last_part": round(seconds, 1), "memory_gb": device.peak_gb(self.accelerator.device),
-                "bits": determinism.environment(str(self.accelerator.device), self.config.run.threads), "weights": identity,
+                "bits": determinism.environment(str(self.accelerator.device), self.config.run.threads),
+                "weights": identity,
             }  # fmt: skip
             files.write_text(self.folder / "run.json", json.dumps({**self.card, **told}, indent=1))
             checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})

@@ -1,7 +1,7 @@
 """Settings from a YAML profile and ``--set key=value``.
 
-A profile names only what differs from the defaults of :mod:`mixcl.config.settings`; it may build on another profile with
-``extends: NAME``.  Every unknown or ill-typed key is refused with the nearest valid name.
+A profile names only what differs from the defaults of :mod:`mixcl.config.settings`; it may build on another
+profile with ``extends: NAME``.  Every unknown or ill-typed key is refused with the nearest valid name.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ is compared with MixCL as well, frozen with frozen.
 
 A pair is one fold and one seed: both arms fine-tune on the same scans in the same order from the same fresh decoder and
 are tested on the same cases, and an arm's pre-training has the pair's seed.  A pair's value is the fold's score of
-:func:`mixcl.results.statistics.fold_scores`.  Pairs of one fold share test cases and pairs of one seed share a pre-training, so
+``statistics.fold_scores``.  Pairs of one fold share test cases and pairs of one seed share a pre-training, so
 an interval over pairs is somewhat too narrow.
 """
 

@@ -72,10 +72,10 @@ def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
     path, different = folder / "run.json", None
     if restart != "always" and path.is_file():
         try:
-            before = _flat(json.loads(path.read_text(encoding="utf-8"))["decides"])
+            before = flat(json.loads(path.read_text(encoding="utf-8"))["decides"])
         except (ValueError, KeyError):
             raise InputError(f"{path}: not readable; start the run over with --restart") from None
-        now = _flat(json.loads(json.dumps(decides)))
+        now = flat(json.loads(json.dumps(decides)))
         different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
         if different and restart == "never":
             raise InputError(
@@ -86,8 +86,8 @@ def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+        flat.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return flat

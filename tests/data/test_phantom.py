@@ -409,7 +409,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 def test_memory_of_a_scan_of_real_size() -> None:
     """Slabs of 32 slices bound the memory, so a scan with few but as large slices shows what a whole one takes."""
     code = (
-        "import resource; from mixcl.config.settings import PhantomConfig; from mixcl.data.phantom.scan import make_case;"
+        "import resource; from mixcl.config.settings import PhantomConfig; from mixcl.data.phantom import make_case;"
         "case = make_case(PhantomConfig(spacing=(0.7, 0.7, 8.0)), 'btcv', 0);"
         "print(case.image.shape[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.drawing import CARD, pretraining, save_two, scan
+from helpers.drawing import CARD, SPACING, pretraining, save_two, scan
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -25,8 +25,6 @@ from mixcl.figures import choice, ct
 from mixcl.figures.choice import Picture, choose_slice
 from mixcl.figures.style import Plot
 from mixcl.results.table import Table1
-
-SPACING = (1.5, 3.0, 2.0)
 
 
 def rendered(figure: Figure) -> NDArray[np.uint8]:
@@ -234,7 +232,7 @@ def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from helpers.drawing import CARD, pretraining, save_two, scan\n"
+        "from helpers.drawing import CARD, SPACING, pretraining, save_two, scan\n"
         "save_two(Path(sys.argv[1]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

@@ -38,6 +38,7 @@ def pretraining(steps: int = 12) -> list[dict[str, Any]]:
     return records
 
 
+SPACING = (1.5, 3.0, 2.0)
 CARD = {
     "profile": "phantom", "job": "pretrain", "seed": 0, "commit": "0123456789abcdef",
     "data": "fedcba9876543210", "floors": [0.0, 0.0, 0.0, 0.0, 2.5],

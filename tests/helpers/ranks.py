@@ -1,4 +1,4 @@
-"""One process of a data-parallel pre-training, started by torchrun or alone: ``python tests/helpers/ranks.py JOB OUT STORE``.
+"""One process of a data-parallel pre-training, started by torchrun or alone: ``ranks.py JOB OUT STORE``.
 
 ``gradients`` takes one step of each reading of Eq. 2 in `READINGS`, six samples over all processes.  The first process
 leaves OUT/<reading>.safetensors with the gradient of each weight, as the optimiser finds it; every other one leaves
