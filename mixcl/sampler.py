@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import edt
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 Array = TypeVar("Array", Tensor, NDArray[np.generic])
@@ -53,6 +53,36 @@ def boundary_distance(labels: Array) -> Array:
     return _like(labels, np.sqrt(_squared_distance(_numpy(labels))))
 
 
+def weight(distance: ArrayLike, *, mu: float = 8.0, eps: float = 0.05) -> NDArray[np.float64]:
+    """Eq. 7 at a distance: ``0.5 sqrt(D) exp(-D / mu) + eps``; what maps show and what draws use (R27).
+
+    Parameters
+    ----------
+    distance
+        D >= 0 in voxels, of any shape; infinite where there is no boundary.
+    mu, eps
+        mu > 0 in voxels; eps >= 0 is the weight far from any boundary.
+
+    Returns
+    -------
+    array
+        float64, the same shape; eps at D = 0 and at an infinite D, the limits.
+
+    Raises
+    ------
+    ValueError
+        mu or eps outside their ranges, or not finite.
+
+    >>> weight(4.0).round(5), weight(np.inf)  # the peak is at D = mu / 2
+    (np.float64(0.65653), np.float64(0.05))
+    """
+    if not (mu > 0 and math.isfinite(mu) and eps >= 0 and math.isfinite(eps)):
+        raise ValueError(f"mu is {mu} and eps is {eps}: mu must be above 0 and eps at least 0, both finite")
+    d = np.asarray(distance, dtype=np.float64)
+    d = np.where(np.isinf(d), 0.0, d)
+    return np.asarray(0.5 * np.sqrt(d) * np.exp(-d / mu) + eps)[()]
+
+
 def weight_map(labels: Array, *, mu: float = 8.0, eps: float = 0.05) -> Array:
     """W(S) of Eq. 7: ``0.5 sqrt(D) exp(-D / mu) + eps`` (R27: it peaks at D = mu / 2, not at the boundary).
 
@@ -71,13 +101,8 @@ def weight_map(labels: Array, *, mu: float = 8.0, eps: float = 0.05) -> Array:
     >>> weight_map(np.array([1, 1, 1, 1, 0])).round(4)
     array([0.6565, 0.6452, 0.6007, 0.4912, 0.4912], dtype=float32)
     """
-    _check_weights(mu, eps)
-    squared = _squared_distance(_numpy(labels))
-    highest = float(squared.max())
-    if highest >= squared.size:  # a table of all integers would be longer than the map, or infinite
-        return _like(labels, _weight(squared, mu, eps).astype(np.float32))
-    table = _weight(np.arange(highest + 1), mu, eps).astype(np.float32)
-    return _like(labels, table[squared.astype(np.int32)])
+    distance = np.sqrt(_squared_distance(_numpy(labels)), dtype=np.float64)
+    return _like(labels, weight(distance, mu=mu, eps=eps).astype(np.float32))
 
 
 def sample_pixels(
@@ -114,13 +139,11 @@ def sample_pixels(
     """
     if budget < 1:
         raise ValueError(f"budget is {budget}: ask for at least 1 pixel a class")
-    _check_weights(mu, eps)
     array = _numpy(labels)
     squared = _squared_distance(array).reshape(-1)
     if np.isinf(squared[0]):
         squared = np.ones_like(squared)  # a single label: W is eps everywhere, every voxel is as likely
-    peak = np.array(min(mu * mu / 4, float(squared.max())))  # W rises up to D = mu / 2
-    weights = _Weights(squared, mu, eps, float(_weight(peak, mu, eps)))
+    weights = _Weights(squared, mu, eps)
     chosen = [_draw(voxels, weights, budget, generator) for voxels in _classes(array.reshape(-1))]
     return torch.from_numpy(np.concatenate(chosen)).to(labels.device)
 
@@ -264,28 +287,22 @@ def _square(run: NDArray[np.uint8]) -> NDArray[np.uint16]:
     return squared
 
 
-class _Weights(NamedTuple):
+class _Weights:
     """W(S) of a flattened label map, worked out where it is asked for; ``highest`` is a bound of it."""
 
-    squared: NDArray[np.float32]
-    mu: float
-    eps: float
-    highest: float
+    def __init__(self, squared: NDArray[np.float32], mu: float, eps: float) -> None:
+        self.squared, self.mu, self.eps = squared, mu, eps
+        furthest = math.sqrt(float(squared.max()))
+        self.highest = float(weight(min(mu / 2, furthest), mu=mu, eps=eps))  # W rises up to D = mu / 2
 
     def at(self, voxels: NDArray[np.int64]) -> NDArray[np.float64]:
-        return _weight(self.squared[voxels], self.mu, self.eps)
+        return weight(np.sqrt(self.squared[voxels], dtype=np.float64), mu=self.mu, eps=self.eps)
 
     def log_at(self, voxels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Without underflow far from a boundary, when mu is small and eps is 0."""
         distance = np.sqrt(self.squared[voxels], dtype=np.float64)
         with np.errstate(divide="ignore"):  # log 0
             return np.logaddexp(0.5 * np.log(distance) - distance / self.mu - np.log(2), np.log(self.eps))
-
-
-def _weight(squared: NDArray[np.floating], mu: float, eps: float) -> NDArray[np.float64]:
-    """Eq. 7 at squared distances; eps at an infinite one, the limit."""
-    distance = np.sqrt(np.where(np.isinf(squared), 0.0, squared), dtype=np.float64)  # D = 0 gives eps too
-    return 0.5 * np.sqrt(distance) * np.exp(-distance / mu) + eps
 
 
 def _classes(flat: NDArray[np.integer]) -> Iterator[NDArray[np.int64]]:
@@ -348,11 +365,6 @@ def _numpy(labels: Tensor | NDArray[np.generic]) -> NDArray[np.integer]:
 def _like(labels: Array, values: NDArray[np.float32]) -> Array:
     """``values`` as a tensor on the labels' device, or as the array they are."""
     return torch.from_numpy(values).to(labels.device) if isinstance(labels, Tensor) else values
-
-
-def _check_weights(mu: float, eps: float) -> None:
-    if not (mu > 0 and math.isfinite(mu) and eps >= 0 and math.isfinite(eps)):
-        raise ValueError(f"mu is {mu} and eps is {eps}: mu must be above 0 and eps at least 0, both finite")
 
 
 def _integer(n: int, generator: torch.Generator | None) -> int:
