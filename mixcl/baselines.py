@@ -95,7 +95,7 @@ class Barlow(Pretraining):
         first, second = (self.projector(part)[:, :, None] for part in pooled.split(samples))
         return One(losses.decorrelation(losses.cross_correlation(first, second, center=True), lam=self.lam))
 
-    def pulls(self, terms: Any) -> dict[str, Tensor]:
+    def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
         return {"total": terms.total}
 
 
@@ -128,7 +128,7 @@ class Masked(Pretraining):
         contrast = self.contrast(first.flatten(1), second.flatten(1))
         return Restored(recon * (1 + contrast), recon, contrast)
 
-    def pulls(self, terms: Any) -> dict[str, Tensor]:
+    def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
         return {"recon": terms.recon, "contrast": terms.total - terms.recon}
 
 
@@ -163,7 +163,7 @@ class Supervised(Pretraining):
             parts.append(self.criterion(self.heads[number](features[both]).float(), classes[:, None]))
         return One(torch.stack(parts).mean())
 
-    def pulls(self, terms: Any) -> dict[str, Tensor]:
+    def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
         return {"total": terms.total}
 
 

@@ -8,17 +8,16 @@ README.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from mixcl.moments import _float, _full_precision, correlation_from_moments, moments
+from mixcl.moments import Moments, as_float, correlation_from_moments, full_precision, moments
 
 MASKED = -1e30  # log-weight of a pair that takes no part; finite, so that gradients stay finite
-BLOCK = 2**17  # pairs of Eq. 6 that a processor takes at a time
 
 
 def mixcl_loss(
@@ -65,8 +64,8 @@ def reconstruction_consistency(restored: Tensor, patch: Tensor, *, reduction: Li
             f"restored has shape {tuple(restored.shape)} and patch {tuple(patch.shape)}: "
             "both must be [B, channels, *spatial] and equal"
         )
-    with _full_precision(restored):
-        squares = (_float(restored) - _float(patch)).square().flatten(1)
+    with full_precision(restored):
+        squares = (as_float(restored) - as_float(patch)).square().flatten(1)
         return (squares.sum(1) if reduction == "sum" else squares.mean(1)).mean()
 
 
@@ -105,10 +104,48 @@ def identity_consistency(
         raise ValueError(
             f"{len(levels_a)} levels in one view and {len(levels_b)} in the other: give equally many, at least one"
         )
-    terms = [
-        decorrelation(cross_correlation(a, b, center=center), lam=lam) for a, b in zip(levels_a, levels_b, strict=True)
-    ]
-    return weighted_sum(terms, level_weights)
+    sums = []
+    for a, b in zip(levels_a, levels_b, strict=True):
+        _check_views(a, b)
+        with full_precision(a):
+            sums.append(moments(a, b))
+    return identity_levels(sums, lam=lam, center=center, level_weights=level_weights).sum()
+
+
+def identity_levels(
+    levels: Sequence[Moments],
+    *,
+    lam: float = 0.0051,
+    center: bool = False,
+    level_weights: Sequence[float] | None = None,
+) -> Tensor:
+    """Eq. 4 level by level, from the sums of Eq. 5: what a training step and :func:`identity_consistency` share.
+
+    Parameters
+    ----------
+    levels
+        For each level its :class:`mixcl.moments.Moments`, of maps or folded, of one rank or summed over all.
+    lam, center, level_weights
+        As in :func:`identity_consistency`.
+
+    Returns
+    -------
+    Tensor
+        [L], the weighted bracket of each level; Eq. 4 is their sum.
+
+    Raises
+    ------
+    ValueError
+        Not as many weights as levels, or no level.
+    """
+    factors = [1.0] * len(levels) if level_weights is None else level_weights
+    if not levels or len(factors) != len(levels):
+        raise ValueError(f"{len(factors)} level weights for {len(levels)} levels: give one a level, or None")
+    brackets = []
+    for factor, sums in zip(factors, levels, strict=True):
+        with full_precision(sums.product):
+            brackets.append(factor * decorrelation(correlation_from_moments(sums, center=center), lam=lam))
+    return torch.stack(brackets)
 
 
 def decorrelation(correlation: Tensor, *, lam: float = 0.0051) -> Tensor:
@@ -138,14 +175,6 @@ def identity_floor(channels: int, positions: int, *, lam: float = 0.0051) -> flo
     return channels * k / (1 + k)
 
 
-def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """The outer sum of Eq. 4 over levels, with one factor a level when given (R6)."""
-    if weights is not None and len(weights) != len(terms):
-        raise ValueError(f"{len(weights)} level weights for {len(terms)} levels: give one a level, or None")
-    factors = [1.0] * len(terms) if weights is None else weights
-    return torch.stack([w * term for w, term in zip(factors, terms, strict=True)]).sum()
-
-
 def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tensor:
     """Eq. 5: ``C_ij = sum_M Z_Mi Z'_Mj / (|Z_i| |Z'_j|)`` over M = B x H x W x D positions of a level (R3).
 
@@ -173,12 +202,8 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tens
     tensor([[1., 0.],
             [0., 1.]])
     """
-    if z_a.shape != z_b.shape or z_a.ndim < 2 or z_a.numel() == 0:
-        raise ValueError(
-            f"the two views have shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}: "
-            "both must be [B, C, *spatial] and equal"
-        )
-    with _full_precision(z_a):
+    _check_views(z_a, z_b)
+    with full_precision(z_a):
         return correlation_from_moments(moments(z_a, z_b), center=center)
 
 
@@ -257,12 +282,15 @@ def label_consistency(
     _one_of("reduction", reduction, ("ratio", "supcon", "sum"))
     _check_embeddings(emb_a, emb_b, labels_a, labels_b, temperature)
     relation = label_relation(labels_a, labels_b, background=background)
-    with _full_precision(emb_a):
-        unit_a, unit_b = _unit(_float(emb_a)), _unit(_float(emb_b))
+    with full_precision(emb_a):
+        unit_a, unit_b = _unit(as_float(emb_a)), _unit(as_float(emb_b))
         no_loss = 0.0 * (unit_a.sum() + unit_b.sum())  # keeps the graph where no pair is positive
         if relation.numel() == 0:
             return no_loss
-        lse_pos, lse_neg, sum_pos = _RowSums.apply(unit_a / temperature, unit_b, relation)
+        # what the backward pass needs of all pairs is computed again then, not kept
+        lse_pos, lse_neg, sum_pos = checkpoint(
+            _row_sums, unit_a / temperature, unit_b, relation, use_reentrant=False, preserve_rng_state=False
+        )
         found = lse_pos > MASKED / 2  # rows that have a positive
         if reduction == "ratio":
             total = F.softplus(lse_neg.logsumexp(0) - lse_pos.logsumexp(0))
@@ -277,64 +305,19 @@ def label_consistency(
         return torch.where(found.any(), total, no_loss)
 
 
-class _RowSums(torch.autograd.Function):
+def _row_sums(a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """For each row of ``s_ij = a_i . b_j``: log sum exp over A = 1, over A = 0, and the sum over A = 1.
 
-    The backward pass computes s again, so that it is not kept.  Over no pair, the first two are about MASKED.
+    [n, C], [m, C], int8 [n, m] -> three of [n]; over no pair the first two are about MASKED.
     """
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(a, b, relation)
-        sums = []
-        for rows in _row_blocks(relation):
-            s, positive, negative, is_positive = _split(a[rows], b, relation[rows])
-            sums.append((_logsumexp(positive), _logsumexp(negative), s.mul_(is_positive).sum(1)))
-        return tuple(torch.cat(parts) for parts in zip(*sums, strict=True))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_pos: Tensor, d_neg: Tensor, d_sum: Tensor) -> tuple[Tensor, Tensor, None]:
-        a, b, relation = ctx.saved_tensors
-        d_a, d_b = torch.empty_like(a), torch.zeros_like(b)
-        with _full_precision(a):
-            for rows in _row_blocks(relation):
-                _, positive, negative, is_positive = _split(a[rows], b, relation[rows])
-                d_s = torch.softmax(positive, 1).mul_(d_pos[rows, None])
-                d_s.addcmul_(torch.softmax(negative, 1), d_neg[rows, None])
-                d_s.addcmul_(is_positive, d_sum[rows, None])
-                d_a[rows] = d_s @ b
-                d_b.addmm_(d_s.T, a[rows])
-        return d_a, d_b, None
-
-
-def _row_blocks(relation: Tensor) -> list[slice]:
-    """All rows of [n, m] at once on a GPU; blocks that fit a processor's cache elsewhere."""
-    n, m = relation.shape
-    step = n if relation.is_cuda else max(1, BLOCK // m)
-    return [slice(start, start + step) for start in range(0, n, step)]
-
-
-def _split(a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """s; s where A = 1 and s where A = 0, about MASKED elsewhere; 1 where A = 1 and 0 elsewhere; all [n, m].
-
-    By arithmetic on A, which is several times faster on a CPU than by masks.
-    """
-    s, kind = a @ b.T, relation.to(a.dtype)
-    is_positive = kind.clamp_min(0)
-    positive = torch.add(s, is_positive - 1, alpha=-MASKED)
-    negative = torch.add(s, kind.abs_(), alpha=MASKED)
-    return s, positive, negative, is_positive
-
-
-def _logsumexp(x: Tensor) -> Tensor:
-    """Over rows, as torch's; by way of log_softmax, which is several times faster on a CPU."""
-    return x.amax(1) - torch.log_softmax(x, 1).amax(1)
+    s = a @ b.T  # [n, m]
+    positive, negative = s.masked_fill(relation != 1, MASKED), s.masked_fill(relation != 0, MASKED)
+    return positive.logsumexp(1), negative.logsumexp(1), s.masked_fill(relation != 1, 0.0).sum(1)
 
 
 def cosine_similarity(emb_a: Tensor, emb_b: Tensor) -> Tensor:
     """cos(z_i, z_j) of Eq. 6 for all pairs: [n, C], [m, C] -> [n, m]; 0 for an embedding that is 0."""
-    return _unit(_float(emb_a)) @ _unit(_float(emb_b)).T
+    return _unit(as_float(emb_a)) @ _unit(as_float(emb_b)).T
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -347,6 +330,14 @@ def _unit(x: Tensor) -> Tensor:
 def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
         raise ValueError(f"{name} is {value!r}: choose one of {', '.join(valid)}")
+
+
+def _check_views(z_a: Tensor, z_b: Tensor) -> None:
+    if z_a.shape != z_b.shape or z_a.ndim < 2 or z_a.numel() == 0:
+        raise ValueError(
+            f"the two views have shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}: "
+            "both must be [B, C, *spatial] and equal"
+        )
 
 
 def _check_embeddings(emb_a: Tensor, emb_b: Tensor, labels_a: Tensor, labels_b: Tensor, temperature: float) -> None:

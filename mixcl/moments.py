@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.distributed.nn.functional import all_reduce
 
 
 class Moments(NamedTuple):
@@ -27,7 +27,7 @@ class Moments(NamedTuple):
 
 def moments(z_a: Tensor, z_b: Tensor) -> Moments:
     """The sums over positions that Eq. 5 needs, of maps [B, C, \\*spatial]."""
-    a, b = _channels_first(_float(z_a)), _channels_first(_float(z_b))
+    a, b = _channels_first(as_float(z_a)), _channels_first(as_float(z_b))
     return Moments(
         _pairwise(a, b), _squares(a), _squares(b), a.sum((0, 2)), b.sum((0, 2)),
         a.new_full((), a.shape[0] * a.shape[2]),
@@ -46,8 +46,8 @@ def folded_moments(h_a: Tensor, h_b: Tensor, weight: Tensor, bias: Tensor) -> Mo
     weight, bias
         [C, K] and [C], that convolution.  Worth it where M is much larger than K.
     """
-    a, b = _channels_first(_float(h_a)), _channels_first(_float(h_b))
-    w, v = _float(weight), _float(bias)
+    a, b = _channels_first(as_float(h_a)), _channels_first(as_float(h_b))
+    w, v = as_float(weight), as_float(bias)
     count = a.new_full((), a.shape[0] * a.shape[2])
     sum_a, sum_b = a.sum((0, 2)), b.sum((0, 2))
     product = _fold(_pairwise(a, b), sum_a, sum_b, count, w, v)
@@ -77,26 +77,9 @@ def sum_over_ranks(m: Moments) -> Moments:
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return m
-    flat: Tensor = _AllReduce.apply(torch.cat([part.reshape(-1) for part in m]))
+    flat: Tensor = all_reduce(torch.cat([part.reshape(-1) for part in m]))  # differentiable, as in-place ones are not
     parts = flat.split([part.numel() for part in m])
     return Moments(*(new.reshape(old.shape) for new, old in zip(parts, m, strict=True)))
-
-
-class _AllReduce(torch.autograd.Function):
-    """The sum over ranks, of values and of gradients; a plain all_reduce loses those of the other ranks."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_total: Tensor) -> Tensor:
-        d_x = d_total.clone()
-        dist.all_reduce(d_x)
-        return d_x
 
 
 def _channels_first(z: Tensor) -> Tensor:
@@ -130,10 +113,11 @@ def _fold(product: Tensor, sum_a: Tensor, sum_b: Tensor, count: Tensor, w: Tenso
     )  # sum_M z z'^T
 
 
-def _float(x: Tensor) -> Tensor:
+def as_float(x: Tensor) -> Tensor:
+    """float32 for half precision; float64 stays."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _full_precision(like: Tensor) -> torch.autocast:
+def full_precision(like: Tensor) -> torch.autocast:
     """A context in which autocast does not lower the precision of what is computed."""
     return torch.autocast(like.device.type, enabled=False)

@@ -19,13 +19,17 @@ from mixcl import losses
 from mixcl.batches import Batch
 from mixcl.config.settings import LossConfig
 from mixcl.model import LABEL_LEVEL, MixCL, Projector, level_edges
-from mixcl.moments import Moments, correlation_from_moments, folded_moments, moments, sum_over_ranks
+from mixcl.moments import Moments, folded_moments, moments, sum_over_ranks
 
 FOLD = 16  # fold a level into its moments when it has at least this many positions a channel and sample
 
 
 class Terms(NamedTuple):
-    """The scalars of Eq. 2 before weighting; ``levels`` [L] are Eq. 4's brackets, weighted as they are summed."""
+    """The scalars of Eq. 2 before weighting.
+
+    ``levels`` [L] are Eq. 4's brackets, weighted as they are summed to ``identity``; where the identity term has no
+    weight, only the label level's is known and the others are 0.
+    """
 
     total: Tensor
     identity: Tensor
@@ -41,7 +45,7 @@ class Pretraining(nn.Module, ABC):
     model: MixCL
 
     @abstractmethod
-    def pulls(self, terms: Any) -> dict[str, Tensor]:
+    def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
         """The weighted terms by name, so that their gradients can be compared."""
 
 
@@ -74,20 +78,21 @@ class Objective(Pretraining):
         if config.beta > 0:
             restored = self.model.backbone.decode(encoded)
             recon = losses.reconstruction_consistency(restored, batch.patches, reduction=config.recon_reduction)
-        brackets, embeddings = [], []
+        known, embeddings = dict[int, Moments](), list[tuple[Tensor, Tensor]]()
         for index, z in enumerate(self.model.level_maps(encoded)):
             wants_label = index == LABEL_LEVEL and config.alpha > 0
             if config.identity > 0 or wants_label:
                 sums, picked = self._level(index, z, batch.pixels if wants_label else ())
-                brackets.append(self._bracket(sums))
+                known[index] = sum_over_ranks(sums) if config.sync_correlation else sums
                 embeddings += picked
         label, without = self._label(embeddings, batch.labels) if embeddings else (zero, zero)
-        levels = torch.stack([w * b for w, b in zip(self.level_weights, brackets, strict=False)] or [zero])
+        brackets = self._brackets(known)
+        levels = torch.stack([brackets.get(index, zero) for index in range(len(self.level_weights))])  # [L]
         identity = levels.sum()
         total = losses.mixcl_loss(identity, label, recon, alpha=config.alpha, beta=config.beta, gamma=config.identity)
         return Terms(total, identity, label, recon, levels.detach(), without)
 
-    def pulls(self, terms: Any) -> dict[str, Tensor]:
+    def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
         config = self.config
         return {
             "identity": config.identity * terms.identity,
@@ -110,11 +115,15 @@ class Objective(Pretraining):
         trunk = checkpoint(projector.trunk, used, use_reentrant=False, preserve_rng_state=False)
         return _project(projector, trunk, samples, True, *indices)
 
-    def _bracket(self, sums: Moments) -> Tensor:
-        if self.config.sync_correlation:
-            sums = sum_over_ranks(sums)
-        correlation = correlation_from_moments(sums, center=self.config.center)
-        return losses.decorrelation(correlation, lam=self.config.lam)
+    def _brackets(self, known: dict[int, Moments]) -> dict[int, Tensor]:
+        """Eq. 4 of the levels whose moments are known, each with its own weight (R6)."""
+        if not known:
+            return {}
+        weights, config = [self.level_weights[index] for index in known], self.config
+        levels = losses.identity_levels(
+            list(known.values()), lam=config.lam, center=config.center, level_weights=weights
+        )
+        return dict(zip(known, levels, strict=True))
 
     def _label(
         self, embeddings: Sequence[tuple[Tensor, Tensor]], labels: Sequence[tuple[Tensor, Tensor]]
@@ -195,7 +204,7 @@ def gradient_norms(objective: Pretraining, terms: Any) -> dict[str, float]:
         What its forward pass gave.
     """
     norms = {}
-    for name, term in objective.pulls(terms).items():
+    for name, term in objective.weighted_terms(terms).items():
         if not term.requires_grad:
             norms[name] = 0.0
             continue
@@ -204,7 +213,7 @@ def gradient_norms(objective: Pretraining, terms: Any) -> dict[str, float]:
     return norms
 
 
-def reach(objective: Pretraining, terms: Any) -> dict[str, float]:
+def gradient_coverage(objective: Pretraining, terms: Any) -> dict[str, float]:
     """Share of theta's weights that each weighted term's gradient gets to, 0 to 1; the rest stays as it was drawn.
 
     Eq. 6 looks at one shallow level (R1), so what is computed after it learns nothing from labels.
@@ -216,7 +225,7 @@ def reach(objective: Pretraining, terms: Any) -> dict[str, float]:
     """
     encoder, shares = _encoder(objective), {}
     total = sum(p.numel() for p in encoder)
-    for name, term in objective.pulls(terms).items():
+    for name, term in objective.weighted_terms(terms).items():
         gradients: Sequence[Tensor | None] = ()
         if term.requires_grad:
             gradients = torch.autograd.grad(term, encoder, retain_graph=True, allow_unused=True)

@@ -27,7 +27,7 @@ from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.handover import freeze, hand_over, unetr_weights, weights_id
 from mixcl.model import LABEL_LEVEL, level_edges, seeded, segmentation_model, select
-from mixcl.objective import Objective, floors, gradient_norms, reach
+from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device
 from mixcl.run.jobs import finetune_job
 from mixcl.run.record import Restart, _begin, provenance
@@ -66,7 +66,7 @@ def pretrain(
             if settings.gradients_every and number % settings.gradients_every == 0:
                 values["gradients"] = gradient_norms(objective, terms)
                 if number == 0:
-                    values["reach"] = reach(objective, terms)
+                    values["gradient_coverage"] = gradient_coverage(objective, terms)
             due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
             if due and accelerator.is_main_process:
                 values["probe"] = {"step": number, **diagnostics.look(objective.model, patches, projected=whole)}

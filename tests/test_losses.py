@@ -346,18 +346,6 @@ def test_label_consistency_is_eq_6(labels: tuple[list[int], list[int]], backgrou
     )
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("block", [1, 8, 13, 1000])
-def test_blocks_of_rows_change_nothing(block: int, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "BLOCK", block)
-    labels = [0, 1, 2, 1, 0, 3, 1], [1, 0, 3, 2]
-    assert_agrees(
-        lambda x, y: losses.label_consistency(x, y, *map(torch.tensor, labels), reduction=reduction),
-        lambda x, y: reference.label(x, y, *labels, 0.1, reduction, "ignore_pairs"),
-        embeddings(7, 4),
-    )
-
-
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.integers(0, 4), max_size=8),

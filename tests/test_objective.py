@@ -12,7 +12,7 @@ from mixcl import losses
 from mixcl.batches import Batch
 from mixcl.config.settings import LossConfig, ModelConfig
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
-from mixcl.objective import Objective, floors, gradient_norms, reach
+from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 
 SMALL = ModelConfig(patch=32, feature=4, hidden=24, mlp=48, heads=2)
 
@@ -140,7 +140,7 @@ def test_the_label_term_reaches_what_lies_before_its_level() -> None:
     with seeded(0):
         objective = Objective(MixCL(SMALL), LossConfig())
     batch = make_batch(SMALL, 1)
-    shares = reach(objective, objective(batch))
+    shares = gradient_coverage(objective, objective(batch))
     assert 0 < shares["label"] < shares["identity"] <= 1
     before, parts = objective(batch).label.item(), defaultdict(list)
     for name, weight in objective.model.backbone.named_parameters():

@@ -66,11 +66,11 @@ def pulls(model: MixCL, config: Experiment, batch: Batch) -> dict[str, float]:
     return gradient_norms(objective, objective(batch))
 
 
-def alignment(batch: Batch, reach: int = 6) -> NDArray[np.float64]:
-    """Correlation of V_1 with V'_1 moved by -reach..reach voxels along the patient's x axis, [2 reach + 1]."""
+def alignment(batch: Batch, gradient_coverage: int = 6) -> NDArray[np.float64]:
+    """Correlation of V_1 with V'_1 moved by -gradient_coverage..gradient_coverage voxels along the patient's x axis, [2 gradient_coverage + 1]."""
     first, second = (view[0].numpy() for view in batch.views[:2])
-    inner = slice(reach, -reach)
-    moved = [np.roll(second, k, axis=0)[inner].ravel() for k in range(-reach, reach + 1)]
+    inner = slice(gradient_coverage, -gradient_coverage)
+    moved = [np.roll(second, k, axis=0)[inner].ravel() for k in range(-gradient_coverage, gradient_coverage + 1)]
     return np.array([np.corrcoef(first[inner].ravel(), m)[0, 1] for m in moved])
 
 
@@ -88,8 +88,14 @@ def views(pair: Pair, batch: Batch) -> Figure:
             panels.outline(ax, label, index, pair.spacing, pair.names)
             ax.set_title(title)
         values = alignment(batch)
-        reach = len(values) // 2
-        axes[4].plot(np.arange(-reach, reach + 1) * pair.spacing[0], values, "o-", ms=3, color=OKABE_ITO[0])
+        gradient_coverage = len(values) // 2
+        axes[4].plot(
+            np.arange(-gradient_coverage, gradient_coverage + 1) * pair.spacing[0],
+            values,
+            "o-",
+            ms=3,
+            color=OKABE_ITO[0],
+        )
         axes[4].set(xlabel="shift of $V'_1$, mm", ylabel="correlation of the views", title="alignment")
         case = pair.places[0][0]
         write_caption(

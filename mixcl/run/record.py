@@ -87,7 +87,12 @@ def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+    """Settings with dotted names.
+
+    >>> flat({"loss": {"alpha": 0.1}, "seed": 0})
+    {'loss.alpha': 0.1, 'seed': 0}
+    """
+    laid: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat
+        laid.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return laid
