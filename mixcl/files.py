@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,6 +63,7 @@ def whole(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(path)
         try:
             yield draft
             _sync(draft)
@@ -70,6 +73,14 @@ def whole(path: Path) -> Iterator[Path]:
                 draft.unlink(missing_ok=True)
         with suppress(OSError):  # some file systems do not sync a folder
             _sync(path.parent)
+
+
+def _tidy(path: Path) -> None:
+    """Take away what writers of ``path`` that were killed an hour ago or earlier have left."""
+    for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - 3600:
+                left.unlink()
 
 
 def _sync(path: Path) -> None:

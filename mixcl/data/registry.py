@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from pathlib import Path
 
 from mixcl.config.settings import Collection, DataConfig
@@ -171,8 +170,6 @@ def collections(data: DataConfig) -> dict[str, Collection]:
             raise InputError(
                 f"unknown collection {name!r}{hint}; define it under data.collections or use one of {', '.join(known)}"
             )
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            raise InputError(f"collection name {name!r}: use letters, digits, '_', '-' and '.', as it names a folder")
     return {name: known[name] for name in wanted}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from mixcl.config.settings import FINETUNING_SETS, PRETRAINING_SETS, Collection, DataConfig
 from mixcl.data.files.layout import find_cases
@@ -54,8 +55,10 @@ def test_unknown_collection_names_the_nearest() -> None:
 
 def test_collection_name_that_is_no_folder_name() -> None:
     own = {"../x": Collection(names={1: "x"})}
-    with pytest.raises(InputError, match="names a folder"):
-        collections(DataConfig(collections=own, pretrain=("../x",), finetune=()))
+    with pytest.raises(ValidationError, match="names a folder"):
+        DataConfig(collections=own)
+    with pytest.raises(ValidationError, match="names a folder"):
+        DataConfig(pretrain=("../x",))
 
 
 def test_folder_expands_and_absolute_roots_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mixcl.data.files.nifti import Doubt
+
 STEP_MM = 4.0
 AIR, BODY, BONE = -400, -300, 250  # HU
 CUT = 0.25  # of a side face in the body: the rest of the body is outside
-
-
-class Doubt(NamedTuple):
-    """A short name of what is odd, and a sentence."""
-
-    kind: str
-    text: str
 
 
 class Scene(NamedTuple):
@@ -61,7 +56,7 @@ def _values(view: Scene) -> Iterator[Doubt]:
     low, high = float(view.image.min()), float(view.image.max())
     below = (view.image < -1100).mean()
     if below > 0.001:
-        yield Doubt("padding", f"{100 * below:.1f} % of it is padding of {low:.0f} HU; the window clips it")
+        yield Doubt("padding", f"{100 * below:.1f} % of it is padding of {low:.0f} HU; the window clips it", "note")
     if high > 20000 or low < -20000:
         yield Doubt("range", f"its values lie between {low:.6g} and {high:.6g}, which is no CT; check the rescaling")
     else:

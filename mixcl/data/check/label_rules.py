@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mixcl.data.check.image_rules import AIR, BODY, Doubt, Scene
+from mixcl.data.check.image_rules import AIR, BODY, Scene
 from mixcl.data.files.align import spread
+from mixcl.data.files.nifti import Doubt
 
 HOLLOW = ("lung", "airway", "trachea", "bronch", "air", "gas", "colon", "bowel", "stomach", "duoden", "intestin",
           "esophag", "oesophag")  # fmt: skip

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mixcl.data.check.image_rules import AIR, Doubt
+from mixcl.data.check.image_rules import AIR
+from mixcl.data.files.nifti import Doubt
 
 BLOCK = 8  # voxels, averaged so that noise does not count
 OUT_OF_ORDER, JUMP = 0.85, 3.5
@@ -55,7 +56,7 @@ def _blank(blank: NDArray[np.bool_], values: NDArray[Any], label: NDArray[np.uin
     if bad.any():
         yield Doubt("blank slices", f"{bad.sum()} slices have one value throughout{where}; get the scan again")
     else:
-        yield Doubt("padding", f"{blank.sum()} slices at its ends hold nothing{where}")
+        yield Doubt("padding", f"{blank.sum()} slices at its ends hold nothing{where}", "note")
 
 
 def _steps(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

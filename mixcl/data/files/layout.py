@@ -52,7 +52,8 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     if not root.is_dir():
         raise InputError(
             f"{root}: no such folder for {collection.title or 'the collection'}; set data.root to the folder "
-            f"that holds {collection.root!r}, or mend the collection's root"
+            f"that holds {collection.root!r}, or mend the collection's root",
+            "missing collection",
         )
     if collection.table is not None:
         return _listed(root / collection.table)
@@ -61,7 +62,8 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     if not images and not labels:
         raise InputError(
             f"{root}: no file matches {' or '.join(repr(one) for one, _ in _layouts(collection))}; check the "
-            "collection's root and templates"
+            "collection's root and templates",
+            "missing collection",
         )
     both = sorted(images.keys() & labels.keys(), key=natural_key)
     no_label = sorted(images.keys() - labels.keys(), key=natural_key)

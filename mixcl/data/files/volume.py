@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mixcl.data.files.dicom import read_series
-from mixcl.data.files.nifti import HEADER_BYTES, geometry, header_of, start, volume_shape
+from mixcl.data.files.nifti import HEADER_BYTES, Doubt, geometry, header_of, start, volume_shape
 from mixcl.errors import InputError
 
 SMALLEST_RANGE = 50.0
@@ -34,7 +34,7 @@ class Volume:
     data: NDArray[Any]
     affine: NDArray[np.float64]
     sha256: str
-    warnings: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
 
 def read_header(path: Path) -> Any:
@@ -82,13 +82,14 @@ def read_volume(path: Path) -> Volume:
     header = header_of(path, raw[:HEADER_BYTES])
     try:
         shape = volume_shape(path, header)
-        affine, warnings = geometry(path, header, shape)
+        affine, doubts = geometry(path, header, shape)
         data = _voxels(path, raw, header, shape)
         if (more := len(raw) - start(header) - int(np.prod(shape)) * header.get_data_dtype().itemsize) > 0:
-            warnings += (f"{path}: holds {more} more bytes than its header announces; is all of the scan read?",)
+            text = f"{path}: holds {more} more bytes than its header announces; is all of the scan read?"
+            doubts += (Doubt("header", text),)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
-    return Volume(path, _finite(path, data), affine, sha256, warnings)
+    return Volume(path, _finite(path, data), affine, sha256, doubts)
 
 
 def _check_no_text(path: Path, head: bytes) -> None:
@@ -134,8 +135,8 @@ def _finite(path: Path, data: NDArray[Any]) -> NDArray[Any]:
     return data
 
 
-def check_hounsfield(image: Volume) -> tuple[str, ...]:
-    """Refuse an image that cannot be in Hounsfield units; what is odd but possible comes back as warnings.
+def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
+    """Refuse an image that cannot be in Hounsfield units; what is odd but possible comes back.
 
     Padding far below air, such as -2048, is no fault: the window clips it.
     """
@@ -153,7 +154,8 @@ def check_hounsfield(image: Volume) -> tuple[str, ...]:
             "intercept",
         )
     if low > -500:
-        return (f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units",)
+        text = f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units"
+        return (Doubt("range", text),)
     return ()
 
 

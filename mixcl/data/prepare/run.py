@@ -9,7 +9,6 @@ nothing has to be imported anew or handed over, and a killed run leaves no proce
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -22,16 +21,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data import store as stored
 from mixcl.data.files.grid import resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.nifti import volume_shape
 from mixcl.data.files.volume import read_header
-from mixcl.data.prepare.case import Job, Outcome, Stop, prepare_case, storage, write_json
+from mixcl.data.prepare.case import Job, Outcome, prepare_case
 from mixcl.data.prepare.report import Report, human, summarise
 from mixcl.data.registry import collections, folder
 from mixcl.errors import InputError
+from mixcl.files import write_json, writing
 
 
 def prepare(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Report:
@@ -60,7 +60,7 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
     data, out = config.data, Path(out)
     wanted = collections(data)
     root, raw = data.store_dir(out), data.raw_dir(out)
-    with storage(root):
+    with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         with _alone(root):
             if data.source == "phantom":
@@ -69,7 +69,7 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
                 write_collections(data, raw, progress=progress)
             jobs, faults = _plan(wanted, data, raw, root)
             _check_room(jobs, root, progress)
-            outcomes = _run(jobs, workers or _cores(), progress)
+            outcomes = _run(jobs, workers or min(cores(), 8), progress)
             for outcome in outcomes:
                 faults[outcome.job.collection] += [outcome.fault] if outcome.fault else []
             _write_indexes(wanted, data, root, outcomes, faults)
@@ -80,11 +80,6 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
         head = f"{len(report.faults)} faulty; the other {good} cases are prepared and stay so:"
         raise InputError("\n".join([head, *report.faults]) if len(report.faults) > 1 else report.faults[0])
     return report
-
-
-def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
 
 
 def _plan(
@@ -110,6 +105,8 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
     for place in {job.target.parent for job in jobs}:
         for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
             shutil.rmtree(left)
+        for left in place.glob(".*.index.json"):
+            left.unlink()
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(jobs), desc="prepare", unit="case", disable=not progress) as bar,
@@ -154,15 +151,13 @@ def _write_indexes(
         write_json(path, index)
 
 
-def _check_room(jobs: Sequence[Job], root: Path, tell: bool) -> None:
+def _check_room(jobs: Sequence[Job], root: Path, progress: bool) -> None:
     """Say what room is needed and there is, and refuse to begin when it clearly is too little."""
     need, free = sum(map(_growth, jobs)), shutil.disk_usage(root).free
     if need > free:
-        raise Stop(
-            f"{root}: the prepared scans need about {human(need)}, but {human(free)} are free; make room, or "
-            "set data.store to another disk"
-        )
-    if tell and need > 0:
+        text = f"the prepared scans need about {human(need)}, but {human(free)} are free"
+        raise InputError(f"{root}: {text}; make room, or set data.store to another disk", "machine")
+    if progress and need > 0:
         tqdm.write(f"{root}: the prepared scans need about {human(need)}; {human(free)} are free", file=sys.stderr)
 
 
@@ -194,5 +189,6 @@ def _alone(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Stop(f"{root}: another mixcl prepare is at work here; wait for it to end") from None
+            text = f"{root}: another mixcl prepare is at work here; wait for it to end"
+            raise InputError(text, "machine") from None
         yield
