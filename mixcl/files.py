@@ -33,6 +33,8 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except (ConnectionError, TimeoutError):  # a server's doing, not the disk's
+        raise
     except (OSError, SafetensorError) as error:
         inner = re.search(r"os error (\d+)", str(error))  # safetensors tells the number in its text alone
         number = int(inner[1]) if inner else getattr(error, "errno", None)
@@ -101,6 +103,33 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON, a key a line, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse to begin what the disk cannot hold; ``needed`` in bytes, ``what`` for or by what.
+
+    Raises
+    ------
+    InputError
+        Less is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        text = f"{folder}: about {human(needed)} are needed {what}, but {human(free)} are free"
+        raise InputError(f"{text}; make room, or choose another --out or data.store", "machine")
+
+
+def human(size: float) -> str:
+    """A size for people.
+
+    >>> human(1_234_567_890), human(999)
+    ('1.2 GB', '999 B')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def checked_name(kind: str, name: str) -> str:

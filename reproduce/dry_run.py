@@ -16,9 +16,9 @@ from typing import Any
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment, ModelConfig
-from mixcl.data.prepare.report import human
 from mixcl.data.registry import PAPER_COUNTS
 from mixcl.data.store import expected_bytes
+from mixcl.files import human
 from mixcl.run.jobs import finetunings, kernels, pretrainings
 
 EXPECTED = Path(__file__).resolve().parent / "expected"

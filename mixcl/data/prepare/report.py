@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mixcl.config.settings import Collection, DataConfig
 from mixcl.data.prepare.case import Outcome
-from mixcl.files import write_json
+from mixcl.files import human, write_json
 
 
 @dataclass(frozen=True)
@@ -115,16 +115,3 @@ def _duplicate(group: Sequence[tuple[str, str]], data: DataConfig) -> str:
     both = names & set(data.pretrain) and names & set(data.finetune)
     leak = "; pre-training would see a scan that fine-tuning is tested on" if both else ""
     return f"{', '.join(f'{name}/{case}' for name, case in group)}: the same scan (R24){leak}"
-
-
-def human(size: float) -> str:
-    """A size for people.
-
-    >>> human(1_234_567_890), human(999)
-    ('1.2 GB', '999 B')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -28,10 +28,10 @@ from mixcl.data.files.layout import match_cases
 from mixcl.data.files.nifti import volume_shape
 from mixcl.data.files.volume import read_header
 from mixcl.data.prepare.case import Job, Outcome, prepare_case
-from mixcl.data.prepare.report import Report, human, summarise
+from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
 from mixcl.errors import InputError
-from mixcl.files import write_json, writing
+from mixcl.files import check_room, human, write_json, writing
 
 
 def prepare(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Report:
@@ -154,9 +154,7 @@ def _write_indexes(
 def _check_room(jobs: Sequence[Job], root: Path, progress: bool) -> None:
     """Say what room is needed and there is, and refuse to begin when it clearly is too little."""
     need, free = sum(map(_growth, jobs)), shutil.disk_usage(root).free
-    if need > free:
-        text = f"the prepared scans need about {human(need)}, but {human(free)} are free"
-        raise InputError(f"{root}: {text}; make room, or set data.store to another disk", "machine")
+    check_room(root, need, "by the prepared scans")
     if progress and need > 0:
         tqdm.write(f"{root}: the prepared scans need about {human(need)}; {human(free)} are free", file=sys.stderr)
 
