@@ -37,26 +37,6 @@ class Volume:
     doubts: tuple[Doubt, ...] = ()
 
 
-def read_header(path: Path) -> Any:
-    """The NIfTI header of a file, as nibabel's object; reads no voxels.
-
-    Raises
-    ------
-    InputError
-        Missing, empty, unreadable, not what its name says, or not a single-file NIfTI volume.
-    """
-    try:
-        if path.name.endswith(".gz"):
-            with gzip.open(path) as stream:
-                head = stream.read(HEADER_BYTES)
-        else:
-            with path.open("rb") as stream:
-                head = stream.read(HEADER_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
-    return header_of(path, head)
-
-
 def read_volume(path: Path) -> Volume:
     """Read a ``.nii`` or ``.nii.gz`` file whole, or a folder with a DICOM series.
 
@@ -65,8 +45,9 @@ def read_volume(path: Path) -> Volume:
     Raises
     ------
     InputError
-        As `read_header`, or as `read_series` for a folder, and: cut off or damaged, not one 3-D volume (a trailing
-        axis of length 1 is accepted), colour or complex voxels, NaN or infinite values, an implausible spacing.
+        As `read_series` for a folder, or: missing, empty, unreadable, not what its name says, cut off or damaged, not
+        one 3-D volume (a trailing axis of length 1 is accepted), colour or complex voxels, NaN or infinite values, an
+        implausible spacing.
     """
     if path.is_dir():
         series = read_series(path)

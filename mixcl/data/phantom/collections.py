@@ -28,8 +28,7 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
 
     Files made with the same settings are kept, those made with others are made again, and no other file is touched.
     Each file is written under another name and then renamed, so that a run that was killed leaves no half file and the
-    next one goes on where it stopped.  ``phantom.json`` in each folder names the settings; the collections of the
-    Medical Segmentation Decathlon get their ``dataset.json``.
+    next one goes on where it stopped.  ``phantom.json`` in each folder names the settings.
 
     Raises
     ------
@@ -48,8 +47,6 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
         place, count = folder(collection, root), data.phantom.counts[name]
         pairs = [_files(collection, place, _case_name(name, index)) for index in range(count)]
         _begin(place, collection, data.phantom, {path for pair in pairs for path in pair})
-        if name.startswith("msd_"):
-            write_json(place / "dataset.json", _dataset(collection, place, pairs))
         todo += [(name, index, *pair) for index, pair in enumerate(pairs)]
     for name, index, image, label in tqdm(todo, desc="phantoms", unit="case", disable=not progress):
         if not (image.is_file() and label.is_file()):
@@ -110,21 +107,3 @@ def _phantoms(collection: Collection, place: Path) -> Iterator[Path]:
     for pattern in _files(collection, place, "*"):
         found = place.glob(str(pattern.relative_to(place)))
         yield from (path for path in found if not path.name.startswith("."))
-
-
-def _dataset(collection: Collection, place: Path, pairs: list[tuple[Path, Path]]) -> dict[str, object]:
-    """What the Decathlon's ``dataset.json`` says of a task."""
-    return {
-        "name": collection.title,
-        "description": "phantoms, not patients",
-        "tensorImageSize": "3D",
-        "modality": {"0": "CT"},
-        "labels": {"0": "background"} | {str(value): name for value, name in collection.names.items()},
-        "numTraining": len(pairs),
-        "numTest": 0,
-        "training": [
-            {"image": f"./{image.relative_to(place).as_posix()}", "label": f"./{label.relative_to(place).as_posix()}"}
-            for image, label in pairs
-        ],
-        "test": [],
-    }

@@ -17,16 +17,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import nibabel as nib
 from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data import store as stored
 from mixcl.data.files.grid import resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
-from mixcl.data.files.nifti import volume_shape
-from mixcl.data.files.volume import read_header
 from mixcl.data.prepare.case import Job, Outcome, prepare_case
 from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
@@ -168,9 +167,8 @@ def _growth(job: Job) -> int:
         if record["settings"] == job.settings:
             return 0
     with suppress(Exception):  # faulty headers are told when the case is read
-        header = read_header(job.image)
-        edges = spacing_of(np.asarray(header.get_best_affine(), dtype=float))
-        shape = resampled_shape(volume_shape(job.image, header), edges, job.data.spacing)
+        scan: Any = nib.load(job.image)
+        shape = resampled_shape(scan.shape[:3], spacing_of(scan.affine), job.data.spacing)
         return stored.expected_bytes(shape, len(job.names)) - there
     return 0
 
