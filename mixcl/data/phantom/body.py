@@ -73,26 +73,15 @@ ORGANS: tuple[Shape, ...] = (
 class Body:
     """One patient: shapes, size and deformation.
 
-    Attributes
-    ----------
-    shapes
-        In painting order.
-    scale
-        Size along x, y, z relative to the reference body.
-    waves
-        [n, 3, 5]: for each wave and axis of displacement its amplitude in mm, wave vector in 1/mm (three) and phase.
-    half
-        Half width and half depth of the trunk, mm, in the reference frame.
-    fat, muscle
-        Thickness of subcutaneous fat and of the muscle wall as fractions of the way from skin to centre.
+    ``waves`` [n, 3, 5]: for each wave and axis of displacement its amplitude, mm, wave vector, 1/mm (three), and phase.
     """
 
-    shapes: tuple[Shape, ...]
-    scale: Array
+    shapes: tuple[Shape, ...]  # in painting order
+    scale: Array  # size along x, y, z relative to the reference body
     waves: Array
-    half: tuple[float, float]
-    fat: float
-    muscle: float
+    half: tuple[float, float]  # width and depth of the trunk, mm, in the reference frame
+    fat: float  # thickness of subcutaneous fat, as a fraction of the way from skin to centre
+    muscle: float  # thickness of the muscle wall, likewise
 
 
 def draw_body(rng: np.random.Generator, difficulty: float, tumour: int | None) -> Body:
@@ -126,7 +115,7 @@ def to_reference(body: Body, x: Array, y: Array, z: Array) -> tuple[Array, Array
     return moved[0], moved[1], moved[2]
 
 
-def reach(body: Body, shape: Shape) -> tuple[Array, Array]:
+def bounds(body: Body, shape: Shape) -> tuple[Array, Array]:
     """Lower and upper corner, in patient mm, of a box that holds the shape."""
     points = np.array([shape.centre] if isinstance(shape, Ellipsoid) else shape.points, float)
     # A curve may leave the hull of its points by a little; an ellipsoid may be turned about z.
@@ -156,8 +145,7 @@ def inside(shape: Shape, x: Array, y: Array, z: Array) -> NDArray[np.bool_]:
 
 def trunk(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
     """Everything that fills the trunk: skin fat, muscle wall with ribs, spine, psoas, and fat between the organs."""
-    p = 2.5
-    depth = (np.abs(x / body.half[0]) ** p + np.abs(y / body.half[1]) ** p) ** (1 / p)
+    depth = _depth(body, x, y)
     wall, cavity = 1 - body.fat, 1 - body.fat - body.muscle
     full = np.zeros(np.broadcast_shapes(depth.shape, z.shape), np.uint8)
     full[np.broadcast_to(depth < 1, full.shape)] = FAT
@@ -182,9 +170,13 @@ def trunk(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
 
 def cavity(body: Body, x: Array, y: Array) -> NDArray[np.bool_]:
     """Where organs can be: inside the muscle wall."""
+    return _depth(body, x, y) < 1 - body.fat - body.muscle
+
+
+def _depth(body: Body, x: Array, y: Array) -> Array:
+    """How far out in the trunk a place is: 0 at its axis, 1 at the skin."""
     p = 2.5
-    depth = (np.abs(x / body.half[0]) ** p + np.abs(y / body.half[1]) ** p) ** (1 / p)
-    return depth < 1 - body.fat - body.muscle
+    return (np.abs(x / body.half[0]) ** p + np.abs(y / body.half[1]) ** p) ** (1 / p)
 
 
 def _vary(shape: Shape, rng: np.random.Generator, spread: float) -> Shape:

@@ -9,13 +9,14 @@ nothing has to be imported anew or handed over, and a killed run leaves no proce
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,15 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
             jobs, faults = _plan(wanted, data, raw, root)
             _check_room(jobs, root, progress)
             outcomes = _run(jobs, workers or min(cores(), 8), progress)
-            for outcome in outcomes:
-                faults[outcome.job.collection] += [outcome.fault] if outcome.fault else []
-            _write_indexes(wanted, data, root, outcomes, faults)
+            for name, collection in wanted.items():
+                mine, index = [o for o in outcomes if o.job.collection == name], root / name / "index.json"
+                faults[name] += [outcome.fault for outcome in mine if outcome.fault]
+                if faults[name]:  # nobody shall train on a part of a collection
+                    index.unlink(missing_ok=True)
+                else:
+                    _write_index(index, collection, data, [outcome.job.case for outcome in mine])
             report = summarise(wanted, data, root, outcomes, faults, time.monotonic() - start)
-            report.write(out / "data" / "report.json")
+            write_json(out / "data" / "report.json", asdict(report))
     if report.faults:
         good = sum(c.made + c.kept for c in report.collections)
         head = f"{len(report.faults)} faulty; the other {good} cases are prepared and stay so:"
@@ -106,48 +111,27 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
             shutil.rmtree(left)
         for left in place.glob(".*.index.json"):
             left.unlink()
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(jobs), desc="prepare", unit="case", disable=not progress) as bar,
-    ):
+    with ThreadPoolExecutor(workers) as pool:
         try:
-            outcomes = []
-            for outcome in pool.map(prepare_case, jobs):
-                outcomes.append(outcome)
-                bar.set_postfix_str(outcome.job.collection, refresh=False)
-                bar.update()
-            return outcomes
+            done = pool.map(prepare_case, jobs)
+            return list(tqdm(done, desc="prepare", total=len(jobs), unit="case", disable=not progress))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _write_indexes(
-    wanted: dict[str, Collection],
-    data: DataConfig,
-    root: Path,
-    outcomes: Iterable[Outcome],
-    faults: dict[str, list[str]],
-) -> None:
-    """List the cases of every collection; one with a fault gets none: nobody shall train on a part of it."""
-    cases = defaultdict(list)
-    for outcome in outcomes:
-        cases[outcome.job.collection].append(outcome.job.case)
-    for name, collection in wanted.items():
-        path = root / name / "index.json"
-        if faults[name]:
-            path.unlink(missing_ok=True)
-            continue
-        index = {
-            "schema": stored.SCHEMA,
-            "settings": stored.settings_hash(data, collection.names),
-            "spacing": data.spacing,
-            "hu": data.hu,
-            "title": collection.title,
-            "names": {str(value): text for value, text in sorted(collection.names.items())},
-            "cases": cases[name],
-        }
-        write_json(path, index)
+def _write_index(path: Path, collection: Collection, data: DataConfig, cases: Sequence[str]) -> None:
+    """List the cases of a collection."""
+    index = {
+        "schema": stored.SCHEMA,
+        "settings": stored.settings_hash(data, collection.names),
+        "spacing": data.spacing,
+        "hu": data.hu,
+        "title": collection.title,
+        "names": dict(sorted(collection.names.items())),
+        "cases": cases,
+    }
+    write_json(path, index)
 
 
 def _check_room(jobs: Sequence[Job], root: Path, progress: bool) -> None:
@@ -176,11 +160,6 @@ def _growth(job: Job) -> int:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Hold the store's lock, which the system lets go of when this process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on this system: nothing guards against two at once
-        yield
-        return
     with (root / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
