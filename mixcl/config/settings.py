@@ -78,7 +78,7 @@ class Collection(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Collection:
-        for template in (self.image, self.label, *(one for pair in self.layouts for one in pair)):
+        for template in (self.image, self.label, *(template for pair in self.layouts for template in pair)):
             if template.count("{case}") < 1:
                 raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
         if not self.names or not all(0 < value < 256 for value in self.names):

@@ -117,8 +117,8 @@ def _check(part: Path, url: str, md5: str | None) -> None:
     wrong = ""
     if md5 is not None:
         with part.open("rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        wrong = f"its MD5 is {found}, not {md5}" if found != md5 else ""
+            digest = hashlib.file_digest(file, "md5").hexdigest()
+        wrong = f"its MD5 is {digest}, not {md5}" if digest != md5 else ""
     elif part.stem.endswith(".gz"):
         try:
             with gzip.open(part) as file:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.data.files.nifti import Severity
+from mixcl.data.files import Severity
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mixcl.data.files.nifti import Doubt
+from mixcl.data.files import Doubt
 
 STEP_MM = 4.0
 AIR, BODY, BONE = -400, -300, 250  # HU
@@ -81,9 +81,9 @@ def _tissues(image: NDArray[np.float32], low: float) -> Iterator[Doubt]:
 
 def _field_of_view(view: Scene) -> Iterator[Doubt]:
     size = np.array(view.image.shape) * view.edges
-    told = " x ".join(f"{edge:.0f}" for edge in size)
+    extent = " x ".join(f"{edge:.0f}" for edge in size)
     if not (min(size[:2]) >= 80 and max(size[:2]) <= 900 and 20 <= size[2] <= 2500):
-        yield Doubt("field of view", f"it covers {told} mm, which no CT of a patient does; check the voxel size")
+        yield Doubt("field of view", f"it covers {extent} mm, which no CT of a patient does; check the voxel size")
 
 
 def _way_round(view: Scene, body: NDArray[np.bool_]) -> Iterator[Doubt]:

@@ -16,11 +16,11 @@ from mixcl.data.check import image_rules, label_rules, slice_rules
 from mixcl.data.check.duplicates import content_of, duplicates, profile_of
 from mixcl.data.check.findings import Check, Checked, Finding
 from mixcl.data.check.page import page, thumbnail
+from mixcl.data.files import Doubt, Severity, Volume
 from mixcl.data.files.align import aligned, corners_apart, spreads
 from mixcl.data.files.grid import spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
-from mixcl.data.files.nifti import Doubt, Severity
-from mixcl.data.files.volume import Volume, check_hounsfield, label_map, read_volume, voxels_of
+from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
 from mixcl.data.registry import collections, folder
 from mixcl.errors import InputError
 from mixcl.files import write_text

@@ -82,7 +82,7 @@ def _listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
         if case in pairs or case in missing or not re.fullmatch(r"[^/.][^/]*", case):
             text = f"{path}: line {number} names the case {case!r} again, or in a way no folder can be named"
             raise InputError(text, "table")
-        gone = next((one for one in (image, label) if not one.exists()), None)
+        gone = next((path for path in (image, label) if not path.exists()), None)
         if gone is None:
             pairs[case] = (image, label)
         else:
@@ -94,8 +94,7 @@ def _listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
 
 def layout(collection: Collection, root: Path) -> tuple[str, str]:
     """The templates (image, label) that fit the files below ``root``: those with most pairs, the first of equals."""
-    found = {pair: len(_match(pair[0], root).keys() & _match(pair[1], root).keys()) for pair in _layouts(collection)}
-    return max(found, key=found.__getitem__)
+    return max(_layouts(collection), key=lambda pair: len(_match(pair[0], root).keys() & _match(pair[1], root).keys()))
 
 
 def _layouts(collection: Collection) -> tuple[tuple[str, str], ...]:
@@ -110,9 +109,9 @@ def _match(template: str, root: Path) -> dict[str, Path]:
     """What matches a template, by what stands in the place of ``{case}``: files, or folders of DICOM series."""
     pattern = re.escape(template).replace(re.escape("{case}"), "(?P<case>[^/.][^/]*)", 1)
     pattern = pattern.replace(re.escape("{case}"), "(?P=case)")
-    found = {}
+    cases = {}
     for path in root.glob(glob.escape(template).replace("{case}", "*")):
         match = re.fullmatch(pattern, path.relative_to(root).as_posix())
         if match and path.is_dir() != template.endswith((".nii", ".nii.gz")):
-            found[match["case"]] = path
-    return found
+            cases[match["case"]] = path
+    return cases

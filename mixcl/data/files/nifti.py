@@ -6,29 +6,21 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl.data.files import Doubt
 from mixcl.data.files.grid import spacing_of
 from mixcl.errors import InputError
 
 HEADER_BYTES = 540
-Severity = Literal["error", "warning", "note"]
 LARGEST_SPACING = 20.0
 """Voxels longer than this, in mm, are taken for a mistake in the header."""
 SKEW, OBLIQUE = 1.0, 15.0
 """Degrees from a right angle, and from the axes of the body, above which it is told."""
-
-
-class Doubt(NamedTuple):
-    """Something odd that is no fault: its short name, a sentence, and how bad it is."""
-
-    kind: str
-    text: str
-    severity: Severity = "warning"
 
 
 def header_of(path: Path, head: bytes) -> Any:

@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,13 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from mixcl.data.files import Doubt, Volume
 from mixcl.data.files.dicom import read_series
-from mixcl.data.files.nifti import HEADER_BYTES, Doubt, geometry, header_of, start, volume_shape
+from mixcl.data.files.nifti import HEADER_BYTES, geometry, header_of, start, volume_shape
 from mixcl.errors import InputError
 
 SMALLEST_RANGE = 50.0
 """Images whose values span less than this are taken to be scaled already: noise alone spans more HU."""
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """A volume as given: ``data`` [X, Y, Z] in the file's axes, ``affine`` to RAS+ mm, the file's hash."""
-
-    path: Path
-    data: NDArray[Any]
-    affine: NDArray[np.float64]
-    sha256: str
-    doubts: tuple[Doubt, ...] = ()
 
 
 def read_volume(path: Path) -> Volume:
@@ -50,8 +39,7 @@ def read_volume(path: Path) -> Volume:
         implausible spacing.
     """
     if path.is_dir():
-        series = read_series(path)
-        return Volume(path, series.data, series.affine, series.sha256)
+        return read_series(path)
     try:
         raw = path.read_bytes()
         sha256 = hashlib.sha256(raw).hexdigest()

@@ -133,14 +133,14 @@ def inside(shape: Shape, x: Array, y: Array, z: Array) -> NDArray[np.bool_]:
         u, v = c * dx + s * dy, c * dy - s * dx
         return (u / shape.radii[0]) ** 2 + (v / shape.radii[1]) ** 2 + (dz / shape.radii[2]) ** 2 < 1
     points, radii = _curve(shape)
-    found = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), bool)
+    covered = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), bool)
     for a, b, ra, rb in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
         d = b - a
         px, py, pz = x - a[0], y - a[1], z - a[2]
         t = np.clip((px * d[0] + py * d[1] + pz * d[2]) / (d * d).sum(), 0, 1)
         distance = (px - t * d[0]) ** 2 + (py - t * d[1]) ** 2 + (pz - t * d[2]) ** 2
-        found |= distance < (ra + t * (rb - ra)) ** 2
-    return found
+        covered |= distance < (ra + t * (rb - ra)) ** 2
+    return covered
 
 
 def trunk(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:

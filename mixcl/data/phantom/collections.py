@@ -105,5 +105,5 @@ def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: s
 def _phantoms(collection: Collection, place: Path) -> Iterator[Path]:
     """Files of cases."""
     for pattern in _files(collection, place, "*"):
-        found = place.glob(str(pattern.relative_to(place)))
-        yield from (path for path in found if not path.name.startswith("."))
+        paths = place.glob(str(pattern.relative_to(place)))
+        yield from (path for path in paths if not path.name.startswith("."))
