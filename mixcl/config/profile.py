@@ -87,7 +87,7 @@ def _find(name: str) -> Path:
         if (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
     known = sorted({p.stem for folder in PROFILE_FOLDERS for p in folder.glob("*.yaml")})
-    raise InputError(f"unknown profile {name!r}{_nearest(name, known)}; the profiles are {', '.join(known)}")
+    raise InputError(f"unknown profile {name!r}{nearest(name, known)}; the profiles are {', '.join(known)}")
 
 
 def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         names = _field_names(fault["loc"][:-1])
-        return f"unknown key {where!r}{_nearest(str(fault['loc'][-1]), names)}; valid here: {', '.join(names)}"
+        return f"unknown key {where!r}{nearest(str(fault['loc'][-1]), names)}; valid here: {', '.join(names)}"
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where!r} is a section and needs keys below it, not {fault['input']!r}"
     message = fault["msg"].removeprefix("Value error, ")
@@ -168,7 +168,8 @@ def _field_names(loc: tuple[int | str, ...]) -> list[str]:
     return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
-def _nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """What a misspelt name was perhaps meant to be, as a few words in brackets, or nothing."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

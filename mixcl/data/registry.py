@@ -6,10 +6,10 @@ paper's (R20): 131 + 63 + 281 + 80 + 210 = 765 scans for pre-training, 41 and 30
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
+from mixcl.config.profile import nearest
 from mixcl.config.settings import Collection, DataConfig
 from mixcl.errors import InputError
 
@@ -141,11 +141,8 @@ def collections(data: DataConfig) -> dict[str, Collection]:
     wanted = list(dict.fromkeys((*data.pretrain, *data.finetune)))
     for name in wanted:
         if name not in known:
-            close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise InputError(
-                f"unknown collection {name!r}{hint}; define it under data.collections or use one of {', '.join(known)}"
-            )
+            text = f"unknown collection {name!r}{nearest(name, known)}; define it under data.collections or use one of"
+            raise InputError(f"{text} {', '.join(known)}")
     return {name: known[name] for name in wanted}
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mixcl.config import load_profile
+from mixcl.config import load_profile, with_settings
 from mixcl.errors import InputError
 from mixcl.run.record import provenance
 
@@ -40,6 +40,19 @@ def test_literal_readings_are_the_defaults() -> None:
 )
 def test_profiles_load_and_name_themselves(name: str) -> None:
     assert load_profile(name).profile == name
+
+
+def test_a_variant_is_the_profile_with_its_settings() -> None:
+    config = load_profile("fair-fine")
+    for settings in config.grid.variants.values():
+        assert with_settings(config, settings) == load_profile("fair-fine", settings)
+
+
+def test_a_wrong_variant_is_named() -> None:
+    with pytest.raises(InputError, match=r"^profile 'smoke', variant 'odd': unknown key 'loss.alpa' \(did you mean"):
+        load_profile("smoke", ["grid.variants={odd: [loss.alpa=1]}"])
+    with pytest.raises(InputError, match=r"^profile 'smoke': 'loss.alpha'"):
+        with_settings(load_profile("smoke"), ["loss.alpha=-1"])
 
 
 def test_settings_are_frozen() -> None:

@@ -14,7 +14,8 @@ from helpers.faults import FAULTS, body, cut, mirrored, write
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Collection, DataConfig, Experiment
-from mixcl.data.check.findings import Check
+from mixcl.data.check.findings import Check, Checked, Finding
+from mixcl.data.check.page import page
 from mixcl.data.check.run import check
 from mixcl.data.registry import BTCV_NAMES
 
@@ -90,6 +91,17 @@ def test_the_page_stands_alone_and_shows_what_is_wrong(checked: tuple[Check, Pat
     assert text.count("data:image/png;base64,") >= 15
     told = json.loads((out / "data" / "check.json").read_text())
     assert len(told["findings"]) == len(result.findings)
+
+
+def test_the_page_takes_names_for_text() -> None:
+    """A name that looks like HTML stays a name."""
+    finding = Finding("odd & <i>", "warning", "<b>ward</b>", "x", "a <script>alert(1)</script> case")
+    text = page(Check({"<b>ward</b>": (1, None)}, (Checked("<b>ward</b>", "x", (finding,)),), (finding,)))
+    for part in ("<script>alert", "<b>ward", "odd & <i>"):
+        assert part not in text
+    assert "&lt;b&gt;ward&lt;/b&gt;/x</td>" in text
+    assert "no picture" in text
+    assert "Nothing is wrong." in page(Check({"a": (1, 1)}, (), ()))
 
 
 def test_phantoms_raise_no_alarm(tmp_path: Path) -> None:

@@ -96,11 +96,8 @@ def _voxels(path: Path, raw: bytes, header: Any, shape: tuple[int, int, int]) ->
 
 def _finite(path: Path, data: NDArray[Any]) -> NDArray[Any]:
     if data.dtype.kind == "f" and not np.isfinite(data.sum(dtype=np.float64)):
-        bad = int(data.size - np.isfinite(data).sum())
-        raise InputError(
-            f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away",
-            "nan",
-        )
+        text = f"{path}: {data.size - np.isfinite(data).sum()} voxels are NaN or infinite"
+        raise InputError(f"{text}; write numbers there, or take the case away", "nan")
     return data
 
 
@@ -118,10 +115,8 @@ def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
     if low >= 0 and high <= 255:
         raise InputError(f"{image.path}: {values}, so it looks like an 8-bit picture; give Hounsfield units", "range")
     if low >= 0 and high > 1000:
-        raise InputError(
-            f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units",
-            "intercept",
-        )
+        text = f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units"
+        raise InputError(text, "intercept")
     if low > -500:
         text = f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units"
         return (Doubt("range", text),)
@@ -140,16 +135,13 @@ def label_map(label: Volume, values: Collection[int]) -> NDArray[np.uint8]:
     if data.dtype.kind == "f":
         whole = np.rint(data)
         if np.abs(data - whole).max() > 1e-3:
-            raise InputError(
-                f"{label.path}: its label values are not whole numbers; export it without interpolation",
-                "fractional label",
-            )
+            text = f"{label.path}: its label values are not whole numbers; export it without interpolation"
+            raise InputError(text, "fractional label")
         data = whole
     known = f"the collection knows 0 and {', '.join(map(str, sorted(values)))}; mend the map or the names"
     if data.min() < 0 or data.max() > 255:
-        raise InputError(
-            f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}", "unknown label"
-        )
+        text = f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}"
+        raise InputError(text, "unknown label")
     small = data.astype(np.uint8)
     present = voxels_of(small)
     unknown = [value for value in present if value and value not in values]
