@@ -16,7 +16,7 @@ from typing import Any
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment, ModelConfig
-from mixcl.data.registry import PAPER_COUNTS
+from mixcl.data.registry import expected_count
 from mixcl.data.store import expected_bytes
 from mixcl.files import human
 from mixcl.run.jobs import finetunings, kernels, pretrainings
@@ -76,8 +76,7 @@ def read_costs(config: Experiment) -> dict[str, Any]:
 
 def cases(config: Experiment) -> dict[str, int]:
     """Scans a collection that the plan prepares; none are reckoned for one whose number nobody has told."""
-    counts = config.data.phantom.counts if config.data.source == "phantom" else PAPER_COUNTS
-    return {name: counts.get(name, 0) for name in (*config.data.pretrain, *config.data.finetune)}
+    return {name: expected_count(config.data, name) or 0 for name in (*config.data.pretrain, *config.data.finetune)}
 
 
 def seconds_of(rule: str, config: Experiment, costs: dict[str, Any]) -> float:

@@ -122,9 +122,6 @@ COLLECTIONS: dict[str, Collection] = {
 }
 """The built-in collections by name; an own collection of the same name takes the place of one."""
 
-PAPER_COUNTS: dict[str, int] = {name: c.count for name, c in COLLECTIONS.items() if c.count is not None}
-"""Labelled cases a collection, Sec. 3.1 (R20)."""
-
 
 def collections(data: DataConfig) -> dict[str, Collection]:
     """The collections that ``data.pretrain`` and ``data.finetune`` name, in that order, each once.
@@ -144,6 +141,11 @@ def collections(data: DataConfig) -> dict[str, Collection]:
             text = f"unknown collection {name!r}{nearest(name, known)}; define it under data.collections or use one of"
             raise InputError(f"{text} {', '.join(known)}")
     return {name: known[name] for name in wanted}
+
+
+def expected_count(data: DataConfig, name: str) -> int | None:
+    """Labelled cases that a collection should have: of phantoms as many as asked for, else the paper's count (R20)."""
+    return data.phantom.counts.get(name) if data.source == "phantom" else (COLLECTIONS | data.collections)[name].count
 
 
 def folder(collection: Collection, raw_root: Path) -> Path:

@@ -105,9 +105,18 @@ def test_the_page_takes_names_for_text() -> None:
 
 
 def test_phantoms_raise_no_alarm(tmp_path: Path) -> None:
-    config = load_profile("smoke", ["data.phantom.spacing=[4,4,4]", "data.phantom.counts={kits19: 3, msd_lung: 3}"])
+    config = load_profile(
+        "smoke",
+        [
+            "data.phantom.spacing=[4,4,4]",
+            "data.phantom.counts={kits19: 3, msd_lung: 3}",
+            "data.pretrain=[kits19, msd_lung]",
+            "data.finetune=[]",
+        ],
+    )
     result = check(config, tmp_path, progress=False)
-    assert [finding for finding in result.findings if finding.kind != "count"] == []
+    assert result.findings == ()
+    assert result.counts == {"kits19": (3, 3), "msd_lung": (3, 3)}
 
 
 def test_real_scans_raise_no_alarm(realct: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mixcl.config.settings import FINETUNING_SETS, PRETRAINING_SETS, Collection, DataConfig
 from mixcl.data.files.layout import match_cases
-from mixcl.data.registry import COLLECTIONS, PAPER_COUNTS, collections, folder
+from mixcl.data.registry import COLLECTIONS, collections, folder
 from mixcl.errors import InputError
 
 
@@ -29,8 +29,8 @@ def find_cases(collection: Collection, root: Path) -> dict[str, tuple[Path, Path
 
 
 def test_counts_are_the_papers() -> None:
-    assert sum(PAPER_COUNTS[name] for name in PRETRAINING_SETS) == 765
-    assert [PAPER_COUNTS[name] for name in FINETUNING_SETS] == [41, 30]
+    assert sum(COLLECTIONS[name].count or 0 for name in PRETRAINING_SETS) == 765
+    assert [COLLECTIONS[name].count for name in FINETUNING_SETS] == [41, 30]
     assert list(COLLECTIONS) == [*PRETRAINING_SETS, *FINETUNING_SETS]
 
 

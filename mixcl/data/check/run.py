@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mixcl.config.settings import Collection, Experiment, cores
+from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data.check import image_rules, label_rules, slice_rules
 from mixcl.data.check.duplicates import content_of, duplicates, profile_of
 from mixcl.data.check.findings import Check, Checked, Finding
@@ -21,7 +21,7 @@ from mixcl.data.files.align import aligned, corners_apart, spreads
 from mixcl.data.files.grid import spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
-from mixcl.data.registry import collections, folder
+from mixcl.data.registry import collections, expected_count, folder
 from mixcl.errors import InputError
 from mixcl.files import write_text
 
@@ -53,7 +53,7 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
         from mixcl.data.phantom.collections import write_collections
 
         write_collections(data, raw, progress=progress)
-    jobs, findings, counts = _plan(wanted, raw)
+    jobs, findings, counts = _plan(wanted, data, raw)
     with ThreadPoolExecutor(workers or min(cores(), 8)) as pool:
         done = pool.map(lambda job: check_case(*job), jobs)
         cases = tuple(tqdm(done, desc="check", total=len(jobs), unit="case", disable=not progress))
@@ -147,7 +147,7 @@ def check_case(name: str, collection: Collection, case: str, image_path: Path, l
 
 
 def _plan(
-    wanted: dict[str, Collection], raw: Path
+    wanted: dict[str, Collection], data: DataConfig, raw: Path
 ) -> tuple[list[tuple[str, Collection, str, Path, Path]], list[Finding], dict[str, tuple[int, int | None]]]:
     """The cases, what is missing of them, and the counts beside the expected ones (R20)."""
     jobs, findings, counts = [], [], {}
@@ -159,9 +159,10 @@ def _plan(
             pairs, missing = {}, {}
         findings += [Finding("missing partner", "error", name, case, text) for case, text in missing.items()]
         jobs += [(name, collection, case, *paths) for case, paths in pairs.items()]
-        counts[name] = (len(pairs), collection.count)
-        if collection.count not in (None, len(pairs)):
-            text = f"{name}: {len(pairs)} labelled scans found, {collection.count} expected (R20)"
+        expected = expected_count(data, name)
+        counts[name] = (len(pairs), expected)
+        if expected not in (None, len(pairs)):
+            text = f"{name}: {len(pairs)} labelled scans found, {expected} expected (R20)"
             findings.append(Finding("count", "note", name, "", text))
     return jobs, findings, counts
 

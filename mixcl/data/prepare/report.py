@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mixcl.config.settings import Collection, DataConfig
 from mixcl.data.prepare.case import Outcome
+from mixcl.data.registry import expected_count
 from mixcl.files import human
 
 
@@ -61,7 +62,7 @@ def summarise(
     for name, collection in wanted.items():
         mine = [o for o in outcomes if o.job.collection == name]
         good = [(o.job.case, o.record) for o in mine if o.record is not None]
-        expected = data.phantom.counts.get(name) if data.source == "phantom" else collection.count
+        expected = expected_count(data, name)
         size = sum(sum(record["files"].values()) for _, record in good)
         made = sum(o.made for o in mine)
         row = (len(mine), expected, made, len(good) - made, len(faults[name]), size)
