@@ -11,7 +11,6 @@ Dice, the 95 % Hausdorff distance and surface Dice per organ and case; an evalua
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -273,11 +272,8 @@ def write_nifti(path: Path, labels: NDArray[np.uint8], case: Case) -> None:
     image.set_sform(case.source_affine, code=1)
     image.set_qform(case.source_affine, code=1)
     image.header.set_xyzt_units("mm")
-    with files.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        nib.save(image, temporary)
-        temporary.replace(path)
+    with files.whole(path) as draft:
+        nib.save(image, draft)
 
 
 def _nifti(run: Path, case: Case) -> Path:
@@ -285,11 +281,8 @@ def _nifti(run: Path, case: Case) -> Path:
 
 
 def _write_prediction(path: Path, labels: NDArray[np.uint8]) -> None:
-    with files.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        np.savez_compressed(temporary, labels=labels)
-        temporary.replace(path)
+    with files.whole(path) as draft:
+        np.savez_compressed(draft, labels=labels)
 
 
 def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment) -> pd.DataFrame:

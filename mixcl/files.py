@@ -1,39 +1,173 @@
-"""Write a file whole or not at all, and say in one sentence why it cannot be written."""
+"""Write a file whole or not at all, and say in one sentence why it cannot be written; names that make paths."""
 
 from __future__ import annotations
 
 import errno
+import glob
+import json
 import os
+import re
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from mixcl.errors import InputError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+LONGEST_NAME = 120
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one sentence; what was there before stays."""
+    """Turn what a disk refuses into one sentence of the kind ``machine``; what was there before stays.
+
+    Raises
+    ------
+    InputError
+        A full disk or quota, a missing permission, a read-only disk, a folder that is none.
+    """
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", None)
-        text = str(error)
-        if number == errno.ENOSPC or "No space left" in text:
-            raise InputError(
-                f"{path}: the disk is full; free some space and run the same command again, it goes on where it stopped"
-            ) from error
-        if number in (errno.EACCES, errno.EROFS, errno.EPERM) or "Permission denied" in text:
-            raise InputError(f"{path}: cannot be written; check its permissions or choose another --out") from error
+    except (ConnectionError, TimeoutError):  # a server's doing, not the disk's
         raise
+    except (OSError, SafetensorError) as error:
+        inner = re.search(r"os error (\d+)", str(error))  # safetensors tells the number in its text alone
+        number = int(inner[1]) if inner else getattr(error, "errno", None)
+        cut = " requested and " in str(error)  # numpy's words for an array that did not fit
+        if number is None and not cut:
+            raise
+        if cut or number in FULL:
+            mend = "the disk is full; make room, or choose another --out or data.store, and run the same command again"
+        elif number in FORBIDDEN:
+            mend = "must not be written; mend its permissions, or choose another --out or data.store"
+        else:
+            mend = f"cannot be written ({os.strerror(number or 0)}); mend it, or choose another --out or data.store"
+        raise InputError(f"{path}: {mend}", "machine") from error
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A new path beside ``path``, with its suffixes, to write to; at the end it takes the place of ``path``.
+
+    Whoever opens ``path`` meanwhile, or after a kill or a power cut, finds the old file or the new one, whole.  Where
+    the block fails, the old file stays and what was written is taken away.
+
+    Raises
+    ------
+    InputError
+        As `writing`.
+    """
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(path)
+        try:
+            yield draft
+            _sync(draft)
+            draft.replace(path)
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+        with suppress(OSError):  # some file systems do not sync a folder
+            _sync(path.parent)
+
+
+def _tidy(path: Path) -> None:
+    """Take away what writers of ``path`` that were killed an hour ago or earlier have left."""
+    for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - 3600:
+                left.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Wait until the system has put a file or folder on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON, a key a line, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse to begin what the disk cannot hold; ``needed`` in bytes, ``what`` for or by what.
+
+    Raises
+    ------
+    InputError
+        Less is free.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        text = f"{folder}: about {human(needed)} are needed {what}, but {human(free)} are free"
+        raise InputError(f"{text}; make room, or choose another --out or data.store", "machine")
+
+
+def human(size: float) -> str:
+    """A size for people.
+
+    >>> human(1_234_567_890), human(999)
+    ('1.2 GB', '999 B')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def checked_name(kind: str, name: str) -> str:
+    """``name`` where it can name a folder inside another one.
+
+    Parameters
+    ----------
+    kind
+        What is named: job, arm, task, profile, collection.
+
+    Raises
+    ------
+    InputError
+        It could lead out of its folder, or no file system takes it.
+
+    >>> checked_name("job", "pretrain-id_2.1")
+    'pretrain-id_2.1'
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or ".." in name or len(name) > LONGEST_NAME:
+        raise InputError(
+            f"{kind} {name[:LONGEST_NAME]!r}: give a name of letters, digits, '.', '_' and '-' that begins with a"
+            f" letter or digit, has no '..' and at most {LONGEST_NAME} characters, as it names a folder"
+        )
+    return name
+
+
+def remove_run(folder: Path, runs: Path) -> None:
+    """Remove the folder of a run, and nothing else; one that is not there is no fault.
+
+    Raises
+    ------
+    InputError
+        ``folder`` is no folder right inside ``runs``, a link, or without a run.json.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    inside = folder.parent.resolve() == runs.resolve() and folder.name not in ("", ".", "..")
+    if not inside or folder.is_symlink() or not (folder / "run.json").is_file():
+        raise InputError(f"{folder}: not a run in {runs} (a folder there with a run.json); take it away by hand")
+    with writing(folder):
+        shutil.rmtree(folder)

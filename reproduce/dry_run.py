@@ -1,4 +1,4 @@
-"""What run_all.sh would do, and how long it would take: called by ``run_all.sh --dry-run``.
+"""What run_all.sh would do, how long it would take and what it would write: called by ``run_all.sh --dry-run``.
 
 The jobs come from Snakemake's own plan.  Times are steps times the seconds a step measured by
 ``reproduce/bench/costs.py``, whose results are in ``reproduce/expected/costs-<profile>.json``.
@@ -7,25 +7,30 @@ The jobs come from Snakemake's own plan.  Times are steps times the seconds a st
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import cost_model
-
 from mixcl.config import load_profile
-from mixcl.config.settings import Experiment
-from mixcl.run.jobs import finetunings, kernels
+from mixcl.config.settings import Experiment, ModelConfig
+from mixcl.data.registry import expected_count
+from mixcl.data.store import expected_bytes
+from mixcl.files import human
+from mixcl.run.jobs import finetunings, kernels, pretrainings
 
 EXPECTED = Path(__file__).resolve().parent / "expected"
 KINDS = ("prepare", "pretrain", "finetune", "tables and figures")
+EXTENT = {"files": (410.0, 410.0, 400.0), "phantom": (320.0, 253.0, 256.0)}  # mm: means of KiTS19 and of 9 phantoms
+RAW_BYTES = 1.4  # a voxel of a phantom as drawn, with its label, packed
 
 
 def main() -> int:
     """Print the table; the engine's exit status when it has no plan."""
     profile, settings, cores, gpus, only, *engine = sys.argv[1:]
-    config = load_profile(profile, json.loads(settings))
+    config, out = load_profile(profile, json.loads(settings)), Path(engine[engine.index("--directory") + 1])
     done = subprocess.run([*engine, "--cores", "1", "--summary", "--", only], capture_output=True, text=True)
     if done.returncode:
         print(f"run_all.sh: the workflow has no plan: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
@@ -38,11 +43,13 @@ def main() -> int:
         seconds = sum(seconds_of(rule, config, costs) for rule, todo in rules.items() if todo) if costs else 0.0
         total += seconds
         runs = f"{sum(rules.values())} to do, {len(rules) - sum(rules.values())} done"
-        print(f"  {kind:20} {runs:24}" + (f" about {told(seconds)} of one core" if seconds else ""))
+        print(f"  {kind:20} {runs:24}" + (f" about {span(seconds)} of one core" if seconds else ""))
         for rule, todo in rules.items():
             print(f"    {'to do' if todo else 'done ':6} {rule}")
     print(verdict(total, int(cores), int(gpus), costs))
-    print(*cost_model.lines(config), sep="\n", end="\n" if cost_model.read_flop(config) else "")
+    print(
+        f"  the whole plan writes about {human(disk(config))}; {human(shutil.disk_usage(out).free)} are free in {out}"
+    )
     return 0
 
 
@@ -67,44 +74,61 @@ def read_costs(config: Experiment) -> dict[str, Any]:
     return costs
 
 
+def cases(config: Experiment) -> dict[str, int]:
+    """Scans a collection that the plan prepares; none are reckoned for one whose number nobody has told."""
+    return {name: expected_count(config.data, name) or 0 for name in (*config.data.pretrain, *config.data.finetune)}
+
+
 def seconds_of(rule: str, config: Experiment, costs: dict[str, Any]) -> float:
     """Seconds of one core that a rule takes."""
     kind, jobs = kind_of(rule), kernels(finetunings(config), config.run.folds_a_kernel).get(rule, [])
     if kind == "prepare":
-        phantom = config.data.phantom.counts if config.data.source == "phantom" else {}
-        return float(costs["prepare_case"] * (sum(phantom.values()) or 836))  # 765 + 41 + 30, Sec. 3.1
+        return float(costs["prepare_case"] * sum(cases(config).values()))
     if kind == "pretrain":
         return float(costs["kernel"] + config.pretrain.steps * config.pretrain.batch * costs["pretrain_sample"])
     if kind == "finetune":
-        cases = {"msd_spleen": 41, "btcv": 30} | dict(config.data.phantom.counts if phantoms(config) else {})
-        tested = cases.get(jobs[0].parameters["TASK"], 0) / config.grid.n_folds
+        tested = cases(config).get(jobs[0].parameters["TASK"], 0) / config.grid.n_folds
         one = config.finetune.steps * config.finetune.batch * costs["finetune_sample"]
         one += tested * costs["case"] + costs["copy"]
         return float(costs["kernel"] + len(jobs) * one)
     return float(costs["kernel"])
 
 
-def phantoms(config: Experiment) -> bool:
-    """Whether the counts of cases are the phantoms'."""
-    return config.data.source == "phantom"
+def disk(config: Experiment) -> float:
+    """Bytes that the whole plan writes: phantoms as drawn, prepared scans, and the weights of every run."""
+    source, number = config.data.source, sum(cases(config).values())
+    prepared, drawn = (
+        [round(extent / edge) for extent, edge in zip(EXTENT[source], edges, strict=True)]
+        for edges in (config.data.spacing, config.data.phantom.spacing)
+    )
+    raw = RAW_BYTES * math.prod(drawn) if source == "phantom" else 0.0
+    runs = len(pretrainings(config)) + len(finetunings(config))
+    return number * (raw + expected_bytes(prepared, 1)) + 4 * runs * weights(config.model)
+
+
+def weights(model: ModelConfig) -> float:
+    """Numbers of a UNETR to a few per cent: twelve blocks, the embedding of patches, and convolutions."""
+    h, f = model.hidden, model.feature
+    blocks = 12 * (4 * h * h + 2 * h * model.mlp) + (16**3 + (model.patch // 16) ** 3) * h
+    return blocks + 9200 * f * f + 180 * f * h  # the convolutions by a fit to the profiles' networks
 
 
 def verdict(total: float, cores: int, gpus: int, costs: dict[str, Any]) -> str:
-    """The last line: wall time, or why there is none."""
+    """The line on wall time, or why there is none."""
     if not costs:
         return "  no costs were measured for this profile: python reproduce/bench/costs.py --help"
     if not total:
         return "  nothing is left to do"
     where = f"measured on {costs['machine']['cpu']}, {costs['device']}"
     if gpus and costs["device"] == "CPU":
-        return f"  on one core {told(total)}; how much faster {gpus} GPU(s) are was not measured ({where})"
-    return f"  all in all about {told(total / cores)} on {cores} core(s) ({where})"
+        return f"  on one core {span(total)}; how much faster {gpus} GPU(s) are was not measured ({where})"
+    return f"  all in all about {span(total / cores)} on {cores} core(s) ({where})"
 
 
-def told(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A span of time in the unit that suits it.
 
-    >>> told(90), told(7200), told(400000)
+    >>> span(90), span(7200), span(400000)
     ('2 min', '2.0 h', '4.6 days')
     """
     if seconds < 5400:

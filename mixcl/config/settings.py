@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import re
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mixcl.errors import InputError
+from mixcl.files import checked_name
 
 Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = typing.Annotated[float, Field(gt=0.0)]
@@ -23,6 +27,20 @@ Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
 FINETUNING_SETS = ("msd_spleen", "btcv")
 VARIED = ("model", "loss", "sampler", "views", "pretrain", "finetune")  # sections that a variant may change
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_names(kind: str, names: Iterable[str]) -> None:
+    """Refuse names that cannot be a folder's, in the way that pydantic understands."""
+    try:
+        for name in names:
+            checked_name(kind, name)
+    except InputError as error:
+        raise ValueError(str(error)) from None
 
 
 class Frozen(BaseModel):
@@ -60,7 +78,7 @@ class Collection(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Collection:
-        for template in (self.image, self.label, *(one for pair in self.layouts for one in pair)):
+        for template in (self.image, self.label, *(template for pair in self.layouts for template in pair)):
             if template.count("{case}") < 1:
                 raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
         if not self.names or not all(0 < value < 256 for value in self.names):
@@ -100,6 +118,7 @@ class DataConfig(Frozen):
     def _check(self) -> DataConfig:
         if self.hu[0] >= self.hu[1]:
             raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
+        _check_names("collection", (*self.collections, *self.pretrain, *self.finetune))
         return self
 
     def raw_dir(self, out: Path) -> Path:
@@ -236,7 +255,6 @@ class RunConfig(Frozen):
     )
     channels_last: bool = Field(True, description="convolutions with the channels last in memory")
     compile: bool = Field(False, description="torch.compile for the blocks of the UNETR; changes the last digits")
-    deterministic: bool | None = Field(None, description="algorithms that repeat; null is on a CPU, not on a GPU")
     folds_a_kernel: Count = Field(1, description="fold jobs that share one notebook kernel; starting one takes seconds")
     tensorboard: bool = False
 
@@ -275,6 +293,8 @@ class GridConfig(Frozen):
             raise ValueError("percents are above 0 and at most 100")
         if any(not 0 <= f < self.n_folds for f in self.folds):
             raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}")
+        _check_names("task", (*self.percents, *self.ablation))
+        _check_names("arm", self.variants)
         for name, settings in self.variants.items():
             if name in ("scratch", "mixcl") or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
                 raise ValueError(f"variant {name!r}: call it by small letters, digits and -, not scratch or mixcl")
@@ -299,3 +319,9 @@ class Experiment(Frozen):
     evaluate: EvaluateConfig = EvaluateConfig()
     run: RunConfig = RunConfig()
     grid: GridConfig = GridConfig()
+
+    @field_validator("profile")
+    @classmethod
+    def _named(cls, profile: str) -> str:
+        _check_names("profile", [profile])
+        return profile

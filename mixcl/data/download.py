@@ -12,13 +12,21 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from mixcl.data.fetch import fetch, room
+from mixcl.data.fetch import fetch
+from mixcl.data.registry import COLLECTIONS
 from mixcl.errors import InputError
+from mixcl.files import check_room, writing
 
-KITS_IMAGE = "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images/case_{:05d}.nii.gz"
-KITS_LABEL = "https://raw.githubusercontent.com/neheller/kits19/master/data/case_{:05d}/segmentation.nii.gz"
+MSD = "https://msd-for-monai.s3-us-west-2.amazonaws.com/{}.tar"
+MSD_MD5 = {  # addresses and checksums are those of MONAI's DecathlonDataset
+    "msd_liver": "a90ec6c4aa7f6a3d087205e23d4e6397", "msd_lung": "8afd997733c7fc0432f71255ba4e52dc",
+    "msd_pancreas": "4f7080cfca169fa8066d17ce6eb061e4", "msd_spleen": "410d4a301da4e5b2f6f86ec3ddba524e",
+}  # fmt: skip
 KITS_CASES = 210  # have labels
-
+KITS = {  # addresses are those of KiTS19's own repository
+    "imaging": "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images/case_{:05}.nii.gz",
+    "segmentation": "https://raw.githubusercontent.com/neheller/kits19/master/data/case_{:05}/segmentation.nii.gz",
+}
 STEPS = {
     "nih_pancreas": (
         "NIH Pancreas-CT is given by The Cancer Imaging Archive: https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU\n"
@@ -46,24 +54,16 @@ class File(NamedTuple):
 
 
 def files(name: str) -> list[File]:
-    """What ``mixcl data get`` downloads for a collection; nothing where an account is needed.
-
-    MSD's addresses and checksums are those of MONAI's ``DecathlonDataset``; KiTS19's are those of its own repository.
-    """
-    tasks = {"msd_liver": "Task03_Liver", "msd_lung": "Task06_Lung", "msd_pancreas": "Task07_Pancreas",
-             "msd_spleen": "Task09_Spleen"}  # fmt: skip
-    if name in tasks:
-        from monai.apps import DecathlonDataset
-
-        return [File(DecathlonDataset.resource[tasks[name]], f"{tasks[name]}.tar", DecathlonDataset.md5[tasks[name]])]
-    if name == "kits19":
-        folder = "kits19/data/case_{:05d}/"
-        return [
-            File(url.format(case), (folder + part).format(case))
-            for case in range(KITS_CASES)
-            for url, part in ((KITS_IMAGE, "imaging.nii.gz"), (KITS_LABEL, "segmentation.nii.gz"))
-        ]
-    return []
+    """What ``mixcl data get`` downloads for a collection; nothing where an account is needed."""
+    if name in MSD_MD5:
+        folder = COLLECTIONS[name].root
+        return [File(MSD.format(folder), f"{folder}.tar", MSD_MD5[name])]
+    numbers = range(KITS_CASES) if name == "kits19" else ()
+    return [
+        File(url.format(number), f"kits19/data/case_{number:05}/{part}.nii.gz")
+        for number in numbers
+        for part, url in KITS.items()
+    ]
 
 
 def get(name: str, root: Path, *, progress: bool = True) -> str:
@@ -84,20 +84,17 @@ def get(name: str, root: Path, *, progress: bool = True) -> str:
         return STEPS[name].format(root=root)
     wanted = files(name)
     if not wanted:
-        known = ("msd_liver", "msd_lung", "msd_pancreas", "msd_spleen", "kits19", *STEPS)
-        raise InputError(f"data get {name}: not a built-in collection; choose one of {', '.join(known)}")
-    root.mkdir(parents=True, exist_ok=True)
-    for number, one in enumerate(wanted, start=1):
-        to = root / one.to
+        known = ", ".join((*MSD_MD5, "kits19", *STEPS))
+        raise InputError(f"data get {name}: not a built-in collection; choose one of {known}")
+    for number, file in enumerate(wanted, start=1):
+        to = root / file.to
         if to.suffix == ".tar":
-            if not (root / to.stem).is_dir():
-                fetch(one.url, to, one.md5, progress=progress)
-                unpack(to, root / to.stem)
+            if not to.with_suffix("").is_dir():
+                fetch(file.url, to, file.md5, progress=progress)
+                unpack(to, to.with_suffix(""))
         elif not to.is_file():
-            shown = f"{number}/{len(wanted)} {to.parent.name}"
-            fetch(one.url, to, one.md5, progress=progress, shown=shown)
-    place = root / (Path(wanted[0].to).stem if len(wanted) == 1 else Path(wanted[0].to).parts[0])
-    return f"{name}: in {place}; check it with: mixcl data check"
+            fetch(file.url, to, file.md5, progress=progress, shown=f"{number}/{len(wanted)} {to.parent.name}")
+    return f"{name}: in {root / Path(wanted[0].to).parts[0].removesuffix('.tar')}; check it with: mixcl data check"
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -111,22 +108,17 @@ def unpack(archive: Path, folder: Path) -> None:
     hidden = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(hidden, ignore_errors=True)
     try:
-        with tarfile.open(archive) as tar:
+        with writing(folder), tarfile.open(archive) as tar:
             members = tar.getmembers()
             _refuse(archive, members, folder.name)
-            room(folder.parent, sum(member.size for member in members), f"to unpack {archive.name}")
-            hidden.mkdir(parents=True)
+            check_room(folder.parent, sum(member.size for member in members), f"to unpack {archive.name}")
+            hidden.mkdir()
             tar.extractall(hidden, members=members, filter="data")
+            (hidden / folder.name).replace(folder)
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        shutil.rmtree(hidden, ignore_errors=True)
         raise InputError(f"{archive}: not a whole tar archive ({error}); take it away and get it again") from None
-    except OSError as error:
+    finally:
         shutil.rmtree(hidden, ignore_errors=True)
-        raise InputError(
-            f"{archive}: cannot be unpacked ({error}); make room or mend the folder's permissions"
-        ) from None
-    (hidden / folder.name).replace(folder)
-    shutil.rmtree(hidden, ignore_errors=True)
     archive.unlink()
 
 

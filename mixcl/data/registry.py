@@ -6,67 +6,51 @@ paper's (R20): 131 + 63 + 281 + 80 + 210 = 765 scans for pre-training, 41 and 30
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from pathlib import Path
 
+from mixcl.config.profile import nearest
 from mixcl.config.settings import Collection, DataConfig
 from mixcl.errors import InputError
 
-_MSD = {
-    "licence": "CC BY-SA 4.0",
-    "url": "http://medicaldecathlon.com",
-    "citation": "Simpson et al., A large annotated medical image dataset for the development and evaluation "
-    "of segmentation algorithms, arXiv:1902.09063, 2019",
-}
-_FLIPPED = (
-    "scans of the Decathlon are said to be stored with left and right flipped against their headers "
-    "(github.com/Project-MONAI/model-zoo/issues/766); data check looks where liver and spleen lie"
-)
 _NNUNET = ("imagesTr/{case}_0000.nii.gz", "labelsTr/{case}.nii.gz")  # "raw" data of nnU-Net
+_LITS = (
+    "20 scans, volumes 28 to 47 of LiTS, have an identity affine and so a false spacing of 1 mm "
+    "(github.com/PatrickChrist/LITS-CHALLENGE/issues/14); data check warns of 1 mm in 512 x 512",
+    "these 20 are the scans of 3D-IRCADb (github.com/JunMa11/AbdomenCT-1K/issues/27)",
+)
 BTCV_NAMES = {
     1: "spleen", 2: "right kidney", 3: "left kidney", 4: "gallbladder", 5: "esophagus", 6: "liver",
     7: "stomach", 8: "aorta", 9: "inferior vena cava", 10: "portal and splenic vein", 11: "pancreas",
     12: "right adrenal gland", 13: "left adrenal gland",
 }  # fmt: skip
 
-COLLECTIONS: dict[str, Collection] = {
-    "msd_liver": Collection(
-        title="MSD Task03 Liver",
+
+def _msd(number: int, organ: str, names: dict[int, str], count: int, quirks: tuple[str, ...] = ()) -> Collection:
+    """A task of the Medical Segmentation Decathlon."""
+    return Collection(
+        title=f"MSD Task{number:02} {organ}",
         quirks=(
-            _FLIPPED,
-            "20 scans, volumes 28 to 47 of LiTS, have an identity affine and so a false spacing of 1 mm "
-            "(github.com/PatrickChrist/LITS-CHALLENGE/issues/14); data check warns of 1 mm in 512 x 512",
-            "these 20 are the scans of 3D-IRCADb (github.com/JunMa11/AbdomenCT-1K/issues/27)",
+            "scans of the Decathlon are said to be stored with left and right flipped against their headers "
+            "(github.com/Project-MONAI/model-zoo/issues/766); data check looks where liver and spleen lie",
+            *quirks,
         ),
-        root="Task03_Liver",
-        roots=("Dataset003_Liver", "Task003_Liver"),
+        root=f"Task{number:02}_{organ}",
+        roots=(f"Dataset{number:03}_{organ}", f"Task{number:03}_{organ}"),
         layouts=(_NNUNET,),
-        names={1: "liver", 2: "liver tumour"},
-        count=131,
-        **_MSD,
-    ),
-    "msd_lung": Collection(
-        title="MSD Task06 Lung",
-        quirks=(_FLIPPED,),
-        root="Task06_Lung",
-        roots=("Dataset006_Lung", "Task006_Lung"),
-        layouts=(_NNUNET,),
-        names={1: "lung tumour"},
-        count=63,
-        **_MSD,
-    ),
-    "msd_pancreas": Collection(
-        title="MSD Task07 Pancreas",
-        quirks=(_FLIPPED,),
-        root="Task07_Pancreas",
-        roots=("Dataset007_Pancreas", "Task007_Pancreas"),
-        layouts=(_NNUNET,),
-        names={1: "pancreas", 2: "pancreas tumour"},
-        count=281,
-        **_MSD,
-    ),
+        names=names,
+        count=count,
+        licence="CC BY-SA 4.0",
+        url="http://medicaldecathlon.com",
+        citation="Simpson et al., A large annotated medical image dataset for the development and evaluation "
+        "of segmentation algorithms, arXiv:1902.09063, 2019",
+    )
+
+
+COLLECTIONS: dict[str, Collection] = {
+    "msd_liver": _msd(3, "Liver", {1: "liver", 2: "liver tumour"}, 131, _LITS),
+    "msd_lung": _msd(6, "Lung", {1: "lung tumour"}, 63),
+    "msd_pancreas": _msd(7, "Pancreas", {1: "pancreas", 2: "pancreas tumour"}, 281),
     "nih_pancreas": Collection(
         title="NIH Pancreas-CT",
         quirks=(
@@ -114,16 +98,7 @@ COLLECTIONS: dict[str, Collection] = {
         citation="Heller et al., The KiTS19 Challenge Data: 300 Kidney Tumor Cases with Clinical Context, CT "
         "Semantic Segmentations, and Surgical Outcomes, arXiv:1904.00445, 2019",
     ),
-    "msd_spleen": Collection(
-        title="MSD Task09 Spleen",
-        quirks=(_FLIPPED,),
-        root="Task09_Spleen",
-        roots=("Dataset009_Spleen", "Task009_Spleen"),
-        layouts=(_NNUNET,),
-        names={1: "spleen"},
-        count=41,
-        **_MSD,
-    ),
+    "msd_spleen": _msd(9, "Spleen", {1: "spleen"}, 41),
     "btcv": Collection(
         title="BTCV",
         quirks=("30 cases have labels; sets of 47 under this name are another labelling of other scans, too",),
@@ -147,9 +122,6 @@ COLLECTIONS: dict[str, Collection] = {
 }
 """The built-in collections by name; an own collection of the same name takes the place of one."""
 
-PAPER_COUNTS: dict[str, int] = {name: c.count for name, c in COLLECTIONS.items() if c.count is not None}
-"""Labelled cases a collection, Sec. 3.1 (R20)."""
-
 
 def collections(data: DataConfig) -> dict[str, Collection]:
     """The collections that ``data.pretrain`` and ``data.finetune`` name, in that order, each once.
@@ -166,14 +138,14 @@ def collections(data: DataConfig) -> dict[str, Collection]:
     wanted = list(dict.fromkeys((*data.pretrain, *data.finetune)))
     for name in wanted:
         if name not in known:
-            close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise InputError(
-                f"unknown collection {name!r}{hint}; define it under data.collections or use one of {', '.join(known)}"
-            )
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            raise InputError(f"collection name {name!r}: use letters, digits, '_', '-' and '.', as it names a folder")
+            text = f"unknown collection {name!r}{nearest(name, known)}; define it under data.collections or use one of"
+            raise InputError(f"{text} {', '.join(known)}")
     return {name: known[name] for name in wanted}
+
+
+def expected_count(data: DataConfig, name: str) -> int | None:
+    """Labelled cases that a collection should have: of phantoms as many as asked for, else the paper's count (R20)."""
+    return data.phantom.counts.get(name) if data.source == "phantom" else (COLLECTIONS | data.collections)[name].count
 
 
 def folder(collection: Collection, raw_root: Path) -> Path:

@@ -55,34 +55,18 @@ def expected_bytes(shape: Sequence[int], labels: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A prepared scan.
-
-    Attributes
-    ----------
-    collection, id
-        Where it comes from.
-    path
-        Its folder.
-    shape, spacing, affine
-        The prepared grid: voxels, mm, and the [4, 4] matrix from voxel indices to RAS+ mm.
-    source_shape, source_affine
-        The grid of the file it was made from.
-    names
-        Label value -> name, for all labels of the collection.
-    content
-        SHA-256 of the prepared image and of the prepared label map.
-    """
+    """A prepared scan."""
 
     collection: str
     id: str
-    path: Path
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    affine: NDArray[np.float64] = field(repr=False)
-    source_affine: NDArray[np.float64] = field(repr=False)
+    path: Path  # its folder
+    shape: tuple[int, int, int]  # of the prepared grid, voxels
+    spacing: tuple[float, float, float]  # mm
+    affine: NDArray[np.float64] = field(repr=False)  # [4, 4], from voxel indices to RAS+ mm
+    source_affine: NDArray[np.float64] = field(repr=False)  # of the file it was made from
     source_shape: tuple[int, int, int]
-    names: dict[int, str] = field(repr=False)
-    content: tuple[str, str] = field(repr=False)
+    names: dict[int, str] = field(repr=False)  # label value -> name, for all labels of the collection
+    content: tuple[str, str] = field(repr=False)  # SHA-256 of the prepared image and of the label map
 
     def image(self) -> NDArray[np.int16]:
         """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map."""
@@ -120,10 +104,8 @@ def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArra
 
     The generator is seeded by ``content``, the hash of the label map: the same map gives the same voxels.
     """
-    flat = labels.ravel()
-    inside = np.flatnonzero(flat)
-    values = flat[inside]
-    points = {}
+    inside = np.flatnonzero(labels)
+    values, points = labels.ravel()[inside], {}
     for value in np.unique(values).tolist():
         candidates = inside[values == value]
         if candidates.size > POINTS:
@@ -157,16 +139,13 @@ class Store:
     ) -> None:
         self.root = Path(root)
         self.settings = settings
-        found = sorted(path.parent.name for path in self.root.glob("*/index.json"))
-        self.collections: tuple[str, ...] = tuple(found if collections is None else collections)
+        present = sorted(path.parent.name for path in self.root.glob("*/index.json"))
+        self.collections: tuple[str, ...] = tuple(present if collections is None else collections)
         self._cases: dict[str, tuple[Case, ...]] = {}
         if not self.collections:
             raise InputError(f"{self.root}: nothing is prepared here; {MEND}")
         for name in self.collections if collections is not None else ():
             self.cases(name)
-
-    def __repr__(self) -> str:
-        return f"Store({str(self.root)!r}, {self.collections!r})"
 
     def cases(self, collection: str) -> tuple[Case, ...]:
         """The cases of a collection in natural order; what else lies in its folder is not looked at."""
@@ -195,9 +174,9 @@ class Store:
             raise InputError(f"{folder}: was prepared by another version of mixcl; {MEND}")
         made = (tuple(index["spacing"]), tuple(index["hu"]))
         if self.settings is not None and made != (self.settings.spacing, self.settings.hu):
+            now = f"{self.settings.spacing} and {self.settings.hu}"
             raise InputError(
-                f"{folder}: was prepared with spacing {made[0]} mm and window {made[1]} HU, not "
-                f"{self.settings.spacing} and {self.settings.hu}; {MEND}"
+                f"{folder}: was prepared with spacing {made[0]} mm and window {made[1]} HU, not {now}; {MEND}"
             )
         names = {int(value): name for value, name in index["names"].items()}
         return tuple(_case(collection, folder / case, names, index["settings"]) for case in index["cases"])

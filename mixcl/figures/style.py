@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 
-from mixcl.files import writing
+from mixcl.files import whole
 
 STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8,
@@ -67,10 +66,7 @@ def save(figure: Figure, path: Path) -> tuple[Path, Path]:
     }  # fmt: skip
     for suffix, metadata in undated.items():
         place = path.with_name(f"{path.name}.{suffix}")
-        with writing(place), matplotlib.rc_context(STYLE):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            temporary = place.with_name(f".{os.getpid()}.{place.name}")
-            figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)
-            temporary.replace(place)
+        with whole(place) as draft, matplotlib.rc_context(STYLE):
+            figure.savefig(draft, format=suffix, dpi=200, metadata=metadata)
         written.append(place)
     return written[0], written[1]

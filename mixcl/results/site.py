@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcl.config.settings import Experiment
-from mixcl.files import write_text, writing
+from mixcl.files import whole, write_text
 from mixcl.run import jobs
 
 TABLES = {"table1": "Table 1", "table2": "Table 2: ablation", "effects": "What matters", "organs": "Organs"}
@@ -119,9 +119,8 @@ def _tables(out: Path, missing: list[str]) -> str:
 def _copied(out: Path, path: Path) -> str:
     """The link to a copy of a file, so that the folder of the page stands alone."""
     to = out / "site" / "files" / path.name
-    with writing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, to)
+    with whole(to) as draft:
+        shutil.copyfile(path, draft)
     return escape(f"files/{path.name}")
 
 

@@ -7,7 +7,6 @@ rename, so that a run killed at any moment has a whole one.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mixcl.errors import InputError
-from mixcl.files import write_text, writing
+from mixcl.files import whole, write_text, writing
 
 WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished
 FOLDER = "checkpoint"
@@ -27,12 +26,9 @@ FOLDER = "checkpoint"
 
 def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors with a JSON description, whole or not at all."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        save_file(tensors, temporary, {"mixcl": json.dumps(metadata, sort_keys=True)})
-        temporary.replace(path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with whole(path) as draft:
+        save_file(tensors, draft, {"mixcl": json.dumps(metadata, sort_keys=True)})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

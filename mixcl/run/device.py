@@ -22,7 +22,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from monai.networks.nets import UNETR
 from torch import Tensor, nn
 
-from mixcl.config.settings import RunConfig
+from mixcl.config.settings import RunConfig, cores
 from mixcl.errors import InputError
 
 MOST_WORKERS = 8  # processes a GPU that cut patches, where the setting is left open
@@ -41,8 +41,7 @@ def machine(run: RunConfig) -> Iterator[Accelerator]:
     # accelerate keeps the settings of the first Accelerator of a process; a notebook may well change them.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     before = _settings()
-    repeats = not gpu if run.deterministic is None else run.deterministic
-    _set(run.threads, repeats, False, gpu and not repeats)
+    _set(run.threads, deterministic=not gpu, fill=False, benchmark=gpu)
     if not gpu:
         keep_memory()
     try:
@@ -92,9 +91,8 @@ def workers(run: RunConfig, ranks: int = 1) -> int:
     """Processes that cut patches for one of ``ranks`` processes: as set, or none on a CPU and one a core on a GPU."""
     if run.workers is not None:
         return run.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))  # processes that share the cores
-    return min(MOST_WORKERS, max(cores // max(here, 1) - 1, 1)) if on_gpu(run) else 0
+    return min(MOST_WORKERS, max(cores() // max(here, 1) - 1, 1)) if on_gpu(run) else 0
 
 
 def faster(module: nn.Module, run: RunConfig) -> None:

@@ -1,8 +1,7 @@
 """FLOP and memory of a profile's steps, counted without computing them.
 
 FLOP are those of matrix products and convolutions: of a sample of a pre-training step and of a fine-tuning step,
-forward and backward, and of the forward pass of one window of a test case.  `run_all.sh --dry-run` reckons with them
-where a machine has not been measured.
+forward and backward, and of the forward pass of one window of a test case.
 
     python reproduce/bench/flop.py --profile paper --out reproduce/expected/flop-paper.json
 """

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mixcl.config import load_profile
+from mixcl.config import load_profile, with_settings
 from mixcl.errors import InputError
 from mixcl.run.record import provenance
 
@@ -40,6 +40,19 @@ def test_literal_readings_are_the_defaults() -> None:
 )
 def test_profiles_load_and_name_themselves(name: str) -> None:
     assert load_profile(name).profile == name
+
+
+def test_a_variant_is_the_profile_with_its_settings() -> None:
+    config = load_profile("fair-fine")
+    for settings in config.grid.variants.values():
+        assert with_settings(config, settings) == load_profile("fair-fine", settings)
+
+
+def test_a_wrong_variant_is_named() -> None:
+    with pytest.raises(InputError, match=r"^profile 'smoke', variant 'odd': unknown key 'loss.alpa' \(did you mean"):
+        load_profile("smoke", ["grid.variants={odd: [loss.alpa=1]}"])
+    with pytest.raises(InputError, match=r"^profile 'smoke': 'loss.alpha'"):
+        with_settings(load_profile("smoke"), ["loss.alpha=-1"])
 
 
 def test_settings_are_frozen() -> None:
@@ -79,6 +92,12 @@ def test_overrides(override: str, read, value) -> None:  # type: ignore[no-untyp
         ("data.collections.mine={nams: {1: liver}}", ["nams", "did you mean 'names'"]),
         ("data.collections.mine={image: a.nii.gz, names: {1: liver}}", ["{case}"]),
         ("data.collections.mine={names: {0: background}}", ["1 to 255"]),
+        ("data.collections={../mine: {names: {1: liver}}}", ["collection '../mine'", "names a folder"]),
+        ("data.finetune=[a/b]", ["collection 'a/b'", "names a folder"]),
+        ("grid.percents={../x: [100]}", ["task '../x'", "names a folder"]),
+        ("grid.variants={../x: [loss.alpha=0]}", ["arm '../x'"]),
+        (f"grid.variants={{{'x' * 121}: [loss.alpha=0]}}", ["at most 120 characters"]),
+        ("profile=../x", ["profile '../x'", "names a folder"]),
         ("alpha", ["section.key=value"]),
         ("loss.alpha=[1", ["not readable as YAML"]),
     ],

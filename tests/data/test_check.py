@@ -14,7 +14,8 @@ from helpers.faults import FAULTS, body, cut, mirrored, write
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Collection, DataConfig, Experiment
-from mixcl.data.check.findings import Check
+from mixcl.data.check.findings import Check, Checked, Finding
+from mixcl.data.check.page import page
 from mixcl.data.check.run import check
 from mixcl.data.registry import BTCV_NAMES
 
@@ -92,10 +93,30 @@ def test_the_page_stands_alone_and_shows_what_is_wrong(checked: tuple[Check, Pat
     assert len(told["findings"]) == len(result.findings)
 
 
+def test_the_page_takes_names_for_text() -> None:
+    """A name that looks like HTML stays a name."""
+    finding = Finding("odd & <i>", "warning", "<b>ward</b>", "x", "a <script>alert(1)</script> case")
+    text = page(Check({"<b>ward</b>": (1, None)}, (Checked("<b>ward</b>", "x", (finding,)),), (finding,)))
+    for part in ("<script>alert", "<b>ward", "odd & <i>"):
+        assert part not in text
+    assert "&lt;b&gt;ward&lt;/b&gt;/x</td>" in text
+    assert "no picture" in text
+    assert "Nothing is wrong." in page(Check({"a": (1, 1)}, (), ()))
+
+
 def test_phantoms_raise_no_alarm(tmp_path: Path) -> None:
-    config = load_profile("smoke", ["data.phantom.spacing=[4,4,4]", "data.phantom.counts={kits19: 3, msd_lung: 3}"])
+    config = load_profile(
+        "smoke",
+        [
+            "data.phantom.spacing=[4,4,4]",
+            "data.phantom.counts={kits19: 3, msd_lung: 3}",
+            "data.pretrain=[kits19, msd_lung]",
+            "data.finetune=[]",
+        ],
+    )
     result = check(config, tmp_path, progress=False)
-    assert [finding for finding in result.findings if finding.kind != "count"] == []
+    assert result.findings == ()
+    assert result.counts == {"kits19": (3, 3), "msd_lung": (3, 3)}
 
 
 def test_real_scans_raise_no_alarm(realct: Path, tmp_path: Path) -> None:

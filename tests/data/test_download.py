@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,7 +206,7 @@ def test_a_file_that_changed_on_the_server_is_begun_again(server: Server, tmp_pa
 def test_a_full_disk_is_told_before_the_first_byte(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(InputError, match="make room"):
         fetch.fetch(server.url, tmp_path / "file.bin", MD5, progress=False)
 
@@ -282,6 +283,15 @@ def test_what_needs_an_account_gives_its_steps(name: str, tmp_path: Path) -> Non
     assert "https://" in text
     assert str(tmp_path) in text
     assert not list(tmp_path.iterdir())
+
+
+def test_the_decathlon_is_got_from_where_monai_gets_it() -> None:
+    from monai.apps import DecathlonDataset
+
+    for name in download.MSD_MD5:
+        (file,) = download.files(name)
+        task = file.to.removesuffix(".tar")
+        assert (file.url, file.md5) == (DecathlonDataset.resource[task], DecathlonDataset.md5[task])
 
 
 def test_every_other_built_in_collection_has_addresses() -> None:

@@ -440,8 +440,8 @@ def test_counts_and_leaks(tmp_path: Path) -> None:
 
 def test_disk_is_full_beforehand(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match=r"need about 24.\d kB, but 10.0 kB are free; make room, or set data.store"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(InputError, match=r"about 24.\d kB are needed .*, but 10.0 kB are free; make room, or"):
         run(raw, tmp_path)
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mixcl.data.check.findings import Checked, Finding
 from mixcl.data.check.image_rules import BODY
+from mixcl.data.files import Volume
 from mixcl.data.files.grid import spacing_of, to_ras
-from mixcl.data.files.volume import Volume
 
 STEP_MM = 2.5
 SHORTEST = 30  # steps of a profile, 75 mm
@@ -37,32 +37,25 @@ def content_of(image: Volume) -> tuple[str, ...]:
 def duplicates(cases: Sequence[Checked], before: set[str], after: set[str]) -> list[Finding]:
     """Scans that are there twice; an error where one is for pre-training and one for fine-tuning (R24)."""
     groups = defaultdict(list)
-    for case in cases:
+    for number, case in enumerate(cases):
         for content in case.content:
-            groups[content].append(case)
-    found = {}
-    for group in groups.values():
-        for case in group[1:]:
-            found[_key(group[0], case)] = _twice(group[0], case, before, after)
-    for first, case in itertools.combinations(cases, 2):
-        if _key(first, case) not in found and _alike(first, case):
-            found[_key(first, case)] = _twice(first, case, before, after, "looks like the same patient's scan as")
-    return list(found.values())
+            groups[content].append(number)
+    equal = {(group[0], number) for group in groups.values() for number in group[1:]}
+    alike = (pair for pair in itertools.combinations(range(len(cases)), 2) if pair not in equal)
+    pairs = [(pair, True) for pair in sorted(equal)]
+    pairs += [(pair, False) for pair in alike if _alike(cases[pair[0]], cases[pair[1]])]
+    return [_twice(cases[first], cases[second], same, before, after) for (first, second), same in pairs]
 
 
-def _key(first: Checked, case: Checked) -> tuple[str, str, str, str]:
-    return first.collection, first.case, case.collection, case.case
-
-
-def _twice(first: Checked, case: Checked, before: set[str], after: set[str], how: str = "the same scan as") -> Finding:
+def _twice(first: Checked, case: Checked, same: bool, before: set[str], after: set[str]) -> Finding:
     sets = {first.collection, case.collection}
     leak = bool(sets & before and sets & after and len(sets) > 1)
-    text = f"{case.collection}/{case.case}: {how} {first.collection}/{first.case}"
-    text += "; it would be learnt before it is tested" if leak else ""
-    if how != "the same scan as":
-        return Finding("near duplicate", "warning", case.collection, case.case, f"{text}; compare the two")
-    text += ": take one away" if leak else "; take one away"
-    return Finding("leak" if leak else "duplicate", "error" if leak else "warning", case.collection, case.case, text)
+    kind = ("leak" if leak else "duplicate") if same else "near duplicate"
+    how = "the same scan as" if same else "looks like the same patient's scan as"
+    why = "; it would be learnt before it is tested" if leak else ""
+    mend = "take one away" if same else "compare the two"
+    text = f"{case.collection}/{case.case}: {how} {first.collection}/{first.case}{why}; {mend}"
+    return Finding(kind, "error" if leak and same else "warning", case.collection, case.case, text)
 
 
 def profile_of(image: Volume) -> NDArray[np.float32]:

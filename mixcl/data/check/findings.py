@@ -7,14 +7,15 @@ what a person should look at; a *note* is odd and harmless.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Severity = Literal["error", "warning", "note"]
+from mixcl.data.files import Severity
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome for all collections: ``counts`` (found, expected) by name, and every case."""
+    """The outcome for all collections: ``counts`` (scans, expected) by name, every case, every finding."""
 
     counts: dict[str, tuple[int, int | None]]
     cases: tuple[Checked, ...]
@@ -53,23 +54,24 @@ class Check:
         """How many findings are errors."""
         return sum(finding.severity == "error" for finding in self.findings)
 
+    def rows(self) -> list[tuple[str | int, ...]]:
+        """A row a collection: its name, scans, scans expected, errors, warnings, notes."""
+        number = Counter((finding.collection, finding.severity) for finding in self.findings)
+        return [
+            (name, scans, "-" if expected is None else expected, *(number[name, severity] for severity in SEVERITIES))
+            for name, (scans, expected) in self.counts.items()
+        ]
+
     def to_markdown(self) -> str:
         """A row a collection, then every finding."""
-        by: dict[str, Counter[str]] = defaultdict(Counter)
-        for finding in self.findings:
-            by[finding.collection][finding.severity] += 1
         lines = ["| collection | scans | expected | errors | warnings | notes |", "|---|---|---|---|---|---|"]
-        for name, (found, expected) in self.counts.items():
-            told = [by[name][severity] for severity in ("error", "warning", "note")]
-            lines.append(
-                f"| {name} | {found} | {'-' if expected is None else expected} | {' | '.join(map(str, told))} |"
-            )
-        for severity in ("error", "warning", "note"):
-            listed = [f"- [{one.kind}] {one.text}" for one in self.findings if one.severity == severity]
+        lines += [f"| {' | '.join(map(str, row))} |" for row in self.rows()]
+        for severity in SEVERITIES:
+            listed = [f"- [{finding.kind}] {finding.text}" for finding in self.findings if finding.severity == severity]
             lines += ["", f"{severity}s:".capitalize(), *listed] if listed else []
         return "\n".join(lines if self.findings else [*lines, "", "Nothing is wrong."])
 
     def to_json(self) -> str:
         """For machines: ``counts`` and ``findings``."""
-        told = {"counts": self.counts, "findings": [asdict(finding) for finding in self.findings]}
-        return json.dumps(told, indent=1) + "\n"
+        values = {"counts": self.counts, "findings": [asdict(finding) for finding in self.findings]}
+        return json.dumps(values, indent=1) + "\n"

@@ -13,16 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mixcl.data.files import Doubt
+
 STEP_MM = 4.0
 AIR, BODY, BONE = -400, -300, 250  # HU
 CUT = 0.25  # of a side face in the body: the rest of the body is outside
-
-
-class Doubt(NamedTuple):
-    """A short name of what is odd, and a sentence."""
-
-    kind: str
-    text: str
 
 
 class Scene(NamedTuple):
@@ -61,7 +56,7 @@ def _values(view: Scene) -> Iterator[Doubt]:
     low, high = float(view.image.min()), float(view.image.max())
     below = (view.image < -1100).mean()
     if below > 0.001:
-        yield Doubt("padding", f"{100 * below:.1f} % of it is padding of {low:.0f} HU; the window clips it")
+        yield Doubt("padding", f"{100 * below:.1f} % of it is padding of {low:.0f} HU; the window clips it", "note")
     if high > 20000 or low < -20000:
         yield Doubt("range", f"its values lie between {low:.6g} and {high:.6g}, which is no CT; check the rescaling")
     else:
@@ -86,9 +81,9 @@ def _tissues(image: NDArray[np.float32], low: float) -> Iterator[Doubt]:
 
 def _field_of_view(view: Scene) -> Iterator[Doubt]:
     size = np.array(view.image.shape) * view.edges
-    told = " x ".join(f"{edge:.0f}" for edge in size)
+    extent = " x ".join(f"{edge:.0f}" for edge in size)
     if not (min(size[:2]) >= 80 and max(size[:2]) <= 900 and 20 <= size[2] <= 2500):
-        yield Doubt("field of view", f"it covers {told} mm, which no CT of a patient does; check the voxel size")
+        yield Doubt("field of view", f"it covers {extent} mm, which no CT of a patient does; check the voxel size")
 
 
 def _way_round(view: Scene, body: NDArray[np.bool_]) -> Iterator[Doubt]:

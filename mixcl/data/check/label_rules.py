@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mixcl.data.check.image_rules import AIR, BODY, Doubt, Scene
+from mixcl.data.check.image_rules import AIR, BODY, Scene
+from mixcl.data.files import Doubt
 from mixcl.data.files.align import spread
 
 HOLLOW = ("lung", "airway", "trachea", "bronch", "air", "gas", "colon", "bowel", "stomach", "duoden", "intestin",
@@ -88,7 +89,7 @@ def _in_air(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
     for a, b in ((0, 1), (0, 2), (1, 2)):
         if label.shape[a] == label.shape[b]:
             turned[f"swapping axes {a} and {b}"] = np.swapaxes(label, a, b)
-    better = {how: _air_share(view.image, np.isin(one, solid)) for how, one in turned.items()}
+    better = {how: _air_share(view.image, np.isin(labels, solid)) for how, labels in turned.items()}
     how = min(better, key=better.__getitem__)
     mend = f"; {how} of the label leaves {100 * better[how]:.0f} %" if better[how] < share / 3 else ""
     yield Doubt("label off image", f"{100 * share:.0f} % of the labelled voxels lie in air{mend}; check its axes")
@@ -106,8 +107,8 @@ def _flipped(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
     flips = [spread(view.image, np.flip(organs, axis)) for axis in range(3)]
     axis = int(np.argmin(flips))
     if flips[axis] < 0.5 * now:
-        told = f"HU within an organ vary by {now:.0f}, and by {flips[axis]:.0f} with its axis {axis} flipped"
-        yield Doubt("label off image", f"{told}; check the axes of the label")
+        text = f"HU within an organ vary by {now:.0f}, and by {flips[axis]:.0f} with its axis {axis} flipped"
+        yield Doubt("label off image", f"{text}; check the axes of the label")
 
 
 def _varied(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
@@ -125,19 +126,19 @@ def _varied(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
 
 def _sparse(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
     """Organs drawn in some slices only, or sprinkled."""
-    told: dict[str, list[str]] = {"in one slice only": [], "in some slices and not between them": [], "in specks": []}
+    sparse: dict[str, list[str]] = {"in one slice only": [], "in some slices and not between them": [], "in specks": []}
     for value, name in view.names.items():
         if not _organ(name) or not (inside := label == value).any():
             continue
         slices = np.flatnonzero(inside.any(axis=(0, 1)))
         if len(slices) == 1 and inside.sum() * math.prod(view.edges[:2]) > 400:
-            told["in one slice only"].append(name)
+            sparse["in one slice only"].append(name)
         elif 1 - len(slices) / (slices[-1] - slices[0] + 1) > 0.2:
-            told["in some slices and not between them"].append(name)
+            sparse["in some slices and not between them"].append(name)
         pieces, number = ndimage.label(inside, np.ones((3, 3, 3)))
         alone = int((np.bincount(pieces.ravel())[1:] == 1).sum())
         if alone > 25 and alone > number // 2:
-            told["in specks"].append(name)
-    for how, names in told.items():
+            sparse["in specks"].append(name)
+    for how, names in sparse.items():
         if names:
             yield Doubt("sparse label", f"{', '.join(names)} labelled {how}; clean or complete the label map")

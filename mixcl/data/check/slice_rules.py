@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mixcl.data.check.image_rules import AIR, Doubt
+from mixcl.data.check.image_rules import AIR
+from mixcl.data.files import Doubt
 
 BLOCK = 8  # voxels, averaged so that noise does not count
 OUT_OF_ORDER, JUMP = 0.85, 3.5
@@ -55,7 +56,7 @@ def _blank(blank: NDArray[np.bool_], values: NDArray[Any], label: NDArray[np.uin
     if bad.any():
         yield Doubt("blank slices", f"{bad.sum()} slices have one value throughout{where}; get the scan again")
     else:
-        yield Doubt("padding", f"{blank.sum()} slices at its ends hold nothing{where}")
+        yield Doubt("padding", f"{blank.sum()} slices at its ends hold nothing{where}", "note")
 
 
 def _steps(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -65,13 +66,13 @@ def _steps(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32
         return np.empty(0, np.float32), np.empty(0, np.float32)
     blocks = np.empty((n, m, depth), np.float32)
     for k in range(depth):
-        one = np.clip(image[: n * BLOCK, : m * BLOCK, k], -1000, 400).astype(np.float32)
-        blocks[:, :, k] = one.reshape(n, BLOCK, m, BLOCK).mean(axis=(1, 3))
+        plane = np.clip(image[: n * BLOCK, : m * BLOCK, k], -1000, 400).astype(np.float32)
+        blocks[:, :, k] = plane.reshape(n, BLOCK, m, BLOCK).mean(axis=(1, 3))
     near, far = (np.abs(blocks[:, :, step:] - blocks[:, :, :-step]).mean(axis=(0, 1)) for step in (1, 2))
     return near, far
 
 
 def _where(slices: list[int]) -> str:
     """Numbers of slices, from the feet."""
-    told = ", ".join(map(str, slices[:5])) + (", ..." if len(slices) > 5 else "")
-    return f" (number {told}, counted from the feet)"
+    listed = ", ".join(map(str, slices[:5])) + (", ..." if len(slices) > 5 else "")
+    return f" (number {listed}, counted from the feet)"

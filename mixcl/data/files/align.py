@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcl.config.settings import LabelGrid
+from mixcl.data.files import Volume
 from mixcl.data.files.grid import spacing_of
-from mixcl.data.files.volume import Volume
 from mixcl.errors import InputError
 
 AFFINE_TOLERANCE = 0.1
@@ -52,26 +52,26 @@ def aligned(image: Volume, label: Volume, rule: LabelGrid = "same") -> tuple[Vol
     if apart == 0:
         return label, ""
     if rule == "voxels" and image.data.shape == label.data.shape:
-        told = f"{label.path}: its header is passed over, and its voxels are taken in the order of {image.path.name}'s"
-        return replace(label, affine=image.affine), f"{told} (label_grid: voxels)"
-    codes = ["".join(nib.orientations.aff2axcodes(one.affine)) for one in (image, label)]
+        text = f"{label.path}: its header is passed over, and its voxels are taken in the order of {image.path.name}'s"
+        return replace(label, affine=image.affine), f"{text} (label_grid: voxels)"
+    codes = ["".join(nib.orientations.aff2axcodes(volume.affine)) for volume in (image, label)]
     turned = _turned(label, image.affine)
     if rule == "header" and corners_apart(image, turned) == 0:
-        told = f"{label.path}: its axes run {codes[1]}, those of {image.path.name} {codes[0]}; it is turned"
-        return turned, f"{told} as both headers say (label_grid: header)"
+        text = f"{label.path}: its axes run {codes[1]}, those of {image.path.name} {codes[0]}; it is turned"
+        return turned, f"{text} as both headers say (label_grid: header)"
     mend = "give the label map on the grid of its image"
     if codes[0] != codes[1]:
         fits = corners_apart(image, turned) == 0
         also = "" if fits else ", and turned it does not fit either"
         same = ", or set label_grid: header when both headers are right" if fits else ""
         same += f", {OWN_HEADER}" if apart is not None else ""
-        told = f"its axes run {codes[1]}, those of {image.path.name} {codes[0]}"
-        raise InputError(f"{label.path}: {told}{also}; turn the label map to the grid of its image{same}", "axes")
+        text = f"its axes run {codes[1]}, those of {image.path.name} {codes[0]}"
+        raise InputError(f"{label.path}: {text}{also}; turn the label map to the grid of its image{same}", "axes")
     if apart is None:
-        told = f"shape {label.data.shape} differs from {image.data.shape} of {image.path.name}"
-        raise InputError(f"{label.path}: {told}; {mend}", "shape")
-    told = f"its affine differs from that of {image.path.name} by up to {apart:.3g} mm"
-    raise InputError(f"{label.path}: {told}; {mend}, {OWN_HEADER}", "affine")
+        text = f"shape {label.data.shape} differs from {image.data.shape} of {image.path.name}"
+        raise InputError(f"{label.path}: {text}; {mend}", "shape")
+    text = f"its affine differs from that of {image.path.name} by up to {apart:.3g} mm"
+    raise InputError(f"{label.path}: {text}; {mend}, {OWN_HEADER}", "affine")
 
 
 def corners_apart(image: Volume, label: Volume) -> float | None:
@@ -100,8 +100,8 @@ def spreads(image: Volume, label: Volume) -> dict[LabelGrid, float]:
     """
     every = tuple(slice(None, None, max(1, n // 128)) for n in image.data.shape)
     ways: dict[LabelGrid, Volume] = {"header": _turned(label, image.affine), "voxels": label}
-    fit = {rule: one.data[every] for rule, one in ways.items() if one.data.shape == image.data.shape}
-    return {rule: spread(image.data[every], one) for rule, one in fit.items() if one.any()}
+    fit = {rule: way.data[every] for rule, way in ways.items() if way.data.shape == image.data.shape}
+    return {rule: spread(image.data[every], labels) for rule, labels in fit.items() if labels.any()}
 
 
 def spread(image: NDArray[Any], label: NDArray[Any]) -> float:

@@ -5,22 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl.data.files import Volume
 from mixcl.errors import InputError
 
 UNEVEN = 0.05  # of the distance between slices
-
-
-class Series(NamedTuple):
-    """``data`` int16 or float32 [X, Y, Z] in HU, ``affine`` [4, 4] to RAS+ mm, ``sha256`` over all files."""
-
-    data: NDArray[Any]
-    affine: NDArray[np.float64]
-    sha256: str
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -36,33 +29,34 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def read_series(folder: Path) -> Series:
-    """Read the one CT series below ``folder``; slices are put in order by their place, not by their name.
+def read_series(folder: Path) -> Volume:
+    """Read the one CT series below ``folder``, int16 or float32 in HU; slices are ordered by place, not by name.
 
     Raises
     ------
     InputError
         No series or several, a file that is cut off, slices that are missing, doubled or unlike each other.
     """
-    slices = [one for one in map(_slice, files_of(folder)) if one is not None]
-    numbers = {one.SeriesInstanceUID for one in slices}
+    slices = [part for part in map(_slice, files_of(folder)) if part is not None]
+    numbers = {part.SeriesInstanceUID for part in slices}
     if len(numbers) != 1 or len(slices) < 2:
-        told = f"{len(slices)} DICOM slices of {len(numbers)} series"
-        raise InputError(f"{folder}: holds {told}; keep the folder of one CT series", "dicom")
+        text = f"{folder}: holds {len(slices)} DICOM slices of {len(numbers)} series"
+        raise InputError(f"{text}; keep the folder of one CT series", "dicom")
     first = slices[0]
     for key in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-        if any(getattr(one, key) != getattr(first, key) for one in slices):
+        if any(getattr(part, key) != getattr(first, key) for part in slices):
             raise InputError(f"{folder}: its slices differ in {key}; keep the slices of one scan", "dicom")
     across, down = np.split(np.array(first.ImageOrientationPatient, float), 2)
     normal = np.cross(across, down)
-    slices.sort(key=lambda one: float(np.dot(normal, np.array(one.ImagePositionPatient, float))))
-    places = np.array([one.ImagePositionPatient for one in slices], float)
+    slices.sort(key=lambda part: float(np.dot(normal, np.array(part.ImagePositionPatient, float))))
+    places = np.array([part.ImagePositionPatient for part in slices], float)
     step = _step(folder, places @ normal)
     rows, columns = map(float, first.PixelSpacing)
     affine = np.eye(4)
     affine[:3] = np.column_stack([across * columns, down * rows, normal * step, places[0]])
     affine[:2] *= -1  # DICOM counts to the patient's left and back, NIfTI to the right and front
-    return Series(np.stack([_hounsfield(folder, one) for one in slices], axis=2), affine, digest_of(folder))
+    data = np.stack([_hounsfield(folder, part) for part in slices], axis=2)  # [X, Y, Z]
+    return Volume(folder, data, affine, digest_of(folder))
 
 
 def _slice(path: Path) -> Any:
@@ -70,23 +64,23 @@ def _slice(path: Path) -> Any:
     import pydicom
 
     try:
-        one = pydicom.dcmread(path)
+        part = pydicom.dcmread(path)
     except pydicom.errors.InvalidDicomError:
         return None
     except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: cut off or damaged ({error}); download or copy it again", "damaged") from None
     needed = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PixelData")
-    return one if all(key in one for key in needed) else None
+    return part if all(key in part for key in needed) else None
 
 
-def _hounsfield(folder: Path, one: Any) -> NDArray[Any]:
+def _hounsfield(folder: Path, part: Any) -> NDArray[Any]:
     """[X, Y] of a slice in HU."""
     try:
-        pixels = one.pixel_array.T
+        pixels = part.pixel_array.T
     except Exception as error:
-        number = one.get("InstanceNumber", "?")
+        number = part.get("InstanceNumber", "?")
         raise InputError(f"{folder}: slice {number} cannot be decoded ({error}); get it again", "damaged") from None
-    slope, intercept = float(one.get("RescaleSlope", 1)), float(one.get("RescaleIntercept", 0))
+    slope, intercept = float(part.get("RescaleSlope", 1)), float(part.get("RescaleIntercept", 0))
     if slope == 1 and intercept == round(intercept):
         return np.asarray(pixels.astype(np.int32) + round(intercept)).astype(np.int16)
     return np.asarray(pixels * np.float32(slope) + np.float32(intercept), np.float32)
@@ -98,6 +92,6 @@ def _step(folder: Path, places: Sequence[float] | NDArray[np.float64]) -> float:
     step = float(np.median(steps))
     if step <= 0 or np.abs(steps - step).max() > UNEVEN * step:
         gap = float(np.abs(steps).max())
-        told = f"they lie {step:.3g} mm apart, but up to {gap:.3g} mm"
-        raise InputError(f"{folder}: slices are missing or doubled: {told}; get the scan again", "dicom")
+        text = f"they lie {step:.3g} mm apart, but up to {gap:.3g} mm"
+        raise InputError(f"{folder}: slices are missing or doubled: {text}; get the scan again", "dicom")
     return step

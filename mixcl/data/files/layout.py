@@ -22,8 +22,11 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     return [*key, (2, 0, text)]  # equal up to leading zeros: by the text itself
 
 
-def find_cases(collection: Collection, root: Path) -> dict[str, tuple[Path, Path]]:
-    """Pairs of image and label files below ``root``, by case, in natural order.
+def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """Pairs of image and label files below ``root``, and a sentence on each missing partner: by case, in natural order.
+
+    Images without a label are left out without a word when the labelled cases are as many as the paper
+    counts: KiTS19 lists 300 cases of which 210 have labels.
 
     Parameters
     ----------
@@ -31,38 +34,25 @@ def find_cases(collection: Collection, root: Path) -> dict[str, tuple[Path, Path
         Its ``image`` and ``label`` templates say where the files are; ``{case}`` is one part of a path that
         does not start with a dot, so the ``._liver_1.nii.gz`` that some archives carry are passed over.
     root
-        Folder of the collection (`folder`).
+        Folder of the collection (`mixcl.data.registry.folder`).
 
     Raises
     ------
     InputError
-        No such folder, no file that matches, or a file without its partner.
-
-    Images without a label are left out without a word when the labelled cases are as many as the paper
-    counts: KiTS19 lists 300 cases of which 210 have labels.
+        No such folder, no file that matches, or a table that cannot be read.
     """
-    pairs, missing = match_cases(collection, root)
-    if missing:
-        raise InputError("\n".join(missing.values()))
-    return pairs
-
-
-def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """As `find_cases`, but a missing partner is no error: it is a sentence in the second result, by case."""
     if not root.is_dir():
-        raise InputError(
-            f"{root}: no such folder for {collection.title or 'the collection'}; set data.root to the folder "
-            f"that holds {collection.root!r}, or mend the collection's root"
-        )
+        mend = f"set data.root to the folder that holds {collection.root!r}, or mend the collection's root"
+        text = f"{root}: no such folder for {collection.title or 'the collection'}; {mend}"
+        raise InputError(text, "missing collection")
     if collection.table is not None:
         return _listed(root / collection.table)
     image, label = layout(collection, root)
     images, labels = _match(image, root), _match(label, root)
     if not images and not labels:
-        raise InputError(
-            f"{root}: no file matches {' or '.join(repr(one) for one, _ in _layouts(collection))}; check the "
-            "collection's root and templates"
-        )
+        templates = " or ".join(repr(template) for template, _ in _layouts(collection))
+        text = f"{root}: no file matches {templates}; check the collection's root and templates"
+        raise InputError(text, "missing collection")
     both = sorted(images.keys() & labels.keys(), key=natural_key)
     no_label = sorted(images.keys() - labels.keys(), key=natural_key)
     no_image = sorted(labels.keys() - images.keys(), key=natural_key)
@@ -79,30 +69,32 @@ def _listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: the collection's table cannot be read ({error}); mend data.collections") from None
+        text = f"{path}: the collection's table cannot be read ({error}); mend data.collections"
+        raise InputError(text, "table") from None
     pairs: dict[str, tuple[Path, Path]] = {}
     missing = {}
     for number, row in enumerate(rows, start=2):
         if not (row.get("image") and row.get("label")):
-            raise InputError(f"{path}: line {number} has no image or no label; give the columns image and label")
+            text = f"{path}: line {number} has no image or no label; give the columns image and label"
+            raise InputError(text, "table")
         image, label = path.parent / row["image"], path.parent / row["label"]
         case = row.get("case") or image.name.removesuffix(".gz").removesuffix(".nii")
         if case in pairs or case in missing or not re.fullmatch(r"[^/.][^/]*", case):
-            raise InputError(f"{path}: line {number} names the case {case!r} again, or in a way no folder can be named")
-        gone = next((one for one in (image, label) if not one.exists()), None)
+            text = f"{path}: line {number} names the case {case!r} again, or in a way no folder can be named"
+            raise InputError(text, "table")
+        gone = next((path for path in (image, label) if not path.exists()), None)
         if gone is None:
             pairs[case] = (image, label)
         else:
             missing[case] = f"{gone}: no such file, though {path.name} lists it in line {number}; add it or take it out"
     if not rows:
-        raise InputError(f"{path}: lists no case; give the columns image and label, a line a case")
+        raise InputError(f"{path}: lists no case; give the columns image and label, a line a case", "table")
     return pairs, missing
 
 
 def layout(collection: Collection, root: Path) -> tuple[str, str]:
     """The templates (image, label) that fit the files below ``root``: those with most pairs, the first of equals."""
-    found = {pair: len(_match(pair[0], root).keys() & _match(pair[1], root).keys()) for pair in _layouts(collection)}
-    return max(found, key=found.__getitem__)
+    return max(_layouts(collection), key=lambda pair: len(_match(pair[0], root).keys() & _match(pair[1], root).keys()))
 
 
 def _layouts(collection: Collection) -> tuple[tuple[str, str], ...]:
@@ -117,9 +109,9 @@ def _match(template: str, root: Path) -> dict[str, Path]:
     """What matches a template, by what stands in the place of ``{case}``: files, or folders of DICOM series."""
     pattern = re.escape(template).replace(re.escape("{case}"), "(?P<case>[^/.][^/]*)", 1)
     pattern = pattern.replace(re.escape("{case}"), "(?P=case)")
-    found = {}
+    cases = {}
     for path in root.glob(glob.escape(template).replace("{case}", "*")):
         match = re.fullmatch(pattern, path.relative_to(root).as_posix())
         if match and path.is_dir() != template.endswith((".nii", ".nii.gz")):
-            found[match["case"]] = path
-    return found
+            cases[match["case"]] = path
+    return cases

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl.data.files import Doubt
 from mixcl.data.files.grid import spacing_of
 from mixcl.errors import InputError
 
@@ -45,45 +46,45 @@ def volume_shape(path: Path, header: Any) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], tuple[Doubt, ...]]:
     """The affine of a checked header, and what is odd about it."""
     mend = "write the true voxel size into its header"
-    pixdim = np.abs(header["pixdim"][1:4].astype(float))
-    if not np.isfinite(pixdim).all() or (pixdim <= 0).any() or (header["pixdim"][1:4] < 0).any():
-        raise InputError(f"{path}: voxel size {_mm(header['pixdim'][1:4])} mm is impossible; {mend}", "spacing")
+    pixdim = header["pixdim"][1:4].astype(float)
+    if not np.isfinite(pixdim).all() or (pixdim <= 0).any():
+        raise InputError(f"{path}: voxel size {_mm(pixdim)} mm is impossible; {mend}", "spacing")
     affine = np.asarray(header.get_best_affine(), dtype=float)
     edges = np.array(spacing_of(affine))
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{path}: its affine is singular or not finite; {mend}", "header")
     if edges.max() > LARGEST_SPACING:
         raise InputError(f"{path}: voxel size {_mm(edges)} mm is implausibly large; {mend}", "spacing")
-    odd = []
+    return affine, tuple(Doubt(kind, f"{path}: {text}") for kind, text in _odd(header, affine, shape))
+
+
+def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """Kind and text of what is odd about voxel size, directions and units; the file is read all the same."""
+    edges, pixdim = spacing_of(affine), header["pixdim"][1:4].astype(float)
     if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        odd.append(f"{path}: its header gives no orientation; it is taken as the format's default (LAS)")
+        yield "orientation", "its header gives no orientation; it is taken as the format's default (LAS)"
     if not np.allclose(edges, pixdim, rtol=0.01):
-        odd.append(f"{path}: header says voxels of {_mm(pixdim)} mm, its affine {_mm(edges)} mm; the affine is used")
+        yield "spacing", f"header says voxels of {_mm(pixdim)} mm, its affine {_mm(edges)} mm; the affine is used"
     if np.allclose(edges, 1.0, atol=1e-4) and max(shape) >= 512:
-        odd.append(f"{path}: voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?")
-    return affine, (*odd, *_frame(path, header, affine, shape))
-
-
-def _frame(path: Path, header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iterator[str]:
-    """What is odd about directions and units: they are read as they are, or taken for the nearest axes."""
+        yield "spacing", f"voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?"
     unit = header.get_xyzt_units()[0]
     if unit in ("meter", "micron"):
-        yield f"{path}: its header gives lengths in {unit}s; the numbers are taken for mm, the unit of a CT"
+        yield "spacing", f"its header gives lengths in {unit}s; the numbers are taken for mm, the unit of a CT"
     if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
         ends = np.array(shape)[:, None] * np.array(list(itertools.product((0, 1), repeat=3))).T
         apart = (affine - header.get_qform())[:3] @ np.vstack([ends, np.ones(8)])
-        if (far := float(np.linalg.norm(apart, axis=0).max())) > max(spacing_of(affine)):
-            yield f"{path}: its sform and its qform differ by up to {far:.3g} mm; the sform is used"
-    axes = affine[:3, :3] / spacing_of(affine)
+        if (far := float(np.linalg.norm(apart, axis=0).max())) > max(edges):
+            yield "orientation", f"its sform and its qform differ by up to {far:.3g} mm; the sform is used"
+    axes = affine[:3, :3] / edges
     angles = np.degrees(np.arccos(np.clip(np.abs((axes.T @ axes)[np.triu_indices(3, 1)]), 0, 1)))
     if angles.min() < 90 - SKEW:
-        told = f"{path}: its axes are not at right angles ({angles.min():.0f} degrees)"
-        yield f"{told}, as from a tilted gantry; resample it upright"
+        text = f"its axes are not at right angles ({angles.min():.0f} degrees), as from a tilted gantry"
+        yield "shear", f"{text}; resample it upright"
     elif (turn := float(np.degrees(np.arccos(np.clip(np.abs(axes).max(axis=0).min(), 0, 1))))) > OBLIQUE:
-        yield f"{path}: it lies oblique in the scanner, by {turn:.0f} degrees; it is taken as if it did not"
+        yield "orientation", f"it lies oblique in the scanner, by {turn:.0f} degrees; it is taken as if it did not"
 
 
 def start(header: Any) -> int:

@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +17,13 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from mixcl.data.files import Doubt, Volume
 from mixcl.data.files.dicom import read_series
 from mixcl.data.files.nifti import HEADER_BYTES, geometry, header_of, start, volume_shape
 from mixcl.errors import InputError
 
 SMALLEST_RANGE = 50.0
 """Images whose values span less than this are taken to be scaled already: noise alone spans more HU."""
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """A volume as given: ``data`` [X, Y, Z] in the file's axes, ``affine`` to RAS+ mm, the file's hash."""
-
-    path: Path
-    data: NDArray[Any]
-    affine: NDArray[np.float64]
-    sha256: str
-    warnings: tuple[str, ...] = ()
-
-
-def read_header(path: Path) -> Any:
-    """The NIfTI header of a file, as nibabel's object; reads no voxels.
-
-    Raises
-    ------
-    InputError
-        Missing, empty, unreadable, not what its name says, or not a single-file NIfTI volume.
-    """
-    try:
-        if path.name.endswith(".gz"):
-            with gzip.open(path) as stream:
-                head = stream.read(HEADER_BYTES)
-        else:
-            with path.open("rb") as stream:
-                head = stream.read(HEADER_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
-    return header_of(path, head)
 
 
 def read_volume(path: Path) -> Volume:
@@ -65,12 +34,12 @@ def read_volume(path: Path) -> Volume:
     Raises
     ------
     InputError
-        As `read_header`, or as `read_series` for a folder, and: cut off or damaged, not one 3-D volume (a trailing
-        axis of length 1 is accepted), colour or complex voxels, NaN or infinite values, an implausible spacing.
+        As `read_series` for a folder, or: missing, empty, unreadable, not what its name says, cut off or damaged, not
+        one 3-D volume (a trailing axis of length 1 is accepted), colour or complex voxels, NaN or infinite values, an
+        implausible spacing.
     """
     if path.is_dir():
-        series = read_series(path)
-        return Volume(path, series.data, series.affine, series.sha256)
+        return read_series(path)
     try:
         raw = path.read_bytes()
         sha256 = hashlib.sha256(raw).hexdigest()
@@ -82,13 +51,14 @@ def read_volume(path: Path) -> Volume:
     header = header_of(path, raw[:HEADER_BYTES])
     try:
         shape = volume_shape(path, header)
-        affine, warnings = geometry(path, header, shape)
+        affine, doubts = geometry(path, header, shape)
         data = _voxels(path, raw, header, shape)
         if (more := len(raw) - start(header) - int(np.prod(shape)) * header.get_data_dtype().itemsize) > 0:
-            warnings += (f"{path}: holds {more} more bytes than its header announces; is all of the scan read?",)
+            text = f"{path}: holds {more} more bytes than its header announces; is all of the scan read?"
+            doubts += (Doubt("header", text),)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
-    return Volume(path, _finite(path, data), affine, sha256, warnings)
+    return Volume(path, _finite(path, data), affine, sha256, doubts)
 
 
 def _check_no_text(path: Path, head: bytes) -> None:
@@ -126,16 +96,13 @@ def _voxels(path: Path, raw: bytes, header: Any, shape: tuple[int, int, int]) ->
 
 def _finite(path: Path, data: NDArray[Any]) -> NDArray[Any]:
     if data.dtype.kind == "f" and not np.isfinite(data.sum(dtype=np.float64)):
-        bad = int(data.size - np.isfinite(data).sum())
-        raise InputError(
-            f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away",
-            "nan",
-        )
+        text = f"{path}: {data.size - np.isfinite(data).sum()} voxels are NaN or infinite"
+        raise InputError(f"{text}; write numbers there, or take the case away", "nan")
     return data
 
 
-def check_hounsfield(image: Volume) -> tuple[str, ...]:
-    """Refuse an image that cannot be in Hounsfield units; what is odd but possible comes back as warnings.
+def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
+    """Refuse an image that cannot be in Hounsfield units; what is odd but possible comes back.
 
     Padding far below air, such as -2048, is no fault: the window clips it.
     """
@@ -148,12 +115,11 @@ def check_hounsfield(image: Volume) -> tuple[str, ...]:
     if low >= 0 and high <= 255:
         raise InputError(f"{image.path}: {values}, so it looks like an 8-bit picture; give Hounsfield units", "range")
     if low >= 0 and high > 1000:
-        raise InputError(
-            f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units",
-            "intercept",
-        )
+        text = f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units"
+        raise InputError(text, "intercept")
     if low > -500:
-        return (f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units",)
+        text = f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units"
+        return (Doubt("range", text),)
     return ()
 
 
@@ -169,16 +135,13 @@ def label_map(label: Volume, values: Collection[int]) -> NDArray[np.uint8]:
     if data.dtype.kind == "f":
         whole = np.rint(data)
         if np.abs(data - whole).max() > 1e-3:
-            raise InputError(
-                f"{label.path}: its label values are not whole numbers; export it without interpolation",
-                "fractional label",
-            )
+            text = f"{label.path}: its label values are not whole numbers; export it without interpolation"
+            raise InputError(text, "fractional label")
         data = whole
     known = f"the collection knows 0 and {', '.join(map(str, sorted(values)))}; mend the map or the names"
     if data.min() < 0 or data.max() > 255:
-        raise InputError(
-            f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}", "unknown label"
-        )
+        text = f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}"
+        raise InputError(text, "unknown label")
     small = data.astype(np.uint8)
     present = voxels_of(small)
     unknown = [value for value in present if value and value not in values]

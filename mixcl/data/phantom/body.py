@@ -73,26 +73,15 @@ ORGANS: tuple[Shape, ...] = (
 class Body:
     """One patient: shapes, size and deformation.
 
-    Attributes
-    ----------
-    shapes
-        In painting order.
-    scale
-        Size along x, y, z relative to the reference body.
-    waves
-        [n, 3, 5]: for each wave and axis of displacement its amplitude in mm, wave vector in 1/mm (three) and phase.
-    half
-        Half width and half depth of the trunk, mm, in the reference frame.
-    fat, muscle
-        Thickness of subcutaneous fat and of the muscle wall as fractions of the way from skin to centre.
+    ``waves`` [n, 3, 5]: for each wave and axis of displacement its amplitude, mm, wave vector, 1/mm (three), and phase.
     """
 
-    shapes: tuple[Shape, ...]
-    scale: Array
+    shapes: tuple[Shape, ...]  # in painting order
+    scale: Array  # size along x, y, z relative to the reference body
     waves: Array
-    half: tuple[float, float]
-    fat: float
-    muscle: float
+    half: tuple[float, float]  # width and depth of the trunk, mm, in the reference frame
+    fat: float  # thickness of subcutaneous fat, as a fraction of the way from skin to centre
+    muscle: float  # thickness of the muscle wall, likewise
 
 
 def draw_body(rng: np.random.Generator, difficulty: float, tumour: int | None) -> Body:
@@ -126,7 +115,7 @@ def to_reference(body: Body, x: Array, y: Array, z: Array) -> tuple[Array, Array
     return moved[0], moved[1], moved[2]
 
 
-def reach(body: Body, shape: Shape) -> tuple[Array, Array]:
+def bounds(body: Body, shape: Shape) -> tuple[Array, Array]:
     """Lower and upper corner, in patient mm, of a box that holds the shape."""
     points = np.array([shape.centre] if isinstance(shape, Ellipsoid) else shape.points, float)
     # A curve may leave the hull of its points by a little; an ellipsoid may be turned about z.
@@ -144,20 +133,19 @@ def inside(shape: Shape, x: Array, y: Array, z: Array) -> NDArray[np.bool_]:
         u, v = c * dx + s * dy, c * dy - s * dx
         return (u / shape.radii[0]) ** 2 + (v / shape.radii[1]) ** 2 + (dz / shape.radii[2]) ** 2 < 1
     points, radii = _curve(shape)
-    found = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), bool)
+    covered = np.zeros(np.broadcast_shapes(x.shape, y.shape, z.shape), bool)
     for a, b, ra, rb in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
         d = b - a
         px, py, pz = x - a[0], y - a[1], z - a[2]
         t = np.clip((px * d[0] + py * d[1] + pz * d[2]) / (d * d).sum(), 0, 1)
         distance = (px - t * d[0]) ** 2 + (py - t * d[1]) ** 2 + (pz - t * d[2]) ** 2
-        found |= distance < (ra + t * (rb - ra)) ** 2
-    return found
+        covered |= distance < (ra + t * (rb - ra)) ** 2
+    return covered
 
 
 def trunk(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
     """Everything that fills the trunk: skin fat, muscle wall with ribs, spine, psoas, and fat between the organs."""
-    p = 2.5
-    depth = (np.abs(x / body.half[0]) ** p + np.abs(y / body.half[1]) ** p) ** (1 / p)
+    depth = _depth(body, x, y)
     wall, cavity = 1 - body.fat, 1 - body.fat - body.muscle
     full = np.zeros(np.broadcast_shapes(depth.shape, z.shape), np.uint8)
     full[np.broadcast_to(depth < 1, full.shape)] = FAT
@@ -182,9 +170,13 @@ def trunk(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
 
 def cavity(body: Body, x: Array, y: Array) -> NDArray[np.bool_]:
     """Where organs can be: inside the muscle wall."""
+    return _depth(body, x, y) < 1 - body.fat - body.muscle
+
+
+def _depth(body: Body, x: Array, y: Array) -> Array:
+    """How far out in the trunk a place is: 0 at its axis, 1 at the skin."""
     p = 2.5
-    depth = (np.abs(x / body.half[0]) ** p + np.abs(y / body.half[1]) ** p) ** (1 / p)
-    return depth < 1 - body.fat - body.muscle
+    return (np.abs(x / body.half[0]) ** p + np.abs(y / body.half[1]) ** p) ** (1 / p)
 
 
 def _vary(shape: Shape, rng: np.random.Generator, spread: float) -> Shape:

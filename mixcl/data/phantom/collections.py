@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +17,7 @@ from mixcl.config.settings import Collection, DataConfig, PhantomConfig
 from mixcl.data.phantom.scan import LABELS, labelled, make_case
 from mixcl.data.registry import COLLECTIONS, collections, folder
 from mixcl.errors import InputError
+from mixcl.files import whole, write_json
 
 VERSION = 3  # of what is drawn; files of another version are made again
 AXES = {"msd_lung": "LPS", "nih_pancreas": "LPS", "kits19": "IPL", "btcv": "LAS"}  # the others are stored RAS
@@ -29,8 +28,7 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
 
     Files made with the same settings are kept, those made with others are made again, and no other file is touched.
     Each file is written under another name and then renamed, so that a run that was killed leaves no half file and the
-    next one goes on where it stopped.  ``phantom.json`` in each folder names the settings; the collections of the
-    Medical Segmentation Decathlon get their ``dataset.json``.
+    next one goes on where it stopped.  ``phantom.json`` in each folder names the settings.
 
     Raises
     ------
@@ -49,8 +47,6 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
         place, count = folder(collection, root), data.phantom.counts[name]
         pairs = [_files(collection, place, _case_name(name, index)) for index in range(count)]
         _begin(place, collection, data.phantom, {path for pair in pairs for path in pair})
-        if name.startswith("msd_"):
-            _write_json(place / "dataset.json", _dataset(collection, place, pairs))
         todo += [(name, index, *pair) for index, pair in enumerate(pairs)]
     for name, index, image, label in tqdm(todo, desc="phantoms", unit="case", disable=not progress):
         if not (image.is_file() and label.is_file()):
@@ -80,17 +76,8 @@ def _write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], 
     turned = apply_orientation(array, turn)
     image = nib.Nifti1Image(np.ascontiguousarray(turned), affine @ inv_ornt_aff(turn, array.shape))
     image.header.set_xyzt_units("mm")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    nib.save(image, temporary)
-    temporary.replace(path)
-
-
-def _write_json(path: Path, content: object) -> None:
-    """Write JSON, whole or not at all."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as draft:
+        nib.save(image, draft)
 
 
 def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: set[Path]) -> None:
@@ -112,33 +99,11 @@ def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: s
             with suppress(OSError):  # the folder of a case, when it has become empty
                 path.parent.rmdir()
     if made_with != settings:
-        _write_json(mark, settings)  # last, so that a run killed above is noticed
+        write_json(mark, settings)  # last, so that a run killed above is noticed
 
 
 def _phantoms(collection: Collection, place: Path) -> Iterator[Path]:
-    """Files of cases, and what a run that was killed an hour ago or earlier left half-written."""
+    """Files of cases."""
     for pattern in _files(collection, place, "*"):
-        relative = pattern.relative_to(place)
-        yield from (path for path in place.glob(str(relative)) if not path.name.startswith("."))
-        for path in place.glob(str(relative.with_name(f".[0-9]*.{relative.name}"))):
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - 3600:
-                    yield path
-
-
-def _dataset(collection: Collection, place: Path, pairs: list[tuple[Path, Path]]) -> dict[str, object]:
-    """What the Decathlon's ``dataset.json`` says of a task."""
-    return {
-        "name": collection.title,
-        "description": "phantoms, not patients",
-        "tensorImageSize": "3D",
-        "modality": {"0": "CT"},
-        "labels": {"0": "background"} | {str(value): name for value, name in collection.names.items()},
-        "numTraining": len(pairs),
-        "numTest": 0,
-        "training": [
-            {"image": f"./{image.relative_to(place).as_posix()}", "label": f"./{label.relative_to(place).as_posix()}"}
-            for image, label in pairs
-        ],
-        "test": [],
-    }
+        paths = place.glob(str(pattern.relative_to(place)))
+        yield from (path for path in paths if not path.name.startswith("."))

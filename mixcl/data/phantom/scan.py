@@ -16,41 +16,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mixcl.config.settings import PhantomConfig
-from mixcl.data.phantom.body import (
-    BONE,
-    BOWEL,
-    FAT,
-    GAS,
-    HEART,
-    KIDNEY_TUMOUR,
-    LIVER_TUMOUR,
-    LUNG,
-    LUNG_TUMOUR,
-    MUSCLE,
-    PANCREAS_TUMOUR,
-    PARENT,
-    TISSUE,
-    Body,
-    cavity,
-    draw_body,
-    inside,
-    reach,
-    to_reference,
-    trunk,
-)
+from mixcl.data.phantom import body as anatomy
+from mixcl.data.phantom.body import Body
 
 BTCV = {value: value for value in range(1, 14)}
 LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collection; all else is background
-    "msd_liver": {6: 1, LIVER_TUMOUR: 2},
-    "msd_lung": {LUNG_TUMOUR: 1},
-    "msd_pancreas": {11: 1, PANCREAS_TUMOUR: 2},
+    "msd_liver": {6: 1, anatomy.LIVER_TUMOUR: 2},
+    "msd_lung": {anatomy.LUNG_TUMOUR: 1},
+    "msd_pancreas": {11: 1, anatomy.PANCREAS_TUMOUR: 2},
     "nih_pancreas": {11: 1},
-    "kits19": {2: 1, 3: 1, KIDNEY_TUMOUR: 2},
+    "kits19": {2: 1, 3: 1, anatomy.KIDNEY_TUMOUR: 2},
     "msd_spleen": {1: 1},
     "btcv": BTCV,
 }
 TUMOURS = {
-    "msd_liver": LIVER_TUMOUR, "msd_lung": LUNG_TUMOUR, "msd_pancreas": PANCREAS_TUMOUR, "kits19": KIDNEY_TUMOUR,
+    "msd_liver": anatomy.LIVER_TUMOUR, "msd_lung": anatomy.LUNG_TUMOUR,
+    "msd_pancreas": anatomy.PANCREAS_TUMOUR, "kits19": anatomy.KIDNEY_TUMOUR,
 }  # fmt: skip
 ROUGH = (6.0, 6.0, 6.0)  # mm, of the grid on which it is seen whether a tumour shows, whatever the voxel size
 
@@ -60,12 +41,13 @@ TISSUES: dict[int, tuple[tuple[float, float, float, float], float, float]] = {
     3: ((32, 130, 160, 140), 28, 22), 4: ((10, 10, 12, 14), 60, 3), 5: ((38, 50, 62, 60), 16, 10),
     6: ((56, 66, 106, 92), 44, 8), 7: ((36, 52, 66, 62), 34, 20), 8: ((42, 260, 150, 112), 60, 4),
     9: ((40, 90, 140, 116), 60, 4), 10: ((42, 95, 160, 120), 50, 5), 11: ((38, 94, 88, 74), 17, 18),
-    12: ((28, 62, 72, 60), 18, 8), 13: ((28, 62, 72, 60), 18, 8), LUNG: ((-820,) * 4, 26, 40),
-    BONE: ((330, 340, 340, 335), 18, 90), MUSCLE: ((54, 58, 64, 62), 20, 9), FAT: ((-100, -98, -96, -97), 40, 9),
-    BOWEL: ((34, 48, 62, 60), 26, 22), HEART: ((42, 190, 140, 112), 50, 8), GAS: ((-880,) * 4, 40, 20),
-    TISSUE: ((40, 66, 82, 76), 24, 12),
-    LIVER_TUMOUR: ((42, 58, 66, 70), 18, 14), LUNG_TUMOUR: ((28, 48, 56, 56), 26, 18),
-    PANCREAS_TUMOUR: ((32, 52, 60, 62), 20, 10), KIDNEY_TUMOUR: ((30, 92, 88, 80), 18, 20),
+    12: ((28, 62, 72, 60), 18, 8), 13: ((28, 62, 72, 60), 18, 8), anatomy.LUNG: ((-820,) * 4, 26, 40),
+    anatomy.BONE: ((330, 340, 340, 335), 18, 90), anatomy.MUSCLE: ((54, 58, 64, 62), 20, 9),
+    anatomy.FAT: ((-100, -98, -96, -97), 40, 9), anatomy.BOWEL: ((34, 48, 62, 60), 26, 22),
+    anatomy.HEART: ((42, 190, 140, 112), 50, 8), anatomy.GAS: ((-880,) * 4, 40, 20),
+    anatomy.TISSUE: ((40, 66, 82, 76), 24, 12),
+    anatomy.LIVER_TUMOUR: ((42, 58, 66, 70), 18, 14), anatomy.LUNG_TUMOUR: ((28, 48, 56, 56), 26, 18),
+    anatomy.PANCREAS_TUMOUR: ((32, 52, 60, 62), 20, 10), anatomy.KIDNEY_TUMOUR: ((30, 92, 88, 80), 18, 20),
 }  # fmt: skip
 
 
@@ -109,9 +91,9 @@ def make_case(config: PhantomConfig, collection: str, index: int) -> Phantom:
     patient, geometry, scanner, grains = (np.random.Generator(np.random.PCG64(s)) for s in streams)
     chest, tumour = collection == "msd_lung", TUMOURS.get(collection)
     frame = geometry.random(7)  # of the scan: voxel size, margins, ends
-    body = draw_body(patient, config.difficulty, tumour)
+    body = anatomy.draw_body(patient, config.difficulty, tumour)
     while tumour is not None and not _shows(body, tumour, *_grid(ROUGH, frame, body, chest)):
-        body = draw_body(patient, config.difficulty, tumour)  # another organ or the end of the scan hid it
+        body = anatomy.draw_body(patient, config.difficulty, tumour)  # another organ or the end of the scan hid it
     shape, affine = _grid(config.spacing, frame, body, chest)
     scan = _draw_scan(scanner, config.difficulty)
     image, truth = np.empty(shape, np.int16), np.empty(shape, np.uint8)
@@ -128,7 +110,7 @@ def labelled(truth: NDArray[np.uint8], collection: str) -> NDArray[np.uint8]:
     table = np.zeros(256, np.uint8)
     for value, label in LABELS[collection].items():
         table[value] = label
-    for tumour, parent in PARENT.items():
+    for tumour, parent in anatomy.PARENT.items():
         table[tumour] = LABELS[collection].get(tumour, table[parent])
     return table[truth]
 
@@ -139,7 +121,7 @@ def _draw_scan(rng: np.random.Generator, difficulty: float) -> Scan:
     early, late = int(phase), min(int(phase) + 1, 3)
     offset, hu, waves = rng.normal(0, 9 * difficulty), {}, {}
     for label, (values, wavelength, amplitude) in TISSUES.items():
-        own = rng.normal(0, 11 * difficulty) if 0 < label < 14 or label > MUSCLE else 0.0
+        own = rng.normal(0, 11 * difficulty) if 0 < label < 14 or label > anatomy.MUSCLE else 0.0
         mean = values[early] + (phase - early) * (values[late] - values[early])
         hu[label] = float(mean + (own + offset if label else 0.0))
         directions = rng.normal(size=(10, 3))
@@ -194,19 +176,19 @@ def _positions(
 
 def _rasterise(body: Body, x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The full truth on a slab; later shapes are painted over earlier ones, inside the muscle wall."""
-    u, v, w = to_reference(body, x, y, z)
-    truth = trunk(body, u, v, w)
-    free = cavity(body, u, v)
+    u, v, w = anatomy.to_reference(body, x, y, z)
+    truth = anatomy.trunk(body, u, v, w)
+    free = anatomy.cavity(body, u, v)
     for shape in body.shapes:
-        low, high = reach(body, shape)
+        low, high = anatomy.bounds(body, shape)
         box = tuple(slice(*np.searchsorted(axis.ravel(), (low[a], high[a]))) for a, axis in enumerate((x, y, z)))
         if any(s.start >= s.stop for s in box):
             continue
-        here = inside(shape, u[box], v[box], w[box]) & free[box]
-        if shape.label == LUNG_TUMOUR:
-            here &= np.isin(truth[box], (LUNG, LUNG_TUMOUR))
-        if shape.label != BONE:
-            here &= truth[box] != BONE
+        here = anatomy.inside(shape, u[box], v[box], w[box]) & free[box]
+        if shape.label == anatomy.LUNG_TUMOUR:
+            here &= np.isin(truth[box], (anatomy.LUNG, anatomy.LUNG_TUMOUR))
+        if shape.label != anatomy.BONE:
+            here &= truth[box] != anatomy.BONE
         truth[box][here] = shape.label
     return truth
 

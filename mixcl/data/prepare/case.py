@@ -6,14 +6,11 @@ is made again when its files or the settings have changed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +22,9 @@ from mixcl.data import store as stored
 from mixcl.data.files.align import aligned
 from mixcl.data.files.dicom import digest_of, files_of
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
-from mixcl.data.files.volume import Volume, check_hounsfield, label_map, read_volume, voxels_of
+from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
 from mixcl.errors import InputError
-
-
-class Stop(InputError):
-    """A fault of the machine, not of a case: a full disk, missing permissions, too little memory."""
+from mixcl.files import write_json, writing
 
 
 @dataclass(frozen=True)
@@ -67,17 +61,25 @@ class Outcome:
 
 
 def prepare_case(job: Job) -> Outcome:
+    """Prepare a case, or keep it as it is.
+
+    Raises
+    ------
+    InputError
+        A fault of the machine, not of the case: a full disk, missing permissions, too little memory.
+    """
     try:
         if (record := _kept(job)) is not None:
             return Outcome(job, record)
-        with storage(job.target):
+        with writing(job.target):
             return Outcome(job, _make(job), made=True)
-    except Stop:
-        raise
     except InputError as error:
+        if error.kind == "machine":
+            raise
         return Outcome(job, None, fault=str(error))
     except MemoryError:
-        raise Stop(f"{job.image}: too little memory to prepare it; use fewer --workers or a larger machine") from None
+        text = f"{job.image}: too little memory to prepare it; use fewer --workers or a larger machine"
+        raise InputError(text, "machine") from None
 
 
 def _kept(job: Job) -> dict[str, Any] | None:
@@ -94,14 +96,14 @@ def _kept(job: Job) -> dict[str, Any] | None:
         source, now = record["source"], {kind: _stat(job, path) for kind, path in job.files.items()}
         if any(source[kind][part] != now[kind][part] for kind in now for part in ("name", "bytes")):
             return None
-        dates = _dates(job)
+        dates = {kind: _date(path) for kind, path in job.files.items()}
         if all(_array(job.target, kind).stat().st_mtime_ns == date for kind, date in dates.items()):
             return record
         if any(_sha256(path) != source[kind]["sha256"] for kind, path in job.files.items()):
             return None
     except (InputError, KeyError, TypeError, OSError):
         return None
-    with storage(job.target):
+    with writing(job.target):
         _set_dates(job.target, dates)
     return record
 
@@ -111,8 +113,8 @@ def _stat(job: Job, path: Path) -> dict[str, Any]:
     return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
 
 
-def _dates(job: Job) -> dict[str, int]:
-    return {kind: max(p.stat().st_mtime_ns for p in [path, *_files(path)]) for kind, path in job.files.items()}
+def _date(path: Path) -> int:
+    return max(p.stat().st_mtime_ns for p in [path, *_files(path)])
 
 
 def _files(path: Path) -> list[Path]:
@@ -132,8 +134,8 @@ def _array(folder: Path, kind: str) -> Path:
 def _sha256(path: Path) -> str:
     if path.is_dir():
         return digest_of(path)
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make(job: Job) -> dict[str, Any]:
@@ -143,21 +145,20 @@ def _make(job: Job) -> dict[str, Any]:
         with suppress(OSError):  # a missing file is told below
             source[kind], dates[kind] = _stat(job, path), path.stat().st_mtime_ns
     label = read_volume(job.label)
-    source["label"]["sha256"] = label.sha256
-    small = Volume(label.path, label_map(label, job.names), label.affine, label.sha256, label.warnings)
-    del label
+    label = replace(label, data=label_map(label, job.names))
     image = read_volume(job.image)
-    source["image"]["sha256"] = image.sha256
-    small, moved = aligned(image, small, job.label_grid)
-    warnings = [*image.warnings, *small.warnings, *check_hounsfield(image), *filter(None, [moved])]
+    source["label"]["sha256"], source["image"]["sha256"] = label.sha256, image.sha256
+    label, moved = aligned(image, label, job.label_grid)
+    doubts = [*image.doubts, *label.doubts, *check_hounsfield(image)]
+    warnings = [*(doubt.text for doubt in doubts), *filter(None, [moved])]
     rule = {"label_grid": job.label_grid} if moved else {}
     geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
     turned, affine = to_ras(image.data, image.affine)
     spacing, turned_shape = spacing_of(affine), turned.shape
     scan = _windowed(job, resample_linear(turned, spacing, job.data.spacing))
     del image, turned
-    labels = np.ascontiguousarray(resample_nearest(to_ras(small.data, small.affine)[0], spacing, job.data.spacing))
-    before, after = voxels_of(small.data), voxels_of(labels)
+    labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, label.affine)[0], spacing, job.data.spacing))
+    before, after = voxels_of(label.data), voxels_of(labels)
     warnings += _lost(job, before, after)
     record = {
         "schema": stored.SCHEMA,
@@ -168,8 +169,8 @@ def _make(job: Job) -> dict[str, Any]:
         "shape": scan.shape,
         "spacing": job.data.spacing,
         "affine": np.round(resampled_affine(affine, turned_shape, job.data.spacing), 6).tolist(),
-        "source_voxels": {str(value): count for value, count in before.items()},
-        "voxels": {str(value): count for value, count in after.items()},
+        "source_voxels": before,
+        "voxels": after,
         "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings],
     }
     return _put(job, record, scan, labels, dates)
@@ -197,11 +198,10 @@ def _put(
     job: Job, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8], dates: dict[str, int]
 ) -> dict[str, Any]:
     """Write a case to a hidden folder and move it to its place."""
-    draft = job.target.with_name(f".tmp-{job.case}")
+    draft, old = (job.target.with_name(f".{state}-{job.case}") for state in ("tmp", "old"))
     draft.mkdir(parents=True)
     hashes = {"image": _content(scan), "label": _content(labels)}
-    drawn = stored.draw_foreground(labels, hashes["label"])
-    points: dict[str, Any] = {str(value): voxels for value, voxels in drawn.items()}
+    points: dict[str, Any] = {str(v): voxels for v, voxels in stored.draw_foreground(labels, hashes["label"]).items()}
     np.save(_array(draft, "image"), scan)
     np.save(_array(draft, "label"), labels)
     _set_dates(draft, dates)
@@ -210,12 +210,9 @@ def _put(
     record = {**record, "content": hashes, "files": files}
     write_json(draft / "case.json", record)
     if job.target.exists():
-        old = job.target.with_name(f".old-{job.case}")
         job.target.rename(old)
-        draft.rename(job.target)
-        shutil.rmtree(old)
-    else:
-        draft.rename(job.target)
+    draft.rename(job.target)
+    shutil.rmtree(old, ignore_errors=True)
     return record
 
 
@@ -223,30 +220,3 @@ def _content(array: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array.data)
     return digest.hexdigest()
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
-
-
-@contextmanager
-def storage(place: Path) -> Iterator[None]:
-    """Turn faults of the disk into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or place
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            mend = "the disk is full; make room, or set data.store to another disk, and run this again"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            mend = "must not be written; mend its permissions, or choose another --out or data.store"
-        else:
-            why = error.strerror or error
-            mend = f"cannot be written ({why}); mend it, or choose another --out or data.store"
-        raise Stop(f"{where}: {mend}") from None

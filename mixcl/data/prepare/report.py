@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from mixcl.config.settings import Collection, DataConfig
 from mixcl.data.prepare.case import Outcome
+from mixcl.data.registry import expected_count
+from mixcl.files import human
 
 
 @dataclass(frozen=True)
-class Found:
+class Counts:
     """One collection: its cases on disk, those expected (R20), made now, kept from before, faulty; bytes."""
 
     name: str
@@ -28,36 +29,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of `mixcl.data.prepare.run.prepare`.
+    """The outcome of `mixcl.data.prepare.run.prepare`."""
 
-    Attributes
-    ----------
-    collections
-        One line each.
-    duplicates
-        Groups of ``collection/case`` whose prepared images are equal voxel by voxel (R24).
-    warnings, faults
-        Sentences; a fault is a case that was left out.
-    bytes, seconds
-        Size of the prepared cases, and how long this took.
-    store
-        Where they are.
-    """
-
-    collections: tuple[Found, ...]
-    duplicates: tuple[tuple[str, ...], ...]
+    collections: tuple[Counts, ...]
+    duplicates: tuple[tuple[str, ...], ...]  # groups of collection/case with images equal voxel by voxel (R24)
     warnings: tuple[str, ...]
-    faults: tuple[str, ...]
-    bytes: int
+    faults: tuple[str, ...]  # a sentence for each case that was left out
+    bytes: int  # of the prepared cases
     seconds: float
-    store: str
+    store: str  # where they are
 
     def to_markdown(self) -> str:
         """The report as a Markdown table and lists."""
-        lines = [
-            "| collection | scans | expected | made | kept | faulty | size |",
-            "|---|---|---|---|---|---|---|",
-        ]
+        lines = ["| collection | scans | expected | made | kept | faulty | size |", "|---|---|---|---|---|---|---|"]
         for c in self.collections:
             expected = "any" if c.expected is None else c.expected
             cells = (c.title or c.name, c.found, expected, c.made, c.kept, c.faulty, human(c.bytes))
@@ -68,32 +52,21 @@ class Report:
                 lines += ["", f"{title}:", "", *(f"- {sentence}" for sentence in sentences)]
         return "\n".join(lines)
 
-    def write(self, path: Path) -> None:
-        """Write the report as JSON, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.tmp")
-        draft.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
-
 
 def summarise(
-    wanted: dict[str, Collection],
-    data: DataConfig,
-    root: Path,
-    outcomes: Sequence[Outcome],
-    faults: dict[str, list[str]],
-    seconds: float,
-) -> Report:
-    found, warnings, scans = [], [], defaultdict(list)
+    wanted: dict[str, Collection], data: DataConfig, root: Path, outcomes: Sequence[Outcome],
+    faults: dict[str, list[str]], seconds: float,
+) -> Report:  # fmt: skip
+    """The report of a preparation that made ``outcomes`` into ``root`` and found ``faults``, by collection."""
+    counts, warnings, scans = [], [], defaultdict(list)
     for name, collection in wanted.items():
         mine = [o for o in outcomes if o.job.collection == name]
         good = [(o.job.case, o.record) for o in mine if o.record is not None]
-        expected = data.phantom.counts.get(name) if data.source == "phantom" else collection.count
+        expected = expected_count(data, name)
         size = sum(sum(record["files"].values()) for _, record in good)
         made = sum(o.made for o in mine)
-        found.append(
-            Found(name, collection.title, len(mine), expected, made, len(good) - made, len(faults[name]), size)
-        )
+        row = (len(mine), expected, made, len(good) - made, len(faults[name]), size)
+        counts.append(Counts(name, collection.title, *row))
         if expected not in (None, len(mine)):
             whose = "the settings ask for" if data.source == "phantom" else "the paper counts"
             warnings.append(f"{name}: {len(mine)} labelled scans found, {whose} {expected} (R20)")
@@ -103,11 +76,11 @@ def summarise(
     groups = [group for group in scans.values() if len(group) > 1]
     warnings += [_duplicate(group, data) for group in groups]
     return Report(
-        tuple(found),
+        tuple(counts),
         tuple(tuple(f"{name}/{case}" for name, case in group) for group in groups),
         tuple(warnings),
         tuple(fault for name in wanted for fault in faults[name]),
-        sum(c.bytes for c in found),
+        sum(c.bytes for c in counts),
         round(seconds, 3),
         str(root),
     )
@@ -118,16 +91,3 @@ def _duplicate(group: Sequence[tuple[str, str]], data: DataConfig) -> str:
     both = names & set(data.pretrain) and names & set(data.finetune)
     leak = "; pre-training would see a scan that fine-tuning is tested on" if both else ""
     return f"{', '.join(f'{name}/{case}' for name, case in group)}: the same scan (R24){leak}"
-
-
-def human(size: float) -> str:
-    """A size for people.
-
-    >>> human(1_234_567_890), human(999)
-    ('1.2 GB', '999 B')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

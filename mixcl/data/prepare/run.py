@@ -9,29 +9,29 @@ nothing has to be imported anew or handed over, and a killed run leaves no proce
 
 from __future__ import annotations
 
-import os
+import fcntl
 import shutil
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import nibabel as nib
 from tqdm import tqdm
 
-from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data import store as stored
 from mixcl.data.files.grid import resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
-from mixcl.data.files.nifti import volume_shape
-from mixcl.data.files.volume import read_header
-from mixcl.data.prepare.case import Job, Outcome, Stop, prepare_case, storage, write_json
-from mixcl.data.prepare.report import Report, human, summarise
+from mixcl.data.prepare.case import Job, Outcome, prepare_case
+from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
 from mixcl.errors import InputError
+from mixcl.files import check_room, human, write_json, writing
 
 
 def prepare(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Report:
@@ -60,7 +60,7 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
     data, out = config.data, Path(out)
     wanted = collections(data)
     root, raw = data.store_dir(out), data.raw_dir(out)
-    with storage(root):
+    with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         with _alone(root):
             if data.source == "phantom":
@@ -69,22 +69,21 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
                 write_collections(data, raw, progress=progress)
             jobs, faults = _plan(wanted, data, raw, root)
             _check_room(jobs, root, progress)
-            outcomes = _run(jobs, workers or _cores(), progress)
-            for outcome in outcomes:
-                faults[outcome.job.collection] += [outcome.fault] if outcome.fault else []
-            _write_indexes(wanted, data, root, outcomes, faults)
+            outcomes = _run(jobs, workers or min(cores(), 8), progress)
+            for name, collection in wanted.items():
+                mine, index = [o for o in outcomes if o.job.collection == name], root / name / "index.json"
+                faults[name] += [outcome.fault for outcome in mine if outcome.fault]
+                if faults[name]:  # nobody shall train on a part of a collection
+                    index.unlink(missing_ok=True)
+                else:
+                    _write_index(index, collection, data, [outcome.job.case for outcome in mine])
             report = summarise(wanted, data, root, outcomes, faults, time.monotonic() - start)
-            report.write(out / "data" / "report.json")
+            write_json(out / "data" / "report.json", asdict(report))
     if report.faults:
         good = sum(c.made + c.kept for c in report.collections)
         head = f"{len(report.faults)} faulty; the other {good} cases are prepared and stay so:"
         raise InputError("\n".join([head, *report.faults]) if len(report.faults) > 1 else report.faults[0])
     return report
-
-
-def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
 
 
 def _plan(
@@ -110,59 +109,36 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
     for place in {job.target.parent for job in jobs}:
         for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
             shutil.rmtree(left)
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(jobs), desc="prepare", unit="case", disable=not progress) as bar,
-    ):
+        for left in place.glob(".*.index.json"):
+            left.unlink()
+    with ThreadPoolExecutor(workers) as pool:
         try:
-            outcomes = []
-            for outcome in pool.map(prepare_case, jobs):
-                outcomes.append(outcome)
-                bar.set_postfix_str(outcome.job.collection, refresh=False)
-                bar.update()
-            return outcomes
+            done = pool.map(prepare_case, jobs)
+            return list(tqdm(done, desc="prepare", total=len(jobs), unit="case", disable=not progress))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _write_indexes(
-    wanted: dict[str, Collection],
-    data: DataConfig,
-    root: Path,
-    outcomes: Iterable[Outcome],
-    faults: dict[str, list[str]],
-) -> None:
-    """List the cases of every collection; one with a fault gets none: nobody shall train on a part of it."""
-    cases = defaultdict(list)
-    for outcome in outcomes:
-        cases[outcome.job.collection].append(outcome.job.case)
-    for name, collection in wanted.items():
-        path = root / name / "index.json"
-        if faults[name]:
-            path.unlink(missing_ok=True)
-            continue
-        index = {
-            "schema": stored.SCHEMA,
-            "settings": stored.settings_hash(data, collection.names),
-            "spacing": data.spacing,
-            "hu": data.hu,
-            "title": collection.title,
-            "names": {str(value): text for value, text in sorted(collection.names.items())},
-            "cases": cases[name],
-        }
-        write_json(path, index)
+def _write_index(path: Path, collection: Collection, data: DataConfig, cases: Sequence[str]) -> None:
+    """List the cases of a collection."""
+    index = {
+        "schema": stored.SCHEMA,
+        "settings": stored.settings_hash(data, collection.names),
+        "spacing": data.spacing,
+        "hu": data.hu,
+        "title": collection.title,
+        "names": dict(sorted(collection.names.items())),
+        "cases": cases,
+    }
+    write_json(path, index)
 
 
-def _check_room(jobs: Sequence[Job], root: Path, tell: bool) -> None:
+def _check_room(jobs: Sequence[Job], root: Path, progress: bool) -> None:
     """Say what room is needed and there is, and refuse to begin when it clearly is too little."""
     need, free = sum(map(_growth, jobs)), shutil.disk_usage(root).free
-    if need > free:
-        raise Stop(
-            f"{root}: the prepared scans need about {human(need)}, but {human(free)} are free; make room, or "
-            "set data.store to another disk"
-        )
-    if tell and need > 0:
+    check_room(root, need, "by the prepared scans")
+    if progress and need > 0:
         tqdm.write(f"{root}: the prepared scans need about {human(need)}; {human(free)} are free", file=sys.stderr)
 
 
@@ -175,9 +151,8 @@ def _growth(job: Job) -> int:
         if record["settings"] == job.settings:
             return 0
     with suppress(Exception):  # faulty headers are told when the case is read
-        header = read_header(job.image)
-        edges = spacing_of(np.asarray(header.get_best_affine(), dtype=float))
-        shape = resampled_shape(volume_shape(job.image, header), edges, job.data.spacing)
+        scan: Any = nib.load(job.image)
+        shape = resampled_shape(scan.shape[:3], spacing_of(scan.affine), job.data.spacing)
         return stored.expected_bytes(shape, len(job.names)) - there
     return 0
 
@@ -185,14 +160,10 @@ def _growth(job: Job) -> int:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Hold the store's lock, which the system lets go of when this process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on this system: nothing guards against two at once
-        yield
-        return
     with (root / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Stop(f"{root}: another mixcl prepare is at work here; wait for it to end") from None
+            text = f"{root}: another mixcl prepare is at work here; wait for it to end"
+            raise InputError(text, "machine") from None
         yield

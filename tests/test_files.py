@@ -1,0 +1,161 @@
+"""Files are whole or not there, a full disk is one sentence, and no name leads out of its folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mixcl import files
+from mixcl.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLED = """
+import itertools, sys
+from pathlib import Path
+from mixcl.files import write_json
+print(flush=True)
+for number in itertools.count():
+    write_json(Path(sys.argv[1]), [number] * 20000)
+"""
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from safetensors.numpy import save_file
+from mixcl import files
+from mixcl.errors import InputError
+place, array = Path(sys.argv[1]), np.random.default_rng(0).random(10**5)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))
+ways = {"a.npy": np.save, "a.npz": lambda to, a: np.savez_compressed(to, a=a), "a.txt": lambda to, a: to.write_bytes(a),
+        "a.safetensors": lambda to, a: save_file({"a": a}, to)}
+for name, write in ways.items():
+    try:
+        with files.whole(place / name) as draft:
+            write(draft, array)
+    except InputError as error:
+        assert error.kind == "machine" and str(error).startswith(f"{place / name}: the disk is full"), error
+    else:
+        raise AssertionError(name)
+"""
+
+
+def test_a_file_takes_its_place_at_the_end_and_keeps_its_suffixes(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "scan.nii.gz"
+    with files.whole(path) as draft:
+        draft.write_text("whole")
+        assert draft.name.endswith("scan.nii.gz")
+        assert draft.parent == path.parent
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [path.name for path in path.parent.iterdir()] == ["scan.nii.gz"]
+
+
+def fail_midway(path: Path, error: type[BaseException]) -> None:
+    with files.whole(path) as draft:
+        draft.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"old": 1})
+    with pytest.raises(error):
+        fail_midway(path, error)
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_killed_while_it_writes_a_file_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+    path, chance = tmp_path / "a.json", random.Random(0)
+    files.write_json(path, [-1] * 20000)
+    for _ in range(6):
+        with subprocess.Popen([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chance.uniform(0.02, 0.2))
+            process.send_signal(signal.SIGKILL)
+        value = json.loads(path.read_text())
+        assert len(value) == 20000
+        assert len(set(value)) == 1
+
+
+def test_a_disk_that_takes_no_more_is_one_sentence_whoever_writes(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], cwd=ROOT, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full; make room"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EACCES, "mend its permissions"),
+        (errno.EROFS, "choose another --out"),
+        (errno.EIO, r"cannot be written \(Input/output error\)"),
+    ],
+)
+def test_what_a_disk_refuses_is_one_sentence(tmp_path: Path, number: int, words: str) -> None:
+    with pytest.raises(InputError, match=words) as raised, files.whole(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+    assert "\n" not in str(raised.value)
+    assert raised.value.kind == "machine"
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(InputError, match=r"a/b\.txt: cannot be written"):
+        files.write_text(tmp_path / "a" / "b.txt", "x")
+
+
+@pytest.mark.parametrize("name", ["pretrain", "id-label", "s0.5", "A_b", "0", "x" * 120])
+def test_names_that_are_fine(name: str) -> None:
+    assert files.checked_name("job", name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "../x", "a/b", "/a", "a..b", "-a", "a b", "a\n", "a\0", "é", "x" * 121]
+)
+def test_names_that_could_lead_elsewhere(name: str) -> None:
+    with pytest.raises(InputError, match=r"^arm .*: give a name of letters") as raised:
+        files.checked_name("arm", name)
+    assert "\n" not in str(raised.value)
+
+
+def run_in(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    files.write_json(folder / "run.json", {})
+    return folder
+
+
+def test_a_run_inside_its_folder_is_removed(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "runs" / "pretrain")
+    other = run_in(tmp_path / "runs" / "other")
+    files.remove_run(run, tmp_path / "runs")
+    files.remove_run(run, tmp_path / "runs")  # gone already
+    assert list((tmp_path / "runs").iterdir()) == [other]
+
+
+def test_what_is_no_run_in_its_folder_is_kept(tmp_path: Path) -> None:
+    runs, outside = tmp_path / "runs", run_in(tmp_path / "outside")
+    deeper, no_run = run_in(runs / "a" / "b"), runs / "data"
+    no_run.mkdir()
+    run_in(runs / "real")
+    (runs / "link").symlink_to(outside)
+    (runs / "beside").symlink_to(runs / "real")
+    (runs / "broken").symlink_to("nowhere")
+    files.write_json(tmp_path / "run.json", {})
+    kept = [runs / "..", runs / "../outside", runs / ".", runs, outside, deeper, no_run, tmp_path]
+    for folder in (*kept, runs / "link", runs / "beside", runs / "broken"):
+        with pytest.raises(InputError, match="not a run in"):
+            files.remove_run(folder, runs)
+    assert all(folder.exists() for folder in (*kept, runs / "link", runs / "real"))
