@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mixcl.errors import InputError
 from mixcl.files import write_text, writing
+from mixcl.run.record import read_metrics as read_metrics
 
 WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished
 FOLDER = "checkpoint"
@@ -142,14 +143,3 @@ class Metrics:
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self.board.add_scalar(name, value, step)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; a last line that a kill cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
