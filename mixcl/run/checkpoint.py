@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from mixcl.errors import InputError
 from mixcl.files import write_text, writing
+from mixcl.run.record import WEIGHTS as WEIGHTS
 from mixcl.run.record import read_metrics as read_metrics
 
-WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished
 FOLDER = "checkpoint"
 
 

@@ -56,6 +56,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished
 Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
 
 
