@@ -252,3 +252,21 @@ def test_tables_and_plot_are_written(out: Path) -> None:
     assert r"\begin{tabular}" in (out / "tables" / "effects.tex").read_text()
     figure = tables.effects_plot(effects.as_rows(table))
     assert _ticks(figure.axes[0]) == ["mixcl, 5 %", "id, 5 %", "mixcl, 15 %"]
+
+
+def test_the_notebook_says_the_verdicts_in_plain_words(out: Path, capsys: pytest.CaptureFixture) -> None:
+    fill(out, 15, "id", [0.05, -0.05] * 4)
+    book = Path(__file__).resolve().parents[2] / "notebooks" / "30_what_matters.ipynb"
+    cells = [cell for cell in json.loads(book.read_text())["cells"] if cell["cell_type"] == "code"]
+    names = {"PROFILE": "fair", "SETTINGS": [], "OUT": str(out)}
+    for cell in cells[1:]:  # all but the parameters
+        exec("".join(cell["source"]), names)
+    text = capsys.readouterr().out
+    assert "Spleen with 5 % of the labels: mixcl is better than scratch, +5.4 points (95 % interval [" in text
+    assert "The paper has +5.3." in text
+    assert "points against scratch:\n    better: mixcl +5.4\n    not told apart: id -5.2\n" in text
+    assert "    not told apart: id +0.0\n" in text
+    fill(out, 5, "id-label", [0.01] * 8)
+    for cell in cells[1:]:
+        exec("".join(cell["source"]), names)
+    assert "id-label is not told apart from id, +6.2 points" in capsys.readouterr().out
