@@ -160,16 +160,12 @@ def _checked_card(job: Path) -> dict[str, Any]:
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     """Tasks and arms in the paper's order, others after them."""
-    ranks = {"task": TITLES, "arm": ARMS}
-    by = [name for name in (*KEYS, "case", "label") if name in table]
-    return table.sort_values(
-        by,
-        key=lambda column: (
-            column.map(lambda name: rank(name, ranks[str(column.name)])) if column.name in ranks else column
-        ),
-        kind="stable",
-        ignore_index=True,
-    )
+
+    def ranks(column: pd.Series) -> pd.Series:
+        order = {"task": TITLES, "arm": ARMS}.get(str(column.name))
+        return column if order is None else column.map(lambda name: rank(name, order))
+
+    return table.sort_values([*KEYS, "case", "label"], key=ranks, kind="stable", ignore_index=True)
 
 
 def rank(name: str, order: Iterable[str]) -> tuple[int, str]:

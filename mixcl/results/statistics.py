@@ -160,15 +160,6 @@ def over_folds(folds: pd.DataFrame, column: str = "dice") -> pd.DataFrame:
     return table.reset_index()
 
 
-def differences(folds: pd.DataFrame, column: str = "dice", reference: str = REFERENCE) -> pd.DataFrame:
-    """As :func:`over_folds`, of each arm's fold minus that of ``reference``, paired by fold and seed."""
-    by = ["task", "percent", "fold", "seed"]
-    base = folds[folds["arm"] == reference].set_index(by)[column]
-    others = folds[folds["arm"] != reference].join(base.rename("reference"), on=by)
-    others[column] = others[column] - others["reference"]
-    return over_folds(others, column)
-
-
 def fold_differences(cases: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     """One row a run of an arm but ``reference``: per metric, the mean over cases of :func:`pairs`.
 

@@ -17,7 +17,6 @@ from mixcl.results.statistics import (
     REFERENCE,
     Cell,
     comparisons,
-    differences,
     fold_differences,
     fold_scores,
     intervals,
@@ -30,7 +29,6 @@ class Table:
     """Table 1 or 2 of a folder of results.
 
     ``folds``: one row a fold, as in table1.csv.  ``cells``: task, percent, arm, mean, sd, folds, seeds, of Dice.
-    ``differences``: the same, of the differences to ``scratch`` paired by fold and seed.
     ``caption`` and ``notes``: what to say about it.  ``phantom``: whether any of it is from phantoms.
     ``origin``: where it comes from, also a part of the caption.  ``planned``: the cells in the table's order.
     ``marks``: Id, Label and Recon by arm.  ``intervals``: of each cell's mean Dice over cases.
@@ -39,7 +37,6 @@ class Table:
 
     folds: pd.DataFrame
     cells: pd.DataFrame
-    differences: pd.DataFrame
     caption: str
     notes: tuple[str, ...]
     phantom: bool
@@ -60,7 +57,6 @@ def make_table(runs: Runs, number: int) -> Table:
     return Table(
         folds=_described(folds, part),
         cells=over_folds(folds),
-        differences=differences(folds),
         caption=wording.caption(number, folds, where),
         notes=wording.notes(number, runs, folds),
         phantom="phantom" in runs.sources,

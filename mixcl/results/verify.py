@@ -68,7 +68,7 @@ def verify(config: Experiment, out: Path, expected: Path | None = None) -> list[
     if against_paper:
         return checks + _like_the_paper(folds)
     if reasons := _reasons(config, out, values):
-        return checks + _near(folds, values, reasons)
+        return checks + _elsewhere(folds, values, reasons)
     return checks + _equal(folds, values, out)
 
 
@@ -102,7 +102,7 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
         "spread_runs": len(others) if spreads else 0,
         "data": {name: collection["fingerprint"] for name, collection in card["data"].items()},
         "dice": dict(sorted(folds.items())),
-        "weights": {job: _card(out, job)["weights"] for job in sorted(_planned(config))},
+        "weights": {job: _card(out, job)["weights"] for job in sorted(_jobs(config))},
     }
     write_text(to, json.dumps(values, indent=1) + "\n")
     return values
@@ -135,10 +135,6 @@ def report(checks: Iterable[Check]) -> str:
     return "\n".join([*lines, f"{len(rows)} checks: {f'{off} off' if off else 'all equal or within tolerance'}"])
 
 
-def _planned(config: Experiment) -> list[str]:
-    return [job.name for job in (*pretrainings(config), *finetunings(config))]
-
-
 def _settings(config: Experiment) -> dict[str, Any]:
     """Everything that decides numbers, by its dotted name: all settings but those of the machine."""
     return flat(config.model_dump(mode="json", exclude={"run": True, "data": {"root", "store"}}))
@@ -151,6 +147,10 @@ def _other_settings(config: Experiment, expected: dict[str, Any]) -> list[str]:
     return sorted(changed + [name for name in expected if name not in mine])
 
 
+def _jobs(config: Experiment) -> list[str]:
+    return [job.name for job in (*pretrainings(config), *finetunings(config))]
+
+
 def _card(out: Path, job: str) -> dict[str, Any]:
     return read_card(out / "runs" / job)
 
@@ -158,7 +158,7 @@ def _card(out: Path, job: str) -> dict[str, Any]:
 def _own_parts(config: Experiment, out: Path) -> tuple[dict[str, float], list[Check]]:
     """Dice of every fold, and whether cases, evaluation, tables, outputs and weights agree."""
     folds, checks = _folds(config, out)
-    return folds, [*checks, *_outputs(out), *(_weights(out, job) for job in _planned(config))]
+    return folds, [*checks, *_outputs(out), *(_weights(out, job) for job in _jobs(config))]
 
 
 def _folds(config: Experiment, out: Path) -> tuple[dict[str, float], list[Check]]:
@@ -240,7 +240,7 @@ def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]
             f"the settings differ from those of the expected values ({', '.join(others[:5])}), so there is nothing to "
             "compare; run without --set, or give your own values with --expected"
         )
-    for job in _planned(config):
+    for job in _jobs(config):
         if reasons := determinism.unlike(_card(out, job).get("bits", {}), values["bits"]):
             return reasons
     return []
@@ -269,31 +269,33 @@ def _means(folds: dict[str, float]) -> dict[str, float]:
     return {str(name): float(value) for name, value in means.items()}
 
 
-def _near(folds: dict[str, float], values: dict[str, Any], reasons: list[str]) -> list[Check]:
+def _elsewhere(folds: dict[str, float], values: dict[str, Any], reasons: list[str]) -> list[Check]:
     """Cell by cell within the tolerance, because the bits are decided otherwise here."""
     if values["spread"] is None:
         raise InputError(
             f"this run does not promise the expected bits ({'; '.join(reasons)}), and no tolerance was measured; "
             "run it with reproduce/run_all.sh on an x86-64 processor with AVX2"
         )
-    tolerance, means = 2 * float(values["spread"]), _means(folds)
     note = f"within tolerance only, because {'; '.join(reasons)}"
-    return [
-        _within(cell, mean, means.get(cell, math.nan), tolerance, note) for cell, mean in _means(values["dice"]).items()
-    ]
+    return _near(folds, _means(values["dice"]), 2 * float(values["spread"]), note)
 
 
 def _like_the_paper(folds: dict[str, float]) -> list[Check]:
     """Means over folds against Table 1 of the paper."""
-    means, checks = _means(folds), []
-    for (task, percent), row in TABLE1.items():
-        for arm in ("scratch", "mixcl"):
-            cell = finetune_job(task, percent, arm, 0, 0).rsplit("-f", 1)[0]
-            expected, mean = getattr(row, arm), means.get(cell, math.nan)
-            checks.append(_within(cell, expected, mean, PAPER_TOLERANCE))
+    means = {
+        finetune_job(*cell, arm, 0, 0).rsplit("-f", 1)[0]: getattr(row, arm)
+        for cell, row in TABLE1.items()
+        for arm in ("scratch", "mixcl")
+    }
+    return _near(folds, means, PAPER_TOLERANCE)
+
+
+def _near(folds: dict[str, float], expected: dict[str, float], tolerance: float, note: str = "") -> list[Check]:
+    """The mean of every cell against an expected one."""
+    checks, means = [], _means(folds)
+    for cell, value in expected.items():
+        mean = means.get(cell, math.nan)
+        holds = abs(mean - value) <= tolerance
+        texts = (f"{value:.4f} ± {tolerance:.4f}", f"{mean:.4f}")
+        checks.append(Check(f"Dice of {cell}, mean", *texts, holds, cell, note))
     return checks
-
-
-def _within(cell: str, expected: float, mean: float, tolerance: float, note: str = "") -> Check:
-    holds = abs(mean - expected) <= tolerance
-    return Check(f"Dice of {cell}, mean", f"{expected:.4f} ± {tolerance:.4f}", f"{mean:.4f}", holds, cell, note)

@@ -205,10 +205,10 @@ def table() -> Table:
         for arm, base in (("scratch", 0.3 + k / 6), ("mixcl", 0.4 + k / 7))
         for fold in range(5)
     ]
-    from mixcl.results.statistics import differences, over_folds
+    from mixcl.results.statistics import over_folds
 
     folds = pd.DataFrame(rows)
-    return Table(folds, over_folds(folds), differences(folds), "Profile phantom; seed 0. " * 8, (), True)
+    return Table(folds, over_folds(folds), "Profile phantom; seed 0. " * 8, (), True)
 
 
 def test_table1_plot(table: Table) -> None:
@@ -218,7 +218,7 @@ def test_table1_plot(table: Table) -> None:
         drawn = np.sort(np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "o"]))
         np.testing.assert_array_equal(drawn, np.sort(table.folds.loc[table.folds["task"] == task, "dice"]))
         assert not [line for line in ax.lines if line.get_marker() == "D"]  # phantoms stand without the paper
-    real = Table(table.folds, table.cells, table.differences, "", (), False)
+    real = Table(table.folds, table.cells, "", (), False)
     diamonds = [line for line in figures.table1_plot(real).axes[1].lines if line.get_marker() == "D"]
     assert [list(line.get_ydata()) for line in diamonds] == [
         [0.2459, 0.5851, 0.7524],
