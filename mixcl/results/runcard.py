@@ -12,6 +12,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.files import write_text
+from mixcl.results.formats import Sheet, markdown
 from mixcl.results.wording import PHANTOM, short
 from mixcl.run.record import provenance, read_card
 
@@ -76,14 +77,6 @@ def _job(run: Path) -> dict[str, Any]:
 def _markdown(card: dict[str, Any]) -> str:
     phantom = f" {PHANTOM}" if card["source"] == "phantom" else ""
     seconds = sum((job["seconds"] or 0.0) + job["seconds_evaluation"] for job in card["jobs"])
-    collections = [(name, data["cases"], data["fingerprint"]) for name, data in card["data"].items()]
-    jobs = [
-        (
-            job["job"], job["seconds"] if job["finished"] else "not finished",
-            job["seconds_evaluation"] if job["evaluated"] else "-", job["weights"][:16], short(job["commit"]),
-        )
-        for job in card["jobs"]
-    ]  # fmt: skip
     lines = [
         f"# Run card: profile `{card['profile']}`",
         "",
@@ -95,17 +88,20 @@ def _markdown(card: dict[str, Any]) -> str:
         f"- seeds: pre-training {card['seeds']['pretrain']}, fine-tuning {card['seeds']['finetune']}",
         f"- time: {seconds / 3600:.2f} h of training and evaluation, added up over jobs",
         "- energy: not known (no counter is read)",
-        "",
-        *_rows(("collection", "cases", "fingerprint"), collections),
-        "Seconds of training are those since the job was last taken up.",
-        "",
-        *_rows(("job", "training, s", "evaluation, s", "weights", "commit"), jobs),
-        *_rows(("output", "SHA-256"), list(card["outputs"].items())),
     ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _rows(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    """A Markdown table and the empty line after it."""
-    table = [header, ("---",) * len(header), *rows]
-    return [*("| " + " | ".join(str(cell) for cell in row) + " |" for row in table), ""]
+    data = [(name, str(prepared["cases"]), prepared["fingerprint"]) for name, prepared in card["data"].items()]
+    jobs = [
+        (
+            job["job"], str(job["seconds"]) if job["finished"] else "not finished",
+            str(job["seconds_evaluation"]) if job["evaluated"] else "-", job["weights"][:16], short(job["commit"]),
+        )
+        for job in card["jobs"]
+    ]  # fmt: skip
+    columns = ("job", "training, s", "evaluation, s", "weights", "commit")
+    note = "Seconds of training are those since the job was last taken up."
+    sheets = [
+        Sheet("Data.", "As they were prepared.", [("", ("collection", "cases", "fingerprint"))], data),
+        Sheet("Jobs.", note, [("", columns)], jobs),
+        Sheet("Outputs.", "Files and their sums.", [("", ("output", "SHA-256"))], list(card["outputs"].items())),
+    ]
+    return "\n".join([*lines, "", markdown(sheets)])

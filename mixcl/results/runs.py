@@ -61,11 +61,6 @@ class Runs:
         return sorted({card[key] for card in self.cards.values() if task in (None, card["task"])})
 
     @property
-    def sources(self) -> list[str]:
-        """``phantom``, ``files`` or both."""
-        return sorted({card["config"]["data"]["source"] for card in self.cards.values()})
-
-    @property
     def phantoms(self) -> list[str]:
         """Seed and difficulty of the phantoms, each pair once; none where the data are files."""
         data = [card["config"]["data"] for card in self.cards.values()]

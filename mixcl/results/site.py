@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,19 +34,10 @@ MATH = re.compile(
 
 
 def site(config: Experiment, out: Path) -> Path:
-    """Write ``out``/site/index.html and the pages of the notebooks beside it.
+    """Write ``out``/site/index.html and the pages of the notebooks beside it; the page's path.
 
     What is not there is named on the page under "Not here".  The folder ``site`` stands alone: pictures, PDFs and
     tables are copied into it, nothing is loaded from elsewhere, and there is no script.
-
-    Parameters
-    ----------
-    config, out
-        The settings and the folder of the results.
-
-    Returns
-    -------
-    The page.
 
     Raises
     ------
@@ -123,22 +113,22 @@ def _notebooks(config: Experiment, out: Path, missing: list[str]) -> dict[str, l
     runs |= {name: out / "tables" / f"{name}.ipynb" for name in ("20_table1", "21_table2", "30_what_matters")}
     folds = {job.name: out / "runs" / job.name / "11_finetune.ipynb" for job in jobs.finetunings(config)}
     walk = {path.stem: path for path in sorted(WALK.glob("0*.ipynb"))}
-    lists = {"walk": walk, "runs": runs, "folds": folds}
-    return {key: _pages(out, notebooks.items(), missing) for key, notebooks in lists.items()}
+    groups = {"walk": walk, "runs": runs, "folds": folds}
+    return {
+        group: [name for name, path in notebooks.items() if _page(out, name, path, missing)]
+        for group, notebooks in groups.items()
+    }
 
 
-def _pages(out: Path, notebooks: Iterable[tuple[str, Path]], missing: list[str]) -> list[str]:
-    """Write a page for each notebook that is there; their names."""
-    names = []
-    for name, path in notebooks:
-        place = f"notebook {path.relative_to(out).as_posix() if path.is_relative_to(out) else path.name}"
-        body = rendered_notebook(path) if path.is_file() else None
-        if body is None:
-            missing.append(f"{place}: damaged" if path.is_file() else place)
-            continue
-        write_text(out / "site" / "notebooks" / f"{name}.html", _template().render(title=name, notebook=body))
-        names.append(name)
-    return names
+def _page(out: Path, name: str, path: Path, missing: list[str]) -> bool:
+    """Write the page of a notebook; whether it is there and whole."""
+    body = rendered_notebook(path) if path.is_file() else None
+    if body is None:
+        place = path.relative_to(out).as_posix() if path.is_relative_to(out) else path.name
+        missing.append(f"notebook {place}{': damaged' if path.is_file() else ''}")
+        return False
+    write_text(out / "site" / "notebooks" / f"{name}.html", _template().render(title=name, notebook=body))
+    return True
 
 
 def rendered_notebook(path: Path) -> str | None:
@@ -150,8 +140,9 @@ def rendered_notebook(path: Path) -> str | None:
         for cell in book.cells:
             if cell.cell_type == "markdown":
                 cell.source = with_mathml(cell.source)
-            else:
-                cell.outputs = [output for output in cell.outputs if not _widget(output)]
+            else:  # a slider needs a running kernel; the pictures beside it need none
+                outputs = cell.outputs
+                cell.outputs = [out for out in outputs if not any("widget" in kind for kind in out.get("data", {}))]
         body, _ = _exporter().from_notebook_node(book)
     except (ValueError, AttributeError, nbformat.ValidationError):
         return None
@@ -174,11 +165,6 @@ def with_mathml(text: str) -> str:
         return str(math).replace("\n", " ").replace("_", "&#95;").replace("*", "&#42;")
 
     return MATH.sub(put, text)
-
-
-def _widget(output: Any) -> bool:
-    """Whether an output is a slider, which needs a running kernel; the pictures beside it need none."""
-    return any("widget" in kind for kind in output.get("data", {}))
 
 
 @cache

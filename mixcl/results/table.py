@@ -6,22 +6,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from mixcl.results import wording
+from mixcl.results import statistics, wording
 from mixcl.results.formats import MARK
 from mixcl.results.paper import TABLE1, TABLE2
 from mixcl.results.runs import Runs
-from mixcl.results.statistics import (
-    CELL,
-    KEYS,
-    METRICS,
-    REFERENCE,
-    Cell,
-    comparisons,
-    fold_differences,
-    fold_scores,
-    intervals,
-    over_folds,
-)
+from mixcl.results.statistics import CELL, KEYS, METRICS, REFERENCE, Cell
 
 
 @dataclass(frozen=True)
@@ -52,20 +41,20 @@ def make_table(runs: Runs, number: int) -> Table:
     """Table 1 or 2 of some runs; its ``comparisons`` are those of both."""
     planned = tuple(runs.cells(number))
     part = runs.only(planned)
-    folds = fold_scores(part.cases)
+    folds = statistics.fold_scores(part.cases)
     where = wording.origin(part, folds)
     return Table(
         folds=_described(folds, part),
-        cells=over_folds(folds),
+        cells=statistics.over_folds(folds),
         caption=wording.caption(number, folds, where),
         notes=wording.notes(number, runs, folds),
-        phantom="phantom" in runs.sources,
+        phantom=bool(runs.phantoms),
         origin=where,
         planned=planned,
         marks=_marks(part),
-        intervals=intervals(part.cases),
-        paired=fold_differences(part.cases),
-        comparisons=comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2)))),
+        intervals=statistics.intervals(part.cases),
+        paired=statistics.fold_differences(part.cases),
+        comparisons=statistics.comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2)))),
     )
 
 

@@ -69,7 +69,11 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
 def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
     """What has to be said beside Table 1 or 2: about the paper's, missing cells, runs not made alike."""
     planned = runs.cells(number)
-    lines = _about_table1(planned) if number == 1 else _about_table2(planned)
+    if number == 1:
+        lines = _about_table1(planned)
+    else:
+        lines = [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
+        lines += [] if planned else ["This profile plans no ablation."]
     lines += [*_missing(runs, folds, number), *_left_out(runs)]
     part = runs.only(planned)
     for task in dict.fromkeys(folds["task"]):
@@ -92,11 +96,6 @@ def _about_table1(planned: Sequence[Cell]) -> list[str]:
     if outside := [f"{title(task)} {percent:g} %" for task, percent in TABLE1 if (task, percent) not in shares]:
         lines.append(f"Not among the jobs of this profile: {', '.join(outside)}.")
     return lines
-
-
-def _about_table2(planned: Sequence[Cell]) -> list[str]:
-    lines = [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
-    return lines if planned else [*lines, "This profile plans no ablation."]
 
 
 def _missing(runs: Runs, folds: pd.DataFrame, number: int) -> list[str]:
