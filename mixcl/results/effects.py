@@ -27,7 +27,7 @@ from mixcl.results import wording
 from mixcl.results.formats import MISSING, Sheet, write_table
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
-from mixcl.results.statistics import CELL, REFERENCE, Comparison, compare, fold_differences, fold_scores
+from mixcl.results.statistics import CELL, REFERENCE, Comparison, compare, fold_differences, fold_scores, holm
 from mixcl.results.wording import interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
@@ -60,7 +60,7 @@ class Effect(NamedTuple):
 
 
 def effects(config: Experiment, out: Path) -> pd.DataFrame:
-    """Write tables/effects.csv, .md and .tex: the comparisons of :func:`comparisons` in every cell with both arms.
+    """Write tables/effects.csv, .md and .tex: the pairs of :func:`arm_pairs` in every cell with both arms.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     folds = fold_scores(runs.cases)
     folds["loss"] = [_last_loss(out / "runs" / job) for job in folds["job"]]
     frozen = {card["arm"]: bool(card["config"].get("finetune", {}).get("freeze")) for card in runs.cards.values()}
-    rows = [row for pair in comparisons(config.grid, frozen) for row in _compared(folds, *pair)]
+    rows = [row for pair in arm_pairs(config.grid, frozen) for row in _compared(folds, *pair)]
     cells: list[Any] = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
     table = pd.DataFrame(sorted(rows, key=lambda row: cells.index(row[:2])), columns=Effect._fields[:-2])
     table["p_holm"] = holm(list(table["p"]))
@@ -95,13 +95,14 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     return table
 
 
-def comparisons(grid: GridConfig, frozen: Mapping[str, bool]) -> list[tuple[str, str]]:
+def arm_pairs(grid: GridConfig, frozen: Mapping[str, bool]) -> list[tuple[str, str]]:
     """(reference, arm) of all that is compared: with no pre-training, as ``grid.compare`` says, with MixCL.
 
     Parameters
     ----------
     grid
-        Its variants tell which arm with a frozen encoder has no pre-training, and which is MixCL.
+        Its variants tell which arm with a frozen encoder has no pre-training (``FROZEN`` and ``FRESH`` alone), and
+        which is MixCL (``FROZEN`` alone); without them an arm is compared as if its encoder were trained.
     frozen
         Whether the encoder is frozen, by arm; the arms that there are runs of.
     """
@@ -161,20 +162,6 @@ def _label_steps(grid: GridConfig) -> list[tuple[str, str]]:
         if {reference, arm} <= settings.keys()
         and all(item.startswith("loss.alpha=") for item in settings[reference] ^ settings[arm])
     ]
-
-
-def holm(values: list[float]) -> list[float]:
-    """Holm's step-down adjustment of p values (Holm, 1979); NaN stay NaN and are not counted.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    order = sorted((p, k) for k, p in enumerate(values) if not math.isnan(p))
-    adjusted, most = [math.nan] * len(values), 0.0
-    for place, (p, k) in enumerate(order):
-        most = max(most, min(1.0, (len(order) - place) * p))
-        adjusted[k] = most
-    return adjusted
 
 
 def verdict(p_holm: float, difference: float) -> str:

@@ -16,7 +16,7 @@ from scipy import stats
 from mixcl.config import load_profile
 from mixcl.errors import InputError
 from mixcl.figures import tables
-from mixcl.results import effects
+from mixcl.results import effects, statistics
 
 FAIR = load_profile("fair")
 GAINS = [0.10, 0.02, 0.07, 0.05, 0.01, 0.06, 0.09, 0.03]  # 4 folds x 2 seeds
@@ -63,7 +63,7 @@ def test_the_detectable_difference_has_80_percent_power(out: Path) -> None:
 
 def test_holm_is_the_step_down_rule() -> None:
     values = [0.01, math.nan, 0.5, 0.013, 0.02, 0.9]
-    adjusted = effects.holm(values)
+    adjusted = statistics.holm(values)
     assert math.isnan(adjusted[1])
     given = [p for p in values if not math.isnan(p)]
     for p, a in zip(values, adjusted, strict=True):
@@ -183,7 +183,7 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     assert [key for key in rows if key[1] == "mixcl"] == [(5, "mixcl", "scratch"), (15, "mixcl", "scratch")]
     assert ("random-frozen", "random-frozen") not in {key[1:] for key in rows}
     assert table["percent"].tolist() == sorted(table["percent"])
-    assert table["p_holm"].tolist() == effects.holm(list(table["p"]))  # adjusted for both kinds of rows
+    assert table["p_holm"].tolist() == statistics.holm(list(table["p"]))  # adjusted for both kinds of rows
     panels = {ax.get_title(): _ticks(ax) for ax in tables.effects_plot(effects.as_rows(table)).axes}
     assert panels == {
         "Spleen: against training from scratch": ["mixcl, 5 %", "id, 5 %", "frozen, 5 %", "mixcl, 15 %"],
