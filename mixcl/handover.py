@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixcl.errors import InputError
 from mixcl.model import TRANSFER, select
-from mixcl.run import checkpoint
+from mixcl.run import checkpoint, record
 
 
 def unetr_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -53,14 +53,8 @@ def export_encoder(run: Path, to: Path, transfer: str = "encoder") -> str:
 
 
 def weights_id(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and values, so that equal weights have one name wherever they were made."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """The name of weights, see :func:`mixcl.run.record.weights_id`."""
+    return record.weights_id({name: value.detach().cpu().contiguous().numpy() for name, value in state.items()})
 
 
 class Handover(NamedTuple):

@@ -285,6 +285,11 @@ class GridConfig(Frozen):
     n_folds: int = Field(5, ge=2)
     folds: tuple[int, ...] = (0, 1, 2, 3, 4)
     seeds: tuple[Seed, ...] = Field((0,), description="each is one pre-training an arm and one fine-tuning a fold")
+    compare: tuple[tuple[str, str], ...] = Field(
+        (),
+        description="effects: (reference, arm) beside the defaults, which are every arm against no pre-training and "
+        "every arm that is named here nowhere against MixCL",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> GridConfig:
@@ -295,6 +300,8 @@ class GridConfig(Frozen):
             raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}")
         _check_names("task", (*self.percents, *self.ablation))
         _check_names("arm", self.variants)
+        if same := [reference for reference, arm in self.compare if reference == arm]:
+            raise ValueError(f"compare: {same[0]} with itself tells nothing; name two arms")
         for name, settings in self.variants.items():
             if name in ("scratch", "mixcl") or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
                 raise ValueError(f"variant {name!r}: call it by small letters, digits and -, not scratch or mixcl")

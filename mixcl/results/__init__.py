@@ -2,8 +2,6 @@
 
 from mixcl.results.runs import Runs as Runs
 from mixcl.results.runs import read_runs as read_runs
-from mixcl.results.statistics import differences as differences
-from mixcl.results.statistics import over_folds as over_folds
 from mixcl.results.table import Table as Table
 from mixcl.results.write import organs as organs
 from mixcl.results.write import table1 as table1

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
+
+from mixcl.files import write_text
 
 MISSING = "-"
 MARK = "✓"
@@ -35,6 +38,12 @@ class Sheet:
         width = sum(len(names) for _, names in self.groups)
         if any(len(row) != width for row in self.rows):
             raise ValueError(f"{self.name} a row does not have as many cells as the header ({width})")
+
+
+def write_table(folder: Path, name: str, table: pd.DataFrame, sheets: Sequence[Sheet]) -> None:
+    """Write ``folder``/NAME.csv, .md and .tex."""
+    for suffix, text in (("csv", csv(table)), ("md", markdown(sheets)), ("tex", latex(sheets))):
+        write_text(folder / f"{name}.{suffix}", text)
 
 
 def csv(table: pd.DataFrame) -> str:

@@ -31,6 +31,9 @@ TABLE1: dict[tuple[str, float], PaperRow] = {
 }
 """Table 1 by collection and percent of the labels; the paper spells BTCV also BTVC (R22)."""
 
+SLIPS = dict(zip((key for key, row in TABLE1.items() if row.slip), "ab", strict=True))
+"""The letter that marks a row of Table 1 whose printed difference is a slip (R21)."""
+
 TITLES = {"msd_spleen": "Spleen", "btcv": "BTCV"}
 """The blocks of Table 1, from left to right."""
 

@@ -9,19 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mixcl.config.settings import Experiment
+from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.files import write_text
-from mixcl.results.wording import short
-from mixcl.run.record import provenance
+from mixcl.results.formats import Sheet, markdown
+from mixcl.results.wording import PHANTOM, short
+from mixcl.run.record import provenance, read_card
 
-OUTPUTS = (
-    "tables/*.csv",
-    "tables/*.md",
-    "tables/*.tex",
-    "figures/*.pdf",
-    "figures/*.png",
-    "runs/*/cases.csv",
-)
+OUTPUTS = ("tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.pdf", "figures/*.png", "runs/*/cases.csv")
 
 
 def run_card(config: Experiment, out: Path) -> dict[str, Any]:
@@ -38,7 +33,7 @@ def run_card(config: Experiment, out: Path) -> dict[str, Any]:
         source=config.data.source,
         seeds={"pretrain": config.pretrain.seed, "finetune": list(config.grid.seeds)},
         data=_data(config, out),
-        jobs=[_job(path) for path in sorted((out / "runs").glob("*/run.json"))],
+        jobs=[_job(path.parent) for path in sorted((out / "runs").glob("*/run.json"))],
         outputs={
             path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for pattern in OUTPUTS
@@ -52,39 +47,36 @@ def run_card(config: Experiment, out: Path) -> dict[str, Any]:
 
 def _data(config: Experiment, out: Path) -> dict[str, Any]:
     """Fingerprint and number of cases of each collection that is prepared."""
-    from mixcl.data.store import Store
-
-    found: dict[str, Any] = {}
+    collections: dict[str, Any] = {}
     for name in dict.fromkeys((*config.data.pretrain, *config.data.finetune)):
         try:
             store = Store(config.data.store_dir(out), settings=config.data)
-            found[name] = {"fingerprint": store.fingerprint((name,)), "cases": len(store.cases(name))}
+            collections[name] = {"fingerprint": store.fingerprint((name,)), "cases": len(store.cases(name))}
         except InputError:
-            found[name] = {"fingerprint": "not prepared here", "cases": 0}
-    return found
+            collections[name] = {"fingerprint": "not prepared here", "cases": 0}
+    return collections
 
 
-def _job(path: Path) -> dict[str, Any]:
+def _job(run: Path) -> dict[str, Any]:
+    card = read_card(run)
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        cases = [json.loads(p.read_text(encoding="utf-8")) for p in path.parent.glob("evaluation/*.json")]
+        cases = [json.loads(path.read_text(encoding="utf-8")) for path in run.glob("evaluation/*.json")]
         evaluation = round(sum(case.get("seconds", 0.0) for case in cases), 1)
     except (OSError, ValueError):
-        raise InputError(f"{path}: or what lies beside it is damaged; take {path.parent} away") from None
+        raise InputError(f"{run / 'evaluation'}: is damaged; run mixcl evaluate --run {run.name} again") from None
     return {
-        "job": path.parent.name,
+        "job": run.name,
         "finished": "weights" in card,
-        "evaluated": (path.parent / "cases.csv").is_file(),
+        "evaluated": (run / "cases.csv").is_file(),
         "seconds": card.get("seconds_of_last_part"),
         "seconds_evaluation": evaluation,
-        "weights": card.get("weights", ""),
-        "commit": card.get("commit", ""),
-        "data": card.get("data", ""),
+        **{key: card.get(key, "") for key in ("weights", "commit", "data")},
     }
 
 
 def _markdown(card: dict[str, Any]) -> str:
-    phantom = " These are phantoms, not patients." if card["source"] == "phantom" else ""
+    phantom = f" {PHANTOM}" if card["source"] == "phantom" else ""
+    seconds = sum((job["seconds"] or 0.0) + job["seconds_evaluation"] for job in card["jobs"])
     lines = [
         f"# Run card: profile `{card['profile']}`",
         "",
@@ -94,37 +86,22 @@ def _markdown(card: dict[str, Any]) -> str:
         f"- machine: {card['machine']['system']}, {card['machine']['cpus']} CPUs",
         f"- versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
         f"- seeds: pre-training {card['seeds']['pretrain']}, fine-tuning {card['seeds']['finetune']}",
-        f"- time: {_hours(card['jobs'])} of training and evaluation, added up over jobs",
+        f"- time: {seconds / 3600:.2f} h of training and evaluation, added up over jobs",
         "- energy: not known (no counter is read)",
-        "",
-        *_rows(
-            ("collection", "cases", "fingerprint"),
-            [(name, one["cases"], one["fingerprint"]) for name, one in card["data"].items()],
-        ),
-        "Seconds of training are those since the job was last taken up.",
-        "",
-        *_rows(
-            ("job", "training, s", "evaluation, s", "weights", "commit"),
-            [
-                (
-                    one["job"], "not finished" if not one["finished"] else one["seconds"],
-                    one["seconds_evaluation"] if one["evaluated"] else "-",
-                    one["weights"][:16], short(one["commit"]),
-                )
-                for one in card["jobs"]
-            ],
-        ),
-        *_rows(("output", "SHA-256"), list(card["outputs"].items())),
+    ]
+    data = [(name, str(prepared["cases"]), prepared["fingerprint"]) for name, prepared in card["data"].items()]
+    jobs = [
+        (
+            job["job"], str(job["seconds"]) if job["finished"] else "not finished",
+            str(job["seconds_evaluation"]) if job["evaluated"] else "-", job["weights"][:16], short(job["commit"]),
+        )
+        for job in card["jobs"]
     ]  # fmt: skip
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _hours(jobs: list[dict[str, Any]]) -> str:
-    seconds = sum((one["seconds"] or 0.0) + one["seconds_evaluation"] for one in jobs)
-    return f"{seconds / 3600:.2f} h"
-
-
-def _rows(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    """A Markdown table and the empty line after it."""
-    table = [header, ("---",) * len(header), *rows]
-    return [*("| " + " | ".join(str(cell) for cell in row) + " |" for row in table), ""]
+    columns = ("job", "training, s", "evaluation, s", "weights", "commit")
+    note = "Seconds of training are those since the job was last taken up."
+    sheets = [
+        Sheet("Data.", "As they were prepared.", [("", ("collection", "cases", "fingerprint"))], data),
+        Sheet("Jobs.", note, [("", columns)], jobs),
+        Sheet("Outputs.", "Files and their sums.", [("", ("output", "SHA-256"))], list(card["outputs"].items())),
+    ]
+    return "\n".join([*lines, "", markdown(sheets)])

@@ -16,6 +16,7 @@ from mixcl.errors import InputError
 from mixcl.results.paper import ARMS, TITLES
 from mixcl.results.statistics import KEYS, METRICS, Cell
 from mixcl.run.jobs import SCRATCH, table1_cells, table2_cells
+from mixcl.run.record import flat, read_card
 
 COUNTS = ["voxels_label", "voxels_predicted"]
 
@@ -32,19 +33,20 @@ class Runs:
 
         Tasks in the paper's order; arms as ``scratch``, variants, ``mixcl``.
         """
-        wanted: dict[tuple[str, float, str, int, int], None] = {}
+        runs: dict[tuple[str, float, str, int, int], None] = {}
         order = {SCRATCH: -1}
-        for config in {json.dumps(_plan(card)): _config(_plan(card)) for card in self.cards.values()}.values():
+        plans = {json.dumps(plan): plan for plan in map(_plan, self.cards.values())}
+        for config in map(Experiment.model_validate, plans.values()):
             for number, arm in enumerate(config.grid.variants):
                 order.setdefault(arm, number)
-            for task, percent, arm in table1_cells(config) if table == 1 else table2_cells(config):
-                wanted |= {(task, percent, arm, f, s): None for f in config.grid.folds for s in config.grid.seeds}
+            for cell in table1_cells(config) if table == 1 else table2_cells(config):
+                runs |= {(*cell, fold, seed): None for fold in config.grid.folds for seed in config.grid.seeds}
         last = len(order)
-        return sorted(wanted, key=lambda one: (_rank(one[0], TITLES), one[1], order.get(one[2], last), *one[3:]))
+        return sorted(runs, key=lambda run: (rank(run[0], TITLES), run[1], order.get(run[2], last), *run[3:]))
 
     def cells(self, table: int) -> list[Cell]:
         """(task, percent, arm) that the runs' settings ask for in Table 1 or 2."""
-        return list(dict.fromkeys((task, percent, arm) for task, percent, arm, *_ in self.planned(table)))
+        return list(dict.fromkeys(run[:3] for run in self.planned(table)))
 
     def only(self, cells: Iterable[Cell]) -> Runs:
         """The runs of some cells."""
@@ -54,22 +56,16 @@ class Runs:
         }
         return Runs(self.cases[self.cases["job"].isin(list(cards))], cards)
 
-    def told(self, key: str, task: str | None = None) -> list[Any]:
-        """What the runs (of a task) say under a key of run.json, each once."""
-        cards = [card for card in self.cards.values() if task in (None, card["task"])]
-        return sorted({card[key] for card in cards})
-
-    @property
-    def sources(self) -> list[str]:
-        """``phantom``, ``files`` or both."""
-        return sorted({card["config"]["data"]["source"] for card in self.cards.values()})
+    def values(self, key: str, task: str | None = None) -> list[Any]:
+        """What the runs (of a task) have under a key of run.json, each once."""
+        return sorted({card[key] for card in self.cards.values() if task in (None, card["task"])})
 
     @property
     def phantoms(self) -> list[str]:
         """Seed and difficulty of the phantoms, each pair once; none where the data are files."""
         data = [card["config"]["data"] for card in self.cards.values()]
-        made = [one["phantom"] for one in data if one["source"] == "phantom"]
-        return sorted({f"phantom.seed {one['seed']}, difficulty {one['difficulty']:g}" for one in made})
+        made = [settings["phantom"] for settings in data if settings["source"] == "phantom"]
+        return sorted({f"phantom.seed {phantom['seed']}, difficulty {phantom['difficulty']:g}" for phantom in made})
 
     def unlike(self, task: str) -> list[str]:
         """Settings in which the runs of a task differ without a reason.
@@ -77,23 +73,23 @@ class Runs:
         Runs of one arm may differ in share, fold and seed.  Runs of two arms may also differ in the weights they
         start from, and in what ``grid.variants`` changes for an arm.
         """
-        flat = [
-            (card["arm"], _varied(card), _flat(card.get("decides", {})))
+        runs = [
+            (card["arm"], _varied(card), flat(card.get("decides", {})))
             for card in self.cards.values()
             if card["task"] == task
         ]
-        found = []
-        for key in sorted({key for *_, one in flat for key in one} - {"percent", "fold", "arm", "seed"}):
+        differing = []
+        for key in sorted({key for *_, settings in runs for key in settings} - {"percent", "fold", "arm", "seed"}):
             by_arm: dict[str, set[str]] = {}
             fixed = set()
-            for arm, varied, one in flat:
-                value = json.dumps(one.get(key))
+            for arm, varied, settings in runs:
+                value = json.dumps(settings.get(key))
                 by_arm.setdefault(arm, set()).add(value)
                 if key != "init" and not any(key == name or key.startswith(f"{name}.") for name in varied):
                     fixed.add(value)
             if len(fixed) > 1 or any(len(values) > 1 for values in by_arm.values()):
-                found.append(key)
-        return found
+                differing.append(key)
+        return differing
 
 
 def read_runs(out: Path) -> Runs:
@@ -124,69 +120,59 @@ def read_runs(out: Path) -> Runs:
 
 def _read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     job, again = path.parent, f"run mixcl evaluate --run {path.parent.name} again"
-    try:
-        card = json.loads((job / "run.json").read_text(encoding="utf-8"))
-        expected = {(case, int(label)) for case in card["test"] for label in card["labels"]}
-        missing = [name for name in (*KEYS, "commit", "profile", "data", "config") if name not in card]
-        if not missing:
-            _config(_plan(card))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{job / 'run.json'}: {where}: {first['msg']}; train {job.name} again") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{job / 'run.json'}: missing or damaged; take {job} away or train it again") from None
-    if missing:
-        raise InputError(f"{job / 'run.json'}: has no {missing[0]}; take {job} away or train it again")
+    card = _checked_card(job)
+    expected = {(case, int(label)) for case in card["test"] for label in card["labels"]}
     try:
         table = pd.read_csv(path, dtype={"case": str, "task": str, "arm": str, "organ": str, "data": str})
-        found = set(zip(table["case"], table["label"].astype(int), strict=True))
+        present = set(zip(table["case"], table["label"].astype(int), strict=True))
         table[METRICS + COUNTS] = table[METRICS + COUNTS].astype(float)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {again}") from None
-    if found != expected or len(table) != len(expected):
+    if present != expected or len(table) != len(expected):
         raise InputError(f"{path}: has {len(table)} rows where the run has {len(expected)}; {again}")
-    told = {key: [card[key]] for key in KEYS}
-    if any(sorted(set(table[key])) != value for key, value in told.items()):
+    if any(set(table[key]) != {card[key]} for key in KEYS):
         raise InputError(f"{path}: is of another job than run.json; {again}")
     return card, table
 
 
+def _checked_card(job: Path) -> dict[str, Any]:
+    """run.json of a run, with all that the tables need in it."""
+    again = f"take {job} away or train it again"
+    try:
+        card = read_card(job)
+        Experiment.model_validate(_plan(card))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{job / 'run.json'}: {where}: {first['msg']}; {again}") from None
+    except (InputError, KeyError, TypeError):
+        raise InputError(f"{job / 'run.json'}: missing or damaged; {again}") from None
+    for name in (*KEYS, "test", "labels", "commit", "profile", "data"):
+        if name not in card:
+            raise InputError(f"{job / 'run.json'}: has no {name}; {again}")
+    return card
+
+
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     """Tasks and arms in the paper's order, others after them."""
-    ranks = {"task": TITLES, "arm": ARMS}
-    by = [name for name in (*KEYS, "case", "label") if name in table]
-    return table.sort_values(
-        by,
-        key=lambda column: (
-            column.map(lambda name: _rank(name, ranks[str(column.name)])) if column.name in ranks else column
-        ),
-        kind="stable",
-        ignore_index=True,
-    )
+
+    def ranks(column: pd.Series) -> pd.Series:
+        order = {"task": TITLES, "arm": ARMS}.get(str(column.name))
+        return column if order is None else column.map(lambda name: rank(name, order))
+
+    return table.sort_values([*KEYS, "case", "label"], key=ranks, kind="stable", ignore_index=True)
 
 
-def _rank(name: str, order: Iterable[str]) -> tuple[int, str]:
+def rank(name: str, order: Iterable[str]) -> tuple[int, str]:
     """Where a name stands: as listed, or behind, by the alphabet."""
     listed = list(order)
     return (listed.index(name), "") if name in listed else (len(listed), name)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _plan(card: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run that decide which runs there should be."""
     config = card["config"]
     return {"grid": config["grid"], "data": {"finetune": config["data"]["finetune"]}}
-
-
-def _config(settings: Mapping[str, Any]) -> Experiment:
-    return Experiment.model_validate(settings)
 
 
 def _varied(card: Mapping[str, Any]) -> list[str]:

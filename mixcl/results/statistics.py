@@ -100,6 +100,20 @@ def compare(differences: ArrayLike) -> Comparison:
     return Comparison(len(kept), round(mean, 9), round(low, 9), round(high, 9), signed_rank_p(kept), method)
 
 
+def holm(values: list[float]) -> list[float]:
+    """Holm's step-down adjustment of p values (Holm, 1979); NaN stay NaN and are not counted.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted((p, k) for k, p in enumerate(values) if not math.isnan(p))
+    adjusted, most = [math.nan] * len(values), 0.0
+    for place, (p, k) in enumerate(order):
+        most = max(most, min(1.0, (len(order) - place) * p))
+        adjusted[k] = most
+    return adjusted
+
+
 def pairs(cases: pd.DataFrame, metric: str = "dice", reference: str = REFERENCE) -> pd.DataFrame:
     """Every organ of every case that both an arm and ``reference`` were measured on, and the ``difference``.
 
@@ -158,15 +172,6 @@ def over_folds(folds: pd.DataFrame, column: str = "dice") -> pd.DataFrame:
     table = per_fold.agg(["mean", "std", "count"]).rename(columns={"std": "sd", "count": "folds"})
     table["seeds"] = present.groupby(CELL, sort=False)["seed"].nunique()
     return table.reset_index()
-
-
-def differences(folds: pd.DataFrame, column: str = "dice", reference: str = REFERENCE) -> pd.DataFrame:
-    """As :func:`over_folds`, of each arm's fold minus that of ``reference``, paired by fold and seed."""
-    by = ["task", "percent", "fold", "seed"]
-    base = folds[folds["arm"] == reference].set_index(by)[column]
-    others = folds[folds["arm"] != reference].join(base.rename("reference"), on=by)
-    others[column] = others[column] - others["reference"]
-    return over_folds(others, column)
 
 
 def fold_differences(cases: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pandas as pd
 
-from mixcl.files import write_text
-from mixcl.results import sheets, wording
-from mixcl.results.formats import csv
-from mixcl.results.paper import TABLE1
-from mixcl.results.runcard import run_card as run_card
-from mixcl.results.runs import Runs as Runs
-from mixcl.results.runs import read_runs as read_runs
-from mixcl.results.statistics import (
-    CELL,
-    KEYS,
-    METRICS,
-    Cell,
-    comparisons,
-    fold_differences,
-    fold_scores,
-    intervals,
-)
-from mixcl.results.statistics import differences as differences
-from mixcl.results.statistics import over_folds as over_folds
-from mixcl.run import jobs
+from mixcl.results import statistics, wording
+from mixcl.results.formats import MARK
+from mixcl.results.paper import TABLE1, TABLE2
+from mixcl.results.runs import Runs
+from mixcl.results.statistics import CELL, KEYS, METRICS, REFERENCE, Cell
 
 
 @dataclass(frozen=True)
@@ -34,7 +18,6 @@ class Table:
     """Table 1 or 2 of a folder of results.
 
     ``folds``: one row a fold, as in table1.csv.  ``cells``: task, percent, arm, mean, sd, folds, seeds, of Dice.
-    ``differences``: the same, of the differences to ``scratch`` paired by fold and seed.
     ``caption`` and ``notes``: what to say about it.  ``phantom``: whether any of it is from phantoms.
     ``origin``: where it comes from, also a part of the caption.  ``planned``: the cells in the table's order.
     ``marks``: Id, Label and Recon by arm.  ``intervals``: of each cell's mean Dice over cases.
@@ -43,7 +26,6 @@ class Table:
 
     folds: pd.DataFrame
     cells: pd.DataFrame
-    differences: pd.DataFrame
     caption: str
     notes: tuple[str, ...]
     phantom: bool
@@ -55,35 +37,24 @@ class Table:
     comparisons: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*CELL, "metric", "n"]))
 
 
-Table1 = Table
-
-
-def _table(out: Path, number: int) -> Table:
-    """Table 1 or 2, and statistics.csv of both."""
-    runs = read_runs(out)
-    part = runs.only(runs.cells(number))
-    folds = fold_scores(part.cases)
+def make_table(runs: Runs, number: int) -> Table:
+    """Table 1 or 2 of some runs; its ``comparisons`` are those of both."""
+    planned = tuple(runs.cells(number))
+    part = runs.only(planned)
+    folds = statistics.fold_scores(part.cases)
     where = wording.origin(part, folds)
-    say, note = (
-        (wording.table1_caption, wording.table1_notes)
-        if number == 1
-        else (wording.table2_caption, wording.table2_notes)
-    )
-    compared = comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2))))
-    write_text(out / "tables" / "statistics.csv", csv(compared))
     return Table(
         folds=_described(folds, part),
-        cells=over_folds(folds),
-        differences=differences(folds),
-        caption=say(folds, where),
-        notes=note(runs, folds),
-        phantom="phantom" in runs.sources,
+        cells=statistics.over_folds(folds),
+        caption=wording.caption(number, folds, where),
+        notes=wording.notes(number, runs, folds),
+        phantom=bool(runs.phantoms),
         origin=where,
-        planned=tuple(runs.cells(number)),
+        planned=planned,
         marks=_marks(part),
-        intervals=intervals(part.cases),
-        paired=fold_differences(part.cases),
-        comparisons=compared,
+        intervals=statistics.intervals(part.cases),
+        paired=statistics.fold_differences(part.cases),
+        comparisons=statistics.comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2)))),
     )
 
 
@@ -93,11 +64,13 @@ def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
     From the settings that the fine-tuning was made with, which are those of the arm's pre-training, too; no marks
     for training from scratch, and ``differs`` where the runs of an arm do not agree.
     """
-    found: dict[str, set[tuple[str, ...]]] = {}
+    marks: dict[str, set[tuple[str, ...]]] = {}
     for card in runs.cards.values():
-        fresh = card.get("decides", {}).get("init", "none" if card["arm"] == jobs.SCRATCH else "") == "none"
-        found.setdefault(card["arm"], set()).add(sheets.marks({} if fresh else card["config"].get("loss", {})))
-    return {arm: ones.pop() if len(ones) == 1 else ("differs",) * 3 for arm, ones in found.items()}
+        fresh = card.get("decides", {}).get("init", "none" if card["arm"] == REFERENCE else "") == "none"
+        weights = {} if fresh else card["config"].get("loss", {})
+        terms = tuple(MARK if weights.get(key, 0) > 0 else "" for key in TABLE2.values())
+        marks.setdefault(card["arm"], set()).add(terms)
+    return {arm: given.pop() if len(given) == 1 else ("differs",) * 3 for arm, given in marks.items()}
 
 
 def _described(folds: pd.DataFrame, runs: Runs) -> pd.DataFrame:

@@ -4,120 +4,122 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mixcl.results import statistics
 from mixcl.results.formats import MISSING
-from mixcl.results.paper import ARMS, TABLE1, TITLES, UNKNOWN, PaperRow
-from mixcl.results.statistics import Cell
-
-if TYPE_CHECKING:
-    from mixcl.results.runs import Runs
+from mixcl.results.paper import ARMS, SLIPS, TABLE1, TITLES, UNKNOWN
+from mixcl.results.runs import Runs
+from mixcl.results.statistics import CELL, KEYS, RESAMPLES, SEED, Cell
 
 NAMES = {"dice": "Dice", "hd95_mm": "HD95, mm", "surface_dice": "surface Dice"}
 DIGITS = {"dice": 4, "hd95_mm": 2, "surface_dice": 4}
 PHANTOM = "These are phantoms, not patients: the numbers must not be compared with the paper's."
 CASES = (
     "Over cases: n test cases that both arms have, 95 % paired bootstrap interval (BCa, "
-    f"{statistics.RESAMPLES} resamples, seed {statistics.SEED}) of the mean difference to T.F.S. over cases, and "
+    f"{RESAMPLES} resamples, seed {SEED}) of the mean difference to T.F.S. over cases, and "
     "two-sided p of Wilcoxon's signed-rank test. Mean ± standard deviation weigh folds alike, these weigh cases alike. "
     "Cases of a fold share a network and folds share training scans: the interval is one of cases, not of trainings. "
     "With few cases it is too narrow, and p cannot be small (5 cases: at least 0.0625). No p is adjusted for the "
     "number of tests. Differences in HD95 are over the organs that both arms found."
 )
-
-
-def table1_caption(folds: pd.DataFrame, where: str) -> str:
-    """What Table 1 shows, and where it comes from."""
-    return (
+ORGANS = (
+    "n: case and seed pairs that have the organ; missed: those in which nothing was found (Dice and surface Dice "
+    "0, no HD95); invented: pairs without the organ in which it was found; Diff.: mean difference in Dice over the "
+    "pairs that both arms have."
+)
+CAPTIONS = {
+    1: (
         "Dice after fine-tuning from scratch (T.F.S.) and from pre-trained weights (Ours), the mean over "
-        f"test cases of each case's mean over its organs{_spread(folds)}. {where}"
-    )
-
-
-def table2_caption(folds: pd.DataFrame, where: str) -> str:
-    """What Table 2 shows, and where it comes from."""
-    return (
+        "test cases of each case's mean over its organs{spread}. {origin}"
+    ),
+    2: (
         "Ablation: Dice after fine-tuning from weights that were pre-trained with some of the three terms, and from "
-        f"scratch (T.F.S.), the mean over test cases of each case's mean over its organs{_spread(folds)}. Id: identity "
-        f"consistency, Label: label consistency, Recon: image reconstruction. {where}"
-    )
+        "scratch (T.F.S.), the mean over test cases of each case's mean over its organs{spread}. Id: identity "
+        "consistency, Label: label consistency, Recon: image reconstruction. {origin}"
+    ),
+}
+
+
+def caption(number: int, folds: pd.DataFrame, where: str) -> str:
+    """What Table 1 or 2 shows, and where it comes from."""
+    spread = ", mean ± standard deviation over folds" if folds["fold"].nunique() > 1 else ""
+    return CAPTIONS[number].format(spread=spread, origin=where)
 
 
 def origin(runs: Runs, folds: pd.DataFrame) -> str:
     """Where numbers come from: profile, folds, seeds, commit, data, and of which phantoms they are."""
     if folds.empty:
         return "None of its runs is there yet."
-    tasks = [task for task in dict.fromkeys(folds["task"])]
-    data = ", ".join(f"{title(task)} {' and '.join(mark[:12] for mark in runs.told('data', task))}" for task in tasks)
+    data = ", ".join(
+        f"{title(task)} {' and '.join(mark[:12] for mark in runs.values('data', task))}"
+        for task in dict.fromkeys(folds["task"])
+    )
     made = f" ({'; '.join(runs.phantoms)})" if runs.phantoms else ""
     parts = [
-        f"{_plural('Profile', runs.told('profile'))};",
+        f"{_plural('Profile', runs.values('profile'))};",
         f"{_plural('fold', sorted(folds['fold'].unique()))};",
         f"{_plural('seed', sorted(folds['seed'].unique()))};",
-        f"{_plural('commit', [short(commit) for commit in runs.told('commit')])};",
+        f"{_plural('commit', [short(commit) for commit in runs.values('commit')])};",
         f"data {data}{made}.",
     ]
     return " ".join([*parts, PHANTOM] if made else parts)
 
 
-def table1_notes(runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
-    """What has to be said beside Table 1: slips of the paper, missing cells, runs not made alike."""
-    said = []
-    for mark, ((task, percent), row) in zip("ab", _slips(), strict=True):
-        said.append(
+def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
+    """What has to be said beside Table 1 or 2: about the paper's, missing cells, runs not made alike."""
+    planned = runs.cells(number)
+    if number == 1:
+        lines = _about_table1(planned)
+    else:
+        lines = [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
+        lines += [] if planned else ["This profile plans no ablation."]
+    lines += [*_missing(runs, folds, number), *_left_out(runs)]
+    part = runs.only(planned)
+    for task in dict.fromkeys(folds["task"]):
+        if unlike := part.unlike(task):
+            lines.append(
+                f"Take care: the runs of {title(task)} were not made alike, they differ in {', '.join(unlike)}."
+            )
+    return (*lines, CASES)
+
+
+def _about_table1(planned: Sequence[Cell]) -> list[str]:
+    lines = []
+    for (task, percent), mark in SLIPS.items():
+        row = TABLE1[task, percent]
+        lines.append(
             f"[{mark}] The paper prints {row.difference:+.4f} for {title(task)} {percent:g} %; its columns "
             f"give {row.mixcl:.4f} - {row.scratch:.4f} = {row.mixcl - row.scratch:.4f} (R21)."
         )
-    planned = {(task, percent) for task, percent, _ in runs.cells(1)}
-    outside = [f"{title(task)} {percent:g} %" for task, percent in TABLE1 if (task, percent) not in planned]
-    if outside:
-        said.append(f"Not among the jobs of this profile: {', '.join(outside)}.")
-    return (*said, *_notes(runs, folds, 1))
-
-
-def table2_notes(runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
-    """What has to be said beside Table 2: that the paper's numbers are not known, missing cells, unlike runs."""
-    said = [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
-    if not runs.cells(2):
-        said.append("This profile plans no ablation.")
-    return (*said, *_notes(runs, folds, 2))
-
-
-def _notes(runs: Runs, folds: pd.DataFrame, number: int) -> list[str]:
-    said = [*_missing(runs, folds, number), *_left_out(runs)]
-    part = runs.only(runs.cells(number))
-    for task in dict.fromkeys(folds["task"]):
-        if unlike := part.unlike(task):
-            said.append(
-                f"Take care: the runs of {title(task)} were not made alike, they differ in {', '.join(unlike)}."
-            )
-    return [*said, CASES]
+    shares = {(task, percent) for task, percent, _ in planned}
+    if outside := [f"{title(task)} {percent:g} %" for task, percent in TABLE1 if (task, percent) not in shares]:
+        lines.append(f"Not among the jobs of this profile: {', '.join(outside)}.")
+    return lines
 
 
 def _missing(runs: Runs, folds: pd.DataFrame, number: int) -> list[str]:
     """One sentence a cell that lacks runs."""
-    there = set(folds[statistics.KEYS].itertuples(index=False, name=None))
+    present = set(folds[KEYS].itertuples(index=False, name=None))
     lacking: dict[Cell, list[str]] = {}
     total: dict[Cell, int] = {}
     for task, percent, arm, fold, seed in runs.planned(number):
-        total[task, percent, arm] = total.get((task, percent, arm), 0) + 1
-        if (task, percent, arm, fold, seed) not in there:
-            lacking.setdefault((task, percent, arm), []).append(f"fold {fold} seed {seed}")
+        cell = (task, percent, arm)
+        total[cell] = total.get(cell, 0) + 1
+        if (*cell, fold, seed) not in present:
+            lacking.setdefault(cell, []).append(f"fold {fold} seed {seed}")
     return [
-        f"Missing: {_cell_name(cell)}, {len(ones)} of {total[cell]} runs "
-        f"({', '.join(ones[:5])}{', ...' if len(ones) > 5 else ''})."
-        for cell, ones in lacking.items()
+        f"Missing: {_cell_name(cell)}, {len(names)} of {total[cell]} runs "
+        f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})."
+        for cell, names in lacking.items()
     ]
 
 
 def _left_out(runs: Runs) -> list[str]:
     """Runs that are of neither table."""
     known = {*runs.cells(1), *runs.cells(2)}
-    found = dict.fromkeys(runs.cases[statistics.CELL].itertuples(index=False, name=None))
-    others = [_cell_name(cell) for cell in found if cell not in known]
+    present = dict.fromkeys(runs.cases[CELL].itertuples(index=False, name=None))
+    others = [_cell_name(cell) for cell in present if cell not in known]
     return [f"Runs that neither table plans, in organs.csv only: {', '.join(others)}."] if others else []
 
 
@@ -133,14 +135,6 @@ def arm_title(arm: str) -> str:
 
 def _cell_name(cell: Cell) -> str:
     return f"{title(cell[0])} {cell[1]:g} % {arm_title(cell[2])}"
-
-
-def _slips() -> list[tuple[tuple[str, float], PaperRow]]:
-    return [(key, row) for key, row in TABLE1.items() if row.slip]
-
-
-def _spread(folds: pd.DataFrame) -> str:
-    return ", mean ± standard deviation over folds" if folds["fold"].nunique() > 1 else ""
 
 
 def interval(low: float, high: float, digits: int = 4) -> str:

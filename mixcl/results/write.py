@@ -1,4 +1,4 @@
-"""From evaluated runs to tables: Tables 1 and 2 in the paper's shape, the organs, the statistics, the run card.
+"""From evaluated runs to tables: Tables 1 and 2 in the paper's shape, the organs, the statistics.
 
 Everything is read from ``OUT/runs/<job>/cases.csv`` and ``run.json``; nothing is measured here.
 
@@ -15,19 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from mixcl.files import write_text
-from mixcl.results import sheets, wording
-from mixcl.results.formats import Sheet, csv, latex, markdown
-from mixcl.results.runcard import run_card as run_card
-from mixcl.results.runs import Runs as Runs
-from mixcl.results.runs import read_runs as read_runs
-from mixcl.results.statistics import (
-    CELL,
-    METRICS,
-    pairs,
-)
-from mixcl.results.statistics import differences as differences
-from mixcl.results.statistics import over_folds as over_folds
-from mixcl.results.table import Table, _table
+from mixcl.results import wording
+from mixcl.results.formats import csv, write_table
+from mixcl.results.runs import read_runs
+from mixcl.results.sheets import organ_sheets, table_sheets
+from mixcl.results.statistics import CELL, METRICS, pairs
+from mixcl.results.table import Table, make_table
 
 
 def table1(out: Path) -> Table:
@@ -38,11 +31,9 @@ def table1(out: Path) -> Table:
     Raises
     ------
     InputError
-        See :func:`read_runs`.
+        See :func:`mixcl.results.runs.read_runs`.
     """
-    table = _table(out, 1)
-    _write(out, "table1", table.folds, sheets.table1_sheets(table))
-    return table
+    return _table(out, 1)
 
 
 def table2(out: Path) -> Table:
@@ -51,11 +42,9 @@ def table2(out: Path) -> Table:
     Raises
     ------
     InputError
-        See :func:`read_runs`.
+        See :func:`mixcl.results.runs.read_runs`.
     """
-    table = _table(out, 2)
-    _write(out, "table2", table.folds.drop(columns="paper_dice"), sheets.table2_sheets(table))
-    return table
+    return _table(out, 2)
 
 
 def organs(out: Path) -> pd.DataFrame:
@@ -67,21 +56,20 @@ def organs(out: Path) -> pd.DataFrame:
     ``scratch`` over the pairs that both arms have.
     """
     runs = read_runs(out)
-    rows = runs.cases.assign(
-        n=runs.cases["voxels_label"] > 0,
-        missed=(runs.cases["voxels_label"] > 0) & (runs.cases["voxels_predicted"] == 0),
-        invented=(runs.cases["voxels_label"] == 0) & (runs.cases["voxels_predicted"] > 0),
-    )
+    present, predicted = runs.cases["voxels_label"] > 0, runs.cases["voxels_predicted"] > 0
+    rows = runs.cases.assign(n=present, missed=present & ~predicted, invented=~present & predicted)
     by = [*CELL, "label", "organ"]
     groups = rows.groupby(by, sort=False)
     table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1)
     table["difference"] = pairs(runs.cases).groupby(by, sort=False)["difference"].mean()
     table = table.reset_index()
-    _write(out, "organs", table, sheets.organ_sheets(table, wording.origin(runs, runs.cases)))
+    write_table(out / "tables", "organs", table, organ_sheets(table, wording.origin(runs, runs.cases)))
     return table
 
 
-def _write(out: Path, name: str, table: pd.DataFrame, shown: list[Sheet]) -> None:
-    write_text(out / "tables" / f"{name}.csv", csv(table))
-    write_text(out / "tables" / f"{name}.md", markdown(shown))
-    write_text(out / "tables" / f"{name}.tex", latex(shown))
+def _table(out: Path, number: int) -> Table:
+    table = make_table(read_runs(out), number)
+    folds = table.folds if number == 1 else table.folds.drop(columns="paper_dice")
+    write_table(out / "tables", f"table{number}", folds, table_sheets(table, number))
+    write_text(out / "tables" / "statistics.csv", csv(table.comparisons))
+    return table

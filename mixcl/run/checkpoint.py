@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from mixcl.errors import InputError
 from mixcl.files import whole, write_text, writing
+from mixcl.run.record import WEIGHTS, read_metrics
 
-WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished
 FOLDER = "checkpoint"
 
 
@@ -138,14 +138,3 @@ class Metrics:
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self.board.add_scalar(name, value, step)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; a last line that a kill cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
@@ -53,6 +56,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished
 Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
 
 
@@ -87,12 +91,32 @@ def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings with dotted names.
+    """Nested settings by their dotted names.
 
-    >>> flat({"loss": {"alpha": 0.1}, "seed": 0})
-    {'loss.alpha': 0.1, 'seed': 0}
+    >>> flat({"loss": {"alpha": 1, "beta": 2}})
+    {'loss.alpha': 1, 'loss.beta': 2}
     """
-    laid: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for key, value in values.items():
-        laid.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return laid
+        named |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return named
+
+
+def weights_id(weights: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over names and values, so that equal weights have one name wherever they were made."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].tobytes())
+    return digest.hexdigest()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of a metrics.jsonl; a last line that a kill cut short is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records

@@ -24,7 +24,7 @@ from mixcl.data.registry import COLLECTIONS
 from mixcl.figures import choice, ct
 from mixcl.figures.choice import Picture, choose_slice
 from mixcl.figures.style import Plot
-from mixcl.results.table import Table1
+from mixcl.results.table import Table
 
 
 def rendered(figure: Figure) -> NDArray[np.uint8]:
@@ -190,7 +190,7 @@ def test_losses_of_a_finetuning_run_and_of_ablations() -> None:
 
 
 @pytest.fixture
-def table() -> Table1:
+def table() -> Table:
     rows = [
         {
             "task": task,
@@ -205,20 +205,20 @@ def table() -> Table1:
         for arm, base in (("scratch", 0.3 + k / 6), ("mixcl", 0.4 + k / 7))
         for fold in range(5)
     ]
-    from mixcl.results.statistics import differences, over_folds
+    from mixcl.results.statistics import over_folds
 
     folds = pd.DataFrame(rows)
-    return Table1(folds, over_folds(folds), differences(folds), "Profile phantom; seed 0. " * 8, (), True)
+    return Table(folds, over_folds(folds), "Profile phantom; seed 0. " * 8, (), True)
 
 
-def test_table1_plot(table: Table1) -> None:
+def test_table1_plot(table: Table) -> None:
     figure = figures.table1_plot(table)
     assert [ax.get_title() for ax in figure.axes] == ["Spleen", "BTCV"]
     for ax, task in zip(figure.axes, ("msd_spleen", "btcv"), strict=True):
         drawn = np.sort(np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "o"]))
         np.testing.assert_array_equal(drawn, np.sort(table.folds.loc[table.folds["task"] == task, "dice"]))
         assert not [line for line in ax.lines if line.get_marker() == "D"]  # phantoms stand without the paper
-    real = Table1(table.folds, table.cells, table.differences, "", (), False)
+    real = Table(table.folds, table.cells, "", (), False)
     diamonds = [line for line in figures.table1_plot(real).axes[1].lines if line.get_marker() == "D"]
     assert [list(line.get_ydata()) for line in diamonds] == [
         [0.2459, 0.5851, 0.7524],
@@ -246,7 +246,7 @@ def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
     assert b"CreationDate" not in (tmp_path / "1" / "a.b.pdf").read_bytes()
 
 
-def test_a_notebook_shows_a_figure_without_pyplot(table: Table1) -> None:
+def test_a_notebook_shows_a_figure_without_pyplot(table: Table) -> None:
     figure = figures.table1_plot(table)
     assert isinstance(figure, Plot)
     assert figure._repr_png_().startswith(b"\x89PNG")

@@ -107,7 +107,7 @@ def test_text_fits_with_a_single_task_and_nothing_to_show(tmp_path: Path) -> Non
     assert_text_is_whole(tables.dumbbells(organs, table.origin))
     assert_text_is_whole(tables.ablation_plot(results.table2(tmp_path)))
     nothing = table.folds.iloc[:0]
-    empty = results.Table(nothing, table.cells.iloc[:0], table.differences, "", (), True)
+    empty = results.Table(nothing, table.cells.iloc[:0], "", (), True)
     assert tables.table1_plot(empty).axes[0].get_title() == "no run of it yet"
     assert tables.dumbbells(organs.iloc[:0]).axes[0].get_title() == "no run of it yet"
     assert tables.ablation_plot(empty).axes[0].get_title() == "no run of it yet"
@@ -133,7 +133,7 @@ def test_table1_plot_draws_folds_means_and_intervals(folder: Path) -> None:
 
 def test_the_papers_values_are_drawn_unless_of_phantoms(folder: Path) -> None:
     table = results.table1(folder)
-    real = results.Table(table.folds, table.cells, table.differences, "", (), False)
+    real = results.Table(table.folds, table.cells, "", (), False)
     diamonds = [line for line in tables.table1_plot(real).axes[1].lines if line.get_marker() == "D"]
     assert [list(line.get_ydata()) for line in diamonds] == [[0.2459, 0.5851, 0.7524], [0.3871, 0.5939, 0.7656]]
 

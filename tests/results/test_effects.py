@@ -1,4 +1,4 @@
-"""Effects: pairing, adjustment and power against plain computations; the sentences say what the numbers say."""
+"""Effects: pairing, adjustment and power against plain computations; which arms are compared; the verdicts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from helpers.runs import CONFIG, write_run
 from matplotlib.axes import Axes
 from scipy import stats
 
+from mixcl.config import load_profile
+from mixcl.errors import InputError
 from mixcl.figures import tables
-from mixcl.results import effects
+from mixcl.results import effects, statistics
 
+FAIR = load_profile("fair")
 GAINS = [0.10, 0.02, 0.07, 0.05, 0.01, 0.06, 0.09, 0.03]  # 4 folds x 2 seeds
 
 
@@ -37,7 +40,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_pairs_are_of_one_fold_and_seed(out: Path) -> None:
-    rows = {(row.percent, row.arm): row for row in effects.as_rows(effects.effects(out))}
+    rows = {(row.percent, row.arm): row for row in effects.as_rows(effects.effects(FAIR, out))}
     assert set(rows) == {(5, "mixcl"), (15, "mixcl"), (5, "id")}
     ours = rows[5, "mixcl"]
     assert (ours.n, rows[5, "id"].n) == (8, 6)
@@ -51,7 +54,7 @@ def test_pairs_are_of_one_fold_and_seed(out: Path) -> None:
 
 
 def test_the_detectable_difference_has_80_percent_power(out: Path) -> None:
-    ours = next(row for row in effects.as_rows(effects.effects(out)) if row.arm == "mixcl")
+    ours = next(row for row in effects.as_rows(effects.effects(FAIR, out)) if row.arm == "mixcl")
     sd, rng = float(np.std(GAINS, ddof=1)), np.random.default_rng(0)
     means = rng.normal(ours.detectable, sd / math.sqrt(8), 200_000)
     found = np.abs(means / (sd / math.sqrt(8))) > stats.norm.ppf(0.975)
@@ -60,7 +63,7 @@ def test_the_detectable_difference_has_80_percent_power(out: Path) -> None:
 
 def test_holm_is_the_step_down_rule() -> None:
     values = [0.01, math.nan, 0.5, 0.013, 0.02, 0.9]
-    adjusted = effects.holm(values)
+    adjusted = statistics.holm(values)
     assert math.isnan(adjusted[1])
     given = [p for p in values if not math.isnan(p)]
     for p, a in zip(values, adjusted, strict=True):
@@ -79,72 +82,86 @@ def _rejected(values: list[float], level: float) -> set[float]:
     return found
 
 
-def test_the_conclusion_says_what_the_numbers_say(out: Path) -> None:
-    said = " ".join(effects.conclusion(effects.effects(out)))
-    assert "MixCL +5.4 points" in said
-    assert "a gain is supported" in said
-    assert "+5.3" in said  # the paper's
-    assert "the gains shrink as labels grow (5 %: +5.4, 15 %: +2.7)" in said
-    assert "below it: id." in said  # 6 pairs of one sign: p = 0.031, the largest of three and so not adjusted
-    table = effects.effects(out)
-    table["p_holm"] = 0.2
-    none = " ".join(effects.conclusion(table))
-    assert "a gain is not supported" in none
-    assert "no other arm is told apart" in none
-    table["difference"], table["p_holm"] = -table["difference"], 0.01
-    turned = " ".join(effects.conclusion(table))
-    assert "contradicted" in turned
-    assert "above it: id" in turned
+def test_a_verdict_is_that_of_the_adjusted_p(out: Path) -> None:
+    table = effects.effects(FAIR, out)
+    assert (table["p_holm"] < 0.05).tolist() == [True] * 3  # 6 and 8 pairs of one sign: p = 0.031 and 0.008
+    verdicts = dict(zip(zip(table["percent"], table["arm"], strict=True), table["verdict"], strict=True))
+    assert verdicts == {(5, "mixcl"): "better", (15, "mixcl"): "better", (5, "id"): "worse"}
+    fill(out, 15, "id", [0.05, -0.05] * 4)
+    table = effects.effects(FAIR, out).set_index(["percent", "arm"])["verdict"]
+    assert table[(15, "id")] == "not told apart"
+    assert pd.read_csv(out / "tables" / "effects.csv")["verdict"].tolist() == table.tolist()
+    assert "| not told apart |" in (out / "tables" / "effects.md").read_text()
 
 
 def test_one_pair_has_no_interval_and_no_power(tmp_path: Path) -> None:
     arms = {"scratch": 0.4, "mixcl": 0.42, "id-recon": 0.41, "barlow": 0.43, "long": 0.44}
     for arm, dice in arms.items():
         write_run(tmp_path, "msd_spleen", 5, arm, 0, {"0": {1: dice}})
-    said = " ".join(effects.conclusion(effects.effects(tmp_path)))
-    assert "MixCL +2.0 points against from scratch (one pair, which gives no interval, n = 1" in said
-    assert "one pair does not tell which difference would show." in said
-    effects.organs(tmp_path, ["spleen"])
+    table = effects.effects(FAIR, tmp_path)
+    assert table[["low", "high", "detectable"]].isna().all(axis=None)
+    assert set(table["verdict"]) == {"not told apart"}
+    effects.organs(FAIR, tmp_path, ["spleen"])
     written = [(tmp_path / "tables" / name).read_text() for name in ("effects.md", "effects_organs.md")]
-    assert not any("nan" in text for text in [said, *written])
+    assert not any("nan" in text for text in written)
 
 
 def test_the_fit_is_the_difference_of_the_last_training_losses(out: Path) -> None:
-    assert effects.effects(out)["fit"].isna().all()  # no records
+    assert effects.effects(FAIR, out)["fit"].isna().all()  # no records
     for card in (out / "runs").glob("*/run.json"):
         run = json.loads(card.read_text())
         last = 0.5 + 0.1 * run["seed"] + (0.25 if run["arm"] == "id" else 0.0)
         records = [{"step": step, "total": total} for step, total in enumerate((9.0, last - 0.3, last, last + 0.3))]
         (card.parent / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    table = effects.effects(out).set_index(["percent", "arm"])["fit"]
+    table = effects.effects(FAIR, out).set_index(["percent", "arm"])["fit"]
     assert table[(5, "id")] == pytest.approx(0.25)  # six pairs, each with its own seed's loss
     assert table[(5, "mixcl")] == pytest.approx(0)
     assert "| +0.250 |" in (out / "tables" / "effects.md").read_text()
 
 
-@pytest.mark.parametrize(("between", "word"), [(0.01, "rise"), (0.2, "do not rise")])
-def test_the_steps_of_the_ablation_are_told(out: Path, between: float, word: str) -> None:
-    assert "paper's order" not in " ".join(effects.conclusion(effects.effects(out)))  # one of its arms is missing
-    fill(out, 5, "id-label", [between] * 8)
-    table = effects.effects(out)
-    steps = {row.arm: row for row in effects.as_rows(table) if row.against in ("id", "id-label")}
-    assert {(row.against, row.arm) for row in steps.values()} == {("id", "id-label"), ("id-label", "mixcl")}
-    assert steps["id-label"].difference == pytest.approx(np.mean([between + gain for gain in GAINS[:6]]))  # id's pairs
-    assert steps["mixcl"].difference == pytest.approx(np.mean(GAINS) - between)
-    for level, number in ((0.01, 2), (0.2, 0)):
-        said = " ".join(effects.conclusion(table.assign(p_holm=level)))
-        assert f"mixcl {100 * (np.mean(GAINS) - between):+.1f} (95 % interval" in said
-        assert f"the means {word} in the paper's order, and {number} of 2 steps are told from 0" in said
-
-
-def test_the_share_of_the_labels_is_told(out: Path) -> None:
+def test_pairs_of_the_profile_are_compared_beside_the_defaults(out: Path) -> None:
+    fill(out, 5, "id-label", [0.01] * 8)
     fill(out, 5, "id-recon", [gain - 0.02 for gain in GAINS])
-    table = effects.effects(out)
-    rows = [row for row in effects.as_rows(table) if row.against == "id-recon"]
-    assert [(row.arm, row.n) for row in rows] == [("mixcl", 8)]
-    assert rows[0].difference == pytest.approx(0.02)
-    said = " ".join(effects.conclusion(table))
-    assert "the label term adds +2.0 points to the same pre-training without it (id-recon; 95 %" in said
+    rows = {(row.against, row.arm): row for row in effects.as_rows(effects.effects(FAIR, out)) if row.percent == 5}
+    scratch = {("scratch", arm) for arm in ("mixcl", "id", "id-label", "id-recon")}
+    assert set(rows) == scratch | {("id", "id-label"), ("id-label", "mixcl"), ("id-recon", "mixcl")}
+    assert rows["id", "id-label"].difference == pytest.approx(np.mean([0.01 + gain for gain in GAINS[:6]]))
+    assert rows["id-label", "mixcl"].difference == pytest.approx(np.mean(GAINS) - 0.01)
+    assert rows["id-recon", "mixcl"].n == 8
+    assert rows["id-recon", "mixcl"].difference == pytest.approx(0.02)
+
+
+def test_without_pairs_all_arms_are_compared_with_scratch_and_with_mixcl(out: Path) -> None:
+    table = effects.effects(load_profile("phantom"), out)
+    assert list(zip(table["against"], table["arm"], table["percent"], strict=True)) == [
+        ("scratch", "mixcl", 5), ("scratch", "id", 5), ("mixcl", "id", 5), ("scratch", "mixcl", 15),
+    ]  # fmt: skip
+
+
+def test_a_made_up_arm_needs_its_line_in_the_profile_alone(out: Path) -> None:
+    profile = out / "own.yaml"
+    profile.write_text(
+        "extends: fair\ngrid:\n  variants: {mine: [loss.lam=1], mine-frozen: [finetune.freeze=true, loss.lam=1]}"
+    )
+    frozen = {"config": {**CONFIG, "finetune": {"freeze": True}}}
+    fill(out, 5, "mine", [gain + 0.01 for gain in GAINS])
+    for arm, dice in {"random-frozen": 0.2, "frozen": 0.3, "mine-frozen": 0.4}.items():
+        write_run(out, "msd_spleen", 5, arm, 0, {"0": {1: dice}}, **frozen)
+    table = effects.effects(load_profile(profile), out)
+    mine = {(row.arm, row.against): row.difference for row in effects.as_rows(table) if row.arm.startswith("mine")}
+    assert set(mine) == {
+        ("mine", "scratch"),
+        ("mine", "mixcl"),
+        ("mine-frozen", "random-frozen"),
+        ("mine-frozen", "frozen"),
+    }
+    assert mine["mine", "mixcl"] == pytest.approx(0.01)
+    assert mine["mine-frozen", "frozen"] == pytest.approx(0.1)
+
+
+def test_an_arm_is_not_compared_with_itself() -> None:
+    with pytest.raises(InputError, match="id with itself"):
+        load_profile("fair", ["grid.compare=[[id, id]]"])
 
 
 def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
@@ -154,7 +171,7 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
         arms = {"random-frozen": 0.2, "frozen": 0.2 + gain, "id-frozen": 0.2 - gain, "centred-frozen": 0.23 + gain}
         for arm, dice in arms.items():
             write_run(out, "msd_spleen", 5, arm, fold, {f"{fold}": {1: dice}}, seed=seed, **frozen)
-    table = effects.effects(out)
+    table = effects.effects(FAIR, out)
     rows = {(row.percent, row.arm, row.against): row for row in effects.as_rows(table)}
     assert rows[5, "frozen", "random-frozen"].difference == pytest.approx(np.mean(GAINS))
     assert rows[5, "id-frozen", "random-frozen"].difference == pytest.approx(-np.mean(GAINS))
@@ -166,11 +183,7 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     assert [key for key in rows if key[1] == "mixcl"] == [(5, "mixcl", "scratch"), (15, "mixcl", "scratch")]
     assert ("random-frozen", "random-frozen") not in {key[1:] for key in rows}
     assert table["percent"].tolist() == sorted(table["percent"])
-    assert table["p_holm"].tolist() == effects.holm(list(table["p"]))  # adjusted for both kinds of rows
-    listed = "centred-frozen +8.4, frozen +5.4, id-frozen -5.4"
-    for level, told, others in ((0.01, listed, "none"), (0.2, "none", listed)):
-        said = effects.conclusion(table.assign(p_holm=level))
-        assert any(f"random weights: told apart: {told}; not told apart: {others}." in one for one in said)
+    assert table["p_holm"].tolist() == statistics.holm(list(table["p"]))  # adjusted for both kinds of rows
     panels = {ax.get_title(): _ticks(ax) for ax in tables.effects_plot(effects.as_rows(table)).axes}
     assert panels == {
         "Spleen: against training from scratch": ["mixcl, 5 %", "id, 5 %", "frozen, 5 %", "mixcl, 15 %"],
@@ -179,23 +192,17 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     }
 
 
-def test_other_arms_are_told_from_mixcl(out: Path) -> None:
-    assert " other arms against" not in " ".join(effects.conclusion(effects.effects(out)))  # none is there
+def test_other_arms_are_compared_with_mixcl(out: Path) -> None:
     fill(out, 5, "long", [gain + 0.01 for gain in GAINS])
     fill(out, 5, "barlow", [gain / 2 for gain in GAINS])
-    table = effects.effects(out)
-    rows = {row.arm: row for row in effects.as_rows(table) if row.against == "mixcl"}
+    rows = {row.arm: row for row in effects.as_rows(effects.effects(FAIR, out)) if row.against == "mixcl"}
     assert set(rows) == {"long", "barlow"}  # id stands in the ablation
     assert rows["barlow"].difference == pytest.approx(-np.mean(GAINS) / 2)
-    for level, told in ((0.01, "above it: long; below it: barlow; not told apart: 0."),
-                        (0.2, "above it: none; below it: none; not told apart: 2.")):  # fmt: skip
-        said = effects.conclusion(table.assign(p_holm=level))
-        assert any(f"2 other arms against mixcl: told apart {told}" in one for one in said)
 
 
 def test_one_change_alone_is_drawn_with_both_names(out: Path) -> None:
     fill(out, 5, "id-label", GAINS)
-    axes = tables.effects_plot(effects.as_rows(effects.effects(out))).axes
+    axes = tables.effects_plot(effects.as_rows(effects.effects(FAIR, out))).axes
     panels = {ax.get_title(): _ticks(ax) for ax in axes}
     assert panels["Spleen: one change alone"] == ["id-label vs id, 5 %", "mixcl vs id-label, 5 %"]
     assert tables.effects_plot([]).axes
@@ -212,7 +219,7 @@ def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Pat
         }
         write_run(tmp_path, "btcv", 15, "mixcl", fold, ours)
         write_run(tmp_path, "btcv", 15, "label", fold, base)
-    table = effects.organs(tmp_path, ["liver", "pancreas", "lung tumour"]).set_index("organs")
+    table = effects.organs(FAIR, tmp_path, ["liver", "pancreas", "lung tumour"]).set_index("organs")
     assert list(table["arm"]) == ["mixcl", "mixcl"]
     assert list(table["against"]) == ["id-recon", "id-recon"]
     by_case = [np.mean([np.mean([gain, 2 * gain]), gain]) for gain in taught]  # the second case has no liver
@@ -227,7 +234,7 @@ def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Pat
 
 
 def test_no_two_arms_that_differ_in_labels_give_an_empty_table(out: Path) -> None:
-    assert effects.organs(out, ["liver"]).empty
+    assert effects.organs(FAIR, out, ["liver"]).empty
     assert "Label term, by organ" in (out / "tables" / "effects_organs.md").read_text()
 
 
@@ -236,7 +243,7 @@ def _ticks(ax: Axes) -> list[str]:
 
 
 def test_tables_and_plot_are_written(out: Path) -> None:
-    table = effects.effects(out)
+    table = effects.effects(FAIR, out)
     written = pd.read_csv(out / "tables" / "effects.csv")
     assert written["percent"].tolist() == [5, 5, 15]
     text = (out / "tables" / "effects.md").read_text()
@@ -245,3 +252,21 @@ def test_tables_and_plot_are_written(out: Path) -> None:
     assert r"\begin{tabular}" in (out / "tables" / "effects.tex").read_text()
     figure = tables.effects_plot(effects.as_rows(table))
     assert _ticks(figure.axes[0]) == ["mixcl, 5 %", "id, 5 %", "mixcl, 15 %"]
+
+
+def test_the_notebook_says_the_verdicts_in_plain_words(out: Path, capsys: pytest.CaptureFixture) -> None:
+    fill(out, 15, "id", [0.05, -0.05] * 4)
+    book = Path(__file__).resolve().parents[2] / "notebooks" / "30_what_matters.ipynb"
+    cells = [cell for cell in json.loads(book.read_text())["cells"] if cell["cell_type"] == "code"]
+    names = {"PROFILE": "fair", "SETTINGS": [], "OUT": str(out)}
+    for cell in cells[1:]:  # all but the parameters
+        exec("".join(cell["source"]), names)
+    text = capsys.readouterr().out
+    assert "Spleen with 5 % of the labels: mixcl is better than scratch, +5.4 points (95 % interval [" in text
+    assert "The paper has +5.3." in text
+    assert "points against scratch:\n    better: mixcl +5.4\n    not told apart: id -5.2\n" in text
+    assert "    not told apart: id +0.0\n" in text
+    fill(out, 5, "id-label", [0.01] * 8)
+    for cell in cells[1:]:
+        exec("".join(cell["source"]), names)
+    assert "id-label is not told apart from id, +6.2 points" in capsys.readouterr().out

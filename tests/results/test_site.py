@@ -11,7 +11,7 @@ import pytest
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.figures import style
-from mixcl.results import site
+from mixcl.results import site, wording
 
 
 class Links(HTMLParser):
@@ -98,7 +98,7 @@ def test_a_damaged_notebook_is_named(config: Experiment, out: Path, text: str) -
 
 
 def test_phantoms_are_called_phantoms(config: Experiment, out: Path) -> None:
-    sentence = "These are phantoms, not patients."
+    sentence = wording.PHANTOM
     assert sentence in Links(site.site(config, out)).text
     real = config.model_copy(update={"data": config.data.model_copy(update={"source": "files"})})
     assert sentence not in Links(site.site(real, out)).text

@@ -17,6 +17,7 @@ from mixcl.config import load_profile
 from mixcl.errors import InputError
 from mixcl.results import runcard
 from mixcl.results.paper import TABLE1
+from mixcl.results.statistics import over_folds
 from mixcl.run.jobs import finetune_job
 
 
@@ -158,7 +159,7 @@ def test_differences_are_paired_by_fold_and_seed(out: Path) -> None:
     """A further fold of one arm alone moves its mean, not the difference."""
     write_run(out, "btcv", 15, "mixcl", 2, {"0005": {1: 1.0, 6: 1.0, 11: 1.0}})
     table = results.table1(out)
-    row = table.differences.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "mixcl")]
+    row = over_folds(table.paired).set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "mixcl")]
     assert row["mean"] == pytest.approx(0.1125)
     assert row["folds"] == 2
     cell = table.cells.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "mixcl")]
