@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -95,17 +96,30 @@ def show_labels(
 ) -> list[str]:
     """Lay an axial slice of a label map over what is drawn, filled and outlined; the organs in it."""
     part = axial(labels, index)
-    columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
-    rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
     colours = np.zeros((*part.shape, 4))
-    found = [(value, name) for value, name in sorted(names.items()) if (part == value).any()]
-    for value, name in found:
+    present = organs_in(part, names)
+    for value, name in present.items():
         colours[part == value] = (*organ_colour(name), opacity)
     ax.imshow(colours, extent=extent(labels.shape, spacing), origin="upper", interpolation="nearest")
-    for value, name in found:
-        if min(part.shape) > 1:
-            ax.contour(columns, rows, part == value, levels=[0.5], colors=[organ_colour(name)], linewidths=0.8)
-    return [name for _, name in found]
+    outline(ax, labels, index, spacing, names, linewidths=0.8)
+    return list(present.values())
+
+
+def outline(
+    ax: Axes, labels: NDArray[Any], index: int, spacing: Sequence[float], names: Mapping[int, str], **style: Any
+) -> None:
+    """The outlines of the organs of an axial slice of a label map [X, Y, Z] on axes in mm."""
+    part = axial(labels, index)
+    columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
+    rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
+    for value, name in organs_in(part, names).items() if min(part.shape) > 1 else ():
+        colours = [organ_colour(name)]
+        ax.contour(columns, rows, part == value, levels=[0.5], **{"colors": colours, "linewidths": 1.0, **style})
+
+
+def organs_in(part: NDArray[Any], names: Mapping[int, str]) -> dict[int, str]:
+    """Label value -> organ of what is in a part of a label map, by rising value."""
+    return {value: name for value, name in sorted(names.items()) if (part == value).any()}
 
 
 def extent(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, float, float, float]:
@@ -122,8 +136,13 @@ def box_mm(
     (8.0, 2.0, 2.0, 4.0)
     """
     x, y, edge = box
-    wide, tall = edge * float(spacing[0]), edge * float(spacing[1])
-    return shape[0] * float(spacing[0]) - x * float(spacing[0]) - wide, y * float(spacing[1]), wide, tall
+    across, along = float(spacing[0]), float(spacing[1])
+    return (shape[0] - x - edge) * across, y * along, edge * across, edge * along
+
+
+def draw_box(ax: Axes, box: tuple[float, float, float, float], **style: Any) -> None:
+    """Frame what :func:`box_mm` gives."""
+    ax.add_patch(Rectangle(box[:2], *box[2:], fill=False, **style))
 
 
 def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float:
@@ -132,14 +151,7 @@ def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float
     length = max((mm for mm in (1, 2, 5, 10, 20, 50, 100) if mm <= width / 3), default=1)
     edge = [patheffects.withStroke(linewidth=1.5, foreground="black")]
     right, low = 0.96 * width, 0.05 * height
-    ax.plot(
-        [right - length, right],
-        [low, low],
-        color="white",
-        linewidth=2,
-        solid_capstyle="butt",
-        path_effects=edge,
-    )
+    ax.plot([right - length, right], [low, low], color="white", linewidth=2, solid_capstyle="butt", path_effects=edge)
     style: dict[str, Any] = {"color": "white", "fontsize": 6, "path_effects": edge}
     ax.text(right - length / 2, low + 0.02 * height, f"{length} mm", ha="center", va="bottom", **style)
     ax.text(0.02 * width, height / 2, "R", ha="left", va="center", **style)

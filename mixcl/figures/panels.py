@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.colors import BoundaryNorm, ListedColormap
+import seaborn
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from mixcl.figures import ct
+from mixcl.figures.ct import outline as outline
 from mixcl.figures.style import OKABE_ITO
 
 if TYPE_CHECKING:
@@ -56,19 +58,6 @@ def patch_difference(ax: Axes, difference: NDArray[Any], index: int, spacing: Se
     return image
 
 
-def outline(
-    ax: Axes, labels: NDArray[Any], index: int, spacing: Sequence[float], names: Mapping[int, str], **style: Any
-) -> None:
-    """The outlines of the organs of a label map [X, Y, Z] on a panel of :func:`patch`."""
-    part = ct.axial(labels, index)
-    columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
-    rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
-    for value, name in sorted(names.items()):
-        if (part == value).any():
-            colours = [ct.organ_colour(name)]
-            ax.contour(columns, rows, part == value, [0.5], **{"colors": colours, "linewidths": 1.0, **style})
-
-
 def spots(
     ax: Axes,
     pixels: NDArray[Any],
@@ -107,14 +96,14 @@ def segmentation(ax: Axes, labels: NDArray[Any], names: Mapping[int, str], index
     """Fig. 2a: an axial slice of a label map, organs in their colours, the background grey."""
     part = ct.axial(labels, index)
     colours = np.full((*part.shape, 3), 0.6)
-    present = [(value, name) for value, name in sorted(names.items()) if (part == value).any()]
-    for value, name in present:
+    present = ct.organs_in(part, names)
+    for value, name in present.items():
         colours[part == value] = ct.organ_colour(name)
     ax.imshow(colours, interpolation="nearest")
     bare(ax)
     ax.set_title("(a) segmentation map S")
     ax.legend(
-        handles=organ_handles((name for _, name in present), background=True),
+        handles=organ_handles(present.values(), background=True),
         loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, handlelength=1.0, columnspacing=0.8,
     )  # fmt: skip
 
@@ -134,28 +123,25 @@ def weights(figure: Figure, ax: Axes, weight: NDArray[Any], pixels: NDArray[Any]
 
 def correlation(ax: Axes, matrix: NDArray[Any]) -> Any:
     """Fig. 2c: a cross-correlation matrix [C, C] between -1 (blue) and 1 (red); what a colour bar needs."""
-    return ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    _heatmap(ax, matrix, cmap="RdBu_r", vmin=-1, vmax=1, square=True)
+    return ax.collections[-1]
 
 
 def relation(ax: Axes, matrix: NDArray[Any], labels: tuple[NDArray[Any], NDArray[Any]]) -> None:
     """Fig. 2d: A [n, m], with a line where the label of the rows or columns changes; no axis labels, no title."""
-    order = [RELATION_COLOURS[value] for value in (-1, 0, 1)]
-    ax.imshow(
-        matrix, cmap=ListedColormap(order), norm=BoundaryNorm([-1.5, -0.5, 0.5, 1.5], 3),
-        interpolation="nearest", aspect="auto",
-    )  # fmt: skip
+    _heatmap(ax, matrix, cmap=ListedColormap([RELATION_COLOURS[value] for value in (-1, 0, 1)]), vmin=-1.5, vmax=1.5)
     for values, line in zip(labels, (ax.axhline, ax.axvline), strict=True):
         for border in np.flatnonzero(np.diff(values)):
-            line(border + 0.5, color="white", linewidth=0.5)
+            line(int(border) + 1, color="white", linewidth=0.5)
     ax.set_box_aspect(1)
-    bare(ax)
+
+
+def _heatmap(ax: Axes, matrix: NDArray[Any], **style: Any) -> None:
+    """A matrix without ticks; entry (i, j) lies between i and i + 1 from the top, j and j + 1 from the left."""
+    seaborn.heatmap(matrix, cbar=False, xticklabels=False, yticklabels=False, rasterized=True, ax=ax, **style)
 
 
 def relation_handles(matrix: NDArray[Any]) -> list[Patch]:
     """Entries of a legend of the values that A has."""
-    present = set(np.unique(matrix).tolist())
-    return [
-        Patch(fc=RELATION_COLOURS[value], ec="black", lw=0.3, label=RELATIONS[value])
-        for value in RELATIONS
-        if value in present
-    ]
+    present = [value for value in RELATIONS if (matrix == value).any()]
+    return [Patch(fc=RELATION_COLOURS[value], ec="black", lw=0.3, label=RELATIONS[value]) for value in present]
