@@ -138,7 +138,7 @@ def relation(ax: Axes, matrix: NDArray[Any], labels: tuple[NDArray[Any], NDArray
 
 def _heatmap(ax: Axes, matrix: NDArray[Any], **style: Any) -> None:
     """A matrix without ticks; entry (i, j) lies between i and i + 1 from the top, j and j + 1 from the left."""
-    seaborn.heatmap(matrix, cbar=False, xticklabels=False, yticklabels=False, rasterized=True, ax=ax, **style)
+    seaborn.heatmap(matrix, cbar=False, xticklabels=False, yticklabels=False, rasterized=True, zorder=0, ax=ax, **style)
 
 
 def relation_handles(matrix: NDArray[Any]) -> list[Patch]:
