@@ -6,11 +6,10 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import choice, ct
@@ -18,11 +17,8 @@ from mixcl.figures.choice import Picture
 from mixcl.figures.panels import organ_handles
 from mixcl.figures.style import STYLE, Plot
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
-
-def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window: ct.Window = ct.WINDOW) -> Figure:
+def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window: ct.Window = ct.WINDOW) -> Plot:
     """Rows: cases.  Columns: CT, label, and the prediction of each arm, as in the paper's Fig. 3.
 
     Axial slices in a window of HU, the patient's right on the left, voxels in their true proportions, a scale
@@ -68,7 +64,7 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
     return figure
 
 
-def qualitative(config: Experiment, out: Path) -> Figure:
+def qualitative(config: Experiment, out: Path) -> Plot:
     """The qualitative figure of a folder of results; what it shows is chosen by `mixcl.figures.choice`."""
     pictures, caption = choice.qualitative(config, out)
     return overlay(pictures, caption=caption, window=config.data.hu)

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, STYLE, grid, write_caption
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
 from mixcl.figures.training import TERMS, origin_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 CANDIDATES = 32  # first pre-training samples, of which the shown one is chosen
 OVERVIEW = (
@@ -117,7 +113,7 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
     )  # fmt: skip
 
 
-def overview(shown: Sample, config: Experiment) -> Figure:
+def overview(shown: Sample, config: Experiment) -> Plot:
     """Fig. 1: two patches, their views, what is restored of them, and the three terms with their values.
 
     Middle axial slices.  The boxes are where the patches were cut, before the spatial step of R11; what of a box lies
@@ -143,7 +139,7 @@ def overview(shown: Sample, config: Experiment) -> Figure:
     return figure
 
 
-def parts(shown: Sample) -> Figure:
+def parts(shown: Sample) -> Plot:
     """Fig. 2: (a) segmentation map, (b) W(S) with the drawn pixels, (c) correlation C, (d) label relation A.
 
     (a) and (b) are the axial slice of the label level's grid with most labelled voxels.

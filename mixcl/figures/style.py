@@ -6,18 +6,15 @@ import io
 import os
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 
 from mixcl.files import writing
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 _WINDOW = ("backend", "interactive", "toolbar", "tk.", "webagg.")  # how windows are shown is left to the user
 STYLE: Any = {

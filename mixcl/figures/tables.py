@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import pandas as pd
 import seaborn
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from mixcl.figures.style import OKABE_ITO, STYLE, grid, write_caption
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
+from mixcl.results.effects import Effect
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
 from mixcl.results.statistics import CELL, REFERENCE
+from mixcl.results.table import Table
 from mixcl.results.wording import NAMES, title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from mixcl.results.effects import Effect
-    from mixcl.results.table import Table
-
 
 ARM_COLOURS = {REFERENCE: "#777777", "mixcl": OKABE_ITO[0]}
 OTHER_ARMS = "#333333"
@@ -38,7 +33,7 @@ _GROUPS = {
 _OTHERS = "one change alone"
 
 
-def table1_plot(table: Table) -> Figure:
+def table1_plot(table: Table) -> Plot:
     """Dice against the share of labels, by arm: points are folds and seeds, bars the 95 % interval over cases.
 
     A dash is the mean over folds; a line joins these.  The paper's values are drawn too (open diamonds) unless the
@@ -61,7 +56,7 @@ def table1_plot(table: Table) -> Figure:
 
 def dumbbells(
     organs: pd.DataFrame, origin: str = "", *, metric: str = "dice", percents: Mapping[str, float] | None = None
-) -> Figure:
+) -> Plot:
     """Organs as rows: a dot from scratch and one with MixCL, joined; a panel a task.
 
     Parameters
@@ -92,7 +87,7 @@ def dumbbells(
     return figure
 
 
-def ablation_plot(table: Table) -> Figure:
+def ablation_plot(table: Table) -> Plot:
     """Arms as rows: mean difference in Dice to training from scratch, with its 95 % interval over cases."""
     with matplotlib.rc_context(STYLE):
         columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
@@ -117,7 +112,7 @@ def ablation_plot(table: Table) -> Figure:
     return figure
 
 
-def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
+def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     """Every arm's difference to another with its 95 % interval over pairs; a panel a task and what is compared with.
 
     Parameters
@@ -132,7 +127,7 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
         panels.setdefault(f"{title(row.task)}: {_GROUPS.get(row.against, _OTHERS)}", []).append(row)
     with matplotlib.rc_context(STYLE):
         heights = [len(part) + 0.5 for part in panels.values()] or [1]
-        tall = 0.4 + 0.17 * len(effects) / len(heights)
+        tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
         figure, axes = grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights)
         for ax, (name, part) in zip(axes, panels.items(), strict=False):
             rows = pd.DataFrame(part).assign(row=[_versus(row) for row in part])

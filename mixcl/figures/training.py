@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mixcl.figures.style import OKABE_ITO, STYLE, grid, write_caption
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
 from mixcl.results.wording import PHANTOM, short
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 TERMS = {
     "total": "total, Eq. 2",
@@ -35,7 +31,7 @@ MEASURES = {
 }
 
 
-def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None = None) -> Figure:
+def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None = None) -> Plot:
     """What metrics.jsonl holds: terms of Eq. 2, levels and their shares, gradient norms, learning rate.
 
     Parameters
@@ -46,16 +42,15 @@ def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None 
         run.json; for the caption, and for the floors of the levels (dashed, R28).
     """
     card = card or {}
-    known: list[tuple[Any, str]] = [*((_value, name) for name in TERMS), (_levels, "levels"), (_shares, "levels")]
-    known += [(_gradients, "gradients"), (_value, "lr")]
+    known: list[tuple[Any, str]] = [*((_value, name) for name in TERMS), (_lines, "levels"), (_shares, "levels")]
+    known += [(_lines, "gradients"), (_value, "lr")]
     panels = [(draw, name) for draw, name in known if any(name in record for record in records)]
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(len(panels), 4, 2.3, 1.8)
         for ax, (draw, name) in zip(axes, panels, strict=True):
-            values = pd.DataFrame(
-                [{"step": record["step"], name: record[name]} for record in records if name in record]
-            )
-            draw(ax, values.set_index("step")[name], card)
+            steps = [record["step"] for record in records if name in record]
+            values = pd.DataFrame([record[name] for record in records if name in record], index=steps)
+            draw(ax, values.rename(columns=str), name, card)
             _steps(ax)
         write_caption(figure, origin_of(card))
     return figure
@@ -77,54 +72,42 @@ def _steps(ax: Axes) -> None:
     ax.set(xlabel="step", ylabel="")
 
 
-def _lines(ax: Axes, values: pd.DataFrame, **style: Any) -> None:
-    """A line a column against the step in the index; what is not above 0 has no place on a logarithmic axis."""
+def _value(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) -> None:
+    title = "Dice + cross-entropy (R17)" if name == "total" and "task" in card else TERMS.get(name, "learning rate")
+    least, most = float(values.min().min()), float(values.max().max())
+    ax.plot(values, color=OKABE_ITO[0])
+    ax.set_title(title)
+    if least > 0 and most > 20 * least:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=min(0.0, least))
+        ax.ticklabel_format(axis="y", scilimits=(-3, 5))
+
+
+def _lines(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) -> None:
+    """The identity loss by level, or gradient norms; what is not above 0 has no place on a logarithmic axis."""
+    floors = [(k, floor) for k, floor in enumerate(card.get("floors", ())) if floor > 0 and name == "levels"]
+    for number, floor in floors:
+        ax.axhline(floor, color=OKABE_ITO[number], linestyle="--", linewidth=0.8)
+    style = {} if name == "levels" else {"marker": "o", "markersize": 3, "markeredgewidth": 0}
     colours = list(OKABE_ITO[: values.shape[1]])
     seaborn.lineplot(values.where(values > 0), palette=colours, dashes=False, errorbar=None, ax=ax, **style)
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
-    ax.legend(loc="upper center", ncols=values.shape[1], handlelength=0.8, columnspacing=0.8, handletextpad=0.3)
+    ax.legend(loc="upper center", ncols=len(colours), handlelength=0.8, columnspacing=0.8, handletextpad=0.3)
+    by_level = "identity by level" + (", dashed: floor" if floors else "")
+    ax.set_title(by_level if name == "levels" else "gradient norm on encoder (R26)")
 
 
-def _value(ax: Axes, values: pd.Series, card: Mapping[str, Any]) -> None:
-    title = "Dice + cross-entropy (R17)" if values.name == "total" and "task" in card else TERMS.get(str(values.name))
-    ax.plot(values, color=OKABE_ITO[0])
-    ax.set_title(title or "learning rate")
-    if values.min() > 0 and values.max() > 20 * values.min():
-        ax.set_yscale("log")
-    else:
-        ax.set_ylim(bottom=min(0.0, values.min()))
-        ax.ticklabel_format(axis="y", scilimits=(-3, 5))
-
-
-def _table(values: pd.Series) -> pd.DataFrame:
-    """Lists or mappings by step as columns with names."""
-    return pd.DataFrame(list(values), index=values.index).rename(columns=str)
-
-
-def _levels(ax: Axes, values: pd.Series, card: Mapping[str, Any]) -> None:
-    floors = [(number, floor) for number, floor in enumerate(card.get("floors", ())) if floor > 0]
-    for number, floor in floors:
-        ax.axhline(floor, color=OKABE_ITO[number], linestyle="--", linewidth=0.8)
-    _lines(ax, _table(values))
-    ax.set_title("identity by level" + (", dashed: floor" if floors else ""))
-
-
-def _shares(ax: Axes, values: pd.Series, card: Mapping[str, Any]) -> None:
-    levels = _table(values)
-    shares = levels.div(levels.sum(axis=1), axis=0).fillna(0)
+def _shares(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) -> None:
+    shares = values.div(values.sum(axis=1), axis=0).fillna(0)
     ax.stackplot(shares.index, shares.T, colors=OKABE_ITO[: shares.shape[1]], alpha=0.85)
     ax.set_ylim(0, 1)
     ax.set_title("share of each level (R6)")
 
 
-def _gradients(ax: Axes, values: pd.Series, card: Mapping[str, Any]) -> None:
-    _lines(ax, _table(values), marker="o", markersize=3, markeredgewidth=0)
-    ax.set_title("gradient norm on encoder (R26)")
-
-
-def diagnostics(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "") -> Figure:
+def diagnostics(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "") -> Plot:
     """Effective rank, constant share, pairs, linear probe and agreement of one or several pre-trainings.
 
     Parameters
