@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
+from mixcl.figures.ct import Array
 from mixcl.results.runs import Runs, read_runs
 from mixcl.results.wording import origin, title
 from mixcl.run.jobs import FULL, SCRATCH
@@ -33,17 +34,17 @@ class Picture(NamedTuple):
     first voxel (x, y) and its edge in voxels.
     """
 
-    image: NDArray[Any]
-    label: NDArray[Any]
+    image: Array
+    label: Array
     spacing: Sequence[float]
     names: Mapping[int, str]
-    predictions: Mapping[str, NDArray[Any]] = {}
+    predictions: Mapping[str, Array] = {}
     title: str = ""
     z: int | None = None
     box: tuple[int, int, int] | None = None
 
 
-def choose_slice(label: NDArray[Any], predictions: Iterable[NDArray[Any]] = ()) -> int:
+def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
     """Of the axial slices with a label, that on which the predictions differ in most voxels.
 
     Where they do not differ, or are not given, it is the slice with most labelled voxels; the lowest of equal ones.
@@ -59,13 +60,13 @@ def choose_slice(label: NDArray[Any], predictions: Iterable[NDArray[Any]] = ()) 
     return int(counts.argmax() if counts.any() else labelled.argmax())
 
 
-def difference(predictions: Iterable[NDArray[Any]]) -> NDArray[np.bool_]:
+def difference(predictions: Iterable[Array]) -> NDArray[np.bool_]:
     """Where label maps are not all the same; bool [X, Y, Z]."""
     first, *others = predictions
     return np.any([first != other for other in others or [first]], axis=0)
 
 
-def choose_box(label: NDArray[Any], first: NDArray[Any], last: NDArray[Any]) -> tuple[tuple[int, int, int], int, int]:
+def choose_box(label: Array, first: Array, last: Array) -> tuple[tuple[int, int, int], int, int]:
     """The square of a slice [X, Y] in which exactly one of two predictions is right in most voxels.
 
     Its edge is the slice's shorter side divided by `BOX`; of equal squares the one with the lowest x, then y.
@@ -82,8 +83,7 @@ def choose_box(label: NDArray[Any], first: NDArray[Any], last: NDArray[Any]) -> 
     """
     edge = max(min(label.shape) // BOX, 1)
     one_right = (first == label) ^ (last == label)
-    windows = np.lib.stride_tricks.sliding_window_view(one_right, (edge, edge))
-    counts = windows.sum(axis=(2, 3))
+    counts = np.lib.stride_tricks.sliding_window_view(one_right, (edge, edge)).sum(axis=(2, 3))
     x, y = (int(i) for i in np.unravel_index(counts.argmax(), counts.shape))
     inside = (slice(x, x + edge), slice(y, y + edge))
     only_first = int((one_right & (first == label))[inside].sum())
@@ -102,20 +102,19 @@ def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
     """
     runs, store = read_runs(out), Store(config.data.store_dir(out), settings=config.data)
     order = [SCRATCH, *config.grid.variants, FULL]
-    shown = {
-        task: _chosen_runs(runs, task, config.grid.ablation.get(task)) for task in dict.fromkeys(runs.cases["task"])
-    }
-    pictures, boxes = [], []
-    for task, rows in shown.items():
+    pictures, boxes, used = [], "", []
+    for task in dict.fromkeys(runs.cases["task"]):
+        rows = _chosen_runs(runs, task, config.grid.ablation.get(task))
         cases = {case.id: case for case in store.cases(task)}
         name = f"{title(task)}, {rows['percent'].iloc[0]:g} %"
         picture, box = _best(rows, _ordered(rows, order), cases, out / "runs", name)
         pictures.append(picture)
-        boxes += [f" {name}: {box}"] if box else []
-    rows = pd.concat(shown.values())
+        boxes += f" {name}: {box}" if box else ""
+        used.append(rows)
+    rows = pd.concat(used)
     arms = _ordered(rows, order)
     rule = RULE.format(first=arms[0], last=arms[-1]) if len(arms) > 1 else RULE_ONE_ARM
-    return pictures, f"{rule}.{''.join(boxes)} {origin(runs, rows)}"
+    return pictures, f"{rule}.{boxes} {origin(runs, rows)}"
 
 
 def _ordered(rows: pd.DataFrame, order: Sequence[str]) -> list[str]:
@@ -159,7 +158,7 @@ def _best(
     return best._replace(box=box), text
 
 
-def _ends(predictions: Mapping[str, NDArray[Any]], arms: Sequence[str]) -> list[NDArray[Any]]:
+def _ends(predictions: Mapping[str, Array], arms: Sequence[str]) -> list[Array]:
     """What the first and the last arm predicted; nothing where one of them is not there or there is one alone."""
     ends = [predictions[arm] for arm in dict.fromkeys((arms[0], arms[-1])) if arm in predictions]
     return ends if len(ends) == 2 else []

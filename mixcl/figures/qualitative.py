@@ -35,11 +35,16 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
     """
     rows = [_with_slice(row) for row in ([pictures] if isinstance(pictures, Picture) else pictures)]
     titles = ["CT", "label", *dict.fromkeys(arm for row in rows for arm in row.predictions)]
-    names = _organs(rows)
+    maps = [(np.stack([m[..., row.z] for m in (row.label, *row.predictions.values())]), row.names) for row in rows]
+    names = list(dict.fromkeys(name for part, organs in maps for name in ct.organs_in(part, organs).values()))
     # Inches: panels of one width under each other, then the legend, then the caption.
     width, left, head, gap = (1.9 if len(titles) < 5 else 1.45), 0.45, 0.25, 0.05
     strips = [(row, zoomed) for row in rows for zoomed in ((False, True) if row.box else (False,))]
-    heights = [width * _proportion(row, zoomed) for row, zoomed in strips]
+    shapes = [(1, 1) if zoomed else row.image.shape for row, zoomed in strips]
+    heights = [
+        width * (shape[1] * row.spacing[1]) / (shape[0] * row.spacing[0])
+        for (row, _), shape in zip(strips, shapes, strict=True)
+    ]
     wide = left + len(titles) * (width + gap)
     below, per_line = textwrap.wrap(caption, int(wide * 21)), max(int(wide / 1.5), 1)
     tall = head + sum(heights) + gap * len(strips) + 0.15 + 0.13 * len(below) + 0.16 * math.ceil(len(names) / per_line)
@@ -72,18 +77,6 @@ def qualitative(config: Experiment, out: Path) -> Plot:
 
 def _with_slice(row: Picture) -> Picture:
     return row if row.z is not None else row._replace(z=choice.choose_slice(row.label, row.predictions.values()))
-
-
-def _organs(rows: Sequence[Picture]) -> list[str]:
-    """Names of the organs to be seen in any panel, in the order of the rows' label values."""
-    maps = [(row, np.stack([m[..., row.z] for m in (row.label, *row.predictions.values())])) for row in rows]
-    return list(dict.fromkeys(name for row, values in maps for name in ct.organs_in(values, row.names).values()))
-
-
-def _proportion(row: Picture, zoomed: bool) -> float:
-    """Height of a panel over its width."""
-    voxels = 1.0 if zoomed else row.image.shape[1] / row.image.shape[0]
-    return voxels * float(row.spacing[1]) / float(row.spacing[0])
 
 
 def _panel(ax: Axes, row: Picture, title: str, window: ct.Window, zoomed: bool) -> None:

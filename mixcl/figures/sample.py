@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import ct, panels
@@ -45,17 +44,17 @@ class Sample(NamedTuple):
     label level.  ``relation``: A, and ``relation_labels`` of its rows and columns, sorted.  ``terms``: of Eq. 2.
     """
 
-    scans: Sequence[tuple[NDArray[Any], str, Sequence[int]]]
-    patches: Mapping[str, NDArray[Any]]
-    views: Mapping[str, NDArray[Any]]
-    restored: Mapping[str, NDArray[Any]]
-    labels: NDArray[Any]
+    scans: Sequence[tuple[ct.Array, str, Sequence[int]]]
+    patches: Mapping[str, ct.Array]
+    views: Mapping[str, ct.Array]
+    restored: Mapping[str, ct.Array]
+    labels: ct.Array
     names: Mapping[int, str]
-    weights: NDArray[Any]
-    pixels: NDArray[Any]
-    correlation: NDArray[Any]
-    relation: NDArray[Any]
-    relation_labels: tuple[NDArray[Any], NDArray[Any]]
+    weights: ct.Array
+    pixels: ct.Array
+    correlation: ct.Array
+    relation: ct.Array
+    relation_labels: tuple[ct.Array, ct.Array]
     terms: Mapping[str, float]
     spacing: Sequence[float]
     window: tuple[float, float]
@@ -79,12 +78,11 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
     from mixcl.data.store import Store
     from mixcl.model import LABEL_LEVEL, MixCL, level_edges
     from mixcl.objective import Objective
-    from mixcl.run import checkpoint
+    from mixcl.run import checkpoint, record
     from mixcl.run.device import machine
-    from mixcl.run.record import read_card
 
     run = out / "runs" / job
-    weights, card = checkpoint.read_weights(run)[0], read_card(run)
+    weights, card = checkpoint.read_weights(run)[0], record.read_card(run)
     store = Store(config.data.store_dir(out), settings=config.data)
     pairs = batches.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, CANDIDATES)
     number = max(range(CANDIDATES), key=lambda k: (*common(pairs[k]["label"]), -k))
@@ -159,7 +157,7 @@ def parts(shown: Sample) -> Plot:
     return figure
 
 
-def _scan(ax: Axes, scan: NDArray[Any], corner: Sequence[int], edge: int, shown: Sample) -> None:
+def _scan(ax: Axes, scan: ct.Array, corner: Sequence[int], edge: int, shown: Sample) -> None:
     """The scan's slice through the middle of a patch, with the patch's whole place, black outside the scan."""
     x, y, z = (int(k) for k in corner)
     ct.show_ct(ax, scan, min(max(z + edge // 2, 0), scan.shape[2] - 1), shown.spacing, shown.window)
@@ -198,7 +196,6 @@ def _labels(config: Experiment, raw: Mapping[str, Any], edge: int) -> Any:
     return batches.coarse(label, edge)[0]
 
 
-def _cube(x: Any) -> NDArray[Any]:
+def _cube(x: Any) -> ct.Array:
     """[1, E, E, E] or [E, E, E] -> [E, E, E]."""
-    values: NDArray[Any] = x.detach().float().cpu().numpy()
-    return values.reshape(values.shape[-3:])
+    return np.asarray(x.float().cpu()).reshape(x.shape[-3:])

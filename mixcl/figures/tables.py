@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,7 @@ from mixcl.results.statistics import CELL, REFERENCE
 from mixcl.results.table import Table
 from mixcl.results.wording import NAMES, title
 
-ARM_COLOURS = {REFERENCE: "#777777", "mixcl": OKABE_ITO[0]}
-OTHER_ARMS = "#333333"
+ARM_COLOURS = defaultdict(lambda: "#333333", {REFERENCE: "#777777", "mixcl": OKABE_ITO[0]})
 DICE = "Dice after fine-tuning, the mean over test cases of each case's mean over its organs"
 DIAMOND: Any = {"marker": "D", "markersize": 4, "markeredgewidth": 1, "markerfacecolor": "none", "linestyle": "none"}
 PAIR = (REFERENCE, "mixcl")
@@ -73,8 +73,8 @@ def dumbbells(
     shown = organs[organs["arm"].isin(PAIR)]
     with matplotlib.rc_context(STYLE):
         tasks = list(dict.fromkeys(shown["task"]))
-        chosen = {task: _share(shown[shown["task"] == task], (percents or {}).get(task)) for task in tasks}
-        parts = [shown[(shown["task"] == t) & (shown["percent"] == p)] for t, p in chosen.items()]
+        chosen = {task: _share(shown[shown["task"] == task]) for task in tasks} | dict(percents or {})
+        parts = [shown[(shown["task"] == task) & (shown["percent"] == chosen[task])] for task in tasks]
         most = max((part["label"].nunique() for part in parts), default=1)
         figure, axes = grid(len(tasks), 2, 3.9, 1.2 + 0.19 * most)
         for ax, part in zip(axes, parts, strict=False):
@@ -130,9 +130,11 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
         tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
         figure, axes = grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights)
         for ax, (name, part) in zip(axes, panels.items(), strict=False):
-            rows = pd.DataFrame(part).assign(row=[_versus(row) for row in part])
+            other = [f" vs {row.against}" if row.against not in _GROUPS else "" for row in part]
+            order = [f"{row.arm}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
+            rows = pd.DataFrame(part).assign(row=order)
             for clear, drawn in rows.groupby(rows["p_holm"] < 0.05):
-                _differences(ax, drawn, list(rows["row"]), **({} if clear else {"markerfacecolor": "white"}))
+                _differences(ax, drawn, order, **({} if clear else {"markerfacecolor": "white"}))
             ax.set_ylim(len(part) - 0.25, -0.75)
             ax.set_title(name)
         axes[-1].set_xlabel("difference in Dice")
@@ -141,14 +143,10 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     return figure
 
 
-def _colour(arm: str) -> str:
-    return ARM_COLOURS.get(arm, OTHER_ARMS)
-
-
 def _dot(arm: str, label: str, **style: Any) -> Line2D:
     """An entry of a legend."""
     style = {"linestyle": "none", "marker": "o", "markersize": 5, **style}
-    return Line2D([], [], color=_colour(arm), label=label, **style)
+    return Line2D([], [], color=ARM_COLOURS[arm], label=label, **style)
 
 
 def _intervals(rows: pd.DataFrame, value: str, **style: Any) -> None:
@@ -164,7 +162,7 @@ def _differences(ax: Axes, rows: pd.DataFrame, order: Sequence[str], **style: An
     """Rows of an ``arm``'s ``difference`` with its interval; ``row`` is the place in ``order``."""
     _intervals(
         rows, "difference", x="difference", y="row", order=order, hue="arm", linestyle="none", markersize=4.5,
-        palette={arm: _colour(arm) for arm in rows["arm"]}, markeredgewidth=1.0,
+        palette={arm: ARM_COLOURS[arm] for arm in rows["arm"]}, markeredgewidth=1.0,
         err_kws={"linewidth": 1.8, "zorder": 1.9}, ax=ax, **style,
     )  # fmt: skip
     ax.axvline(0, color="#777777", linewidth=0.8, zorder=1)
@@ -183,7 +181,7 @@ def _dice_against_share(ax: Axes, table: Table, task: str) -> None:
     lanes = [f"{arm} {kind}" for arm in dict.fromkeys(folds["arm"]) for kind in kinds]
     style: Any = {
         "x": "share", "y": "dice", "order": [f"{percent:g}" for percent in sorted(set(folds["percent"]))],
-        "hue": "lane", "hue_order": lanes, "palette": [_colour(lane.split()[0]) for lane in lanes],
+        "hue": "lane", "hue_order": lanes, "palette": [ARM_COLOURS[lane.split()[0]] for lane in lanes],
         "ax": ax,
     }  # fmt: skip
     dodge = 0.8 - 0.8 / len(lanes)  # as stripplot has it
@@ -203,16 +201,8 @@ def _in_lanes(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     return rows.assign(share=[f"{percent:g}" for percent in rows["percent"]], lane=rows["arm"] + f" {kind}")
 
 
-def _versus(row: Effect) -> str:
-    """An arm's name and share; what it is compared with where the panel does not say."""
-    other = "" if row.against in _GROUPS else f" vs {row.against}"
-    return f"{row.arm}{other}, {row.percent:g} %"
-
-
-def _share(part: pd.DataFrame, given: float | None) -> float:
-    """The share that is given, or the largest at which both arms were run, or the largest."""
-    if given is not None:
-        return given
+def _share(part: pd.DataFrame) -> float:
+    """The largest share at which both arms were run, or the largest."""
     both = [percent for percent, rows in part.groupby("percent") if rows["arm"].nunique() == len(PAIR)]
     return float(max(both or part["percent"]))
 
