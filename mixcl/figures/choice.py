@@ -148,8 +148,7 @@ def _best(
         if size > largest:
             where, largest = f"{name}, fold {fold}\ncase {case}, slice {index}", size
             best = Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, index)
-    if best is None:
-        raise ValueError("no case to show")
+    assert best is not None  # a task has evaluated cases
     if not largest[0]:
         return best, ""
     first, last = (prediction[..., best.z] for prediction in _ends(best.predictions, arms))

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import choice, ct
-from mixcl.figures.choice import Picture
+from mixcl.figures.choice import Picture, choose_slice
 from mixcl.figures.panels import organ_handles
 from mixcl.figures.style import STYLE, Plot
 
@@ -33,18 +33,18 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
     window
         Lower and upper end of the grey scale, HU.
     """
-    rows = [_with_slice(row) for row in ([pictures] if isinstance(pictures, Picture) else pictures)]
+    rows = [pictures] if isinstance(pictures, Picture) else pictures
+    rows = [
+        row if row.z is not None else row._replace(z=choose_slice(row.label, row.predictions.values())) for row in rows
+    ]
     titles = ["CT", "label", *dict.fromkeys(arm for row in rows for arm in row.predictions)]
     maps = [(np.stack([m[..., row.z] for m in (row.label, *row.predictions.values())]), row.names) for row in rows]
     names = list(dict.fromkeys(name for part, organs in maps for name in ct.organs_in(part, organs).values()))
     # Inches: panels of one width under each other, then the legend, then the caption.
     width, left, head, gap = (1.9 if len(titles) < 5 else 1.45), 0.45, 0.25, 0.05
     strips = [(row, zoomed) for row in rows for zoomed in ((False, True) if row.box else (False,))]
-    shapes = [(1, 1) if zoomed else row.image.shape for row, zoomed in strips]
-    heights = [
-        width * (shape[1] * row.spacing[1]) / (shape[0] * row.spacing[0])
-        for (row, _), shape in zip(strips, shapes, strict=True)
-    ]
+    voxels = [1.0 if zoomed else row.image.shape[1] / row.image.shape[0] for row, zoomed in strips]
+    heights = [width * n * row.spacing[1] / row.spacing[0] for n, (row, _) in zip(voxels, strips, strict=True)]
     wide = left + len(titles) * (width + gap)
     below, per_line = textwrap.wrap(caption, int(wide * 21)), max(int(wide / 1.5), 1)
     tall = head + sum(heights) + gap * len(strips) + 0.15 + 0.13 * len(below) + 0.16 * math.ceil(len(names) / per_line)
@@ -73,10 +73,6 @@ def qualitative(config: Experiment, out: Path) -> Plot:
     """The qualitative figure of a folder of results; what it shows is chosen by `mixcl.figures.choice`."""
     pictures, caption = choice.qualitative(config, out)
     return overlay(pictures, caption=caption, window=config.data.hu)
-
-
-def _with_slice(row: Picture) -> Picture:
-    return row if row.z is not None else row._replace(z=choice.choose_slice(row.label, row.predictions.values()))
 
 
 def _panel(ax: Axes, row: Picture, title: str, window: ct.Window, zoomed: bool) -> None:

@@ -119,6 +119,8 @@ def overview(shown: Sample, config: Experiment) -> Plot:
     """
     volumes = {**shown.patches, **shown.views, r"$\tilde P_1$ from $V_1$": shown.restored["$V_1$"],
                r"$\tilde P_2$ from $V_2$": shown.restored["$V_2$"]}  # fmt: skip
+    total, *terms = (f"{text}: {shown.terms[name]:.4g}" for name, text in TERMS.items())
+    weights = f"$\\alpha$ = {config.loss.alpha:g}, $\\beta$ = {config.loss.beta:g}"
     order = ("$P_1$", "$V_1$", "$V'_1$", r"$\tilde P_1$ from $V_1$", "$P_2$", "$V_2$", "", r"$\tilde P_2$ from $V_2$")
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(10, 5, 1.72, 1.75)
@@ -132,7 +134,7 @@ def overview(shown: Sample, config: Experiment) -> Plot:
                 ax.set_title(title)
             else:
                 ax.set_axis_off()
-                ax.text(0.0, 0.5, _terms(shown.terms, config), va="center", fontsize=7, linespacing=1.6)
+                ax.text(0.0, 0.5, "\n".join([*terms, weights, total]), va="center", fontsize=7, linespacing=1.6)
         write_caption(figure, f"{OVERVIEW} {shown.caption}")
     return figure
 
@@ -168,12 +170,6 @@ def _scan(ax: Axes, scan: ct.Array, corner: Sequence[int], edge: int, shown: Sam
     ax.set_xlim(min(0.0, left) - margin, max(across, left + wide) + margin)
     ax.set_ylim(min(0.0, low) - margin, max(height, low + tall) + margin)
     ax.set_facecolor("black")
-
-
-def _terms(terms: Mapping[str, float], config: Experiment) -> str:
-    lines = [f"{text}: {terms[name]:.4g}" for name, text in TERMS.items()]
-    weights = f"$\\alpha$ = {config.loss.alpha:g}, $\\beta$ = {config.loss.beta:g}"
-    return "\n".join([*lines[1:], weights, lines[0]])  # the total stands last
 
 
 def common(labels: Any) -> tuple[int, int]:

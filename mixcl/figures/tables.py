@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import pandas as pd
@@ -14,11 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
-from mixcl.results.effects import Effect
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
 from mixcl.results.statistics import CELL, REFERENCE
 from mixcl.results.table import Table
 from mixcl.results.wording import NAMES, title
+
+if TYPE_CHECKING:
+    from mixcl.results.effects import Effect
 
 ARM_COLOURS = defaultdict(lambda: "#333333", {REFERENCE: "#777777", "mixcl": OKABE_ITO[0]})
 DICE = "Dice after fine-tuning, the mean over test cases of each case's mean over its organs"
@@ -30,7 +32,6 @@ _GROUPS = {
     "mixcl": "against MixCL",
     "frozen": "frozen, against MixCL",
 }
-_OTHERS = "one change alone"
 
 
 def table1_plot(table: Table) -> Plot:
@@ -124,7 +125,7 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     """
     panels: dict[str, list[Effect]] = {}
     for row in effects:
-        panels.setdefault(f"{title(row.task)}: {_GROUPS.get(row.against, _OTHERS)}", []).append(row)
+        panels.setdefault(f"{title(row.task)}: {_GROUPS.get(row.against, 'one change alone')}", []).append(row)
     with matplotlib.rc_context(STYLE):
         heights = [len(part) + 0.5 for part in panels.values()] or [1]
         tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)

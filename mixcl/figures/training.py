@@ -22,7 +22,6 @@ TERMS = {
     "label": "label, Eq. 6",
     "recon": "reconstruction, Eq. 3",
 }
-"""What is shown of every training that has it, with its equation."""
 MEASURES = {
     "alignment": "alignment (less is closer)",
     "uniformity": "uniformity (less is more even)",

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from mixcl import figures
@@ -232,13 +233,22 @@ def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from helpers.drawing import CARD, SPACING, points, pretraining, save_two, scan\n"
         "save_two(Path(sys.argv[1]))\n"
-        "import matplotlib.pyplot as plt\n"
+        "import matplotlib, matplotlib.pyplot as plt\n"
+        "from mixcl.figures import sample\n"
         "assert plt.get_fignums() == []\n"
+        "assert matplotlib.rcParams['font.size'] == 30\n"
+        "assert matplotlib.get_backend().lower() == 'svg'\n"
+        "assert 'torch' not in sys.modules\n"
     )
     save_two(tmp_path / "1")
-    hostile = ("image.origin: lower", "text.usetex: True", "savefig.bbox: tight", "font.size: 30")
+    hostile = ("image.origin: lower", "text.usetex: True", "savefig.bbox: tight", "font.size: 30", "backend: svg")
     (tmp_path / "matplotlibrc").write_text("\n".join(hostile))
-    settings = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path), "MATPLOTLIBRC": str(tmp_path)}
+    settings = {
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": ":".join(sys.path),
+        "MATPLOTLIBRC": str(tmp_path),
+        "MPLBACKEND": "",
+    }
     words = [sys.executable, "-c", code, str(tmp_path / "2"), str(Path(__file__).parents[1])]
     subprocess.run(words, check=True, env={**os.environ, **settings})
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
@@ -246,6 +256,9 @@ def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
     for name in names:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
     assert b"CreationDate" not in (tmp_path / "1" / "a.b.pdf").read_bytes()
+    assert b"/Subject (seed 0)" in (tmp_path / "1" / "a.b.pdf").read_bytes()
+    with Image.open(tmp_path / "1" / "a.b.png") as image:
+        assert image.info["Description"] == "seed 0"
 
 
 def test_a_notebook_shows_a_figure_without_pyplot(table: Table1) -> None:
