@@ -95,9 +95,9 @@ def ablation_plot(table: Table) -> Plot:
         arms = [arm for arm in dict.fromkeys(arm for *_, arm in table.planned) if arm != REFERENCE]
         figure, axes = grid(len(columns), 2, 3.3, 1.1 + 0.3 * max(len(arms), 1), sharey=True)
         for ax, (task, percent) in zip(axes, columns, strict=False):
-            found = table.comparisons.query("metric == 'dice' and n > 0 and task == @task and percent == @percent")
-            _differences(ax, found.assign(row=found["arm"]), arms)
-            for row in (row for row, arm in enumerate(arms) if arm not in set(found["arm"])):
+            compared = table.comparisons.query("metric == 'dice' and n > 0 and task == @task and percent == @percent")
+            _differences(ax, compared.assign(row=compared["arm"]), arms)
+            for row in (row for row, arm in enumerate(arms) if arm not in set(compared["arm"])):
                 ax.annotate(
                     "no pairs", (0.5, row), xycoords=ax.get_yaxis_transform(), ha="center", va="center", fontsize=6,
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
