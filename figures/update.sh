@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Copy what a full run drew into this folder: figures/update.sh [results/phantom]
-# The figures are drawn by notebooks 10 and 20 to 22; their captions name profile, seed, commit and data.
+# Copy what a full run drew into this folder, with its tables: figures/update.sh [results/phantom]
+# The figures are drawn by notebooks 10, 20 to 22 and 30; their captions name profile, seed, commit and data.
 # Of a run with --only effects, such as the fair test, the effects go into a folder of its name, with their table.
+# Then pages.py writes the README.md of every folder; it needs the environment in which mixcl is installed.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 from=${1:-$here/../results/phantom}
@@ -13,11 +14,14 @@ if grep -q '+changes' "$made"; then
     exit 2
 fi
 if [ "$made" = "$from/RUN.json" ]; then
-    cp -- "$from"/figures/*.png "$from"/figures/*.pdf "$here/"
+    to=$here
+    cp -- "$from"/figures/*.{png,pdf} "$from"/tables/{table1,table2,statistics}.csv "$from"/tables/table{1,2}.md "$to/"
 else
     to=$here/$(basename -- "$from")
     mkdir -p -- "$to"
-    cp -- "$from"/figures/effects.{png,pdf} "$from"/tables/effects{,_organs}.{csv,md} "$to/"
-    # without two arms that differ in the label term alone the table by organ has a head and no row
-    [ "$(wc -l < "$to/effects_organs.csv")" -gt 1 ] || rm -- "$to"/effects_organs.{csv,md}
+    cp -- "$from"/figures/effects.{png,pdf} "$to/"
 fi
+cp -- "$from"/tables/effects{,_organs}.{csv,md} "$to/"
+# without two arms that differ in the label term alone the table by organ has a head and no row
+[ "$(wc -l < "$to/effects_organs.csv")" -gt 1 ] || rm -- "$to"/effects_organs.{csv,md}
+python "$here/pages.py"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
+from mixcl.figures.ct import Array
 from mixcl.results.runs import Runs, read_runs
-from mixcl.results.wording import arm_title, origin, title
+from mixcl.results.wording import origin, title
 from mixcl.run.jobs import FULL, SCRATCH
 
 RULE = (
@@ -33,17 +34,17 @@ class Picture(NamedTuple):
     first voxel (x, y) and its edge in voxels.
     """
 
-    image: NDArray[Any]
-    label: NDArray[Any]
+    image: Array
+    label: Array
     spacing: Sequence[float]
     names: Mapping[int, str]
-    predictions: Mapping[str, NDArray[Any]] = {}
+    predictions: Mapping[str, Array] = {}
     title: str = ""
     z: int | None = None
     box: tuple[int, int, int] | None = None
 
 
-def choose_slice(label: NDArray[Any], predictions: Iterable[NDArray[Any]] = ()) -> int:
+def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
     """Of the axial slices with a label, that on which the predictions differ in most voxels.
 
     Where they do not differ, or are not given, it is the slice with most labelled voxels; the lowest of equal ones.
@@ -59,16 +60,13 @@ def choose_slice(label: NDArray[Any], predictions: Iterable[NDArray[Any]] = ()) 
     return int(counts.argmax() if counts.any() else labelled.argmax())
 
 
-def difference(predictions: Iterable[NDArray[Any]]) -> NDArray[np.bool_]:
+def difference(predictions: Iterable[Array]) -> NDArray[np.bool_]:
     """Where label maps are not all the same; bool [X, Y, Z]."""
     first, *others = predictions
-    different = np.zeros(first.shape, bool)
-    for other in others:
-        different |= np.asarray(first != other)
-    return different
+    return np.any([first != other for other in others or [first]], axis=0)
 
 
-def choose_box(label: NDArray[Any], first: NDArray[Any], last: NDArray[Any]) -> tuple[tuple[int, int, int], int, int]:
+def choose_box(label: Array, first: Array, last: Array) -> tuple[tuple[int, int, int], int, int]:
     """The square of a slice [X, Y] in which exactly one of two predictions is right in most voxels.
 
     Its edge is the slice's shorter side divided by `BOX`; of equal squares the one with the lowest x, then y.
@@ -85,8 +83,7 @@ def choose_box(label: NDArray[Any], first: NDArray[Any], last: NDArray[Any]) -> 
     """
     edge = max(min(label.shape) // BOX, 1)
     one_right = (first == label) ^ (last == label)
-    windows = np.lib.stride_tricks.sliding_window_view(one_right, (edge, edge))
-    counts = windows.sum(axis=(2, 3))
+    counts = np.lib.stride_tricks.sliding_window_view(one_right, (edge, edge)).sum(axis=(2, 3))
     x, y = (int(i) for i in np.unravel_index(counts.argmax(), counts.shape))
     inside = (slice(x, x + edge), slice(y, y + edge))
     only_first = int((one_right & (first == label))[inside].sum())
@@ -103,23 +100,26 @@ def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
     InputError
         Nothing is evaluated, or what an evaluation left is missing or damaged.
     """
-    runs = read_runs(out)
-    store = Store(config.data.store_dir(out), settings=config.data)
+    runs, store = read_runs(out), Store(config.data.store_dir(out), settings=config.data)
     order = [SCRATCH, *config.grid.variants, FULL]
-    pictures, used, told = [], [], []
+    pictures, boxes, used = [], "", []
     for task in dict.fromkeys(runs.cases["task"]):
-        chosen = _chosen_runs(runs, task, config.grid.ablation.get(task))
-        used.append(chosen)
-        arms = sorted(set(chosen["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
+        rows = _chosen_runs(runs, task, config.grid.ablation.get(task))
         cases = {case.id: case for case in store.cases(task)}
-        picture, said = _best(chosen, arms, cases, out / "runs", f"{title(task)}, {chosen['percent'].iloc[0]:g} %")
+        name = f"{title(task)}, {rows['percent'].iloc[0]:g} %"
+        picture, box = _best(rows, _ordered(rows, order), cases, out / "runs", name)
         pictures.append(picture)
-        told.append(said)
+        boxes += f" {name}: {box}" if box else ""
+        used.append(rows)
     rows = pd.concat(used)
-    present = sorted(set(rows["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
-    ends = {"first": arm_title(present[0]), "last": arm_title(present[-1])}
-    rule = RULE.format(**ends) if len(present) > 1 else RULE_ONE_ARM
-    return pictures, f"{rule}. {' '.join(filter(None, told))} {origin(runs, rows)}"
+    arms = _ordered(rows, order)
+    rule = RULE.format(first=arms[0], last=arms[-1]) if len(arms) > 1 else RULE_ONE_ARM
+    return pictures, f"{rule}.{boxes} {origin(runs, rows)}"
+
+
+def _ordered(rows: pd.DataFrame, order: Sequence[str]) -> list[str]:
+    """The arms of rows as they are ordered, any others after them by name."""
+    return sorted(set(rows["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
 
 
 def _chosen_runs(runs: Runs, task: str, percent: float | None) -> pd.DataFrame:
@@ -132,32 +132,32 @@ def _chosen_runs(runs: Runs, task: str, percent: float | None) -> pd.DataFrame:
 
 
 def _best(
-    rows: pd.DataFrame, arms: Sequence[str], cases: Mapping[str, Case], runs: Path, told: str
+    rows: pd.DataFrame, arms: Sequence[str], cases: Mapping[str, Case], runs: Path, name: str
 ) -> tuple[Picture, str]:
-    """The picture of the case and slice that the rule names, and what its box holds."""
-    from mixcl.evaluate import read_prediction
+    """The picture of the case and slice that the rule names, with its box, and what that holds."""
+    from mixcl.evaluate import read_prediction  # which imports torch
 
-    best: tuple[tuple[bool, int], Picture] | None = None
+    best, largest = None, (False, -1)
     for (fold, case), part in rows.groupby(["fold", "case"]):
         jobs = dict(zip(part["arm"], part["job"], strict=True))
         predictions = {arm: read_prediction(runs / jobs[arm], str(case)) for arm in arms if arm in jobs}
-        scan, ends = cases[str(case)], [predictions[arm] for arm in (arms[0], arms[-1]) if arm in predictions]
+        scan, ends = cases[str(case)], _ends(predictions, arms)
         index = choose_slice(scan.label(), ends)
-        counted = difference(p[..., index] for p in ends) if len(ends) > 1 else scan.label()[..., index]
-        size = (len(ends) > 1, int(np.count_nonzero(counted)))  # a case that only one arm has comes last
-        if best is None or size > best[0]:
-            where = f"{told}, fold {fold}\ncase {case}, slice {index}"
-            picture = Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, index)
-            best = (size, picture)
-    if best is None:
-        raise ValueError("no case to show")
-    return _boxed(best[1], arms, told)
+        counted = difference(p[..., index] for p in ends) if ends else scan.label()[..., index]
+        size = (bool(ends), int(np.count_nonzero(counted)))  # a case that only one arm has comes last
+        if size > largest:
+            where, largest = f"{name}, fold {fold}\ncase {case}, slice {index}", size
+            best = Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, index)
+    assert best is not None  # a task has evaluated cases
+    if not largest[0]:
+        return best, ""
+    first, last = (prediction[..., best.z] for prediction in _ends(best.predictions, arms))
+    box, only_first, only_last = choose_box(best.label[..., best.z], first, last)
+    text = f"in the box only {arms[0]} is right in {only_first} voxels, only {arms[-1]} in {only_last}."
+    return best._replace(box=box), text
 
 
-def _boxed(picture: Picture, arms: Sequence[str], told: str) -> tuple[Picture, str]:
-    ends = [picture.predictions[arm][..., picture.z] for arm in (arms[0], arms[-1]) if arm in picture.predictions]
-    if len(arms) < 2 or len(ends) < 2:
-        return picture, ""
-    box, only_first, only_last = choose_box(picture.label[..., picture.z], *ends)
-    said = f"{told}: in the box only {arm_title(arms[0])} is right in {only_first} voxels, "
-    return picture._replace(box=box), f"{said}only {arm_title(arms[-1])} in {only_last}."
+def _ends(predictions: Mapping[str, Array], arms: Sequence[str]) -> list[Array]:
+    """What the first and the last arm predicted; nothing where one of them is not there or there is one alone."""
+    ends = [predictions[arm] for arm in dict.fromkeys((arms[0], arms[-1])) if arm in predictions]
+    return ends if len(ends) == 2 else []

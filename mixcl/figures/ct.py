@@ -5,47 +5,31 @@ from __future__ import annotations
 import colorsys
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
 ORGAN_COLOURS: dict[str, str] = {
-    "spleen": "#c90e2c",
-    "right kidney": "#aaf5a2",
-    "left kidney": "#0046bd",
-    "gallbladder": "#d3d400",
-    "esophagus": "#c8cfbe",
-    "liver": "#e16894",
-    "stomach": "#cd997b",
-    "aorta": "#d46d08",
-    "inferior vena cava": "#76a4e1",
-    "portal and splenic vein": "#5869ff",
-    "pancreas": "#5ce4f9",
-    "right adrenal gland": "#b15764",
-    "left adrenal gland": "#8e4569",
-    "kidney": "#aaf5a2",
-    "liver tumour": "#ecfffe",
-    "lung tumour": "#ecfffe",
-    "pancreas tumour": "#ecfffe",
-    "kidney tumour": "#ecfffe",
-    "portal vein": "#5869ff",
-    "right lung": "#7fb8a4",
-    "left lung": "#b9a2d8",
-    "bone": "#f2e3b3",
-}
+    "spleen": "#c90e2c", "right kidney": "#aaf5a2", "left kidney": "#0046bd", "gallbladder": "#d3d400",
+    "esophagus": "#c8cfbe", "liver": "#e16894", "stomach": "#cd997b", "aorta": "#d46d08",
+    "inferior vena cava": "#76a4e1", "portal and splenic vein": "#5869ff", "pancreas": "#5ce4f9",
+    "right adrenal gland": "#b15764", "left adrenal gland": "#8e4569", "kidney": "#aaf5a2",
+    "liver tumour": "#ecfffe", "lung tumour": "#ecfffe", "pancreas tumour": "#ecfffe", "kidney tumour": "#ecfffe",
+    "portal vein": "#5869ff", "right lung": "#7fb8a4", "left lung": "#b9a2d8", "bone": "#f2e3b3",
+}  # fmt: skip
 """Organ -> colour, the same everywhere.
 
 Stomach, kidneys, pancreas and spleen have the colours of the paper's Fig. 3.  The others were searched for so
 that any two of BTCV stay apart for readers with and without red-green blindness (CIEDE2000 above 12).
 """
 
+Array = NDArray[Any]
+Box = tuple[float, float, float, float]
 Window = tuple[float, float]
 WINDOW: Window = (-150.0, 250.0)
 
@@ -63,7 +47,7 @@ def organ_colour(name: str) -> tuple[float, float, float]:
     return colorsys.hls_to_rgb(number % 360 / 360, (0.4, 0.6, 0.75)[number // 360 % 3], 0.6)
 
 
-def axial(volume: NDArray[Any], index: int) -> NDArray[Any]:
+def axial(volume: Array, index: int) -> Array:
     """Slice [rows, columns] of a RAS+ volume [X, Y, Z]: anterior at the top, the patient's right on the left.
 
     >>> volume = np.zeros((3, 2, 1))
@@ -74,7 +58,7 @@ def axial(volume: NDArray[Any], index: int) -> NDArray[Any]:
     return np.asarray(volume[:, :, index])[::-1, ::-1].T
 
 
-def show_ct(ax: Axes, image: NDArray[Any], index: int, spacing: Sequence[float], window: Window = WINDOW) -> None:
+def show_ct(ax: Axes, image: Array, index: int, spacing: Sequence[float], window: Window = WINDOW) -> None:
     """Draw an axial slice of a scan in HU on axes in mm."""
     ax.imshow(
         axial(image, index), cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest",
@@ -86,44 +70,55 @@ def show_ct(ax: Axes, image: NDArray[Any], index: int, spacing: Sequence[float],
 
 
 def show_labels(
-    ax: Axes,
-    labels: NDArray[Any],
-    index: int,
-    spacing: Sequence[float],
-    names: Mapping[int, str],
-    opacity: float = 0.55,
+    ax: Axes, labels: Array, index: int, spacing: Sequence[float], names: Mapping[int, str], opacity: float = 0.55
 ) -> list[str]:
     """Lay an axial slice of a label map over what is drawn, filled and outlined; the organs in it."""
     part = axial(labels, index)
-    columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
-    rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
     colours = np.zeros((*part.shape, 4))
-    found = [(value, name) for value, name in sorted(names.items()) if (part == value).any()]
-    for value, name in found:
+    present = organs_in(part, names)
+    for value, name in present.items():
         colours[part == value] = (*organ_colour(name), opacity)
     ax.imshow(colours, extent=extent(labels.shape, spacing), origin="upper", interpolation="nearest")
-    for value, name in found:
-        if min(part.shape) > 1:
-            ax.contour(columns, rows, part == value, levels=[0.5], colors=[organ_colour(name)], linewidths=0.8)
-    return [name for _, name in found]
+    outline(ax, labels, index, spacing, names, linewidths=0.8)
+    return list(present.values())
 
 
-def extent(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, float, float, float]:
+def outline(
+    ax: Axes, labels: Array, index: int, spacing: Sequence[float], names: Mapping[int, str], **style: Any
+) -> None:
+    """The outlines of the organs of an axial slice of a label map [X, Y, Z] on axes in mm."""
+    part = axial(labels, index)
+    columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
+    rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
+    for value, name in organs_in(part, names).items() if min(part.shape) > 1 else ():
+        colours = [organ_colour(name)]
+        ax.contour(columns, rows, part == value, levels=[0.5], **{"colors": colours, "linewidths": 1.0, **style})
+
+
+def organs_in(part: Array, names: Mapping[int, str]) -> dict[int, str]:
+    """Label value -> organ of what is in a part of a label map, by rising value."""
+    return {value: name for value, name in sorted(names.items()) if (part == value).any()}
+
+
+def extent(shape: Sequence[int], spacing: Sequence[float]) -> Box:
     """Left, right, bottom and top of an axial slice in mm."""
     return 0.0, shape[0] * float(spacing[0]), 0.0, shape[1] * float(spacing[1])
 
 
-def box_mm(
-    box: tuple[int, int, int], shape: Sequence[int], spacing: Sequence[float]
-) -> tuple[float, float, float, float]:
+def box_mm(box: tuple[int, int, int], shape: Sequence[int], spacing: Sequence[float]) -> Box:
     """Left, bottom, width and height in mm, on an axial slice's axes, of a square of voxels (x, y, edge).
 
     >>> box_mm((0, 1, 2), (10, 10, 5), (1.0, 2.0, 3.0))  # the patient's right is on the left: x = 0 is at the right
     (8.0, 2.0, 2.0, 4.0)
     """
     x, y, edge = box
-    wide, tall = edge * float(spacing[0]), edge * float(spacing[1])
-    return shape[0] * float(spacing[0]) - x * float(spacing[0]) - wide, y * float(spacing[1]), wide, tall
+    across, along = float(spacing[0]), float(spacing[1])
+    return (shape[0] - x - edge) * across, y * along, edge * across, edge * along
+
+
+def draw_box(ax: Axes, box: Box, **style: Any) -> None:
+    """Frame what :func:`box_mm` gives."""
+    ax.add_patch(Rectangle(box[:2], *box[2:], fill=False, **style))
 
 
 def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float:
@@ -132,14 +127,7 @@ def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float
     length = max((mm for mm in (1, 2, 5, 10, 20, 50, 100) if mm <= width / 3), default=1)
     edge = [patheffects.withStroke(linewidth=1.5, foreground="black")]
     right, low = 0.96 * width, 0.05 * height
-    ax.plot(
-        [right - length, right],
-        [low, low],
-        color="white",
-        linewidth=2,
-        solid_capstyle="butt",
-        path_effects=edge,
-    )
+    ax.plot([right - length, right], [low, low], color="white", linewidth=2, solid_capstyle="butt", path_effects=edge)
     style: dict[str, Any] = {"color": "white", "fontsize": 6, "path_effects": edge}
     ax.text(right - length / 2, low + 0.02 * height, f"{length} mm", ha="center", va="bottom", **style)
     ax.text(0.02 * width, height / 2, "R", ha="left", va="center", **style)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from matplotlib.colors import BoundaryNorm, ListedColormap
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
 from mixcl.figures import ct
+from mixcl.figures.ct import Array
+from mixcl.figures.ct import outline as outline
 from mixcl.figures.style import OKABE_ITO
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 RELATIONS = {1: "A = 1, same label", 0: "A = 0, different", -1: "A = -1, left out"}
 RELATION_COLOURS = {1: OKABE_ITO[2], 0: OKABE_ITO[1], -1: "0.85"}
@@ -30,10 +29,10 @@ def bare(ax: Axes) -> None:
 
 def patch(
     ax: Axes,
-    image: NDArray[Any],
+    image: Array,
     index: int,
     spacing: Sequence[float],
-    labels: NDArray[Any] | None = None,
+    labels: Array | None = None,
     names: Mapping[int, str] | None = None,
     *,
     bar: bool = True,
@@ -46,7 +45,7 @@ def patch(
         ct.scale_bar(ax, image.shape, spacing)
 
 
-def patch_difference(ax: Axes, difference: NDArray[Any], index: int, spacing: Sequence[float]) -> Any:
+def patch_difference(ax: Axes, difference: Array, index: int, spacing: Sequence[float]) -> Any:
     """An axial slice of the difference of two patches, violet below and orange above 0; what a colour bar needs."""
     image = ax.imshow(
         ct.axial(difference, index), cmap="PuOr_r", vmin=-0.3, vmax=0.3, interpolation="nearest",
@@ -56,27 +55,8 @@ def patch_difference(ax: Axes, difference: NDArray[Any], index: int, spacing: Se
     return image
 
 
-def outline(
-    ax: Axes, labels: NDArray[Any], index: int, spacing: Sequence[float], names: Mapping[int, str], **style: Any
-) -> None:
-    """The outlines of the organs of a label map [X, Y, Z] on a panel of :func:`patch`."""
-    part = ct.axial(labels, index)
-    columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
-    rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
-    for value, name in sorted(names.items()):
-        if (part == value).any():
-            colours = [ct.organ_colour(name)]
-            ax.contour(columns, rows, part == value, [0.5], **{"colors": colours, "linewidths": 1.0, **style})
-
-
 def spots(
-    ax: Axes,
-    pixels: NDArray[Any],
-    grid: int,
-    edge: int,
-    spacing: Sequence[float],
-    slices: tuple[int, int],
-    **style: Any,
+    ax: Axes, pixels: Array, grid: int, edge: int, spacing: Sequence[float], slices: tuple[int, int], **style: Any
 ) -> None:
     """Points on a panel of :func:`patch` where pixels of a coarser grid lie (R12).
 
@@ -103,23 +83,23 @@ def organ_handles(names: Iterable[str], background: bool = False) -> list[Patch]
     return [Patch(fc="0.6", ec="black", lw=0.3, label="background"), *handles] if background else handles
 
 
-def segmentation(ax: Axes, labels: NDArray[Any], names: Mapping[int, str], index: int) -> None:
+def segmentation(ax: Axes, labels: Array, names: Mapping[int, str], index: int) -> None:
     """Fig. 2a: an axial slice of a label map, organs in their colours, the background grey."""
     part = ct.axial(labels, index)
     colours = np.full((*part.shape, 3), 0.6)
-    present = [(value, name) for value, name in sorted(names.items()) if (part == value).any()]
-    for value, name in present:
+    present = ct.organs_in(part, names)
+    for value, name in present.items():
         colours[part == value] = ct.organ_colour(name)
     ax.imshow(colours, interpolation="nearest")
     bare(ax)
     ax.set_title("(a) segmentation map S")
     ax.legend(
-        handles=organ_handles((name for _, name in present), background=True),
+        handles=organ_handles(present.values(), background=True),
         loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, handlelength=1.0, columnspacing=0.8,
     )  # fmt: skip
 
 
-def weights(figure: Figure, ax: Axes, weight: NDArray[Any], pixels: NDArray[Any], index: int) -> None:
+def weights(figure: Figure, ax: Axes, weight: Array, pixels: Array, index: int) -> None:
     """Fig. 2b: an axial slice of W(S) [X, Y, Z] and the drawn pixels (flat indices) that lie in it."""
     image = ax.imshow(ct.axial(weight, index), cmap="viridis", interpolation="nearest")
     drawn = np.zeros(weight.size, bool)
@@ -132,30 +112,27 @@ def weights(figure: Figure, ax: Axes, weight: NDArray[Any], pixels: NDArray[Any]
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), handletextpad=0.2)
 
 
-def correlation(ax: Axes, matrix: NDArray[Any]) -> Any:
+def correlation(ax: Axes, matrix: Array) -> Any:
     """Fig. 2c: a cross-correlation matrix [C, C] between -1 (blue) and 1 (red); what a colour bar needs."""
-    return ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    _heatmap(ax, matrix, cmap="RdBu_r", vmin=-1, vmax=1, square=True)
+    return ax.collections[-1]
 
 
-def relation(ax: Axes, matrix: NDArray[Any], labels: tuple[NDArray[Any], NDArray[Any]]) -> None:
+def relation(ax: Axes, matrix: Array, labels: tuple[Array, Array]) -> None:
     """Fig. 2d: A [n, m], with a line where the label of the rows or columns changes; no axis labels, no title."""
-    order = [RELATION_COLOURS[value] for value in (-1, 0, 1)]
-    ax.imshow(
-        matrix, cmap=ListedColormap(order), norm=BoundaryNorm([-1.5, -0.5, 0.5, 1.5], 3),
-        interpolation="nearest", aspect="auto",
-    )  # fmt: skip
+    _heatmap(ax, matrix, cmap=ListedColormap([RELATION_COLOURS[value] for value in (-1, 0, 1)]), vmin=-1.5, vmax=1.5)
     for values, line in zip(labels, (ax.axhline, ax.axvline), strict=True):
         for border in np.flatnonzero(np.diff(values)):
-            line(border + 0.5, color="white", linewidth=0.5)
+            line(int(border) + 1, color="white", linewidth=0.5)
     ax.set_box_aspect(1)
-    bare(ax)
 
 
-def relation_handles(matrix: NDArray[Any]) -> list[Patch]:
+def _heatmap(ax: Axes, matrix: Array, **style: Any) -> None:
+    """A matrix without ticks; entry (i, j) lies between i and i + 1 from the top, j and j + 1 from the left."""
+    seaborn.heatmap(matrix, cbar=False, xticklabels=False, yticklabels=False, rasterized=True, zorder=0, ax=ax, **style)
+
+
+def relation_handles(matrix: Array) -> list[Patch]:
     """Entries of a legend of the values that A has."""
-    present = set(np.unique(matrix).tolist())
-    return [
-        Patch(fc=RELATION_COLOURS[value], ec="black", lw=0.3, label=RELATIONS[value])
-        for value in RELATIONS
-        if value in present
-    ]
+    present = [value for value in RELATIONS if (matrix == value).any()]
+    return [Patch(fc=RELATION_COLOURS[value], ec="black", lw=0.3, label=RELATIONS[value]) for value in present]

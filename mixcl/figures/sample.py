@@ -1,30 +1,26 @@
 """The paper's Fig. 1 and Fig. 2 from a sample of this run: what goes through the objective, and what its parts are.
 
-:func:`sample` computes everything by the package's own functions, :func:`overview` and :func:`parts` only draw.
+:func:`sample` computes everything by the package's own functions, and alone needs torch; :func:`overview` and
+:func:`parts` only draw what it gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
+from matplotlib.axes import Axes
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import ct, panels
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, write_caption
-from mixcl.results.wording import short
+from mixcl.figures.choice import choose_slice
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
+from mixcl.figures.training import TERMS, origin_of
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-
-LOOKED_AT = 32  # samples of the stream that the shown one is chosen from
+CANDIDATES = 32  # first pre-training samples, of which the shown one is chosen
 OVERVIEW = (
     "Boxes: where the patches were cut, before the spatial step (R11), which may turn them; outside the scan: padding. "
     "All panels: the middle axial slice."
@@ -32,6 +28,10 @@ OVERVIEW = (
 PARTS = (
     "(a), (b): the axial slice of the label level's grid (R12) with most labelled voxels, and the pixels drawn in it. "
     "(c): channels of the label level of the views V1 and V'1. (d): all drawn pixels, those of the background first."
+)
+CHOSEN = (
+    f"Sample {{}} of the pre-training: of the first {CANDIDATES} the one whose patches have most labels in common and, "
+    "of those, most labelled voxels. Weights after the last step."
 )
 
 
@@ -44,17 +44,17 @@ class Sample(NamedTuple):
     label level.  ``relation``: A, and ``relation_labels`` of its rows and columns, sorted.  ``terms``: of Eq. 2.
     """
 
-    scans: Sequence[tuple[NDArray[Any], str, Sequence[int]]]
-    patches: Mapping[str, NDArray[Any]]
-    views: Mapping[str, NDArray[Any]]
-    restored: Mapping[str, NDArray[Any]]
-    labels: NDArray[Any]
+    scans: Sequence[tuple[ct.Array, str, Sequence[int]]]
+    patches: Mapping[str, ct.Array]
+    views: Mapping[str, ct.Array]
+    restored: Mapping[str, ct.Array]
+    labels: ct.Array
     names: Mapping[int, str]
-    weights: NDArray[Any]
-    pixels: NDArray[Any]
-    correlation: NDArray[Any]
-    relation: NDArray[Any]
-    relation_labels: tuple[NDArray[Any], NDArray[Any]]
+    weights: ct.Array
+    pixels: ct.Array
+    correlation: ct.Array
+    relation: ct.Array
+    relation_labels: tuple[ct.Array, ct.Array]
     terms: Mapping[str, float]
     spacing: Sequence[float]
     window: tuple[float, float]
@@ -62,7 +62,7 @@ class Sample(NamedTuple):
 
 
 def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
-    """One of the stream's first `LOOKED_AT` samples, as the network has it.
+    """One of the first `CANDIDATES` samples of a pre-training, as the network has it.
 
     It is the one with most labels common to both patches; of those, with most labelled voxels in the patch that has
     fewer; of those, the first.
@@ -78,15 +78,14 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
     from mixcl.data.store import Store
     from mixcl.model import LABEL_LEVEL, MixCL, level_edges
     from mixcl.objective import Objective
-    from mixcl.run import checkpoint
+    from mixcl.run import checkpoint, record
     from mixcl.run.device import machine
-    from mixcl.run.record import read_card
 
     run = out / "runs" / job
-    weights, card = checkpoint.read_weights(run)[0], read_card(run)
+    weights, card = checkpoint.read_weights(run)[0], record.read_card(run)
     store = Store(config.data.store_dir(out), settings=config.data)
-    pairs = batches.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, LOOKED_AT)
-    number = max(range(LOOKED_AT), key=lambda k: (*common(pairs[k]["label"]), -k))
+    pairs = batches.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, CANDIDATES)
+    number = max(range(CANDIDATES), key=lambda k: (*common(pairs[k]["label"]), -k))
     objective = Objective(MixCL(config), config.loss)
     objective.model.load_state_dict(weights)
     edge, raw = level_edges(config.model)[LABEL_LEVEL], {k: v[None] for k, v in pairs[number].items()}
@@ -96,123 +95,81 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
         level = output.levels[LABEL_LEVEL]
         correlation = losses.cross_correlation(level[:1], level[1:2], center=config.loss.center)
     rows, columns = (labels.sort()[0] for labels in batch.labels[0])
-    grid = _labels(config, raw, edge)
-    places = pairs.places(number)
+    labels, places = _labels(config, raw, edge), pairs.places(number)
     return Sample(
-        scans=[(case.image(), f"{case.collection}, case {case.id}", origin) for case, origin in places],
+        scans=[(case.image(), f"{case.collection}, case {case.id}", corner) for case, corner in places],
         patches={"$P_1$": _cube(batch.patches[0]), "$P_2$": _cube(batch.patches[2])},
         views=dict(zip(("$V_1$", "$V'_1$", "$V_2$"), map(_cube, batch.views), strict=True)),
         restored={"$V_1$": _cube(output.restored[0]), "$V_2$": _cube(output.restored[2])},
-        labels=grid.numpy(), names=places[0][0].names,
-        weights=sampler.weight_map(grid, mu=config.sampler.mu, eps=config.sampler.eps).numpy(),
+        labels=labels.numpy(), names=places[0][0].names,
+        weights=sampler.weight_map(labels, mu=config.sampler.mu, eps=config.sampler.eps).numpy(),
         pixels=batch.pixels[0][0].numpy(), correlation=correlation.numpy(),
         relation=losses.label_relation(rows, columns, background=config.loss.background).numpy(),
         relation_labels=(rows.numpy(), columns.numpy()),
         terms={name: float(getattr(terms, name)) for name in ("identity", "label", "recon", "total")},
-        spacing=places[0][0].spacing, window=config.data.hu, caption=_told(card, number, config),
+        spacing=places[0][0].spacing, window=config.data.hu, caption=f"{CHOSEN.format(number)} {origin_of(card)}",
     )  # fmt: skip
 
 
-def overview(shown: Sample, config: Experiment) -> Figure:
+def overview(shown: Sample, config: Experiment) -> Plot:
     """Fig. 1: two patches, their views, what is restored of them, and the three terms with their values.
 
     Middle axial slices.  The boxes are where the patches were cut, before the spatial step of R11; what of a box lies
     outside its scan is padding.
     """
-    edge, middle = config.model.patch, config.model.patch // 2
+    volumes = {**shown.patches, **shown.views, r"$\tilde P_1$ from $V_1$": shown.restored["$V_1$"],
+               r"$\tilde P_2$ from $V_2$": shown.restored["$V_2$"]}  # fmt: skip
+    total, *terms = (f"{text}: {shown.terms[name]:.4g}" for name, text in TERMS.items())
+    weights = f"$\\alpha$ = {config.loss.alpha:g}, $\\beta$ = {config.loss.beta:g}"
+    order = ("$P_1$", "$V_1$", "$V'_1$", r"$\tilde P_1$ from $V_1$", "$P_2$", "$V_2$", "", r"$\tilde P_2$ from $V_2$")
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=(8.6, 4.0), layout="constrained")
-        axes = figure.subplots(2, 5)
-        for row, ((scan, name, origin), number) in enumerate(zip(shown.scans, "12", strict=True)):
-            _scan(axes[row, 0], scan, origin, edge, shown)
-            axes[row, 0].set_title(f"cut for $P_{number}$ from\n{name}", fontsize=6)
-        rows: list[list[tuple[str, NDArray[Any]] | None]] = [
-            [("$P_1$", shown.patches["$P_1$"]), *[(n, shown.views[n]) for n in ("$V_1$", "$V'_1$")],
-             (r"$\tilde P_1$ from $V_1$", shown.restored["$V_1$"])],
-            [("$P_2$", shown.patches["$P_2$"]), ("$V_2$", shown.views["$V_2$"]), None,
-             (r"$\tilde P_2$ from $V_2$", shown.restored["$V_2$"])],
-        ]  # fmt: skip
-        for row, shown_panels in enumerate(rows):
-            for ax, panel in zip(axes[row, 1:], shown_panels, strict=True):
-                if panel is None:
-                    ax.set_axis_off()
-                    ax.text(0.0, 0.5, _terms(shown.terms, config), va="center", fontsize=7, linespacing=1.6)
-                else:
-                    _show(ax, panel[1][..., middle])
-                    ax.set_title(panel[0])
+        figure, axes = grid(10, 5, 1.72, 1.75)
+        scans, others = (axes[0], axes[5]), (*axes[1:5], *axes[6:])
+        for k, (ax, (scan, name, corner)) in enumerate(zip(scans, shown.scans, strict=True), 1):
+            _scan(ax, scan, corner, config.model.patch, shown)
+            ax.set_title(f"cut for $P_{k}$ from\n{name}", fontsize=6)
+        for ax, title in zip(others, order, strict=True):
+            if title:
+                panels.patch(ax, volumes[title], config.model.patch // 2, shown.spacing, bar=False)
+                ax.set_title(title)
+            else:
+                ax.set_axis_off()
+                ax.text(0.0, 0.5, "\n".join([*terms, weights, total]), va="center", fontsize=7, linespacing=1.6)
         write_caption(figure, f"{OVERVIEW} {shown.caption}")
     return figure
 
 
-def parts(shown: Sample) -> Figure:
+def parts(shown: Sample) -> Plot:
     """Fig. 2: (a) segmentation map, (b) W(S) with the drawn pixels, (c) correlation C, (d) label relation A.
 
     (a) and (b) are the axial slice of the label level's grid with most labelled voxels.
     """
-    index = int(np.asarray(shown.labels > 0).sum((0, 1)).argmax())
+    index = choose_slice(shown.labels)
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=(8.6, 3.4), layout="constrained")
-        axes = figure.subplots(1, 4)
-        panels.segmentation(axes[0], shown.labels, shown.names, index)
-        panels.weights(figure, axes[1], shown.weights, shown.pixels, index)
-        figure.colorbar(panels.correlation(axes[2], shown.correlation), ax=axes[2], shrink=0.6)
-        axes[2].set_title("(c) correlation C, Eq. 5")
-        _relation(axes[3], shown)
+        figure, (first, second, third, fourth) = grid(4, 4, 2.15, 2.9)
+        panels.segmentation(first, shown.labels, shown.names, index)
+        panels.weights(figure, second, shown.weights, shown.pixels, index)
+        figure.colorbar(panels.correlation(third, shown.correlation), ax=third, shrink=0.6)
+        third.set(title="(c) correlation C, Eq. 5", xlabel="channels of $V'_1$", ylabel="channels of $V_1$")
+        panels.relation(fourth, shown.relation, shown.relation_labels)
+        fourth.set(title="(d) label relation A", xlabel="pixels of $V_2$, by label", ylabel="pixels of $V_1$, by label")
+        handles = panels.relation_handles(shown.relation)
+        fourth.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), handlelength=1.0)
         write_caption(figure, f"{PARTS} {shown.caption}")
     return figure
 
 
-def _relation(ax: Axes, shown: Sample) -> None:
-    panels.relation(ax, shown.relation, shown.relation_labels)
-    ax.set_xlabel("pixels of $V_2$, by label")
-    ax.set_ylabel("pixels of $V_1$, by label")
-    ax.set_title("(d) label relation A")
-    ax.legend(
-        handles=panels.relation_handles(shown.relation),
-        loc="upper center", bbox_to_anchor=(0.5, -0.12), handlelength=1.0,
-    )  # fmt: skip
-
-
-def _scan(ax: Axes, scan: NDArray[Any], origin: Sequence[int], edge: int, shown: Sample) -> None:
+def _scan(ax: Axes, scan: ct.Array, corner: Sequence[int], edge: int, shown: Sample) -> None:
     """The scan's slice through the middle of a patch, with the patch's whole place, black outside the scan."""
-    index = min(max(int(origin[2]) + edge // 2, 0), scan.shape[2] - 1)
-    ct.show_ct(ax, scan, index, shown.spacing, shown.window)
-    left, low, wide, tall = ct.box_mm((int(origin[0]), int(origin[1]), edge), scan.shape, shown.spacing)
-    ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor=OKABE_ITO[4], linewidth=1.2))
+    x, y, z = (int(k) for k in corner)
+    ct.show_ct(ax, scan, min(max(z + edge // 2, 0), scan.shape[2] - 1), shown.spacing, shown.window)
+    left, low, wide, tall = box = ct.box_mm((x, y, edge), scan.shape, shown.spacing)
+    ct.draw_box(ax, box, edgecolor=OKABE_ITO[4], linewidth=1.2)
     _, across, _, height = ct.extent(scan.shape, shown.spacing)
     margin = 0.02 * across  # so that a box along the border is seen
     ax.set_xlim(min(0.0, left) - margin, max(across, left + wide) + margin)
     ax.set_ylim(min(0.0, low) - margin, max(height, low + tall) + margin)
     ax.set_facecolor("black")
-
-
-def _show(ax: Axes, part: NDArray[Any]) -> None:
-    """An axial slice [X, Y] of a patch in [0, 1]."""
-    ax.imshow(part[::-1, ::-1].T, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    panels.bare(ax)
-
-
-def _terms(terms: Mapping[str, float], config: Experiment) -> str:
-    loss = config.loss
-    return "\n".join(
-        [
-            f"identity, Eq. 4: {terms['identity']:.4g}",
-            f"label, Eq. 6: {terms['label']:.4g}",
-            f"reconstruction, Eq. 3: {terms['recon']:.4g}",
-            f"$\\alpha$ = {loss.alpha:g}, $\\beta$ = {loss.beta:g}",
-            f"total, Eq. 2: {terms['total']:.4g}",
-        ]
-    )
-
-
-def _told(card: Mapping[str, Any], number: int, config: Experiment) -> str:
-    text = (
-        f"Sample {number} of the pre-training's stream: of the first {LOOKED_AT} the one whose patches have most "
-        f"labels in common and, of those, most labelled voxels. Weights of {card['job']} after its last step. "
-        f"Profile {card['profile']}, seed {card['seed']}, commit {short(str(card['commit']))}, "
-        f"data {str(card['data'])[:12]}."
-    )
-    return text + (" Phantoms, not patients." if config.data.source == "phantom" else "")
 
 
 def common(labels: Any) -> tuple[int, int]:
@@ -235,7 +192,6 @@ def _labels(config: Experiment, raw: Mapping[str, Any], edge: int) -> Any:
     return batches.coarse(label, edge)[0]
 
 
-def _cube(x: Any) -> NDArray[Any]:
+def _cube(x: Any) -> ct.Array:
     """[1, E, E, E] or [E, E, E] -> [E, E, E]."""
-    values: NDArray[Any] = x.detach().float().cpu().numpy()
-    return values.reshape(values.shape[-3:])
+    return np.asarray(x.float().cpu()).reshape(x.shape[-3:])

@@ -1,4 +1,4 @@
-"""The sheet that figures are drawn on: its look, how a notebook shows it, how it is written to disk."""
+"""The theme of every figure, how a notebook shows one, and how it is written to disk with its caption."""
 
 from __future__ import annotations
 
@@ -8,27 +8,39 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 
 from mixcl.files import whole
 
+_WINDOW = ("backend", "interactive", "toolbar", "tk.", "webagg.")  # how windows are shown is left to the user
 STYLE: Any = {
+    **{key: value for key, value in matplotlib.rcParamsDefault.items() if not key.startswith(_WINDOW)},
+    **seaborn.axes_style("ticks"),
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8,
     "legend.fontsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.spines.top": False,
     "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.2, "pdf.fonttype": 42,
-    "figure.facecolor": "white",
+    "lines.solid_capstyle": "butt",
 }  # fmt: skip
+"""Every setting of a figure, for ``matplotlib.rc_context``: a user's matplotlibrc has no say in it."""
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind readers can tell apart (Okabe and Ito)."""
 
 
 class Plot(Figure):
-    """A Figure that a notebook shows without pyplot."""
+    """A Figure that a notebook shows without pyplot; its ``caption`` is also written into its files."""
+
+    caption = ""
 
     def _repr_png_(self) -> bytes:
+        return self._png(110)
+
+    def _png(self, dpi: float) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        with matplotlib.rc_context(STYLE):
+            self.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
         return buffer.getvalue()
 
 
@@ -36,37 +48,49 @@ class Sketch(Plot):
     """A Plot of a notebook that is committed with its pictures: in 32 steps a colour, which take half the room."""
 
     def _repr_png_(self) -> bytes:
-        drawn, small = io.BytesIO(), io.BytesIO()
-        self.savefig(drawn, format="png", dpi=96, metadata={"Software": None})
-        drawn.seek(0)
-        steps = (imread(drawn, format="png")[..., :3] * 31).round() / 31
+        small = io.BytesIO()
+        steps = (imread(io.BytesIO(self._png(96)), format="png")[..., :3] * 31).round() / 31
         imsave(small, steps, format="png", metadata={"Software": "mixcl"}, pil_kwargs={"optimize": True})
         return small.getvalue()
 
 
-def write_caption(figure: Figure, text: str) -> None:
+def grid(count: int, columns: int, width: float, height: float, **sharing: Any) -> tuple[Plot, list[Axes]]:
+    """A figure of ``count`` panels of a width and height in inches, at least one, with room for a caption below."""
+    columns = max(min(count, columns), 1)
+    rows = max(-(-count // columns), 1)
+    figure = Plot(figsize=(width * columns, height * rows + 0.5), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **sharing).ravel())
+    for ax in axes[max(count, 1) :]:
+        ax.set_axis_off()
+    if not count:
+        axes[0].set_title("no run of it yet")
+    return figure, axes[: max(count, 1)]
+
+
+def write_caption(figure: Plot, text: str) -> None:
     """Lines of text below a figure with constrained layout."""
-    if text:
-        lines = textwrap.wrap(text, int(figure.get_figwidth() * 21))
+    figure.caption = text.strip()
+    if figure.caption:
+        lines = textwrap.wrap(figure.caption, int(figure.get_figwidth() * 21))
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6, linespacing=1.3)
 
 
-def save(figure: Figure, path: Path) -> tuple[Path, Path]:
+def save(figure: Plot, path: Path) -> tuple[Path, Path]:
     """Write ``path``.pdf and ``path``.png, each whole or not at all; the same figure gives the same bytes.
+
+    The caption is the PDF's ``Subject`` and the PNG's ``Description``.
 
     Raises
     ------
     InputError
         A full disk or missing permission.
     """
-    path = Path(path)
-    written = []
-    undated: dict[str, dict[str, None]] = {
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None},
-    }  # fmt: skip
-    for suffix, metadata in undated.items():
-        place = path.with_name(f"{path.name}.{suffix}")
+    undated = {
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None, "Subject": figure.caption},
+        "png": {"Software": None, "Description": figure.caption},
+    }
+    pdf, png = (path.with_name(f"{path.name}.{suffix}") for suffix in undated)
+    for place, (suffix, metadata) in zip((pdf, png), undated.items(), strict=True):
         with whole(place) as draft, matplotlib.rc_context(STYLE):
             figure.savefig(draft, format=suffix, dpi=200, metadata=metadata)
-        written.append(place)
-    return written[0], written[1]
+    return pdf, png

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
+import seaborn
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, write_caption
-from mixcl.results import statistics
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
-from mixcl.results.statistics import REFERENCE
+from mixcl.results.statistics import CELL, REFERENCE
+from mixcl.results.table import Table
 from mixcl.results.wording import NAMES, title
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from mixcl.results.effects import Effect
-    from mixcl.results.table import Table
 
-
-ARM_COLOURS = {"scratch": "#777777", "mixcl": OKABE_ITO[0]}
-ARM_TITLES = {"scratch": "from scratch (T.F.S.)", "mixcl": "MixCL (Ours)"}
+ARM_COLOURS = defaultdict(lambda: "#333333", {REFERENCE: "#777777", "mixcl": OKABE_ITO[0]})
 DICE = "Dice after fine-tuning, the mean over test cases of each case's mean over its organs"
+DIAMOND: Any = {"marker": "D", "markersize": 4, "markeredgewidth": 1, "markerfacecolor": "none", "linestyle": "none"}
 PAIR = (REFERENCE, "mixcl")
 _GROUPS = {
     REFERENCE: "against training from scratch",
@@ -34,10 +32,9 @@ _GROUPS = {
     "mixcl": "against MixCL",
     "frozen": "frozen, against MixCL",
 }
-_OTHERS = "one change alone"
 
 
-def table1_plot(table: Table) -> Figure:
+def table1_plot(table: Table) -> Plot:
     """Dice against the share of labels, by arm: points are folds and seeds, bars the 95 % interval over cases.
 
     A dash is the mean over folds; a line joins these.  The paper's values are drawn too (open diamonds) unless the
@@ -45,13 +42,14 @@ def table1_plot(table: Table) -> Figure:
     """
     with matplotlib.rc_context(STYLE):
         tasks = list(dict.fromkeys(table.folds["task"]))
-        figure, axes = _panels(tasks, 3.2, 3.2)
+        figure, axes = grid(len(tasks), 2, 3.5, 2.9, sharey=True)
         for ax, task in zip(axes, tasks, strict=False):
             _dice_against_share(ax, table, task)
         axes[0].set_ylabel("Dice")
-        handles, labels = axes[0].get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 2 * len(tasks)))
+        handles = [_dot(arm, arm) for arm in dict.fromkeys(table.folds["arm"])]
+        if not table.phantom:
+            handles += [_dot(arm, f"{name}, paper", **DIAMOND) for arm, name in ARMS.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=4)
         how = "Points: folds; dashes: means over folds; bars: 95 % bootstrap interval of the mean over cases."
         write_caption(figure, f"{DICE}. {how} {table.origin}")
     return figure
@@ -59,7 +57,7 @@ def table1_plot(table: Table) -> Figure:
 
 def dumbbells(
     organs: pd.DataFrame, origin: str = "", *, metric: str = "dice", percents: Mapping[str, float] | None = None
-) -> Figure:
+) -> Plot:
     """Organs as rows: a dot from scratch and one with MixCL, joined; a panel a task.
 
     Parameters
@@ -71,39 +69,41 @@ def dumbbells(
     metric
         ``dice``, ``hd95_mm`` or ``surface_dice``.
     percents
-        Share of the labels by task; where it is not told, the largest share at which both arms were run.
+        Share of the labels by task; where it is not given, the largest share at which both arms were run.
     """
     shown = organs[organs["arm"].isin(PAIR)]
     with matplotlib.rc_context(STYLE):
         tasks = list(dict.fromkeys(shown["task"]))
-        chosen = {task: _share(shown[shown["task"] == task], (percents or {}).get(task)) for task in tasks}
-        parts = [shown[(shown["task"] == t) & (shown["percent"] == p)] for t, p in chosen.items()]
+        chosen = {task: _share(shown[shown["task"] == task]) for task in tasks} | dict(percents or {})
+        parts = [shown[(shown["task"] == task) & (shown["percent"] == chosen[task])] for task in tasks]
         most = max((part["label"].nunique() for part in parts), default=1)
-        figure, axes = _panels(tasks, 3.6, 1.5 + 0.19 * most, share_y=False)
+        figure, axes = grid(len(tasks), 2, 3.9, 1.2 + 0.19 * most)
         for ax, part in zip(axes, parts, strict=False):
             _organ_rows(ax, part, metric, most)
             ax.set_xlim(*((-0.03, 1.03) if metric != "hd95_mm" else (0, ax.get_xlim()[1])))
-        dots = [Line2D([], [], ls="", marker="o", color=ARM_COLOURS[arm], label=ARM_TITLES[arm]) for arm in PAIR]
-        figure.legend(handles=dots, loc="outside upper center", ncols=2)
+        figure.legend(handles=[_dot(arm, arm) for arm in PAIR], loc="outside upper center", ncols=2)
         what = f"{NAMES[metric]} of each organ, the mean over test cases and seeds that have it"
         missed = ", without those in which it was missed." if metric == "hd95_mm" else "; missed organs count as 0."
         write_caption(figure, f"{what}{missed} {origin}")
     return figure
 
 
-def ablation_plot(table: Table) -> Figure:
+def ablation_plot(table: Table) -> Plot:
     """Arms as rows: mean difference in Dice to training from scratch, with its 95 % interval over cases."""
     with matplotlib.rc_context(STYLE):
         columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
         arms = [arm for arm in dict.fromkeys(arm for *_, arm in table.planned) if arm != REFERENCE]
-        figure, axes = _panels(columns, 3.0, 1.4 + 0.3 * max(len(arms), 1))
+        figure, axes = grid(len(columns), 2, 3.3, 1.1 + 0.3 * max(len(arms), 1), sharey=True)
         for ax, (task, percent) in zip(axes, columns, strict=False):
-            for row, arm in enumerate(arms):
-                _difference(ax, table, (task, percent, arm), row)
-            ax.axvline(0, color="black", linewidth=0.8)
+            compared = table.comparisons.query("metric == 'dice' and n > 0 and task == @task and percent == @percent")
+            _differences(ax, compared.assign(row=compared["arm"]), arms)
+            for row in (row for row, arm in enumerate(arms) if arm not in set(compared["arm"])):
+                ax.annotate(
+                    "no pairs", (0.5, row), xycoords=ax.get_yaxis_transform(), ha="center", va="center", fontsize=6,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+                )  # fmt: skip
             ax.set_title(_title(task, percent))
             ax.set_xlabel("difference in Dice to scratch")
-            ax.margins(x=0.1)
             ax.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(arms)), [_terms(arm, table) for arm in arms])
         axes[0].set_ylim(max(len(arms), 1) - 0.5, -0.5)
@@ -113,52 +113,7 @@ def ablation_plot(table: Table) -> Figure:
     return figure
 
 
-def _panels(names: Sequence[object], width: float, height: float, share_y: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure with one panel a name, at least one, and room for the caption below."""
-    count = max(len(names), 1)
-    figure = Plot(figsize=(width * count + 0.6, height + 0.4 / count), layout="constrained")
-    axes = list(figure.subplots(1, count, squeeze=False, sharey=share_y)[0])
-    if not names:
-        axes[0].set_title("no run of it yet")
-    return figure, axes
-
-
-def _title(task: str, percent: float) -> str:
-    return "\n".join(textwrap.wrap(f"{title(task)}, {percent:g} % of the labels", 40))
-
-
-def _dice_against_share(ax: Axes, table: Table, task: str) -> None:
-    folds, cells = table.folds[table.folds["task"] == task], table.cells[table.cells["task"] == task]
-    bars = table.intervals[table.intervals["task"] == task]
-    arms = list(dict.fromkeys(folds["arm"]))
-    shares = sorted(set(folds["percent"]))
-    # Side by side, so that nothing hides another; x is logarithmic, and a step is 1.2 % of its width.
-    step = (max(shares) / min(shares) * 2.25) ** 0.012
-    others = iter(OKABE_ITO[1:])
-    for number, arm in enumerate(arms):
-        colour, label = ARM_COLOURS.get(arm) or next(others), ARM_TITLES.get(arm, arm)
-        beside = step ** (3.8 * (number - (len(arms) - 1) / 2))
-        points, means, ends = (part[part["arm"] == arm] for part in (folds, cells, bars))
-        x = points["percent"] * beside / step**1.3
-        ax.plot(x, points["dice"], "o", color=colour, alpha=0.5, markersize=3.5, mew=0)
-        ax.vlines(ends["percent"] * beside, ends["low"], ends["high"], color=colour, linewidth=1.2)
-        x = means["percent"] * beside
-        ax.plot(x, means["mean"], "-", color=colour, linewidth=0.7, alpha=0.7)
-        ax.plot(x, means["mean"], "_", color=colour, label=label, markersize=6, mew=1.8)
-        paper = {p: getattr(row, arm) for (t, p), row in TABLE1.items() if t == task and arm in ARMS}
-        if paper and not table.phantom:
-            x, y = [p * beside * step for p in paper], list(paper.values())
-            ax.plot(x, y, "D", mfc="none", color=colour, markersize=5, label=f"{label}, paper")
-    ax.set_xscale("log")
-    ax.set_xticks(shares, [f"{share:g}" for share in shares])
-    ax.minorticks_off()
-    ax.set_xlim(min(shares) / 1.5, max(shares) * 1.5)
-    ax.set_ylim(0, 1.02)
-    ax.set_xlabel("labelled share of the training part, %")
-    ax.set_title(title(task))
-
-
-def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
+def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     """Every arm's difference to another with its 95 % interval over pairs; a panel a task and what is compared with.
 
     Parameters
@@ -170,19 +125,17 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
     """
     panels: dict[str, list[Effect]] = {}
     for row in effects:
-        panels.setdefault(f"{title(row.task)}: {_GROUPS.get(row.against, _OTHERS)}", []).append(row)
-    rows, count = len(effects), max(len(panels), 1)
+        panels.setdefault(f"{title(row.task)}: {_GROUPS.get(row.against, 'one change alone')}", []).append(row)
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=(6.4, 0.9 + 0.4 * count + 0.17 * rows), layout="constrained")
         heights = [len(part) + 0.5 for part in panels.values()] or [1]
-        axes = figure.subplots(count, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+        tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
+        figure, axes = grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights)
         for ax, (name, part) in zip(axes, panels.items(), strict=False):
-            for place, row in enumerate(part):
-                colour = ARM_COLOURS.get(row.arm, "#333333")
-                ax.hlines(place, row.low, row.high, color=colour, linewidth=1.8)
-                ax.plot(row.difference, place, "o", color=colour, ms=4.5, mfc=colour if row.p_holm < 0.05 else "white")
-            ax.axvline(0, color="#777777", linewidth=0.8)
-            ax.set_yticks(range(len(part)), [_versus(row) for row in part])
+            other = [f" vs {row.against}" if row.against not in _GROUPS else "" for row in part]
+            order = [f"{row.arm}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
+            rows = pd.DataFrame(part).assign(row=order)
+            for clear, drawn in rows.groupby(rows["p_holm"] < 0.05):
+                _differences(ax, drawn, order, **({} if clear else {"markerfacecolor": "white"}))
             ax.set_ylim(len(part) - 0.25, -0.75)
             ax.set_title(name)
         axes[-1].set_xlabel("difference in Dice")
@@ -191,58 +144,88 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Figure:
     return figure
 
 
-def _versus(row: Effect) -> str:
-    """An arm's name and share; what it is compared with where the panel does not say."""
-    other = "" if row.against in _GROUPS else f" vs {row.against}"
-    return f"{row.arm}{other}, {row.percent:g} %"
+def _dot(arm: str, label: str, **style: Any) -> Line2D:
+    """An entry of a legend."""
+    style = {"linestyle": "none", "marker": "o", "markersize": 5, **style}
+    return Line2D([], [], color=ARM_COLOURS[arm], label=label, **style)
 
 
-def _share(part: pd.DataFrame, told: float | None) -> float:
-    """The share that is told, or the largest at which both arms were run, or the largest."""
-    if told is not None:
-        return told
+def _intervals(rows: pd.DataFrame, value: str, **style: Any) -> None:
+    """A point a row, with the interval from ``low`` to ``high`` that results computed, in place of seaborn's own."""
+    ends = pd.concat([rows.assign(**{value: rows[name]}) for name in ("low", value, "high")])
+    seaborn.pointplot(
+        ends, estimator=lambda three: three.iloc[len(three) // 2], legend=False,
+        errorbar=lambda three: (three.iloc[0], three.iloc[-1]), **style,
+    )  # fmt: skip
+
+
+def _differences(ax: Axes, rows: pd.DataFrame, order: Sequence[str], **style: Any) -> None:
+    """Rows of an ``arm``'s ``difference`` with its interval; ``row`` is the place in ``order``."""
+    _intervals(
+        rows, "difference", x="difference", y="row", order=order, hue="arm", linestyle="none", markersize=4.5,
+        palette={arm: ARM_COLOURS[arm] for arm in rows["arm"]}, markeredgewidth=1.0,
+        err_kws={"linewidth": 1.8, "zorder": 1.9}, ax=ax, **style,
+    )  # fmt: skip
+    ax.axvline(0, color="#777777", linewidth=0.8, zorder=1)
+    ax.set_ylabel("")
+
+
+def _title(task: str, percent: float) -> str:
+    return "\n".join(textwrap.wrap(f"{title(task)}, {percent:g} % of the labels", 40))
+
+
+def _dice_against_share(ax: Axes, table: Table, task: str) -> None:
+    """One panel of :func:`table1_plot`: of each arm its folds, their mean and the paper's value, side by side."""
+    folds, cells = (frame[frame["task"] == task] for frame in (table.folds, table.cells))
+    means = cells.rename(columns={"mean": "dice"}).merge(table.intervals[[*CELL, "low", "high"]], on=CELL, how="left")
+    kinds = ("folds", "mean") if table.phantom else ("folds", "mean", "paper")
+    lanes = [f"{arm} {kind}" for arm in dict.fromkeys(folds["arm"]) for kind in kinds]
+    style: Any = {
+        "x": "share", "y": "dice", "order": [f"{percent:g}" for percent in sorted(set(folds["percent"]))],
+        "hue": "lane", "hue_order": lanes, "palette": [ARM_COLOURS[lane.split()[0]] for lane in lanes],
+        "ax": ax,
+    }  # fmt: skip
+    dodge = 0.8 - 0.8 / len(lanes)  # as stripplot has it
+    seaborn.stripplot(_in_lanes(folds, "folds"), **style, dodge=True, jitter=False, legend=False, size=3.5, alpha=0.5)
+    dash = {"marker": "_", "markersize": 6, "markeredgewidth": 1.8, "linewidth": 0.7, "err_kws": {"linewidth": 1.2}}
+    _intervals(_in_lanes(means, "mean"), "dice", **style, dodge=dodge, **dash)
+    if not table.phantom:
+        rows = [(p, arm, getattr(row, arm)) for (t, p), row in TABLE1.items() if t == task for arm in ARMS]
+        paper = _in_lanes(pd.DataFrame(rows, columns=["percent", "arm", "dice"]), "paper")
+        seaborn.pointplot(paper, **style, dodge=dodge, errorbar=None, legend=False, **DIAMOND)
+    ax.set_ylim(0, 1.02)
+    ax.set(xlabel="labelled share of the training part, %", ylabel="", title=title(task))
+
+
+def _in_lanes(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The rows with the share of their column and the lane of their arm."""
+    return rows.assign(share=[f"{percent:g}" for percent in rows["percent"]], lane=rows["arm"] + f" {kind}")
+
+
+def _share(part: pd.DataFrame) -> float:
+    """The largest share at which both arms were run, or the largest."""
     both = [percent for percent, rows in part.groupby("percent") if rows["arm"].nunique() == len(PAIR)]
     return float(max(both or part["percent"]))
 
 
 def _organ_rows(ax: Axes, part: pd.DataFrame, metric: str, most: int) -> None:
     """One panel of dumbbells; rows have the same height whether a task has 1 organ or 13."""
-    names = part.sort_values("label", kind="stable").drop_duplicates("label").set_index("label")["organ"]
-    rows = {label: row for row, label in enumerate(names.index)}
-    values = part.pivot(index="label", columns="arm", values=metric)
-    if all(arm in values for arm in PAIR):
-        ends = values.dropna()
-        ax.hlines([rows[label] for label in ends.index], ends[PAIR[0]], ends[PAIR[1]], color="#bbbbbb", linewidth=2)
-    for arm in (arm for arm in PAIR if arm in values):
-        size = 6.5 if arm == REFERENCE else 5  # equal values show as a ring
-        ax.plot(values[arm], [rows[label] for label in values.index], "o", color=ARM_COLOURS[arm], markersize=size)
-    ax.set_yticks(list(rows.values()), ["\n".join(textwrap.wrap(name, 26)) for name in names])
-    middle = (len(rows) - 1) / 2
+    names = part.sort_values("label", kind="stable").drop_duplicates("label")["organ"]
+    style: Any = {"x": metric, "y": "organ", "order": list(names), "linestyle": "none", "ax": ax}
+    seaborn.pointplot(part, errorbar=("pi", 100), marker="", color="#bbbbbb", err_kws={"linewidth": 2}, **style)
+    for arm, size in zip(PAIR, (6.5, 5), strict=True):  # equal values show as a ring
+        ours = part[part["arm"] == arm]
+        seaborn.pointplot(ours, errorbar=None, color=ARM_COLOURS[arm], markersize=size, **style)
+    ax.set_yticks(range(len(names)), ["\n".join(textwrap.wrap(name, 26)) for name in names])
+    middle = (len(names) - 1) / 2
     ax.set_ylim(middle + most / 2, middle - most / 2)
     ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.set_xlabel(NAMES[metric])
+    ax.set(xlabel=NAMES[metric], ylabel="")
     ax.set_title(_title(str(part["task"].iloc[0]), float(part["percent"].iloc[0])))
 
 
-def _difference(ax: Axes, table: Table, cell: statistics.Cell, row: int) -> None:
-    found = statistics.of(table.comparisons, cell)
-    found = found[(found["metric"] == "dice") & (found["n"] > 0)]
-    colour = ARM_COLOURS.get(cell[2], OKABE_ITO[1])
-    if found.empty:
-        ax.text(
-            0.5, row, "no pairs", transform=ax.get_yaxis_transform(), ha="center", va="center", fontsize=6,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-        )  # fmt: skip
-        return
-    one = found.iloc[0]
-    ax.hlines(row, one["low"], one["high"], color=colour, linewidth=1.8)
-    ax.plot(one["difference"], row, "o", color=colour, markersize=5)
-
-
 def _terms(arm: str, table: Table) -> str:
-    """An arm with the terms of its pre-training, as far as its runs tell them."""
-    given = table.marks.get(arm, ())
-    terms = [name for name, mark in zip(TABLE2, given, strict=False) if mark]
-    name = {"mixcl": "MixCL (Ours)"}.get(arm, arm)
-    return f"{name}\n{' + '.join(terms)}" if terms and "differs" not in given else name
+    """An arm with the terms of its pre-training, as far as its runs agree on them."""
+    marks = table.marks.get(arm, ())
+    terms = [name for name, mark in zip(TABLE2, marks, strict=False) if mark]
+    return f"{arm}\n{' + '.join(terms)}" if terms and "differs" not in marks else arm

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mixcl.figures.ct import ORGAN_COLOURS as ORGAN_COLOURS
-from mixcl.figures.ct import organ_colour as organ_colour
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, write_caption
-from mixcl.figures.style import save as save
-from mixcl.results.wording import short
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
+from mixcl.results.wording import PHANTOM, short
 
 TERMS = {
     "total": "total, Eq. 2",
@@ -27,10 +22,16 @@ TERMS = {
     "label": "label, Eq. 6",
     "recon": "reconstruction, Eq. 3",
 }
+MEASURES = {
+    "alignment": "alignment (less is closer)",
+    "uniformity": "uniformity (less is more even)",
+    "probe_dice": "linear probe, Dice",
+    "agreement": "organs agree across collections",
+}
 
 
-def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None = None) -> Figure:
-    """What metrics.jsonl tells: terms of Eq. 2, levels and their shares, gradient norms, learning rate.
+def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None = None) -> Plot:
+    """What metrics.jsonl holds: terms of Eq. 2, levels and their shares, gradient norms, learning rate.
 
     Parameters
     ----------
@@ -40,92 +41,72 @@ def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None 
         run.json; for the caption, and for the floors of the levels (dashed, R28).
     """
     card = card or {}
+    known: list[tuple[Any, str]] = [*((_value, name) for name in TERMS), (_lines, "levels"), (_shares, "levels")]
+    known += [(_lines, "gradients"), (_value, "lr")]
+    panels = [(draw, name) for draw, name in known if any(name in record for record in records)]
     with matplotlib.rc_context(STYLE):
-        panels: list[Any] = [(_term, name) for name in TERMS if any(name in record for record in records)]
-        if any("levels" in record for record in records):
-            panels += [(_levels, "levels"), (_shares, "levels")]
-        if any("gradients" in record for record in records):
-            panels.append((_gradients, "gradients"))
-        panels.append((_rate, "lr"))
-        columns = min(len(panels), 4)
-        lines = math.ceil(len(panels) / columns)
-        figure = Plot(figsize=(2.3 * columns, 1.8 * lines + 0.5), layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False).ravel()
-        for ax, (draw, name) in zip(axes, panels, strict=False):
-            kept = [record for record in records if name in record]
-            draw(ax, [record["step"] for record in kept], [record[name] for record in kept], name, card)
-            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-            ax.set_xlabel("step")
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        write_caption(figure, told(card))
+        figure, axes = grid(len(panels), 4, 2.3, 1.8)
+        for ax, (draw, name) in zip(axes, panels, strict=True):
+            steps = [record["step"] for record in records if name in record]
+            values = pd.DataFrame([record[name] for record in records if name in record], index=steps)
+            draw(ax, values.rename(columns=str), name, card)
+            _steps(ax)
+        write_caption(figure, origin_of(card))
     return figure
 
 
-def told(card: Mapping[str, Any]) -> str:
+def origin_of(card: Mapping[str, Any]) -> str:
     """Profile, job, seed, commit and data of a run.json, in a line; empty without one."""
     if not card:
         return ""
-    source = card.get("config", {}).get("data", {}).get("source")
-    parts = [
-        f"Profile {card.get('profile')}, job {card.get('job')}, seed {card.get('seed')}, ",
-        f"commit {short(str(card.get('commit')))}, data {str(card.get('data'))[:12]}.",
-        " Phantoms, not patients." if source == "phantom" else "",
-    ]
-    return "".join(parts)
+    text = (
+        f"Profile {card.get('profile')}, job {card.get('job')}, seed {card.get('seed')}, "
+        f"commit {short(str(card.get('commit')))}, data {str(card.get('data'))[:12]}."
+    )
+    return f"{text} {PHANTOM}" if card.get("config", {}).get("data", {}).get("source") == "phantom" else text
 
 
-def _term(ax: Axes, steps: list[int], values: list[float], name: str, card: Mapping[str, Any]) -> None:
-    ax.plot(steps, values, color=OKABE_ITO[0])
-    ax.set_title(TERMS[name] if "task" not in card else "Dice + cross-entropy (R17)")
-    if min(values) > 0 and max(values) > 20 * min(values):
+def _steps(ax: Axes) -> None:
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.set(xlabel="step", ylabel="")
+
+
+def _value(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) -> None:
+    title = "Dice + cross-entropy (R17)" if name == "total" and "task" in card else TERMS.get(name, "learning rate")
+    least, most = float(values.min().min()), float(values.max().max())
+    ax.plot(values, color=OKABE_ITO[0])
+    ax.set_title(title)
+    if least > 0 and most > 20 * least:
         ax.set_yscale("log")
     else:
-        ax.set_ylim(bottom=min(0.0, *values))
+        ax.set_ylim(bottom=min(0.0, least))
+        ax.ticklabel_format(axis="y", scilimits=(-3, 5))
 
 
-def _levels(ax: Axes, steps: list[int], values: list[list[float]], _: str, card: Mapping[str, Any]) -> None:
-    levels, floors = np.array(values).T, card.get("floors", ())
-    for number, level in enumerate(levels):
-        ax.plot(steps, np.where(level > 0, level, np.nan), color=OKABE_ITO[number], label=str(number))
-        if number < len(floors) and floors[number] > 0:
-            ax.axhline(floors[number], color=OKABE_ITO[number], linestyle="--", linewidth=0.8)
+def _lines(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) -> None:
+    """The identity loss by level, or gradient norms; what is not above 0 has no place on a logarithmic axis."""
+    floors = [(k, floor) for k, floor in enumerate(card.get("floors", ())) if floor > 0 and name == "levels"]
+    for number, floor in floors:
+        ax.axhline(floor, color=OKABE_ITO[number], linestyle="--", linewidth=0.8)
+    style = {} if name == "levels" else {"marker": "o", "markersize": 3, "markeredgewidth": 0}
+    colours = list(OKABE_ITO[: values.shape[1]])
+    seaborn.lineplot(values.where(values > 0), palette=colours, dashes=False, errorbar=None, ax=ax, **style)
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
-    ax.legend(loc="upper center", ncols=len(levels), handlelength=0.8, columnspacing=0.8, handletextpad=0.3)
-    ax.set_title("identity by level" + (", dashed: floor" if any(f > 0 for f in floors) else ""))
+    ax.legend(loc="upper center", ncols=len(colours), handlelength=0.8, columnspacing=0.8, handletextpad=0.3)
+    by_level = "identity by level" + (", dashed: floor" if floors else "")
+    ax.set_title(by_level if name == "levels" else "gradient norm on encoder (R26)")
 
 
-def _shares(ax: Axes, steps: list[int], values: list[list[float]], _: str, card: Mapping[str, Any]) -> None:
-    levels = np.array(values).T
-    sums = levels.sum(0)
-    shares = np.divide(levels, sums, out=np.zeros_like(levels), where=sums > 0)
-    ax.stackplot(steps, shares, colors=OKABE_ITO[: len(levels)], alpha=0.85)
+def _shares(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) -> None:
+    shares = values.div(values.sum(axis=1), axis=0).fillna(0)
+    ax.stackplot(shares.index, shares.T, colors=OKABE_ITO[: shares.shape[1]], alpha=0.85)
     ax.set_ylim(0, 1)
     ax.set_title("share of each level (R6)")
 
 
-def _gradients(ax: Axes, steps: list[int], values: list[dict[str, float]], _: str, card: Mapping[str, Any]) -> None:
-    for number, name in enumerate(values[0]):
-        norms = [one[name] if one[name] > 0 else math.nan for one in values]
-        ax.plot(steps, norms, marker="o", markersize=3, color=OKABE_ITO[number], label=name)
-    ax.set_yscale("log")
-    ax.set_title("gradient norm on encoder (R26)")
-    ax.legend()
-
-
-def _rate(ax: Axes, steps: list[int], values: list[float], _: str, card: Mapping[str, Any]) -> None:
-    ax.plot(steps, values, color=OKABE_ITO[6])
-    ax.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    ax.set_ylim(bottom=0)
-    ax.set_title("learning rate")
-
-
-Series = dict[str, list[tuple[int, float]]]
-
-
-def instruments(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "") -> Figure:
+def diagnostics(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "") -> Plot:
     """Effective rank, constant share, pairs, linear probe and agreement of one or several pre-trainings.
 
     Parameters
@@ -135,55 +116,37 @@ def instruments(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "
     origin
         Where they come from, for the caption.
     """
-    looks = {
-        arm: [(record["probe"]["step"], record["probe"]) for record in records if "probe" in record]
-        for arm, records in runs.items()
-    }
-    panels: list[tuple[str, Series]] = [
-        ("effective rank over its ceiling", _by_level(looks, lambda one: _ratio(one["rank"], one["ceiling"]))),
-        ("share of energy in the mean", _by_level(looks, lambda one: one["mean_share"])),
-        ("alignment (less is closer)", _values(looks, "alignment")),
-        ("uniformity (less is more even)", _values(looks, "uniformity")),
-        ("linear probe, Dice", _values(looks, "probe_dice")),
-        ("organs agree across collections", _values(looks, "agreement")),
-    ]
-    panels = [(name, series) for name, series in panels if any(series.values())]
+    probes = [(arm, record["probe"]) for arm, records in runs.items() for record in records if "probe" in record]
+    values = _measured(probes, by_level=len(runs) == 1)
+    lines = list(values["line"].unique())
+    palette = {line: OKABE_ITO[k % len(OKABE_ITO)] for k, line in enumerate(lines)}
+    dashes = {line: (4, 2) if k >= len(OKABE_ITO) else "" for k, line in enumerate(lines)}
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=(7.6, 2.0 * max(1, -(-len(panels) // 3)) + 0.5), layout="constrained")
-        axes = figure.subplots(max(1, -(-len(panels) // 3)), 3, squeeze=False).ravel()
-        for ax, (name, series) in zip(axes, panels, strict=False):
-            for number, (label, points) in enumerate(series.items()):
-                steps, values = zip(*points, strict=True) if points else ((), ())
-                colour, style = OKABE_ITO[number % len(OKABE_ITO)], "-" if number < len(OKABE_ITO) else "--"
-                ax.plot(steps, values, style, color=colour, marker=".", markersize=4, linewidth=1, label=label)
-            ax.set_title(name)
-            ax.set_xlabel("step")
-            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        handles, labels = axes[0].get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
-        chance = [one["chance"] for records in looks.values() for _, one in records if "chance" in one]
-        told = f" Agreement by chance: {sum(chance) / len(chance):.2f}." if chance else ""
-        what = "The same patches of the pre-training collections at every look; nothing is trained on them."
-        write_caption(figure, f"{what}{told} {origin}")
+        figure, axes = grid(values["measure"].nunique(), 3, 2.5, 2.0)
+        for ax, (measure, part) in zip(axes, values.groupby("measure", sort=False), strict=False):
+            seaborn.lineplot(
+                part, x="step", y="value", hue="line", style="line", palette=palette, dashes=dashes, estimator=None,
+                marker=".", markersize=5, markeredgewidth=0, linewidth=1, legend=False, ax=ax,
+            )  # fmt: skip
+            ax.set_title(str(measure))
+            _steps(ax)
+        handles = [Line2D([], [], color=palette[line], ls="--" if dashes[line] else "-", label=line) for line in lines]
+        figure.legend(handles=handles, loc="outside upper center", ncols=6)
+        chance = [probe["chance"] for _, probe in probes if "chance" in probe]
+        by_chance = f" Agreement by chance: {np.mean(chance):.2f}." if chance else ""
+        what = "The same patches of the pre-training collections every time; nothing is trained on them."
+        write_caption(figure, f"{what}{by_chance} {origin}")
     return figure
 
 
-def _ratio(rank: Sequence[float], ceiling: Sequence[int]) -> list[float]:
-    return [a / b for a, b in zip(rank, ceiling, strict=True)]
-
-
-def _by_level(looks: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]], of: Any) -> Series:
-    """A line a level for one run, a line a run (mean over levels) for several."""
-    if len(looks) == 1:
-        (records,) = looks.values()
-        by_step = [(step, of(one)) for step, one in records]
-        levels = range(len(by_step[0][1]) if by_step else 0)
-        return {f"level {level}": [(step, values[level]) for step, values in by_step] for level in levels}
-    return {arm: [(step, sum(of(one)) / len(of(one))) for step, one in records] for arm, records in looks.items()}
-
-
-def _values(looks: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]], key: str) -> Series:
-    return {arm: [(step, one[key]) for step, one in records if key in one] for arm, records in looks.items()}
+def _measured(probes: Sequence[tuple[str, Mapping[str, Any]]], by_level: bool) -> pd.DataFrame:
+    """Step, measure and value of every line: of each level, or else of each arm with the mean over its levels."""
+    rows: list[tuple[int, str, str, float]] = []
+    for arm, probe in probes:
+        ranks = [rank / ceiling for rank, ceiling in zip(probe["rank"], probe["ceiling"], strict=True)]
+        levels = {"effective rank over its ceiling": ranks, "share of energy in the mean": probe["mean_share"]}
+        for measure, values in levels.items():
+            lines = {f"level {k}": value for k, value in enumerate(values)} if by_level else {arm: np.mean(values)}
+            rows += [(probe["step"], measure, line, value) for line, value in lines.items()]
+        rows += [(probe["step"], measure, arm, probe[key]) for key, measure in MEASURES.items() if key in probe]
+    return pd.DataFrame(rows, columns=["step", "measure", "line", "value"])

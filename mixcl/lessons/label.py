@@ -154,7 +154,7 @@ def conflicts(shown: Conflict, told: str) -> Figure:
             panels.relation(ax, matrix, shown.true)
             overlay = np.zeros((*matrix.shape, 4))
             overlay[shown.wrong[title]] = (0, 0, 0, 1)
-            ax.imshow(overlay, aspect="auto", interpolation="nearest")
+            ax.imshow(overlay, aspect="auto", interpolation="nearest", extent=(0, matrix.shape[1], matrix.shape[0], 0))
             ax.set_box_aspect(1)
             for values, axis in zip(shown.true, (ax.yaxis, ax.xaxis), strict=True):
                 _organ_ticks(axis, [shown.names[v] for v in values])
@@ -172,7 +172,7 @@ def _organ_ticks(axis: Any, names: Sequence[str]) -> None:
     """A tick in the middle of each run of equal names; where there are many, small ones that do not overlap."""
     starts = [k for k, name in enumerate(names) if k == 0 or names[k - 1] != name]
     ends = [*starts[1:], len(names)]
-    axis.set_ticks([(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)], [names[a] for a in starts])
+    axis.set_ticks([(a + b) / 2 for a, b in zip(starts, ends, strict=True)], [names[a] for a in starts])
     upright, few = axis.axis_name == "y", len(starts) <= FEW
     axis.set_tick_params(length=0, labelrotation=90 if upright == few else 0, labelsize=7 if few else 4)
     for text in axis.get_ticklabels():

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.drawing import CARD, SPACING, pretraining, save_two, scan
+from helpers.drawing import CARD, SPACING, points, pretraining, save_two, scan
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from mixcl import figures
 from mixcl.data.registry import COLLECTIONS
 from mixcl.figures import choice, ct
 from mixcl.figures.choice import Picture, choose_slice
+from mixcl.figures.qualitative import overlay
 from mixcl.figures.style import Plot
 from mixcl.results.table import Table
 
@@ -49,7 +51,7 @@ def test_the_patients_right_is_on_the_left_and_the_front_on_top() -> None:
     image = np.full((40, 30, 4), -150, np.int16)
     image[36:40, 27:30, 1] = 250
     label = np.zeros(image.shape, np.uint8)
-    figure = figures.overlay(Picture(image, label, SPACING, {1: "spleen"}, z=1))
+    figure = overlay(Picture(image, label, SPACING, {1: "spleen"}, z=1))
     bright = np.argwhere(panel(figure, 1).min(axis=2) > 200)  # the label panel has no writing in it
     height, width = panel(figure, 1).shape[:2]
     assert bright[:, 0].max() < 0.15 * height
@@ -57,18 +59,18 @@ def test_the_patients_right_is_on_the_left_and_the_front_on_top() -> None:
 
 
 def test_labels_lie_on_the_scan_and_have_their_colours() -> None:
-    figure = figures.overlay(scan())
+    figure = overlay(scan())
     pixels = panel(figure, 1).astype(float) / 255
     height, width = pixels.shape[:2]
     for organ, x, y in (("liver", 31.5, 16.5), ("spleen", 7.0, 11.5)):  # voxels, slice 5
         row, column = int(height * (1 - y / 30)), int(width * (1 - x / 40))
         grey = (40 + 150) / 400
-        expected = 0.55 * np.array(to_rgb(figures.ORGAN_COLOURS[organ])) + 0.45 * grey
+        expected = 0.55 * np.array(to_rgb(ct.ORGAN_COLOURS[organ])) + 0.45 * grey
         np.testing.assert_allclose(pixels[row, column], expected, atol=0.02)
 
 
 def test_voxels_keep_their_proportions() -> None:
-    figure = figures.overlay(scan())
+    figure = overlay(scan())
     for ax in figure.axes:
         box = ax.get_window_extent()
         assert box.height / box.width == pytest.approx(30 * 3.0 / (40 * 1.5), rel=1e-3)
@@ -79,13 +81,13 @@ def test_voxels_keep_their_proportions() -> None:
 
 def test_rows_columns_titles_legend_and_caption() -> None:
     one_arm = scan()._replace(predictions={"mixcl": scan().label}, title="another")
-    figure = figures.overlay([scan(), one_arm], caption="Profile phantom, seed 0.")
+    figure = overlay([scan(), one_arm], caption="Profile phantom, seed 0.")
     assert len(figure.axes) == 2 * 4
     assert [ax.get_title() for ax in figure.axes[:4]] == [
         "CT",
         "label",
-        "from scratch (T.F.S.)",
-        "MixCL (Ours)",
+        "scratch",
+        "mixcl",
     ]
     assert [figure.axes[k].get_ylabel() for k in (0, 4)] == ["a phantom", "another"]
     assert not figure.axes[6].axison  # no such prediction
@@ -134,8 +136,8 @@ def views(colours: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 def test_organs_of_a_collection_can_be_told_apart() -> None:
     for collection in COLLECTIONS.values():
         names = list(collection.names.values())
-        assert set(names) <= set(figures.ORGAN_COLOURS)
-        for seen in views(np.array([to_rgb(figures.ORGAN_COLOURS[name]) for name in names])):
+        assert set(names) <= set(ct.ORGAN_COLOURS)
+        for seen in views(np.array([to_rgb(ct.ORGAN_COLOURS[name]) for name in names])):
             lab = rgb2lab(seen[None])[0]
             distance = deltaE_ciede2000(lab[:, None], lab[None]) + 1e3 * np.eye(len(names))
             assert distance.min() > 12, (collection.title, names, distance.min())
@@ -143,22 +145,22 @@ def test_organs_of_a_collection_can_be_told_apart() -> None:
 
 def test_the_papers_colours() -> None:
     """Fig. 3: stomach light brown, kidneys green and blue, pancreas cyan, spleen red."""
-    r, g, b = figures.organ_colour("spleen")
+    r, g, b = ct.organ_colour("spleen")
     assert r > 0.7 > 0.2 > max(g, b)
-    green, blue = figures.organ_colour("right kidney"), figures.organ_colour("left kidney")
+    green, blue = ct.organ_colour("right kidney"), ct.organ_colour("left kidney")
     assert green[1] == max(green)
     assert blue[2] == max(blue)
-    r, g, b = figures.organ_colour("pancreas")
+    r, g, b = ct.organ_colour("pancreas")
     assert min(g, b) > 0.7 > r
-    r, g, b = figures.organ_colour("stomach")
+    r, g, b = ct.organ_colour("stomach")
     assert 0.85 > r > g > b > 0.3
 
 
 def test_unknown_organs_have_a_colour_by_name() -> None:
-    assert figures.organ_colour("heart") == figures.organ_colour(" Heart")
-    assert figures.organ_colour("heart") != figures.organ_colour("colon")
-    assert figures.organ_colour("oesophagus") == figures.organ_colour("esophagus")
-    assert figures.organ_colour("liver tumor") == figures.organ_colour("liver tumour")
+    assert ct.organ_colour("heart") == ct.organ_colour(" Heart")
+    assert ct.organ_colour("heart") != ct.organ_colour("colon")
+    assert ct.organ_colour("oesophagus") == ct.organ_colour("esophagus")
+    assert ct.organ_colour("liver tumor") == ct.organ_colour("liver tumour")
 
 
 def test_losses_of_a_pretraining_run() -> None:
@@ -177,7 +179,7 @@ def test_losses_of_a_pretraining_run() -> None:
     assert top[:, 1].max() == pytest.approx(1.0)
     assert list(gradients.lines[0].get_xdata()) == [10, 40, 70, 100]
     assert "Profile phantom, job pretrain, seed 0, commit 0123456789ab" in figure.get_supxlabel()
-    assert "Phantoms, not patients" in figure.get_supxlabel()
+    assert "phantoms, not patients" in figure.get_supxlabel()
 
 
 def test_losses_of_a_finetuning_run_and_of_ablations() -> None:
@@ -215,35 +217,48 @@ def test_table1_plot(table: Table) -> None:
     figure = figures.table1_plot(table)
     assert [ax.get_title() for ax in figure.axes] == ["Spleen", "BTCV"]
     for ax, task in zip(figure.axes, ("msd_spleen", "btcv"), strict=True):
-        drawn = np.sort(np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "o"]))
+        drawn = np.sort(np.concatenate([dots.get_offsets()[:, 1] for dots in ax.collections]))
         np.testing.assert_array_equal(drawn, np.sort(table.folds.loc[table.folds["task"] == task, "dice"]))
-        assert not [line for line in ax.lines if line.get_marker() == "D"]  # phantoms stand without the paper
+        assert not len(points(ax, "D"))  # phantoms stand without the paper
     real = Table(table.folds, table.cells, "", (), False)
-    diamonds = [line for line in figures.table1_plot(real).axes[1].lines if line.get_marker() == "D"]
-    assert [list(line.get_ydata()) for line in diamonds] == [
-        [0.2459, 0.5851, 0.7524],
-        [0.3871, 0.5939, 0.7656],
-    ]
+    diamonds = points(figures.table1_plot(real).axes[1], "D")
+    assert diamonds[:, 1].tolist() == [0.2459, 0.5851, 0.7524, 0.3871, 0.5939, 0.7656]
 
 
 @pytest.mark.slow
 def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
-    """Another process, later and with another hash seed, writes the same bytes; pyplot is not needed."""
+    """Another process, later, with another hash seed and matplotlibrc, writes the same bytes; pyplot holds none."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from helpers.drawing import CARD, SPACING, pretraining, save_two, scan\n"
+        "from helpers.drawing import CARD, SPACING, points, pretraining, save_two, scan\n"
         "save_two(Path(sys.argv[1]))\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "import matplotlib, matplotlib.pyplot as plt\n"
+        "from mixcl.figures import sample\n"
+        "assert plt.get_fignums() == []\n"
+        "assert matplotlib.rcParams['font.size'] == 30\n"
+        "assert matplotlib.get_backend().lower() == 'svg'\n"
+        "assert 'torch' not in sys.modules\n"
     )
     save_two(tmp_path / "1")
+    hostile = ("image.origin: lower", "text.usetex: True", "savefig.bbox: tight", "font.size: 30", "backend: svg")
+    (tmp_path / "matplotlibrc").write_text("\n".join(hostile))
+    settings = {
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": ":".join(sys.path),
+        "MATPLOTLIBRC": str(tmp_path),
+        "MPLBACKEND": "",
+    }
     words = [sys.executable, "-c", code, str(tmp_path / "2"), str(Path(__file__).parents[1])]
-    subprocess.run(words, check=True, env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)})
+    subprocess.run(words, check=True, env={**os.environ, **settings})
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
     assert names == ["a.b.pdf", "a.b.png", "losses.pdf", "losses.png"]
     for name in names:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
     assert b"CreationDate" not in (tmp_path / "1" / "a.b.pdf").read_bytes()
+    assert b"/Subject (seed 0)" in (tmp_path / "1" / "a.b.pdf").read_bytes()
+    with Image.open(tmp_path / "1" / "a.b.png") as image:
+        assert image.info["Description"] == "seed 0"
 
 
 def test_a_notebook_shows_a_figure_without_pyplot(table: Table) -> None:
@@ -304,7 +319,7 @@ def test_the_case_that_differs_most_is_shown(tmp_path: Path, monkeypatch: pytest
     assert shown[0].z == 2
     assert list(shown[0].predictions) == ["scratch", "mixcl"]
     assert caption.startswith("Of all axial slices with a labelled organ")
-    assert "only T.F.S. is right in 2 voxels, only Ours in 0" in caption
+    assert "only scratch is right in 2 voxels, only mixcl in 0" in caption
     assert "fold 1; seed 0; commit 0123456789ab" in caption
     assert len(figures.qualitative(config, tmp_path).axes) == 8  # four panels, and the box of each
 
@@ -335,7 +350,7 @@ def test_a_case_that_one_arm_lacks_is_not_shown_before_one_that_both_have(
     cases: Any = {"a": Case(), "b": Case()}
     picture, said = choice._best(rows, ["scratch", "mixcl"], cases, tmp_path, "Spleen")
     assert picture.title.endswith("case b, slice 1")
-    assert "only Ours in 1." in said
+    assert "only mixcl in 1." in said
 
 
 def test_the_box_is_found_by_trying_every_square() -> None:
@@ -357,7 +372,7 @@ def test_the_box_is_found_by_trying_every_square() -> None:
 def test_the_enlarged_panel_shows_the_box() -> None:
     """The box's voxels, and no others, lie within the limits of the enlarged panels, left and right turned."""
     picture = scan()._replace(z=2, box=(1, 2, 2))
-    figure = figures.overlay(picture)
+    figure = overlay(picture)
     whole, enlarged = figure.axes[0], figure.axes[len(figure.axes) // 2]
     width = picture.image.shape[0] * SPACING[0]
     assert enlarged.get_xlim() == pytest.approx((width - 3 * SPACING[0], width - SPACING[0]))

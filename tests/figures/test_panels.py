@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mixcl.figures import panels
-from mixcl.figures.style import Plot, Sketch
+from mixcl.figures.style import STYLE, Plot, Sketch
 
 
 def test_a_spot_lies_on_its_voxel() -> None:
@@ -41,9 +42,9 @@ def test_a_sketch_is_the_same_picture_in_less_room() -> None:
     assert len(made[1]) < 0.7 * len(made[0])
     small = imread(io.BytesIO(made[1]), format="png")[..., :3]
     assert len(np.unique(small)) <= 32
-    whole = Plot(figsize=(3, 3))
+    whole, buffer = Plot(figsize=(3, 3)), io.BytesIO()
     whole.subplots().imshow(noise, cmap="gray")
-    buffer = io.BytesIO()
-    whole.savefig(buffer, format="png", dpi=96)
+    with matplotlib.rc_context(STYLE):
+        whole.savefig(buffer, format="png", dpi=96)
     buffer.seek(0)
     assert np.abs(imread(buffer, format="png")[..., :3] - small).max() < 0.02

@@ -40,7 +40,7 @@ def made(prepared: Path, results: Path) -> tuple[Experiment, Sample]:
 def pairs(config: Experiment, results: Path) -> batches.PairStream:
     store = Store(config.data.store_dir(results), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
-    return batches.PairStream(cases, config, sample.LOOKED_AT)
+    return batches.PairStream(cases, config, sample.CANDIDATES)
 
 
 def number(shown: Sample) -> int:
@@ -52,7 +52,7 @@ def number(shown: Sample) -> int:
 def test_the_sample_is_the_first_with_most_in_common(made: tuple[Experiment, Sample], results: Path) -> None:
     config, shown = made
     best, chosen = (0, -1), -1
-    for k in range(sample.LOOKED_AT):
+    for k in range(sample.CANDIDATES):
         first, second = pairs(config, results)[k]["label"].flatten(1).tolist()
         both = {label for label in first if label and label in second}
         size = (len(both), min(sum(label > 0 for label in one) for one in (first, second)))
@@ -157,7 +157,7 @@ def test_figures_show_every_part(made: tuple[Experiment, Sample]) -> None:
     titles = [ax.get_title() for ax in first.axes]
     assert all(any(name in title for title in titles) for name in ("$P_1$", "$V_1$", "$V'_1$", "$V_2$", "tilde P_2"))
     assert sum(title.startswith("(") for title in (ax.get_title() for ax in second.axes)) == 4
-    assert "Phantoms, not patients" in shown.caption
+    assert "phantoms, not patients" in shown.caption
 
 
 def test_torch_is_left_as_it_was(made: tuple[Experiment, Sample]) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from helpers.drawing import bars, points
 from helpers.runs import CONFIG, GRID, LABELS, write_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from mixcl import figures, results
+from mixcl import results
 from mixcl.data.registry import BTCV_NAMES
 from mixcl.figures import tables
 from mixcl.figures.style import STYLE
@@ -118,14 +119,12 @@ def test_table1_plot_draws_folds_means_and_intervals(folder: Path) -> None:
     figure = tables.table1_plot(table)
     assert [ax.get_title() for ax in figure.axes] == ["Spleen", "BTCV"]
     for ax, task in zip(figure.axes, ("msd_spleen", "btcv"), strict=True):
-        for marker, frame, column in (("o", table.folds, "dice"), ("_", table.cells, "mean")):
-            drawn = [line.get_ydata() for line in ax.lines if line.get_marker() == marker]
-            expected = frame.loc[frame["task"] == task, column]
-            np.testing.assert_array_equal(np.sort(np.concatenate(drawn)), np.sort(expected))
-        bars = [np.sort(path.vertices[:, 1]) for lines in ax.collections for path in lines.get_paths()]
+        folds = np.concatenate([dots.get_offsets() for dots in ax.collections])
+        for drawn, frame, column in ((folds, table.folds, "dice"), (points(ax, "_"), table.cells, "mean")):
+            np.testing.assert_array_equal(np.sort(drawn[:, 1]), np.sort(frame.loc[frame["task"] == task, column]))
         expected = table.intervals.loc[table.intervals["task"] == task, ["low", "high"]]
-        np.testing.assert_allclose(np.sort(bars, axis=0), np.sort(expected, axis=0))
-        assert not [line for line in ax.lines if line.get_marker() == "D"]  # phantoms stand without the paper
+        np.testing.assert_allclose(np.sort(bars(ax)[..., 1], axis=0), np.sort(expected, axis=0))
+        assert not len(points(ax, "D"))  # phantoms stand without the paper
     caption = figure.get_supxlabel().replace("\n", " ")
     for part in ("Profile phantom; folds 0, 1, 2; seed 0; commit 0123456789ab", "phantoms, not patients", "95 %"):
         assert part in caption
@@ -134,8 +133,13 @@ def test_table1_plot_draws_folds_means_and_intervals(folder: Path) -> None:
 def test_the_papers_values_are_drawn_unless_of_phantoms(folder: Path) -> None:
     table = results.table1(folder)
     real = results.Table(table.folds, table.cells, "", (), False)
-    diamonds = [line for line in tables.table1_plot(real).axes[1].lines if line.get_marker() == "D"]
-    assert [list(line.get_ydata()) for line in diamonds] == [[0.2459, 0.5851, 0.7524], [0.3871, 0.5939, 0.7656]]
+    figure = tables.table1_plot(real)
+    assert points(figure.axes[1], "D")[:, 1].tolist() == [0.2459, 0.5851, 0.7524, 0.3871, 0.5939, 0.7656]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["scratch", "mixcl", "T.F.S., paper", "Ours, paper"]
+    folds = np.concatenate([dots.get_offsets()[:, 0] for dots in figure.axes[1].collections])
+    places = np.concatenate([folds, *(points(figure.axes[1], marker)[:, 0] for marker in "_D")])
+    assert len(np.unique(places.round(6))) == 3 * 2 * 3  # shares, arms and kinds: nothing hides another
 
 
 def test_dumbbells_join_the_two_arms(folder: Path) -> None:
@@ -148,16 +152,15 @@ def test_dumbbells_join_the_two_arms(folder: Path) -> None:
     assert names == list(BTCV_NAMES.values())
     part = organs[(organs["task"] == "btcv") & (organs["percent"] == 50)]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first organ is on top
-    for line, arm in zip(ax.lines, ("scratch", "mixcl"), strict=True):
+    for line, arm in zip([line for line in ax.lines if line.get_marker() == "o"], ("scratch", "mixcl"), strict=True):
         expected = part[part["arm"] == arm].set_index("organ")["dice"]
-        for x, y in zip(*line.get_data(), strict=True):
-            assert x == expected[names[int(y)]]
-        assert line.get_color() == figures.ARM_COLOURS[arm]
-    (joins,) = ax.collections
-    assert len(joins.get_paths()) == 13
-    for path in joins.get_paths():
-        row = part[part["organ"] == names[int(path.vertices[0, 1])]].set_index("arm")["dice"]
-        assert path.vertices[:, 0].tolist() == [row["scratch"], row["mixcl"]]
+        assert {names[int(y)]: x for x, y in line.get_xydata()} == dict(expected)
+        assert line.get_color() == tables.ARM_COLOURS[arm]
+    joins = bars(ax)
+    assert len(joins) == 13
+    for (first, y), (last, _) in joins:
+        values = part.loc[part["organ"] == names[int(y)], "dice"]
+        assert (first, last) == pytest.approx((values.min(), values.max()))
 
 
 def test_dumbbells_of_one_arm_and_of_unequal_shares(folder: Path) -> None:
@@ -168,8 +171,8 @@ def test_dumbbells_of_one_arm_and_of_unequal_shares(folder: Path) -> None:
     alone = organs[organs["arm"] == "scratch"]
     ax = tables.dumbbells(alone).axes[1]
     assert ax.get_title() == "BTCV, 100 % of the labels"
-    assert len(ax.lines) == 1
-    assert not ax.collections
+    assert len(points(ax)) == 13
+    assert not len(bars(ax))
 
 
 def test_ablation_plot_draws_the_comparisons(folder: Path) -> None:
@@ -177,12 +180,12 @@ def test_ablation_plot_draws_the_comparisons(folder: Path) -> None:
     figure = tables.ablation_plot(table)
     assert [ax.get_title() for ax in figure.axes] == ["Spleen, 30 % of the labels", "BTCV, 100 % of the labels"]
     rows = [label.get_text().split("\n")[0] for label in figure.axes[0].get_yticklabels()]
-    assert rows == ["id", "id-label", "MixCL (Ours)"]
+    assert rows == ["id", "id-label", "mixcl"]
     compared = table.comparisons[table.comparisons["metric"] == "dice"].set_index(["task", "percent", "arm"])
     for ax, cell in zip(figure.axes, (("msd_spleen", 30.0), ("btcv", 100.0)), strict=True):
         there = [arm for arm in ("id", "id-label", "mixcl") if compared.loc[(*cell, arm), "n"]]
-        dots = [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "o"]
-        assert dots == [compared.loc[(*cell, arm), "difference"] for arm in there]
-        bars = [lines.get_paths()[0].vertices[:, 0].tolist() for lines in ax.collections]
-        assert bars == [compared.loc[(*cell, arm), ["low", "high"]].tolist() for arm in there]
+        dots = {rows[int(y)]: x for x, y in points(ax)}
+        assert dots == {arm: compared.loc[(*cell, arm), "difference"] for arm in there}
+        drawn = {tuple(ends) for ends in bars(ax)[..., 0].tolist()}
+        assert drawn == {tuple(compared.loc[(*cell, arm), ["low", "high"]]) for arm in there}
     assert [text.get_text() for text in figure.axes[1].texts] == ["no pairs"]

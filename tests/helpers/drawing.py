@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from mixcl import figures
 from mixcl.data.registry import BTCV_NAMES
 from mixcl.figures.choice import Picture
+from mixcl.figures.qualitative import overlay
 
 
 def scan(shape: tuple[int, int, int] = (40, 30, 8)) -> Picture:
@@ -21,6 +24,20 @@ def scan(shape: tuple[int, int, int] = (40, 30, 8)) -> Picture:
     off = label.copy()
     off[20:26, 10:22, 5] = 6
     return Picture(image, label, SPACING, BTCV_NAMES, {"scratch": off, "mixcl": label}, "a phantom")
+
+
+def points(ax: Axes, marker: str = "o") -> NDArray[np.float64]:
+    """x and y of all points drawn with a marker, [n, 2]."""
+    drawn = [line.get_xydata() for line in ax.lines if line.get_marker() == marker]
+    found = np.concatenate([np.empty((0, 2)), *drawn])
+    return found[np.isfinite(found).all(1)]
+
+
+def bars(ax: Axes) -> NDArray[np.float64]:
+    """Both ends of all bars of intervals, [n, 2 ends, 2]."""
+    lines = [line for line in ax.lines if line.get_marker() in ("", "None") and line.get_transform() is ax.transData]
+    found = np.array([line.get_xydata() for line in lines if len(line.get_xydata()) == 2]).reshape(-1, 2, 2)
+    return found[np.isfinite(found).all((1, 2))]
 
 
 def pretraining(steps: int = 12) -> list[dict[str, Any]]:
@@ -47,5 +64,5 @@ CARD = {
 
 
 def save_two(place: Path) -> None:
-    figures.save(figures.overlay(scan(), caption="seed 0"), place / "a.b")
+    figures.save(overlay(scan(), caption="seed 0"), place / "a.b")
     figures.save(figures.losses(pretraining(), CARD), place / "losses")

@@ -61,7 +61,7 @@ def test_everything_is_made(whole: Path) -> None:
     rows = (whole / "tables/table1.csv").read_text().splitlines()
     assert {"task", "percent", "arm", "fold", "seed", "dice"} <= set(rows[0].split(","))
     assert len(rows) == 3
-    made = ("pretrain_losses", "table1", "table2", "effects", "instruments", "organs", "figure1", "figure2", "figure3")
+    made = ("pretrain_losses", "table1", "table2", "effects", "diagnostics", "organs", "figure1", "figure2", "figure3")
     for name in made:
         assert (whole / "figures" / f"{name}.png").stat().st_size > 5000
         assert (whole / "figures" / f"{name}.pdf").is_file()
