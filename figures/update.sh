@@ -21,3 +21,4 @@ else
     # without two arms that differ in the label term alone the table by organ has a head and no row
     [ "$(wc -l < "$to/effects_organs.csv")" -gt 1 ] || rm -- "$to"/effects_organs.{csv,md}
 fi
+python3 "$here/../reproduce/fill_readme.py"    # the table of "Does it work?"
