@@ -20,7 +20,7 @@ BEGIN, END = "<!-- does-it-work:begin -->", "<!-- does-it-work:end -->"
 BENCHMARKS = {"fair-fine": "6 mm voxels", "fair": "9 mm voxels", "fair-hard": "harder phantoms"}  # folder of figures/
 TASKS = {"msd_spleen": "Spleen", "btcv": "BTCV"}
 HEADER = (
-    "| phantoms | labels | pairs | scratch | MixCL | points | 95 % interval |",
+    "| phantoms | labels | pairs | scratch, Dice | MixCL, Dice | points | 95 % interval |",
     "|---|---|---|---|---|---|---|",
 )
 
