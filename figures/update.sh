@@ -25,3 +25,4 @@ cp -- "$from"/tables/effects{,_organs}.{csv,md} "$to/"
 # without two arms that differ in the label term alone the table by organ has a head and no row
 [ "$(wc -l < "$to/effects_organs.csv")" -gt 1 ] || rm -- "$to"/effects_organs.{csv,md}
 python "$here/pages.py"
+python "$here/../reproduce/fill_readme.py"    # the table of "Does it work?"

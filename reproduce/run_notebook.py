@@ -49,7 +49,7 @@ def _run(notebook: Path, executed: Path, parameters: dict[str, Any], kernel: Ker
     stop = threading.Event()
     threading.Thread(target=_report, args=(name, executed.parent, stop), daemon=True).start()
     try:
-        _empty(kernel)
+        _empty(kernel, notebook.parent)
         papermill.execute_notebook(
             str(notebook), str(executed), parameters, kernel_name="python3", progress_bar=False, log_output=False,
             cwd=str(notebook.parent), km=kernel,
@@ -82,10 +82,10 @@ def _kernel() -> Iterator[KernelManager]:
             kernel.shutdown_kernel(now=True)
 
 
-def _empty(kernel: KernelManager) -> None:
-    """Start the kernel, or take all names from it and count from 1 again."""
+def _empty(kernel: KernelManager, folder: Path) -> None:
+    """Start the kernel in the notebook's folder, or take all names from it and count from 1 again."""
     if not kernel.has_kernel or not kernel.is_alive():
-        kernel.start_kernel()
+        kernel.start_kernel(cwd=str(folder))
         return
     client = kernel.client()
     client.start_channels()

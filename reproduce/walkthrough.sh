@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the walk-through notebooks, notebooks/0*.ipynb, and keeps their executed copies in their place.
+# Runs the notebooks that are committed executed, the articles 0* and 31, and keeps the executed copies in their place.
 #
 # Usage: reproduce/walkthrough.sh [NAME ...]     all of them, or those named, such as 02_label_consistency
 #
@@ -19,7 +19,7 @@ unset JPY_SESSION_NAME VSCODE_PID # nobody moves a slider here
 
 names=("$@")
 if [ ${#names[@]} = 0 ]; then
-    for path in notebooks/0*.ipynb; do names+=("$(basename -- "$path" .ipynb)"); done
+    for path in notebooks/0*.ipynb notebooks/31_*.ipynb; do names+=("$(basename -- "$path" .ipynb)"); done
 fi
 rm -rf -- results/walkthrough*
 made=$(mktemp -d)

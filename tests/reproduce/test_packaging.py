@@ -34,7 +34,14 @@ TOP_LEVEL = (
     "pyproject.toml",
     "LICENSE",
     "CITATION.cff",
+    "Dockerfile",
     ".ci/run",
+    ".github/CONTRIBUTING.md",
+    ".github/workflows/ci.yml",
+    ".pre-commit-config.yaml",
+    "reproduce/README.md",
+    "reproduce/READINGS.md",
+    "reproduce/bench/README.md",
     "reproduce/run_all.sh",
     "reproduce/test.sh",
     "reproduce/setup.sh",
@@ -122,6 +129,29 @@ def test_version_of_the_package_is_that_of_the_metadata() -> None:
     assert re.findall(r'^__version__ = "(.+)"$', text, flags=re.MULTILINE) == [PROJECT["version"]]
 
 
+def test_every_dependency_says_what_it_is_for() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    for requirement in requirements("dev", "bench", "browser"):
+        line = rf'"{re.escape(requirement.name)}(?:[<>=][^"]*)?"[^#\n]*# \w'
+        assert re.search(line, text), f"{requirement.name}: what is it for?"
+
+
+def test_checks_before_a_commit_are_those_of_the_lock() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {hook["id"] for hook in repository["hooks"]} == {"ruff-check", "ruff-format", "mypy"}
+    pinned = [text for hook in repository["hooks"] for text in hook.get("additional_dependencies", [])]
+    assert set(pinned) == {f"ruff=={pins('base.txt')['ruff']}"}
+
+
+def test_the_code_host_runs_what_a_change_must_pass_and_builds_the_image() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert "bash .ci/run" in commands
+    assert any(command.startswith("docker build ") for command in commands)
+    for check in ("ruff check", "ruff format --check", "mypy", "reproduce/test.sh"):
+        assert check in (ROOT / ".ci/run").read_text()
+
+
 @pytest.mark.parametrize("name", ["base.txt", "build.txt", "torch-cpu.txt", "torch-cuda.txt"])
 def test_every_locked_package_has_hashes(name: str) -> None:
     lines = [line for line in (LOCK / name).read_text().splitlines() if line and not line.lstrip().startswith("#")]
@@ -185,7 +215,7 @@ def test_environment_yml_agrees_with_the_lock() -> None:
 def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, ...]) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
     distributions = packages_distributions()
-    own = {PROJECT["name"], "__future__"} | {file.stem for file in (ROOT / folder).rglob("*.py")}
+    own = {PROJECT["name"], "__future__", "helpers"} | {file.stem for file in (ROOT / folder).rglob("*.py")}
     for file, module in imported_by(ROOT / folder):
         if module in sys.stdlib_module_names or module in own:
             continue
