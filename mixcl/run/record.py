@@ -87,7 +87,7 @@ def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return flat
+        result.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return result
