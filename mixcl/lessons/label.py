@@ -52,7 +52,7 @@ def relations(
     *, true: bool = False,
 ) -> Figure:  # fmt: skip
     """Several A [n, m] of pixels with these labels, by title; with ``true`` ones, what contradicts them is black."""
-    with sketch(2.4 * len(shown) + 1.0 + (len(shown) == 1), 3.4) as figure:
+    with sketch(2.4 * len(shown) + 1.0 + (len(shown) == 1), 3.8) as figure:
         axes = figure.subplots(1, len(shown), squeeze=False)[0]
         for ax, (title, matrix) in zip(axes, shown.items(), strict=True):
             _matrix(ax, matrix, labels, names)

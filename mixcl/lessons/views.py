@@ -45,7 +45,7 @@ def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     """P_1 and a lattice [1, 2, E, E, E] with labels [1, E, E, E], by distortion."""
     index = choose_slice(pair.raw["label"][0].numpy())
     with sketch(2.0 * len(moved), 4.5) as figure:
-        axes = figure.subplots(2, len(moved))
+        axes = figure.subplots(2, len(moved), squeeze=False)
         for k, (name, (x, s)) in enumerate(moved.items()):
             (image, lines), labels = x[0].numpy(), s[0].numpy()
             panels.patch(axes[0, k], image, index, pair.spacing, labels, pair.names, bar=k == 0)
