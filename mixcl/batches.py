@@ -20,6 +20,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.patches import read_patch
 from mixcl.data.store import Case
 from mixcl.errors import InputError
+from mixcl.model import LABEL_LEVEL, level_edges
 
 
 class Batch(NamedTuple):
@@ -51,13 +52,11 @@ class PairStream(Dataset[dict[str, Any]]):
     """P_1 and P_2 with their labels, sample by sample (Sec. 2.3, R10, R14, R29).
 
     An item holds ``image`` float32 [2, 1, E, E, E] in [0, 1], ``label`` uint8 [2, E, E, E], ``sample`` [] and
-    ``collection`` [], its number in ``config.data.pretrain``, or -1.  With ``edge``, that of the label level's grid,
-    it holds ``pixels`` as well, so that a GPU need not wait for a processor: for P_1 and for P_2 what
-    :func:`pretraining_batch` would draw, flat indices and labels, int64 [n].
+    ``collection`` [], its number in ``config.data.pretrain``, or -1, and ``pixels`` as :func:`draw_pixels` gives them.
     """
 
-    def __init__(self, cases: Sequence[Case], config: Experiment, length: int, *, edge: int | None = None) -> None:
-        self.cases, self.config, self.length, self.edge = tuple(cases), config, length, edge
+    def __init__(self, cases: Sequence[Case], config: Experiment, length: int) -> None:
+        self.cases, self.config, self.length = tuple(cases), config, length
         self.collections = [case.collection for case in self.cases]
 
     def __len__(self) -> int:
@@ -68,16 +67,7 @@ class PairStream(Dataset[dict[str, Any]]):
         names, name = self.config.data.pretrain, places[0][0].collection
         collection = names.index(name) if name in names else -1
         item = _item(places, self.config, index) | {"collection": torch.tensor(collection)}
-        return item | {"pixels": self._drawn(item["label"], index, self.edge)} if self.edge else item
-
-    def _drawn(self, label: Tensor, index: int, edge: int) -> list[tuple[Tensor, Tensor]]:
-        """Indices of the pixels of P_1 and P_2, and their labels, after the spatial step."""
-        seed, at = self.config.pretrain.seed, _at(label.shape[-1], edge)
-        drawn = []
-        for which in (0, 1):
-            grid = augment.spatial_labels(label[which], at, self.config.views, generator(seed, index, 2 + which))
-            drawn.append(_pixels(grid, self.config, generator(seed, index, 7 + which)))
-        return drawn
+        return item | {"pixels": draw_pixels(item["label"], index, self.config)}
 
     def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
         """The scan and the first voxel [x, y, z] of P_1 and of P_2."""
@@ -121,12 +111,12 @@ def batches(
     first = (range(step * batch + rank * share, step * batch + (rank + 1) * share) for step in range(start, steps))
     loader: DataLoader[dict[str, Any]] = DataLoader(
         stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin,
-        collate_fn=_collate,
+        collate_fn=collate,
     )  # fmt: skip
     yield from loader
 
 
-def ahead(loader: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
+def prefetch(loader: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
     """The same batches with their patches on the device; a GPU fetches the next one while it works on this one."""
     if device.type != "cuda":
         yield from loader
@@ -146,17 +136,44 @@ def ahead(loader: Iterator[dict[str, Any]], device: torch.device) -> Iterator[di
             yield ready
 
 
-def pretraining_batch(raw: dict[str, Any], config: Experiment, edge: int, device: torch.device) -> Batch:
-    """Distort P_1 and P_2 in the order of R11 and draw the pixels of the label level (R12, R13).
+def draw_pixels(label: Tensor, sample: int, config: Experiment) -> list[tuple[Tensor, Tensor]]:
+    """The pixels of P_1 and P_2 that Eq. 6 compares, drawn on the label level's grid after the spatial step (R12, R13).
+
+    On a processor, whatever the model's device, so that a sample has the same pixels everywhere.
+
+    Parameters
+    ----------
+    label
+        uint8 [2, E, E, E], the label maps as cut.
+    sample
+        Its number in the stream, which with ``config.pretrain.seed`` decides the draw.
+    config
+        The experiment.
+
+    Returns
+    -------
+    For P_1 and for P_2 flat indices into the grid and their labels, int64 [n] each.
+    """
+    seed, settings, drawn = config.pretrain.seed, config.sampler, []
+    at = _at(label.shape[-1], level_edges(config.model)[LABEL_LEVEL])
+    for which, patch in enumerate(label):
+        grid = augment.spatial_labels(patch, at, config.views, generator(seed, sample, 2 + which))  # [e, e, e]
+        indices = sampler.sample_pixels(
+            grid, settings.budget, mu=settings.mu, eps=settings.eps, generator=generator(seed, sample, 7 + which)
+        )
+        drawn.append((indices, grid.flatten()[indices].long()))
+    return drawn
+
+
+def pretraining_batch(raw: dict[str, Any], config: Experiment, device: torch.device) -> Batch:
+    """Distort P_1 and P_2 in the order of R11; the pixels of the label level come with the samples.
 
     Parameters
     ----------
     raw
-        A collated batch of :class:`PairStream`: image [B, 2, 1, E, E, E], label [B, 2, E, E, E], perhaps pixels.
+        A collated batch of :class:`PairStream`: image [B, 2, 1, E, E, E], label [B, 2, E, E, E], pixels.
     config
         The experiment.
-    edge
-        Edge of the label level's grid, voxels.
     device
         Where the distortion runs and the batch is wanted.
     """
@@ -171,14 +188,7 @@ def pretraining_batch(raw: dict[str, Any], config: Experiment, edge: int, device
     views = augment.views(
         patches, config.views, [generator(seed, k, 4 + which) for which in (0, 1, 2) for k in samples]
     )
-    drawn = raw.get("pixels")
-    if drawn is None:
-        grid = coarse(label, edge).cpu()
-        drawn = [
-            [_pixels(grid[which * len(samples) + row], config, generator(seed, k, 7 + which)) for which in (0, 1)]
-            for row, k in enumerate(samples)
-        ]
-    moved = [[[part.to(device, non_blocking=True) for part in patch] for patch in sample] for sample in drawn]
+    moved = [[[part.to(device, non_blocking=True) for part in patch] for patch in sample] for sample in raw["pixels"]]
     pixels, labels = ([(first[part], second[part]) for first, second in moved] for part in (0, 1))
     return Batch(views, patches, pixels, labels, label, samples, raw["collection"].tolist())
 
@@ -212,7 +222,7 @@ def _at(patch: int, edge: int) -> slice:
     return slice(stride // 2, None, stride)
 
 
-def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Items in one batch; pixels, of which each sample has its own number, stay in a list."""
     stacked: dict[str, Any] = default_collate([{k: v for k, v in item.items() if k != "pixels"} for item in items])
     return stacked | ({"pixels": [item["pixels"] for item in items]} if "pixels" in items[0] else {})
@@ -233,10 +243,3 @@ def _item(places: Sequence[tuple[Case, Sequence[int]]], config: Experiment, inde
     return {
         "image": torch.from_numpy(image)[:, None], "label": torch.from_numpy(label), "sample": torch.tensor(index),
     }  # fmt: skip
-
-
-def _pixels(grid: Tensor, config: Experiment, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Flat indices of the drawn pixels and their labels."""
-    settings = config.sampler
-    indices = sampler.sample_pixels(grid, settings.budget, mu=settings.mu, eps=settings.eps, generator=g)
-    return indices, grid.flatten()[indices].long()

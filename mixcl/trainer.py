@@ -26,7 +26,7 @@ from mixcl.data.splits import split
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.handover import freeze, hand_over, unetr_weights, weights_id
-from mixcl.model import LABEL_LEVEL, level_edges, seeded, segmentation_model, select
+from mixcl.model import seeded, segmentation_model, select
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device
 from mixcl.run.jobs import finetune_job
@@ -57,11 +57,10 @@ def pretrain(
         objective = baselines.objective(config)
     with device.machine(config.run) as accelerator:
         baselines.check_ranks(config, accelerator.num_processes)
-        edge = level_edges(config.model)[LABEL_LEVEL]
         loop = _Loop(accelerator, objective, config, settings, out / "runs" / job, card, decides, restart, progress)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            terms = loop.module(batches.pretraining_batch(raw, config, edge, accelerator.device))
+            terms = loop.module(batches.pretraining_batch(raw, config, accelerator.device))
             values: dict[str, Any] = {**terms._asdict()}
             if settings.gradients_every and number % settings.gradients_every == 0:
                 values["gradients"] = gradient_norms(objective, terms)
@@ -76,8 +75,7 @@ def pretrain(
         patches = diagnostics.probe(cases, config)
         if whole:
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
-        drawn = edge if accelerator.device.type == "cuda" else None  # ahead of time; on a CPU that would gain nothing
-        pairs = batches.PairStream(cases, config, settings.steps * settings.batch, edge=drawn)
+        pairs = batches.PairStream(cases, config, settings.steps * settings.batch)
         return loop.run(pairs, step, objective.model)
 
 
@@ -177,7 +175,7 @@ class _Loop:
         if finished:
             return self.folder
         metrics = self._open(first)
-        loader = batches.ahead(batches.batches(
+        loader = batches.prefetch(batches.batches(
             data, settings.batch, start=first, steps=settings.steps, rank=accelerator.process_index,
             ranks=accelerator.num_processes, workers=device.workers(self.config.run, accelerator.num_processes),
             pin=accelerator.device.type == "cuda",

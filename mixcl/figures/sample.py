@@ -88,9 +88,9 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
     number = max(range(CANDIDATES), key=lambda k: (*common(pairs[k]["label"]), -k))
     objective = Objective(MixCL(config), config.loss)
     objective.model.load_state_dict(weights)
-    edge, raw = level_edges(config.model)[LABEL_LEVEL], {k: v[None] for k, v in pairs[number].items()}
+    edge, raw = level_edges(config.model)[LABEL_LEVEL], batches.collate([pairs[number]])
     with machine(config.run), torch.no_grad():
-        batch = batches.pretraining_batch(raw, config, edge, torch.device("cpu"))
+        batch = batches.pretraining_batch(raw, config, torch.device("cpu"))
         terms, output = objective(batch), objective.model(batch.views)
         level = output.levels[LABEL_LEVEL]
         correlation = losses.cross_correlation(level[:1], level[1:2], center=config.loss.center)

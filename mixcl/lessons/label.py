@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from torch import Tensor
 
 from mixcl.figures import panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import STYLE, Sketch, write_caption
-from mixcl.lessons.pixels import Conflict, Drawn
-from mixcl.lessons.scene import Pair
+from mixcl.figures.style import write_caption
+from mixcl.lessons.scene import Pair, sketch
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-SYMBOLS = {1: "o", 0: "x", -1: "."}
-FEW = 4  # names beside a matrix that have room in full size
+BACKGROUND = "background"
+MANY = 5  # names beside a matrix that have room in small size only
 SLAB = 1  # slices of the label level's grid on either side of the shown one whose pixels are drawn
+SYMBOLS: dict[int, dict[str, Any]] = {  # of drawn pixels, by A
+    1: {"marker": "o", "color": panels.RELATION_COLOURS[1], "mec": "black", "mew": 0.4},
+    0: {"marker": "x", "color": panels.RELATION_COLOURS[0], "mew": 1.2},
+    -1: {"marker": ".", "color": "0.75"},
+}
+STAR: dict[str, Any] = {"marker": "*", "color": "white", "mec": "black", "mew": 0.8}
 
 
 def patches(pair: Pair) -> Figure:
     """P_1 and P_2: CT, and labels laid over it, on the axial slice with most labelled voxels."""
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(8.4, 2.35), layout="constrained")
+    with sketch(8.4, 2.35) as figure:
         axes = figure.subplots(1, 4)
         for k, (case, _) in enumerate(pair.places):
             image, label = pair.raw["image"][k, 0].numpy(), pair.raw["label"][k].numpy()
@@ -39,158 +41,105 @@ def patches(pair: Pair) -> Figure:
             axes[2 * k + 1].set_title(f"$P_{k + 1}$ with its labels $S_{k + 1}$")
         present = [name for value, name in pair.names.items() if (pair.raw["label"] == value).any()]
         figure.legend(handles=panels.organ_handles(present), loc="outside right upper", handlelength=1.0)
-        write_caption(figure, f"Axial slices with most labelled voxels; what has no colour is background. {pair.told}")
-    return figure
-
-
-def relation(pair: Pair, drawn: Drawn) -> Figure:
-    """Fig. 2a for both patches, on the label level's grid, and Fig. 2d for the drawn pixels."""
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(7.6, 3.2), layout="constrained")
-        axes = figure.subplots(1, 3)
-        for k in (0, 1):
-            grid = pair.grid[k].numpy()
-            panels.segmentation(axes[k], grid, pair.names, choose_slice(grid))
-            axes[k].set_title(f"(a) $S_{k + 1}$ on the label level's grid, {len(grid)}$^3$")
-        matrix = drawn.relation().numpy()
-        panels.relation(axes[2], matrix, (drawn.labels[0].numpy(), drawn.labels[1].numpy()))
-        axes[2].set_title("(d) label relation A")
-        for values, axis, name in zip(drawn.labels, (axes[2].yaxis, axes[2].xaxis), "12", strict=True):
-            _organ_ticks(axis, [pair.names.get(int(v), "background") for v in values])
-            axis.set_label_text(f"drawn pixels of $P_{name}$")
-        axes[2].legend(
-            handles=panels.relation_handles(matrix),
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.3 if drawn.labels[0].unique().numel() <= FEW else -0.75),
-            handlelength=1.0,
+        write_caption(
+            figure, f"Axial slices with most labelled voxels; what has no colour is background. {pair.origin}"
         )
-        count = [int((matrix == value).sum()) for value in (1, 0, -1)]
-        said = "Pairs of drawn pixels: {} positive, {} negative, {} left out (background with background, R9)."
-        write_caption(figure, f"{said.format(*count)} {pair.told}")
     return figure
 
 
-def pairs(pair: Pair, drawn: Drawn, anchors: Sequence[int]) -> Figure:
-    """For some drawn pixels of P_1 (a row each): the pixel, and the drawn pixels of P_2 by their relation to it.
+def relations(
+    shown: Mapping[str, Tensor], labels: Sequence[Tensor], names: Mapping[int, str], origin: str,
+    *, true: bool = False,
+) -> Figure:  # fmt: skip
+    """Several A [n, m] of pixels with these labels, by title; with ``true`` ones, what contradicts them is black."""
+    with sketch(2.4 * len(shown) + 1.0 + (len(shown) == 1), 3.8) as figure:
+        axes = figure.subplots(1, len(shown), squeeze=False)[0]
+        for ax, (title, matrix) in zip(axes, shown.items(), strict=True):
+            _matrix(ax, matrix, labels, names)
+            ax.set_title(title)
+            if true:
+                wrong = contradicts(matrix, *labels)
+                box = (0, matrix.shape[1], matrix.shape[0], 0)
+                ax.imshow(np.zeros(matrix.shape), cmap="gray", alpha=wrong.float().numpy(), aspect="auto", extent=box)
+                ax.set_title(f"{title}:\n{wrong.sum()} of {wrong.numel()} pairs contradict")
+                ax.set_box_aspect(1)
+        handles = panels.relation_handles(np.array([1, 0, -1]))
+        handles += [Patch(fc="black", label="contradicts both organs' labels")] if true else []
+        figure.legend(handles=handles, loc="outside upper center", ncols=4)
+        ticks = "ticks name what each pixel truly is" if true else "ticks name their labels"
+        write_caption(figure, f"Rows: pixels of $P_1$, columns: of $P_2$; {ticks}. {origin}")
+    return figure
 
-    Parameters
-    ----------
-    anchors
-        Positions among the drawn pixels of P_1.
+
+def pairs(
+    pair: Pair, matrix: Tensor, pixels: Sequence[Tensor], labels: Sequence[Tensor], anchors: Sequence[int]
+) -> Figure:
+    """For some drawn pixels of P_1 (a row each): the pixel, and the drawn pixels of P_2 by their relation A to it.
+
+    ``anchors`` are rows of A [n, m]; ``pixels`` and ``labels`` are those of P_1 [n] and of P_2 [m].
     """
-    edge, matrix = pair.raw["image"].shape[-1], drawn.relation().numpy()
-    size = len(pair.grid[0])
-    shown = choose_slice(pair.grid[1].numpy())
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(7.0, 2.9 * len(anchors) + 0.4), layout="constrained")
+    size, middle = len(pair.grid[0]), choose_slice(pair.grid[1].numpy())
+    grid: dict[str, Any] = {"grid": size, "edge": pair.raw["image"].shape[-1], "spacing": pair.spacing}
+    with sketch(7.0, 2.9 * len(anchors) + 0.4) as figure:
         axes = figure.subplots(len(anchors), 2, squeeze=False)
         for (left, right), anchor in zip(axes, anchors, strict=True):
-            pixel = drawn.pixels[0][anchor : anchor + 1].numpy()
-            where = int(np.unravel_index(int(pixel[0]), (size,) * 3)[2])
-            organ = pair.names.get(int(drawn.labels[0][anchor]), "background")
-            _on_patch(left, pair, 0, where)
-            panels.spots(
-                left,
-                pixel,
-                size,
-                edge,
-                pair.spacing,
-                (where, where),
-                marker="*",
-                color="white",
-                ms=13,
-                mec="k",
-                mew=0.8,
-            )
-            left.set_title(f"a pixel of $P_1$: {organ}")
-            _on_patch(right, pair, 1, shown)
-            for value, symbol in SYMBOLS.items():
-                chosen = drawn.pixels[1].numpy()[matrix[anchor] == value]
-                colour = "0.75" if value == -1 else panels.RELATION_COLOURS[value]
-                style = {
-                    "marker": symbol,
-                    "color": colour,
-                    "ms": 4.5,
-                    "mew": 1.2 if symbol == "x" else 0.4,
-                    "mec": colour,
-                }
-                slices = (shown - SLAB, shown + SLAB)
-                panels.spots(
-                    right, chosen, size, edge, pair.spacing, slices, **(style | ({"mec": "k"} if value == 1 else {}))
-                )
-            positive, negative = (int((matrix[anchor] == value).sum()) for value in (1, 0))
-            right.set_title(f"$P_2$: {positive} positives, {negative} negatives")
-        figure.legend(handles=_symbols(), loc="outside upper center", ncols=4, handletextpad=0.2)
-        told = (
-            f"Of $P_2$, the drawn pixels within {SLAB} slice(s) of the shown one are drawn; numbers are of all of them."
-        )
-        write_caption(figure, f"{told} {pair.told}")
+            pixel, row = pixels[0][anchor : anchor + 1].numpy(), matrix[anchor].numpy()
+            height = int(pixel[0]) % size  # z changes fastest
+            _on_patch(left, pair, 0, height)
+            panels.spots(left, pixel, slices=(height, height), ms=13, **grid, **STAR)
+            left.set_title(f"a pixel of $P_1$: {pair.names.get(int(labels[0][anchor]), BACKGROUND)}")
+            _on_patch(right, pair, 1, middle)
+            for value, style in SYMBOLS.items():
+                chosen = pixels[1].numpy()[row == value]
+                panels.spots(right, chosen, slices=(middle - SLAB, middle + SLAB), ms=4.5, **grid, **style)
+            right.set_title(f"$P_2$: {(row == 1).sum()} positives, {(row == 0).sum()} negatives")
+        symbols = {"the pixel": STAR} | {panels.RELATIONS[value]: style for value, style in SYMBOLS.items()}
+        handles = [Line2D([], [], linestyle="none", ms=6, label=text, **style) for text, style in symbols.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=4, handletextpad=0.2)
+        write_caption(
+            figure, f"Of $P_2$, the drawn pixels within {SLAB} slice(s) of the shown one are drawn; numbers are of all "
+            f"of them. {pair.origin}",
+        )  # fmt: skip
     return figure
 
 
-def background(pair: Pair, drawn: Drawn) -> Figure:
-    """A under both readings of "background pixel pairs are not considered" (R9)."""
-    labels = (drawn.labels[0].numpy(), drawn.labels[1].numpy())
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(6.4, 3.3), layout="constrained")
-        axes = figure.subplots(1, 2)
-        for ax, choice in zip(axes, ("ignore_pairs", "ignore_all"), strict=True):
-            matrix = drawn.relation(choice).numpy()
-            panels.relation(ax, matrix, labels)
-            for values, axis in zip(drawn.labels, (ax.yaxis, ax.xaxis), strict=True):
-                _organ_ticks(axis, [pair.names.get(int(v), "background") for v in values])
-            ax.set_title(f"{choice}: {(matrix == 0).mean():.0%} negative, Eq. 6 = {drawn.loss(background=choice):.2f}")
-        figure.legend(handles=panels.relation_handles(drawn.relation().numpy()), loc="outside upper center", ncols=3)
-        write_caption(figure, f"The same drawn pixels of $P_1$ (rows) and $P_2$ (columns). {pair.told}")
-    return figure
+def two_organs(pair: Pair) -> tuple[Tensor, dict[int, str]]:
+    """Both grids with two of their organs as 1 and 2, [2, e, e, e], and what 0, 1 and 2 are.
+
+    The two are those of which the patch with fewer has most voxels.
+    """
+    sizes = {value: int((pair.grid == value).flatten(1).sum(1).min()) for value in pair.names}
+    kept = sorted(sorted(sizes, key=lambda value: -sizes[value])[:2])
+    grids = torch.stack([pair.grid == value for value in kept])  # [2, 2, e, e, e]
+    names = {k: pair.names[value] for k, value in enumerate(kept, start=1)}
+    return grids[0].long() + 2 * grids[1].long(), {0: BACKGROUND, **names}
 
 
-def conflicts(shown: Conflict, told: str) -> Figure:
-    """A by three sets of labels on the same pixels; entries that contradict the full labels are black."""
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(8.2, 3.4), layout="constrained")
-        axes = figure.subplots(1, len(shown.matrices))
-        for ax, (title, matrix) in zip(axes, shown.matrices.items(), strict=True):
-            panels.relation(ax, matrix, shown.true)
-            overlay = np.zeros((*matrix.shape, 4))
-            overlay[shown.wrong[title]] = (0, 0, 0, 1)
-            ax.imshow(overlay, aspect="auto", interpolation="nearest", extent=(0, matrix.shape[1], matrix.shape[0], 0))
-            ax.set_box_aspect(1)
-            for values, axis in zip(shown.true, (ax.yaxis, ax.xaxis), strict=True):
-                _organ_ticks(axis, [shown.names[v] for v in values])
-            ax.set_title(f"{title}:\n{int(shown.wrong[title].sum())} of {matrix.size} pairs contradict")
-        handles = [
-            *panels.relation_handles(np.array([1, 0, -1])),
-            Patch(fc="black", label="contradicts both organs' labels"),
-        ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=4)
-        write_caption(figure, f"Rows: pixels of $P_1$, columns: of $P_2$; ticks name what each pixel truly is. {told}")
-    return figure
+def contradicts(matrix: Tensor, true_1: Tensor, true_2: Tensor) -> Tensor:
+    """Where A says 1 of two organs, or 0 of one and the same: bool [n, m]; ``true``: what each pixel is, [n] and [m].
+
+    >>> contradicts(torch.tensor([[1, 0]]), torch.tensor([1]), torch.tensor([2, 1])).tolist()
+    [[True, True]]
+    """
+    same = true_1[:, None] == true_2[None, :]
+    organ = (true_1[:, None] > 0) | (true_2[None, :] > 0)
+    return ((matrix == 1) & ~same) | ((matrix == 0) & same & organ)
 
 
-def _organ_ticks(axis: Any, names: Sequence[str]) -> None:
-    """A tick in the middle of each run of equal names; where there are many, small ones that do not overlap."""
-    starts = [k for k, name in enumerate(names) if k == 0 or names[k - 1] != name]
-    ends = [*starts[1:], len(names)]
-    axis.set_ticks([(a + b) / 2 for a, b in zip(starts, ends, strict=True)], [names[a] for a in starts])
-    upright, few = axis.axis_name == "y", len(starts) <= FEW
-    axis.set_tick_params(length=0, labelrotation=90 if upright == few else 0, labelsize=7 if few else 4)
-    for text in axis.get_ticklabels():
-        text.set_verticalalignment("center" if upright else "top")
+def _matrix(ax: Any, matrix: Tensor, labels: Sequence[Tensor], names: Mapping[int, str]) -> None:
+    """A with the name of each run of equal labels beside it; where there are many, small ones that do not overlap."""
+    panels.relation(ax, matrix.numpy(), (labels[0].numpy(), labels[1].numpy()))
+    for values, axis in zip(labels, (ax.yaxis, ax.xaxis), strict=True):
+        kinds, counts = np.unique(values.numpy(), return_counts=True)
+        axis.set_ticks(counts.cumsum() - counts / 2, [names.get(int(v), BACKGROUND) for v in kinds])
+        upright, few = axis is ax.yaxis, len(kinds) < MANY
+        axis.set_tick_params(length=0, labelrotation=90 if upright == few else 0, labelsize=7 if few else 4)
+        for text in axis.get_ticklabels():
+            text.set_verticalalignment("center" if upright else "top")
 
 
-def _on_patch(ax: Axes, pair: Pair, which: int, coarse: int) -> None:
+def _on_patch(ax: Any, pair: Pair, which: int, coarse: int) -> None:
     """A patch with its labels at the slice of the label level's grid ``coarse``."""
     image, label = pair.raw["image"][which, 0].numpy(), pair.raw["label"][which].numpy()
     stride = image.shape[-1] // len(pair.grid[which])
     panels.patch(ax, image, coarse * stride + stride // 2, pair.spacing, label, pair.names)
-
-
-def _symbols() -> list[Line2D]:
-    style: dict[str, Any] = {"linestyle": "none", "ms": 6}
-    return [
-        Line2D([], [], marker="*", color="white", mec="black", label="the pixel", **style),
-        Line2D([], [], marker="o", color=panels.RELATION_COLOURS[1], mec="black", label=panels.RELATIONS[1], **style),
-        Line2D([], [], marker="x", color=panels.RELATION_COLOURS[0], mew=1.4, label=panels.RELATIONS[0], **style),
-        Line2D([], [], marker=".", color="0.6", label=panels.RELATIONS[-1], **style),
-    ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyBboxPatch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -19,20 +18,17 @@ from mixcl.data.registry import collections
 from mixcl.data.store import Store
 from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
-from mixcl.lessons.scene import Pair, told
+from mixcl.figures.style import OKABE_ITO, write_caption
+from mixcl.lessons.scene import Pair, origin, sketch
 from mixcl.model import DECODER, ENCODER, LABEL_LEVEL, MixCL, level_channels, level_edges
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 WIDE, TALL = 9.4, 4.7  # of the framework, inches
 COLOURS = {"encoder": "#d7e8f5", "projector": "#fbe3cf", "decoder": "#d5efe4", "loss": "#f6e3ee"}
 
 
-def weights(module: nn.Module) -> int:
-    """Number of weights of a module, trained or not."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def weights(*modules: nn.Module) -> int:
+    """Number of weights of modules, trained or not."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def sizes(config: ModelConfig) -> pd.DataFrame:
@@ -42,62 +38,49 @@ def sizes(config: ModelConfig) -> pd.DataFrame:
     """
     with torch.device("meta"):
         model = MixCL(config)
-    rows = [
-        (f"Z^{level}", channels, edge, edge**3, width, weights(projector))
-        for level, (channels, edge, width, projector) in enumerate(
-            zip(level_channels(config), level_edges(config), model.widths(), model.projectors, strict=True)
-        )
-    ]
-    columns = ["level", "channels", "edge", "positions", "projected channels", "weights of the projector"]
-    return pd.DataFrame(rows, columns=columns).set_index("level")
+    table = pd.DataFrame({"channels": level_channels(config), "edge": level_edges(config)})
+    table = table.assign(positions=table["edge"] ** 3).assign(**{"projected channels": model.widths()})
+    table["weights of the projector"] = [weights(projector) for projector in model.projectors]
+    return table.set_axis([f"Z^{level}" for level in table.index]).rename_axis("level")
 
 
-def parts(config: ModelConfig) -> pd.Series[int]:
+def parts(config: ModelConfig) -> dict[str, int]:
     """Weights of the encoder theta, the projectors sigma and the reconstructor phi (with its output layer)."""
     with torch.device("meta"):
         model = MixCL(config)
     children = dict(model.backbone.named_children())
-    return pd.Series(
-        {
-            "encoder theta": sum(weights(children[name]) for name in ENCODER),
-            "projectors sigma": weights(model.projectors),
-            "reconstructor phi": sum(weights(children[name]) for name in (*DECODER, "out")),
-        },
-        name="weights",
-    )
+    return {
+        "encoder theta": weights(*(children[name] for name in ENCODER)),
+        "projectors sigma": weights(model.projectors),
+        "reconstructor phi": weights(*(children[name] for name in (*DECODER, "out"))),
+    }
 
 
 def matrix(config: Experiment, store: Store) -> pd.DataFrame:
     """Scans in which an organ (row) is labelled, by collection (column); 0 where the organ is background."""
-    names = dict.fromkeys((*config.data.pretrain, *config.data.finetune))
-    counts = {
-        name: pd.Series({organ: sum(v in case.foreground() for case in store.cases(name))
-                         for v, organ in sorted(store.cases(name)[0].names.items())})
-        for name in names
-    }  # fmt: skip
-    table = pd.DataFrame(counts).fillna(0).astype(int)
-    return table.loc[list(dict.fromkeys(organ for column in counts.values() for organ in column.index))]
+    columns = {}
+    for name in dict.fromkeys((*config.data.pretrain, *config.data.finetune)):
+        cases = store.cases(name)
+        organs = sorted(cases[0].names.items())
+        columns[name] = {organ: sum(value in case.foreground() for case in cases) for value, organ in organs}
+    rows = dict.fromkeys(organ for column in columns.values() for organ in column)
+    return pd.DataFrame(columns, index=list(rows)).fillna(0).astype(int)
 
 
 def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Figure:
     """The matrix of collections and organs: coloured where labelled, with the number of scans; else grey."""
     rows, columns = table.shape
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(2.2 + 0.75 * columns, 0.9 + 0.21 * rows), layout="constrained")
+    colours = np.full((rows, columns, 3), 0.95)
+    with sketch(2.2 + 0.75 * columns, 0.9 + 0.21 * rows) as figure:
         ax = figure.subplots()
-        for row, organ in enumerate(table.index):
-            for column, name in enumerate(table.columns):
-                count = int(table.loc[organ, name])
-                fill: Any = ct.organ_colour(organ) if count else "0.95"
-                ax.add_patch(Rectangle((column, row), 1, 1, fc=fill, ec="white", lw=1.5))
-                if count:
-                    ax.text(
-                        column + 0.5, row + 0.52, str(count), ha="center", va="center", fontsize=7, color=_legible(fill)
-                    )
-        ax.axvline(len(config.data.pretrain), color="black", linewidth=1)
-        ax.set(xlim=(0, columns), ylim=(rows, 0))
-        ax.set_xticks(np.arange(columns) + 0.5, [name.replace("_", "\n") for name in table.columns])
-        ax.set_yticks(np.arange(rows) + 0.5, table.index)
+        for row, column in np.argwhere(table.to_numpy()):
+            colours[row, column] = ct.organ_colour(table.index[row])
+            text = "white" if colours[row, column] @ (0.3, 0.59, 0.11) < 0.5 else "black"
+            ax.text(column, row, str(table.iat[row, column]), ha="center", va="center", fontsize=7, color=text)
+        ax.imshow(colours, aspect="auto", interpolation="nearest")
+        ax.axvline(len(config.data.pretrain) - 0.5, color="black", linewidth=1)
+        ax.set_xticks(range(columns), [name.replace("_", "\n") for name in table.columns])
+        ax.set_yticks(range(rows), table.index)
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
@@ -113,27 +96,23 @@ def samples(config: Experiment, store: Store, height: float | None = None) -> Fi
 
     ``height`` says which axial slice, 0 at the feet and 1 at the head; None is the one with most labelled voxels.
     """
-    names = list(dict.fromkeys((*config.data.pretrain, *config.data.finetune)))
     known = collections(config.data)
-    with matplotlib.rc_context(STYLE):
-        columns = min(len(names), 4)
-        lines = -(-len(names) // columns)
-        figure = Sketch(figsize=(max(2.2 * columns, 4.4), 1.75 * lines + 0.5), layout="constrained")
+    columns = min(len(known), 4)
+    lines = -(-len(known) // columns)
+    with sketch(max(2.2 * columns, 4.4), 1.75 * lines + 0.5) as figure:
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
-        for ax in axes[len(names) :]:
+        for ax in axes[len(known) :]:
             ax.set_axis_off()
-        for ax, name in zip(axes, names, strict=False):
+        for ax, (name, collection) in zip(axes, known.items(), strict=False):
             case = store.cases(name)[0]
             label = np.asarray(case.label())
             index = choose_slice(label) if height is None else round(height * (label.shape[2] - 1))
             ct.show_ct(ax, case.image(), index, case.spacing, config.data.hu)
             ct.show_labels(ax, label, index, case.spacing, case.names)
             ct.scale_bar(ax, case.shape, case.spacing)
-            ax.set_title(known[name].title or name)
-        which = (
-            "axial slice with most labelled voxels" if height is None else f"axial slice at {height:.2f} of its height"
-        )
-        write_caption(figure, f"First case of each collection, {which}. {told(config, store)}")
+            ax.set_title(collection.title or name)
+        which = "with most labelled voxels" if height is None else f"at {height:.2f} of its height"
+        write_caption(figure, f"First case of each collection, axial slice {which}. {origin(config, store)}")
     return figure
 
 
@@ -143,101 +122,79 @@ def framework(model: MixCL, pair: Pair, batch: Batch) -> Figure:
     Patches, views and restored patches are middle axial slices; the network may be untrained.
     """
     with torch.no_grad():
-        restored = model(batch.views).restored
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(WIDE, TALL))
+        restored = model(batch.views).restored[0]
+    with sketch(WIDE, TALL) as figure:
+        figure.set_layout_engine("none")
         ax = figure.add_axes((0, 0, 1, 1))
         ax.set(xlim=(0, WIDE), ylim=(0, TALL))
         ax.set_axis_off()
-        _inputs(figure, ax, batch)
+        for image, x, y, text in (
+            (batch.patches[0], 0.15, 2.85, "$P_1$"), (batch.patches[2], 0.15, 0.55, "$P_2$"),
+            (batch.views[0], 1.6, 3.4, "$V_1$"), (batch.views[1], 1.6, 2.15, "$V'_1$"),
+            (batch.views[2], 1.6, 0.55, "$V_2$"), (restored, 5.45, 0.5, r"$\tilde P_1$"),
+        ):  # fmt: skip
+            _picture(figure, ax, image[0].numpy(), x, y, text)
         _network(ax, model)
-        _losses(figure, ax, restored[0], len(model.widths()))
-        caption = f"Middle axial slices. Every number is read from the network in use, which is untrained. {pair.told}"
+        _losses(ax, len(model.widths()))
+        caption = (
+            f"Middle axial slices. Every number is read from the network in use, which is untrained. {pair.origin}"
+        )
         ax.text(0.08, 0.05, caption, fontsize=6)
     return figure
 
 
-def _inputs(figure: Figure, ax: Axes, batch: Batch) -> None:
-    """Patches, the random augmentations T, and views."""
-    for image, x, y, text in (
-        (batch.patches[0], 0.15, 2.85, "$P_1$"), (batch.patches[2], 0.15, 0.55, "$P_2$"),
-        (batch.views[0], 1.6, 3.4, "$V_1$"), (batch.views[1], 1.6, 2.15, "$V'_1$"),
-        (batch.views[2], 1.6, 0.55, "$V_2$"),
-    ):  # fmt: skip
-        _picture(figure, ax, image[0].numpy(), x, y, text)
-    for start, end in (((1.1, 3.4), (1.57, 3.8)), ((1.1, 3.2), (1.57, 2.7)), ((1.1, 1.0), (1.57, 1.0))):
-        _arrow(ax, start, end)
-    ax.text(1.33, 3.72, r"$\mathcal{T}$", ha="center")
-    ax.text(1.33, 1.08, r"$\mathcal{T}$", ha="center")
+def _network(ax: Any, model: MixCL) -> None:
+    """Random augmentations T, the encoder with its levels, projectors, reconstructor."""
+    for x, y, to_x, to_y in ((1.1, 3.4, 1.57, 3.8), (1.1, 3.2, 1.57, 2.7), (1.1, 1.0, 1.57, 1.0)):
+        _arrow(ax, x, y, to_x, to_y)
     for y in (3.8, 2.6, 1.0):
-        _arrow(ax, (2.54, y), (2.9, 0.5 * y + 1.3))
-
-
-def _network(ax: Axes, model: MixCL) -> None:
-    """Encoder with its levels, projectors, reconstructor."""
+        _arrow(ax, 2.54, y, 2.9, 0.5 * y + 1.3)
     total = parts(model.config)
+    for x, y, text in (
+        (1.33, 3.72, r"$\mathcal{T}$"), (1.33, 1.08, r"$\mathcal{T}$"),
+        (3.9, 4.5, rf"encoder $\theta$: {total['encoder theta']:,} weights"),
+        (5.95, 4.5, rf"projectors $\sigma$: {total['projectors sigma']:,} weights"),
+    ):  # fmt: skip
+        ax.text(x, y, text, ha="center", fontsize=7)
     _box(ax, 2.92, 1.5, 1.95, 2.95, "encoder", "")
-    ax.text(3.9, 4.5, rf"encoder $\theta$: {total['encoder theta']:,} weights", ha="center", fontsize=7)
     _box(ax, 2.92, 0.55, 1.95, 0.6, "decoder", f"reconstructor $\\phi$\n{total['reconstructor phi']:,} weights")
-    _arrow(ax, (3.9, 1.48), (3.9, 1.17))
-    ax.text(5.95, 4.5, rf"projectors $\sigma$: {total['projectors sigma']:,} weights", ha="center", fontsize=7)
-    table = sizes(model.config)
-    for level, row in enumerate(table.itertuples()):
+    _arrow(ax, 3.9, 1.48, 3.9, 1.17)
+    for level, row in enumerate(sizes(model.config).itertuples()):
         y = 3.9 - 0.56 * level
-        where = f"encoder{level + 1}" if model.config.levels == "skip" and level < 4 else "ViT"
-        _box(ax, 3.0, y, 1.79, 0.44, "encoder", f"{where}\n{row.channels} channels, {row.edge}$^3$", edge="0.5")
+        name = f"encoder{level + 1}" if model.config.levels == "skip" and level < 4 else "ViT"
+        _box(ax, 3.0, y, 1.79, 0.44, "encoder", f"{name}\n{row.channels} channels, {row.edge}$^3$")
         _box(ax, 5.2, y, 1.5, 0.44, "projector", f"$\\sigma^{level}$: {row[4]} channels\n{row[5]:,} weights")
-        _arrow(ax, (4.8, y + 0.22), (5.18, y + 0.22))
+        _arrow(ax, 4.8, y + 0.22, 5.18, y + 0.22)
 
 
-def _losses(figure: Figure, ax: Axes, restored: torch.Tensor, levels: int) -> None:
-    """The three terms and what they read."""
-    lowest = 3.9 - 0.56 * (levels - 1)
+def _losses(ax: Any, levels: int) -> None:
+    """The three terms, what they read, and Eq. 2."""
+    label = f"label consistency\n$Z_1^{LABEL_LEVEL}$ against $Z_2^{LABEL_LEVEL}$, with labels\nEq. 6 and 7"
+    _box(ax, 7.25, 3.75, 2.0, 0.72, "loss", label)
     _box(ax, 7.25, 2.55, 2.0, 1.0, "loss", "identity consistency\n$Z_1$ against $Z'_1$, every level\nEq. 4 and 5")
-    for level in range(levels):
-        _arrow(ax, (6.72, 3.9 - 0.56 * level + 0.22), (7.22, 3.3 - 0.14 * level))
-    y = 3.9 - 0.56 * LABEL_LEVEL
-    _box(
-        ax,
-        7.25,
-        3.75,
-        2.0,
-        0.72,
-        "loss",
-        f"label consistency\n$Z_1^{LABEL_LEVEL}$ against $Z_2^{LABEL_LEVEL}$, with labels\nEq. 6 and 7",
-    )
-    _arrow(ax, (6.72, y + 0.3), (7.22, 4.05))
-    _picture(figure, ax, restored[0].numpy(), 5.45, 0.5, r"$\tilde P_1$")
-    _arrow(ax, (4.9, 0.85), (5.42, 0.9))
     _box(ax, 7.25, 0.6, 2.0, 0.72, "loss", "reconstruction consistency\n$\\tilde P$ against $P$\nEq. 3")
-    _arrow(ax, (6.4, 0.95), (7.22, 0.95))
-    ax.text(
-        8.25,
-        lowest + 0.1,
-        r"$\mathcal{L} = \mathcal{L}_{id} + \alpha\,\mathcal{L}_{label} + \beta\,\mathcal{L}_{recon}$",
-        ha="center",
-        fontsize=9,
-    )
+    for level in range(levels):
+        _arrow(ax, 6.72, 4.12 - 0.56 * level, 7.22, 3.3 - 0.14 * level)
+    _arrow(ax, 6.72, 4.2 - 0.56 * LABEL_LEVEL, 7.22, 4.05)
+    _arrow(ax, 4.9, 0.85, 5.42, 0.9)
+    _arrow(ax, 6.4, 0.95, 7.22, 0.95)
+    total = r"$\mathcal{L} = \mathcal{L}_{id} + \alpha\,\mathcal{L}_{label} + \beta\,\mathcal{L}_{recon}$"
+    ax.text(8.25, 4.0 - 0.56 * (levels - 1), total, ha="center", fontsize=9)
 
 
-def _picture(figure: Figure, ax: Axes, volume: NDArray[Any], x: float, y: float, text: str) -> None:
+def _picture(figure: Figure, ax: Any, volume: NDArray[Any], x: float, y: float, text: str) -> None:
     inner = figure.add_axes((x / WIDE, y / TALL, 0.92 / WIDE, 0.92 / TALL))
     inner.imshow(ct.axial(volume, volume.shape[2] // 2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     panels.bare(inner)
     ax.text(x + 0.46, y + 0.96, text, ha="center", va="bottom")
 
 
-def _box(ax: Axes, x: float, y: float, wide: float, tall: float, kind: str, text: str, edge: str = "black") -> None:
+def _box(ax: Any, x: float, y: float, wide: float, tall: float, kind: str, text: str) -> None:
     style = "round,pad=0,rounding_size=0.06"
-    ax.add_patch(FancyBboxPatch((x, y), wide, tall, boxstyle=style, fc=COLOURS[kind], ec=edge, lw=0.8))
+    ax.add_patch(FancyBboxPatch((x, y), wide, tall, boxstyle=style, fc=COLOURS[kind], ec="black", lw=0.8))
     ax.text(x + wide / 2, y + tall / 2, text, ha="center", va="center", fontsize=7, linespacing=1.25)
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=7, lw=0.8, color=OKABE_ITO[6]))
-
-
-def _legible(fill: Any) -> str:
-    """Black or white, whichever is easier to read on a colour."""
-    red, green, blue = matplotlib.colors.to_rgb(fill)
-    return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
+def _arrow(ax: Any, x: float, y: float, to_x: float, to_y: float) -> None:
+    style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": OKABE_ITO[6], "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", (to_x, to_y), (x, y), arrowprops=style)

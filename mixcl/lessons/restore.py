@@ -1,45 +1,18 @@
-"""Notebook 04: what the reconstructor makes of views by the strength of their distortion."""
+"""Figures of notebook 04: what the reconstructor makes of views by the strength of their distortion."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
-import matplotlib
-import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from torch import Tensor
 
-from mixcl import augment, losses
-from mixcl.batches import generator
 from mixcl.config.settings import ViewsConfig
 from mixcl.figures import panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
-from mixcl.lessons.scene import Pair
-from mixcl.model import MixCL
-
-STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
-
-
-class Restored(NamedTuple):
-    """P_1 [E, E, E], a view of it, and what the network restores of the view; in fractions of the window."""
-
-    patch: NDArray[np.float32]
-    view: NDArray[np.float32]
-    restored: NDArray[np.float32]
-
-    def errors(self) -> dict[str, float]:
-        """Eq. 3 as printed, a sum over voxels, of the view and of what is restored; and their roots of the mean."""
-        patch = torch.from_numpy(self.patch)[None, None]
-        result = {}
-        for name, image in (("view", self.view), ("restored", self.restored)):
-            given = torch.from_numpy(image)[None, None]
-            result[f"{name}, sum"] = float(losses.reconstruction_consistency(given, patch))
-            result[f"{name}, RMS"] = float(losses.reconstruction_consistency(given, patch, reduction="mean")) ** 0.5
-        return result
+from mixcl.figures.style import OKABE_ITO, write_caption
+from mixcl.lessons.scene import Pair, sketch
 
 
 def stronger(config: ViewsConfig, by: float) -> ViewsConfig:
@@ -58,76 +31,49 @@ def stronger(config: ViewsConfig, by: float) -> ViewsConfig:
     )  # fmt: skip
 
 
-def restore(
-    model: MixCL, pair: Pair, config: ViewsConfig, strengths: Sequence[float] = STRENGTHS, seed: int = 0
-) -> dict[float, Restored]:
-    """P_1 restored from views of growing distortion, all of the same draw."""
-    patch = pair.raw["image"][:1]
-    made = [augment.views(patch, stronger(config, s), generator(seed)) for s in strengths]
-    with torch.no_grad():
-        restored = model(torch.cat(made)).restored
-    return {
-        s: Restored(patch[0, 0].numpy(), view[0, 0].numpy(), out[0].numpy())
-        for s, view, out in zip(strengths, made, restored, strict=True)
-    }
-
-
-def strips(pair: Pair, shown: Mapping[float, Restored]) -> Figure:
-    """Rows: view, restored patch, difference to the patch.  Columns: strength of the distortion."""
+def before_after(pair: Pair, shown: Mapping[str, Tensor]) -> Figure:
+    """Patches [1, 1, E, E, E] side by side, by title."""
     index = choose_slice(pair.raw["label"][0].numpy())
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(1.6 * len(shown) + 1.1, 5.3), layout="constrained")
-        axes = figure.subplots(3, len(shown))
-        for column, (strength, one) in enumerate(shown.items()):
-            panels.patch(axes[0, column], one.view, index, pair.spacing, bar=column == 0)
-            panels.patch(axes[1, column], one.restored, index, pair.spacing, bar=False)
-            difference = panels.patch_difference(axes[2, column], one.restored - one.patch, index, pair.spacing)
-            axes[0, column].set_title(f"distortion x {strength:g}")
-            axes[2, column].set_title(f"RMS {one.errors()['restored, RMS']:.3f}", fontsize=7)
+    with sketch(2.0 * len(shown), 2.8) as figure:
+        for k, (ax, (title, image)) in enumerate(zip(figure.subplots(1, len(shown)), shown.items(), strict=True)):
+            panels.patch(ax, image[0, 0].numpy(), index, pair.spacing, bar=k == 0)
+            ax.set_title(title)
+        write_caption(figure, f"{pair.first}. {pair.origin}")
+    return figure
+
+
+def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: Sequence[float]) -> Figure:
+    """Rows: view, restored patch, difference to the patch.  Columns: strength of the distortion.
+
+    ``views`` [1, 1, E, E, E] by strength, ``restored`` [n, 1, E, E, E] from each of them, ``errors`` [n] of these.
+    """
+    index, patch = choose_slice(pair.raw["label"][0].numpy()), pair.raw["image"][0, 0]
+    with sketch(1.6 * len(views) + 1.1, 5.3) as figure:
+        axes = figure.subplots(3, len(views))
+        for k, ((strength, view), error) in enumerate(zip(views.items(), errors, strict=True)):
+            panels.patch(axes[0, k], view[0, 0].numpy(), index, pair.spacing, bar=k == 0)
+            panels.patch(axes[1, k], restored[k, 0].numpy(), index, pair.spacing, bar=False)
+            difference = (restored[k, 0] - patch).numpy()
+            image = panels.patch_difference(axes[2, k], difference, index, pair.spacing)
+            axes[0, k].set_title(f"distortion x {strength:g}")
+            axes[2, k].set_title(f"RMS {error:.3f}", fontsize=7)
         for ax, text in zip(axes[:, 0], ("view", "restored", "restored - patch"), strict=True):
             ax.set_ylabel(text)
-        figure.colorbar(difference, ax=axes[2], shrink=0.9, label="fraction of the window")
-        case = pair.places[0][0]
+        figure.colorbar(image, ax=axes[2], shrink=0.9, label="fraction of the window")
         write_caption(
-            figure, f"$P_1$: {case.collection}, case {case.id}. x 1: every distortion on, magnitudes as in the "
-            f"settings. One draw, of growing strength. {pair.told}",
+            figure, f"{pair.first}. x 1: every distortion on, magnitudes as in the settings. One draw, of growing "
+            f"strength. {pair.origin}",
         )  # fmt: skip
     return figure
 
 
-def before_after(pair: Pair, stages: Mapping[str, Restored]) -> Figure:
-    """The patch, its view, and what each stage of training restores of the view."""
-    index = choose_slice(pair.raw["label"][0].numpy())
-    first = next(iter(stages.values()))
-    shown = {"patch": first.patch, "view": first.view, **{f"restored {t}": one.restored for t, one in stages.items()}}
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(2.0 * len(shown), 2.5), layout="constrained")
-        for ax, (title, image) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
-            panels.patch(ax, image, index, pair.spacing, bar=title == "patch")
-            ax.set_title(title)
-        write_caption(figure, pair.told)
-    return figure
-
-
-def table(stages: Mapping[str, Mapping[float, Restored]]) -> pd.DataFrame:
-    """Errors by stage and strength, and by how much the restored patch is nearer to the patch than the view was."""
-    rows = {(stage, s): one.errors() for stage, shown in stages.items() for s, one in shown.items()}
-    frame = pd.DataFrame(rows).T.rename_axis(["stage", "distortion"])
-    return frame.assign(gain=frame["view, RMS"] - frame["restored, RMS"])
-
-
-def curve(frame: pd.DataFrame, told: str) -> Figure:
-    """RMS error of the view itself and of what each stage restores, against the strength of the distortion."""
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(4.6, 2.5), layout="constrained")
+def curve(errors: pd.DataFrame, origin: str) -> Figure:
+    """RMS error of the view itself, the first column, and of what each stage restores, against the strength (rows)."""
+    with sketch(4.6, 2.5) as figure:
         ax = figure.subplots()
-        stages = list(dict.fromkeys(frame.index.get_level_values("stage")))
-        view = frame.loc[stages[0], "view, RMS"]
-        ax.plot(view.index, view, "--", color="black", label="the view as it is")
-        for stage, colour, sign in zip(stages, ("0.6", *OKABE_ITO), "osD^v<>", strict=False):
-            values = frame.loc[stage, "restored, RMS"]
-            ax.plot(values.index, values, f"{sign}-", color=colour, ms=4, label=f"restored {stage}")
-        ax.set(xlabel="strength of the distortion", ylabel="RMS error", yscale="log")
+        styles = ["--", *(f"{sign}-" for sign in "osD^v<>")][: errors.shape[1]]
+        errors.plot(ax=ax, logy=True, style=styles, color=["black", "0.6", *OKABE_ITO][: errors.shape[1]], ms=4)
+        ax.set(xlabel="strength of the distortion", ylabel="RMS error")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        write_caption(figure, f"RMS error against the patch, in fractions of the window. {told}")
+        write_caption(figure, f"RMS error against the patch, in fractions of the window. {origin}")
     return figure

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixcl import batches, trainer
@@ -19,10 +21,11 @@ from mixcl.data.registry import collections, folder
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.figures import sample
+from mixcl.figures.style import STYLE, Sketch
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
 from mixcl.run import checkpoint, record
 
-LOOKED_AT = 16  # samples of the stream that the shown one is chosen from
+CANDIDATES = 16  # first samples of the stream, of which one is shown
 SERVED = ("JPY_SESSION_NAME", "VSCODE_PID")  # set where a person has the notebook open
 
 
@@ -31,13 +34,13 @@ class Pair(NamedTuple):
 
     ``raw``: an item of :class:`mixcl.batches.PairStream`, image float32 [2, 1, E, E, E] in [0, 1], label uint8
     [2, E, E, E].  ``places``: scan and first voxel of each.  ``grid``: labels on the label level's grid (R12), uint8
-    [2, e, e, e].  ``told``: what a caption says of profile and data.
+    [2, e, e, e].  ``origin``: what a caption says of profile and data.
     """
 
     raw: dict[str, Tensor]
     places: Sequence[tuple[Case, Sequence[int]]]
     grid: Tensor
-    told: str
+    origin: str
 
     @property
     def names(self) -> dict[int, str]:
@@ -49,14 +52,24 @@ class Pair(NamedTuple):
         """Voxel size of the patches, mm."""
         return self.places[0][0].spacing
 
+    @property
+    def first(self) -> str:
+        """What a caption says of P_1."""
+        case = self.places[0][0]
+        return f"$P_1$: {case.collection}, case {case.id}"
+
+
+@contextmanager
+def sketch(width: float, height: float) -> Iterator[Figure]:
+    """A figure of this size, inches, to draw on in the package's style."""
+    with matplotlib.rc_context(STYLE):
+        yield Sketch(figsize=(width, height), layout="constrained")
+
 
 def ready(config: Experiment, out: Path) -> Store:
     """The prepared collections of the settings, which are prepared now (phantoms made first) unless they are there.
 
-    Raises
-    ------
-    InputError
-        As :func:`mixcl.data.prepare.run.prepare`.
+    An InputError as in :func:`mixcl.data.prepare.run.prepare`.
     """
     wanted = tuple(dict.fromkeys((*config.data.pretrain, *config.data.finetune)))
     with suppress(InputError):
@@ -68,15 +81,16 @@ def ready(config: Experiment, out: Path) -> Store:
 def example(config: Experiment, out: Path) -> tuple[Path, Collection]:
     """Folder and description of the first pre-training collection, as files: what a reader's own would be.
 
-    The title says what it stands for, and that it is of phantoms when it is.
+    Nothing else is prepared.  The title says what it stands for, and that it is of phantoms when it is.
     """
-    ready(config, out)
-    name, collection = next(iter(collections(config.data).items()))
+    name = config.data.pretrain[0]
+    ready(config.model_copy(update={"data": config.data.model_copy(update={"pretrain": (name,), "finetune": ()})}), out)
+    collection = collections(config.data)[name]
     title = f"{name} as mine" + (", phantoms" if config.data.source == "phantom" else "")
     return folder(collection, config.data.raw_dir(out)), collection.model_copy(update={"root": "", "title": title})
 
 
-def told(config: Experiment, store: Store) -> str:
+def origin(config: Experiment, store: Store) -> str:
     """The stamp of a caption: profile, voxel size, seed and data, and whether these are patients.
 
     Code and settings are those of the notebook, so that no commit is named.
@@ -88,35 +102,31 @@ def told(config: Experiment, store: Store) -> str:
 
 
 def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
-    """Of a stream's first `LOOKED_AT` samples, the one to look at.
+    """Of a stream's first `CANDIDATES` samples, the one to look at.
 
     It is the one whose patches have most labels in common; of those, most labelled voxels in the patch with fewer; of
-    those, the first.
-
-    Parameters
-    ----------
-    names
-        Collections that the stream is cut from; () is ``config.data.pretrain``.
-
-    Raises
-    ------
-    InputError
-        In no sample the patches have a label in common.
+    those, the first.  ``names`` are as in :func:`pair_stream`.  An InputError where no patches have a label in common.
     """
     pairs = pair_stream(config, store, names)
-    items = [pairs[k] for k in range(LOOKED_AT)]
-    number = max(range(LOOKED_AT), key=lambda k: (*sample.common(items[k]["label"]), -k))
+    items = [pairs[k] for k in range(CANDIDATES)]
+    number = max(range(CANDIDATES), key=lambda k: (*sample.common(items[k]["label"]), -k))
     if not sample.common(items[number]["label"])[0]:
         raise InputError(
-            f"in none of the first {LOOKED_AT} samples both patches have a label; set a larger model.patch"
+            f"in none of the first {CANDIDATES} samples both patches have a label; set a larger model.patch"
         )
     grid = batches.coarse(items[number]["label"], level_edges(config.model)[LABEL_LEVEL])
-    return Pair(items[number], pairs.places(number), grid, told(config, store))
+    return Pair(items[number], pairs.places(number), grid, origin(config, store))
 
 
 def pair_stream(config: Experiment, store: Store, names: Sequence[str] = ()) -> PairStream:
     """The stream of patches cut from some collections, () is those of the pre-training; it has no end to speak of."""
     return PairStream([case for name in names or config.data.pretrain for case in store.cases(name)], config, 2**31)
+
+
+def richest(config: Experiment, store: Store) -> str:
+    """The collection of the settings that labels most organs; of equal ones the first."""
+    names = dict.fromkeys((*config.data.pretrain, *config.data.finetune))
+    return max(names, key=lambda name: len(store.cases(name)[0].names))
 
 
 def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
@@ -126,8 +136,8 @@ def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
     """
     if views:
         config = config.model_copy(update={"views": config.views.model_copy(update=views)})
-    together = {key: torch.stack([item[key] for item in raw]) for key in raw[0]}
-    return batches.pretraining_batch(together, config, level_edges(config.model)[LABEL_LEVEL], torch.device("cpu"))
+    drawn = [item | {"pixels": batches.draw_pixels(item["label"], int(item["sample"]), config)} for item in raw]
+    return batches.pretraining_batch(batches.collate(drawn), config, torch.device("cpu"))
 
 
 def trained(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL, str]:
@@ -140,7 +150,7 @@ def trained(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL,
     if (own / checkpoint.WEIGHTS).is_file():
         weights, card = checkpoint.read_weights(own)
         if card.get("model") == config.model.model_dump(mode="json"):
-            return _with(config, weights), f"after {record.read_card(own)['config']['pretrain']['steps']} steps"
+            return _network(config, weights), f"after {record.read_card(own)['config']['pretrain']['steps']} steps"
     return briefly(config, out, steps, job)
 
 
@@ -149,7 +159,7 @@ def briefly(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL,
     quick = {"steps": steps, "log_every": 1, "gradients_every": 0, "checkpoint_every": steps}
     short = config.model_copy(update={"pretrain": config.pretrain.model_copy(update=quick)})
     run = trainer.pretrain(short, out, job=job, restart="changed", progress=False)
-    return _with(config, checkpoint.read_weights(run)[0]), f"after {steps} steps"
+    return _network(config, checkpoint.read_weights(run)[0]), f"after {steps} steps"
 
 
 def untrained(config: Experiment) -> MixCL:
@@ -168,13 +178,12 @@ def slider(draw: Callable[..., Any], /, **controls: Any) -> None:
         return
     import ipywidgets
 
-    shown = ipywidgets.interact(draw, **controls).widget
-    for child in shown.children:
+    for child in ipywidgets.interact(draw, **controls).widget.children:
         if hasattr(child, "continuous_update"):
             child.continuous_update = False  # a figure a stop, not a figure a pixel
 
 
-def _with(config: Experiment, weights: dict[str, Tensor]) -> MixCL:
+def _network(config: Experiment, weights: dict[str, Tensor]) -> MixCL:
     model = MixCL(config)
     model.load_state_dict(weights)
     return model

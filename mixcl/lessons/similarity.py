@@ -1,130 +1,118 @@
-"""Figures of notebook 02: similarities of the drawn pixels before and after training, and what Eq. 6 makes of them."""
+"""Figures of notebook 02: how alike the drawn pixels are before and after training, and what Eq. 6 makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn as sns
+import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
+from mixcl.config.settings import Experiment
+from mixcl.data.store import Store
 from mixcl.figures import ct, panels
-from mixcl.figures.style import OKABE_ITO, STYLE, Sketch, write_caption
-from mixcl.lessons.pixels import Drawn, Points, principal
+from mixcl.figures.style import OKABE_ITO, write_caption
+from mixcl.lessons import scene
+from mixcl.lessons.scene import sketch
+from mixcl.model import LABEL_LEVEL, MixCL
 
-MARKERS = "os^Dv<>Pp*"
 
-
-def similarities(stages: Mapping[str, Drawn], told: str) -> Figure:
-    """Histograms of cos(z_i, z_j) of positive and of negative pairs, a panel a stage of training."""
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(3.5 * len(stages), 2.4), layout="constrained")
-        axes = figure.subplots(1, len(stages), sharex=True, sharey=True, squeeze=False)[0]
-        for ax, (title, drawn) in zip(axes, stages.items(), strict=True):
-            cosines, matrix = drawn.cosines().numpy(), drawn.relation().numpy()
+def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mapping[str, float], origin: str) -> Figure:
+    """Histograms of cos(z_i, z_j) [n, m] of positive and of negative pairs, a panel a stage of training."""
+    with sketch(3.5 * len(cosines), 2.4) as figure:
+        axes = figure.subplots(1, len(cosines), sharex=True, sharey=True, squeeze=False)[0]
+        for ax, (title, values) in zip(axes, cosines.items(), strict=True):
             for value, name in ((1, "positive pairs"), (0, "negative pairs")):
-                kept = cosines[matrix == value]
-                colour = panels.RELATION_COLOURS[value]
+                kept, colour = values[relation == value].numpy(), panels.RELATION_COLOURS[value]
                 ax.hist(kept, bins=np.linspace(-1, 1, 61), density=True, color=colour, alpha=0.6, label=name)
                 ax.axvline(kept.mean(), color=colour, linestyle="--", linewidth=1)
-            ax.set_title(f"{title}: Eq. 6 = {drawn.loss():.2f}")
-            ax.set_xlabel("cosine similarity")
+            ax.set(title=f"{title}: Eq. 6 = {losses[title]:.2f}", xlabel="cosine similarity")
         axes[0].set_ylabel("density")
         axes[0].legend(loc="upper left")
-        write_caption(figure, f"All pairs of drawn pixels of one sample; dashed: means. {told}")
+        write_caption(figure, f"All pairs of drawn pixels of one sample; dashed: means. {origin}")
     return figure
 
 
-def temperature(stages: Mapping[str, Drawn], tau: float, told: str) -> Figure:
-    """Against tau: Eq. 6, and how much of the sum over negatives the most similar 1 % hold; ``tau`` is marked."""
-    taus = np.geomspace(0.01, 2, 40)
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(7.0, 2.5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for (title, drawn), colour in zip(stages.items(), ("0.5", OKABE_ITO[0]), strict=False):
-            negatives = drawn.cosines().numpy()[drawn.relation().numpy() == 0]
-            left.plot(taus, [drawn.loss(temperature=t) for t in taus], color=colour, label=title)
-            left.plot(tau, drawn.loss(temperature=tau), "o", color=colour)
-            right.plot(taus, [hardest(negatives, t) for t in taus], color=colour, label=title)
-            right.plot(tau, hardest(negatives, tau), "o", color=colour)
-        for ax, text in ((left, "Eq. 6"), (right, "sum held by the hardest 1 %")):
-            ax.set_xscale("log")
+def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float, origin: str) -> Figure:
+    """Against tau (rows) for every stage (columns): Eq. 6, and how much the hardest negatives hold; tau is marked."""
+    with sketch(7.0, 2.5) as figure:
+        shown = ((values, "Eq. 6"), (held, "sum held by the hardest 1 %"))
+        for ax, (table, text) in zip(figure.subplots(1, 2), shown, strict=True):
+            table.plot(ax=ax, logx=True, color=["0.5", OKABE_ITO[0]], legend=table is values)
+            ax.plot([tau] * table.shape[1], [np.interp(tau, table.index, table[name]) for name in table], "ok", ms=4)
             ax.axvline(tau, color="black", linestyle=":", linewidth=0.8)
-            ax.set_xlabel(r"temperature $\tau$")
-            ax.set_ylabel(text)
-            ax.set_ylim(0, 1.08 * ax.get_ylim()[1])
-        left.legend()
-        write_caption(figure, rf"Dotted: $\tau$ = {tau:g}; the paper has 0.1. {told}")
+            ax.set(xlabel=r"temperature $\tau$", ylabel=text, ylim=(0, 1.08 * table.max().max()))
+        write_caption(figure, rf"Dotted: $\tau$ = {tau:g}; the paper has 0.1. {origin}")
     return figure
 
 
-def hardest(cosines: NDArray[Any], tau: float, share: float = 0.01) -> float:
-    """How much of sum exp(cos / tau) the most similar ``share`` of [n] cosines hold, in [0, 1].
+def reductions(rows: pd.DataFrame, whole: Mapping[str, float], origin: str) -> Figure:
+    """Eq. 6 of each pixel of P_1 by itself, by organ, and the one logarithm of all of them as a line.
 
-    >>> round(hardest(np.array([1.0, 0, 0, 0]), 1e6, 0.25), 3), round(hardest(np.array([1.0, 0, 0, 0]), 0.01, 0.25), 3)
-    (0.25, 1.0)
+    ``rows`` has a column ``organ`` and one a stage; ``whole`` is Eq. 6 of all pixels by stage.
     """
-    scores = np.sort(np.exp((cosines - cosines.max()).astype(np.float64) / tau))[::-1]
-    return float(scores[: max(int(share * len(scores)), 1)].sum() / scores.sum())
-
-
-def reductions(rows: Mapping[str, pd.DataFrame], stages: Mapping[str, Drawn], told: str) -> Figure:
-    """What each pixel of P_1 would pay by itself, by organ, and the one logarithm of Eq. 6 as a line.
-
-    Parameters
-    ----------
-    rows
-        By stage, as :func:`mixcl.lessons.pixels.row_losses`.
-    """
-    organs = list(dict.fromkeys(organ for table in rows.values() for organ in table["organ"]))
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(3.5 * len(rows), 2.4 if len(organs) <= 4 else 3.6), layout="constrained")
-        axes = figure.subplots(1, len(rows), sharey=True, squeeze=False)[0]
-        for ax, (title, table) in zip(axes, rows.items(), strict=True):
-            for k, organ in enumerate(organs):
-                values = table.loc[table["organ"] == organ, "loss"].to_numpy()
-                spread = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
-                colour = ct.organ_colour(organ)
-                ax.plot(k + spread, values, "o", ms=3, color=colour, mec="black", mew=0.2)
-                ax.plot([k - 0.35, k + 0.35], [values.mean()] * 2, color="black", linewidth=1.5)
-            ax.axhline(stages[title].loss(), color=OKABE_ITO[0], linestyle="--")
-            ax.set_xticks(range(len(organs)), organs, rotation=90 if len(organs) > 4 else 0)
-            ax.set_xlim(-0.6, len(organs) - 0.4)
+    organs = list(dict.fromkeys(rows["organ"]))
+    places = rows["organ"].map(organs.index) + np.random.default_rng(0).uniform(-0.25, 0.25, len(rows))
+    colours, wide = [ct.organ_colour(organ) for organ in rows["organ"]], len(organs) > 4
+    with sketch(3.5 * len(whole), 3.6 if wide else 2.4) as figure:
+        axes = figure.subplots(1, len(whole), sharey=True, squeeze=False)[0]
+        for ax, (title, loss) in zip(axes, whole.items(), strict=True):
+            ax.scatter(places, rows[title], s=12, c=colours, edgecolor="black", linewidth=0.2)
+            means = rows.groupby("organ", sort=False)[title].mean()
+            ax.hlines(means, np.arange(len(means)) - 0.35, np.arange(len(means)) + 0.35, color="black")
+            ax.axhline(loss, color=OKABE_ITO[0], linestyle="--")
+            ax.set_xticks(range(len(organs)), organs, rotation=90 if wide else 0)
             ax.set_title(title)
-        axes[0].set_ylabel("-log share of the positives")
-        axes[0].set_ylim(bottom=0)
+        axes[0].set(ylabel="Eq. 6 of one pixel", ylim=(0, None))
         write_caption(
-            figure, f"Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6, one logarithm over all of them. {told}"
+            figure,
+            f"Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6, one logarithm over all of them. {origin}",
         )
     return figure
 
 
-def embedding(stages: Mapping[str, Points], told: str) -> Figure:
-    """The first two principal components of pixels of all collections: colour is the organ, sign the collection."""
-    with matplotlib.rc_context(STYLE):
-        figure = Sketch(figsize=(3.3 * len(stages) + 1.6, 3.2), layout="constrained")
+def pooled(
+    model: MixCL, config: Experiment, store: Store, each: int = 2, budget: int = 60
+) -> tuple[NDArray[np.float64], pd.DataFrame]:
+    """Labelled pixels of V_1 of ``each`` samples a pre-training collection, at most ``budget`` an organ and sample.
+
+    Their embeddings at length 1, [n, 2c], and a row each with ``organ`` and ``collection``.
+    """
+    embeddings, rows = [], []
+    for name in config.data.pretrain:
+        stream, names = scene.pair_stream(config, store, (name,)), store.cases(name)[0].names
+        batch = scene.batch(config, *(stream[k] for k in range(each)), spatial_prob=0.0)
+        with torch.no_grad():
+            level = model(batch.views[:each]).levels[LABEL_LEVEL].flatten(2).double()  # [each, 2c, e^3]
+        for z, (pixels, _), (labels, _) in zip(level, batch.pixels, batch.labels, strict=True):
+            for value in sorted(set(labels.tolist()) & set(names)):
+                part = F.normalize(z[:, pixels[labels == value][:budget]].T, dim=1)
+                embeddings.append(part.numpy())
+                rows += [(names[value], name)] * len(part)
+    return np.concatenate(embeddings), pd.DataFrame(rows, columns=["organ", "collection"])
+
+
+def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]], origin: str) -> Figure:
+    """The first two principal components of what :func:`pooled` gives: colour is the organ, sign the collection."""
+    with sketch(3.3 * len(stages) + 1.6, 3.2) as figure:
         axes = figure.subplots(1, len(stages), squeeze=False)[0]
-        for ax, (title, points) in zip(axes, stages.items(), strict=True):
-            places, share = principal(points.embeddings)
-            signs = dict(zip(dict.fromkeys(points.collections.tolist()), MARKERS, strict=False))
-            organs = list(dict.fromkeys(points.organs.tolist()))
-            for organ in organs:
-                for name, sign in signs.items():
-                    kept = (points.organs == organ) & (points.collections == name)
-                    ax.plot(*places[kept].T, sign, ms=4, color=ct.organ_colour(organ), mec="black", mew=0.25)
-            ax.set_title(title)
-            ax.set_xlabel(f"component 1 ({share[0]:.0%} of the variance)")
-            ax.set_ylabel(f"component 2 ({share[1]:.0%})")
-            ax.set_xticks([])
-            ax.set_yticks([])
-        handles = [
-            Line2D([], [], linestyle="none", marker=sign, color="white", mec="black", label=name)
-            for name, sign in signs.items()
-        ]
-        figure.legend(handles=[*panels.organ_handles(organs), *handles], loc="outside right center", handlelength=1.2)
-        write_caption(figure, f"Each stage has components of its own. Embeddings at length 1. {told}")
+        for ax, (title, (embeddings, table)) in zip(axes, stages.items(), strict=True):
+            left, scales, _ = np.linalg.svd(embeddings - embeddings.mean(0), full_matrices=False)
+            share = scales[:2] ** 2 / (scales**2).sum()
+            table = table.assign(x=left[:, 0] * scales[0], y=left[:, 1] * scales[1])
+            colours = {organ: ct.organ_colour(organ) for organ in table["organ"]}
+            sns.scatterplot(
+                table, x="x", y="y", hue="organ", style="collection", palette=colours, ax=ax, s=18,
+                edgecolor="black", linewidth=0.25, legend=ax is axes[-1],
+            )  # fmt: skip
+            panels.bare(ax)
+            x, y = f"component 1 ({share[0]:.0%} of the variance)", f"component 2 ({share[1]:.0%})"
+            ax.set(title=title, xlabel=x, ylabel=y)
+        sns.move_legend(axes[-1], "center left", bbox_to_anchor=(1.02, 0.5))
+        write_caption(figure, f"Each stage has components of its own. Embeddings at length 1. {origin}")
     return figure

@@ -32,13 +32,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as new:
         config, cases = training.cases(training.experiment(args), Path(args.work or new), args.volumes)
         step = training.Step(config, device, args.precision)
-        pairs = batches.PairStream(cases, config, 1 << 20, edge=step.edge if device.type == "cuda" else None)
+        pairs = batches.PairStream(cases, config, 1 << 20)
 
         def loader(workers: int) -> Iterator[dict[str, Any]]:
             cut = batches.batches(
                 pairs, args.batch, start=0, steps=args.steps, workers=workers, pin=device.type == "cuda"
             )
-            return batches.ahead(cut, device)
+            return batches.prefetch(cut, device)
 
         raw = training.raw(config, args.batch, device)
         alone = _pace((raw for _ in range(args.steps)), step, device)

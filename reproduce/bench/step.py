@@ -54,7 +54,7 @@ def _sides(args: argparse.Namespace) -> tuple[Callable[[], Tensor], Callable[[],
     with seeded(0):
         net = segmentation_model(config.model, 0).to(device)
     device.faster(net, config.run)
-    views = pretraining_batch(raw, config, step.edge, device).views
+    views = pretraining_batch(raw, config, device).views
 
     def bare() -> Tensor:
         with training.autocast(device, args.precision):

@@ -11,13 +11,12 @@ import scans
 import torch
 from torch import Tensor, nn
 
-from mixcl import sampler
-from mixcl.batches import coarse, pretraining_batch
+from mixcl.batches import draw_pixels, pretraining_batch
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store
-from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
+from mixcl.model import MixCL, seeded
 from mixcl.objective import Objective
 
 
@@ -46,11 +45,10 @@ class Step:
         device.faster(self.objective, config.run)
         self.config, self.device, self.precision = config, device, precision
         self.optimizer = optimizer(self.objective)
-        self.edge = level_edges(config.model)[LABEL_LEVEL]
 
     def forward(self, raw: dict[str, Any]) -> Tensor:
         """The loss of a batch as it comes from the loader."""
-        batch = pretraining_batch(raw, self.config, self.edge, self.device)
+        batch = pretraining_batch(raw, self.config, self.device)
         with autocast(self.device, self.precision):
             total: Tensor = self.objective(batch).total
         return total
@@ -74,7 +72,7 @@ def optimizer(module: nn.Module) -> torch.optim.Optimizer:
 def raw(config: Experiment, batch: int, device: torch.device, classes: int = 13) -> dict[str, Any]:
     """Smooth random patches whose label maps hold the background and ``classes`` blobs.
 
-    For a GPU the pixels are drawn and all is pinned, as worker processes do it.
+    For a GPU all is pinned, as worker processes do it.
     """
     generator, edge = torch.Generator().manual_seed(0), config.model.patch
     control = torch.randn(2 * batch, classes + 1, 6, 6, 6, generator=generator)
@@ -82,15 +80,11 @@ def raw(config: Experiment, batch: int, device: torch.device, classes: int = 13)
     label = fields.argmax(1).to(torch.uint8).unflatten(0, (batch, 2))
     image = fields[:, :1].sigmoid().unflatten(0, (batch, 2)).contiguous()
     made = {"image": image, "label": label, "sample": torch.arange(batch), "collection": torch.zeros(batch)}
-    if device.type != "cuda":
-        return made
-    pixels = [[_drawn(grid, config) for grid in coarse(pair, level_edges(config.model)[LABEL_LEVEL])] for pair in label]
-    return {key: value.pin_memory() for key, value in made.items()} | {"pixels": pixels}
-
-
-def _drawn(grid: Tensor, config: Experiment) -> tuple[Tensor, Tensor]:
-    indices = sampler.sample_pixels(grid, config.sampler.budget, generator=torch.Generator().manual_seed(0))
-    return indices.pin_memory(), grid.flatten()[indices].long().pin_memory()
+    pixels = [draw_pixels(pair, sample, config) for sample, pair in enumerate(label)]
+    if device.type == "cuda":
+        made = {key: value.pin_memory() for key, value in made.items()}
+        pixels = [[tuple(part.pin_memory() for part in patch) for patch in pair] for pair in pixels]
+    return made | {"pixels": pixels}
 
 
 def wait(device: torch.device) -> None:

@@ -75,12 +75,12 @@ def _measure(
     """Seconds a step of each part of each side."""
     ours = {p: training.Step(config, device, p) for p in {args.precision, "no"}}
     theirs = Tutorial(config, device, args.network)
-    pairs = batches.PairStream(cases, config, 1 << 20, edge=ours["no"].edge if device.type == "cuda" else None)
+    pairs = batches.PairStream(cases, config, 1 << 20)
     steps = args.steps + 2
 
     def our_loader() -> Iterator[dict[str, Any]]:
         cut = batches.batches(pairs, args.batch, start=0, steps=steps, workers=args.workers, pin=device.type == "cuda")
-        return batches.ahead(cut, device)
+        return batches.prefetch(cut, device)
 
     def their_loader() -> Iterator[dict[str, Tensor]]:
         return itertools.islice(theirs.loader(files, args.batch, args.workers, steps), steps)

@@ -36,8 +36,12 @@ def test_literal_readings_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["smoke", "phantom", "paper", "paper-long", "paper-balanced", "fair", "fair-fine", "fair-size"]
-)
+    "name",
+    [
+        "smoke", "phantom", "paper", "paper-long", "paper-balanced", "fair", "fair-fine", "fair-size", "walkthrough",
+        "walkthrough-fine",
+    ],
+)  # fmt: skip
 def test_profiles_load_and_name_themselves(name: str) -> None:
     assert load_profile(name).profile == name
 

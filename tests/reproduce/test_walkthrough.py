@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 import json
 import re
 import subprocess
@@ -22,11 +24,18 @@ EXPECTED = (
     "05_views", "06_your_own_data",
 )  # fmt: skip
 LARGEST = 500_000
+CALLED = {  # which equation's function stands directly below it, by notebook
+    "01_identity_consistency": {"5": ("losses.cross_correlation",), "4": ("losses.identity_consistency",)},
+    "02_label_consistency": {"6": ("losses.label_relation", "losses.label_consistency")},
+    "03_pixel_sampling": {"7": ("sampler.boundary_distance", "sampler.weight_map", "sampler.sample_pixels")},
+    "04_reconstruction": {"3": ("losses.reconstruction_consistency",)},
+}
+LINES = 8  # of a cell that calls an equation's function below its formula
 
 
 def cells(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return found
+    values: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return values
 
 
 def sources(path: Path) -> list[tuple[str, str]]:
@@ -145,6 +154,41 @@ def test_it_is_an_article_without_logic(path: Path) -> None:
             source = "".join(cell["source"])
             assert len(source.splitlines()) <= 15
             assert not re.search(r"^\s*(class|def|for .*range\(STEPS)", source, re.MULTILINE)
+
+
+def calls(source: str) -> set[str]:
+    """What a cell calls, as it is written, such as losses.cross_correlation."""
+    return {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_equations_are_called_below_their_formulas(name: str) -> None:
+    """A formula with its number, then a short cell that calls its function and names shapes, and shows a picture."""
+    everything = cells(ROOT / "notebooks" / f"{name}.ipynb")
+    for number, functions in CALLED[name].items():
+        left = set(functions)
+        for above, cell in itertools.pairwise(everything):
+            text, source = "".join(above["source"]), "".join(cell["source"])
+            if above["cell_type"] == "markdown" and "$$" in text and re.search(rf"Eq\. {number}\b", text):
+                left -= calls(source)
+                assert 3 <= len(source.splitlines()) <= LINES
+                assert "  # " in source
+                assert any({"image/png", "text/html"} & set(output.get("data", {})) for output in cell["outputs"])
+        assert not left, f"Eq. {number}"
+
+
+def test_views_are_made_by_the_package() -> None:
+    made = set().union(*(calls("".join(c["source"])) for c in cells(NOTEBOOKS[5]) if c["cell_type"] == "code"))
+    assert {"augment.spatial", "augment.views"} <= made
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_profile_holds_what_notebooks_share(path: Path) -> None:
+    values: dict[str, Any] = {}
+    exec(sources(path)[1][1], values)
+    fine = path.stem in ("03_pixel_sampling", "05_views")
+    assert values["PROFILE"] == ("walkthrough-fine" if fine else "walkthrough")
+    assert not any(setting.startswith("data.") for setting in values["SETTINGS"])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
