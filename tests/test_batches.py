@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +151,6 @@ def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
     """V_1 and V'_1 share their patch, each restores to it, and with no intensity step they are that patch."""
     quiet = with_views(smoke, intensity_prob=0.0, spatial_prob=1.0)
     raw = next(iter(batches.batches(batches.PairStream(cases, quiet, 2), 2, start=0, steps=1)))
-    edge = level_edges(smoke.model)[1]
     batch = batches.pretraining_batch(raw, quiet, CPU)
     assert torch.equal(batch.views, batch.patches)
     assert torch.equal(batch.patches[:2], batch.patches[2:4])

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mixcl.batches import Batch
 from mixcl.figures import panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, write_caption
+from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
 TERMS = {"identity": "identity, Eq. 4", "label": "label, Eq. 6", "recon": "reconstruction, Eq. 3"}
@@ -27,7 +26,7 @@ def alignment(batch: Batch, span: int = 6) -> NDArray[np.float64]:
     return np.array([np.corrcoef(first[inner].ravel(), m)[0, 1] for m in moved])
 
 
-def views(pair: Pair, batch: Batch) -> Figure:
+def views(pair: Pair, batch: Batch) -> Sketch:
     """P_1, its two views with the same outline of the labels, their difference, and how they are aligned."""
     label = pair.raw["label"][0].numpy()
     index = choose_slice(label)
@@ -50,7 +49,7 @@ def views(pair: Pair, batch: Batch) -> Figure:
     return figure
 
 
-def matrices(stages: Mapping[str, Sequence[Tensor]], origin: str) -> Figure:
+def matrices(stages: Mapping[str, Sequence[Tensor]], origin: str) -> Sketch:
     """C [2c, 2c] of every given level (columns) at every stage of training (rows)."""
     width = len(next(iter(stages.values())))
     with sketch(max(1.45 * width + 0.9, 3.4), 1.45 * len(stages) + 0.7) as figure:
@@ -68,7 +67,7 @@ def matrices(stages: Mapping[str, Sequence[Tensor]], origin: str) -> Figure:
     return figure
 
 
-def balance(parts: pd.DataFrame, lam: float, origin: str) -> Figure:
+def balance(parts: pd.DataFrame, lam: float, origin: str) -> Sketch:
     """Both parts of Eq. 4 for every level as lambda grows; ``lam`` is marked.
 
     ``parts`` has a row a level: ``channels``, and ``diagonal`` and ``off-diagonal`` at lambda = 1.
@@ -88,7 +87,7 @@ def balance(parts: pd.DataFrame, lam: float, origin: str) -> Figure:
     return figure
 
 
-def shares(brackets: pd.DataFrame, floors: Sequence[float], origin: str) -> Figure:
+def shares(brackets: pd.DataFrame, floors: Sequence[float], origin: str) -> Sketch:
     """Eq. 4 by level (rows) and stage (columns) with each level's floor, and the share of the sum each level has."""
     with sketch(7.6, 2.6) as figure:
         left, right = figure.subplots(1, 2)
@@ -107,7 +106,7 @@ def shares(brackets: pd.DataFrame, floors: Sequence[float], origin: str) -> Figu
     return figure
 
 
-def gradients(stages: Mapping[str, Mapping[str, float]], origin: str) -> Figure:
+def gradients(stages: Mapping[str, Mapping[str, float]], origin: str) -> Sketch:
     """Norm of the gradient of each weighted term of Eq. 2 on the encoder, at every stage."""
     with sketch(6.2, 2.3) as figure:
         ax = figure.subplots()

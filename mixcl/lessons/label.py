@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
 from mixcl.figures import panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import write_caption
+from mixcl.figures.style import Sketch, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
 BACKGROUND = "background"
@@ -28,7 +27,7 @@ SYMBOLS: dict[int, dict[str, Any]] = {  # of drawn pixels, by A
 STAR: dict[str, Any] = {"marker": "*", "color": "white", "mec": "black", "mew": 0.8}
 
 
-def patches(pair: Pair) -> Figure:
+def patches(pair: Pair) -> Sketch:
     """P_1 and P_2: CT, and labels laid over it, on the axial slice with most labelled voxels."""
     with sketch(8.4, 2.35) as figure:
         axes = figure.subplots(1, 4)
@@ -50,7 +49,7 @@ def patches(pair: Pair) -> Figure:
 def relations(
     shown: Mapping[str, Tensor], labels: Sequence[Tensor], names: Mapping[int, str], origin: str,
     *, true: bool = False,
-) -> Figure:  # fmt: skip
+) -> Sketch:  # fmt: skip
     """Several A [n, m] of pixels with these labels, by title; with ``true`` ones, what contradicts them is black."""
     with sketch(2.4 * len(shown) + 1.0 + (len(shown) == 1), 3.8) as figure:
         axes = figure.subplots(1, len(shown), squeeze=False)[0]
@@ -73,7 +72,7 @@ def relations(
 
 def pairs(
     pair: Pair, matrix: Tensor, pixels: Sequence[Tensor], labels: Sequence[Tensor], anchors: Sequence[int]
-) -> Figure:
+) -> Sketch:
     """For some drawn pixels of P_1 (a row each): the pixel, and the drawn pixels of P_2 by their relation A to it.
 
     ``anchors`` are rows of A [n, m]; ``pixels`` and ``labels`` are those of P_1 [n] and of P_2 [m].

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from numpy.typing import NDArray
 from torch import nn
@@ -18,7 +17,7 @@ from mixcl.data.registry import collections
 from mixcl.data.store import Store
 from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, write_caption
+from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
 from mixcl.lessons.scene import Pair, origin, sketch
 from mixcl.model import DECODER, ENCODER, LABEL_LEVEL, MixCL, level_channels, level_edges
 
@@ -67,7 +66,7 @@ def matrix(config: Experiment, store: Store) -> pd.DataFrame:
     return pd.DataFrame(columns, index=list(rows)).fillna(0).astype(int)
 
 
-def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Figure:
+def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Sketch:
     """The matrix of collections and organs: coloured where labelled, with the number of scans; else grey."""
     rows, columns = table.shape
     colours = np.full((rows, columns, 3), 0.95)
@@ -91,7 +90,7 @@ def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Figure:
     return figure
 
 
-def samples(config: Experiment, store: Store, height: float | None = None) -> Figure:
+def samples(config: Experiment, store: Store, height: float | None = None) -> Sketch:
     """The first scan of every collection with what is labelled in it.
 
     ``height`` says which axial slice, 0 at the feet and 1 at the head; None is the one with most labelled voxels.
@@ -116,7 +115,7 @@ def samples(config: Experiment, store: Store, height: float | None = None) -> Fi
     return figure
 
 
-def framework(model: MixCL, pair: Pair, batch: Batch) -> Figure:
+def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
     """Fig. 1: from two patches over three views to the three terms; shapes and numbers of weights are the network's.
 
     Patches, views and restored patches are middle axial slices; the network may be untrained.
@@ -182,7 +181,7 @@ def _losses(ax: Any, levels: int) -> None:
     ax.text(8.25, 4.0 - 0.56 * (levels - 1), total, ha="center", fontsize=9)
 
 
-def _picture(figure: Figure, ax: Any, volume: NDArray[Any], x: float, y: float, text: str) -> None:
+def _picture(figure: Sketch, ax: Any, volume: NDArray[Any], x: float, y: float, text: str) -> None:
     inner = figure.add_axes((x / WIDE, y / TALL, 0.92 / WIDE, 0.92 / TALL))
     inner.imshow(ct.axial(volume, volume.shape[2] // 2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     panels.bare(inner)

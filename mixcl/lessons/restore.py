@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixcl.config.settings import ViewsConfig
 from mixcl.figures import panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, write_caption
+from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
 
@@ -31,7 +30,7 @@ def stronger(config: ViewsConfig, by: float) -> ViewsConfig:
     )  # fmt: skip
 
 
-def before_after(pair: Pair, shown: Mapping[str, Tensor]) -> Figure:
+def before_after(pair: Pair, shown: Mapping[str, Tensor]) -> Sketch:
     """Patches [1, 1, E, E, E] side by side, by title."""
     index = choose_slice(pair.raw["label"][0].numpy())
     with sketch(2.0 * len(shown), 2.8) as figure:
@@ -42,7 +41,7 @@ def before_after(pair: Pair, shown: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: Sequence[float]) -> Figure:
+def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: Sequence[float]) -> Sketch:
     """Rows: view, restored patch, difference to the patch.  Columns: strength of the distortion.
 
     ``views`` [1, 1, E, E, E] by strength, ``restored`` [n, 1, E, E, E] from each of them, ``errors`` [n] of these.
@@ -67,7 +66,7 @@ def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: 
     return figure
 
 
-def curve(errors: pd.DataFrame, origin: str) -> Figure:
+def curve(errors: pd.DataFrame, origin: str) -> Sketch:
     """RMS error of the view itself, the first column, and of what each stage restores, against the strength (rows)."""
     with sketch(4.6, 2.5) as figure:
         ax = figure.subplots()

@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, write_caption
+from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
 Choice = tuple[float, float]  # mu, eps
 
 
-def steps(pair: Pair, distance: Tensor, weight: Tensor, pixels: Tensor) -> Figure:
+def steps(pair: Pair, distance: Tensor, weight: Tensor, pixels: Tensor) -> Sketch:
     """From labels to drawn pixels of P_1: S, D(S) and W(S) [e, e, e], and the pixels [n] over the CT, on a slice."""
     labels = pair.grid[0].numpy()
     index = choose_slice(labels)
@@ -45,7 +44,7 @@ def steps(pair: Pair, distance: Tensor, weight: Tensor, pixels: Tensor) -> Figur
     return figure
 
 
-def curves(depth: Tensor, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Figure:
+def curves(depth: Tensor, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Sketch:
     """W against D, both [n], for the choices named in the two panels; a ring where W is highest."""
     with sketch(7.0, 2.5) as figure:
         axes = figure.subplots(1, 2, sharey=True)
@@ -60,7 +59,7 @@ def curves(depth: Tensor, left: Mapping[str, Tensor], right: Mapping[str, Tensor
     return figure
 
 
-def multiples(pair: Pair, weights: Mapping[Choice, Tensor], pixels: Mapping[Choice, Tensor]) -> Figure:
+def multiples(pair: Pair, weights: Mapping[Choice, Tensor], pixels: Mapping[Choice, Tensor]) -> Sketch:
     """W(S) [e, e, e] of P_1 with the pixels drawn by it, rows mu, columns eps."""
     index = choose_slice(pair.grid[0].numpy())
     mus, epsilons = (list(dict.fromkeys(choice[k] for choice in weights)) for k in (0, 1))
@@ -84,7 +83,7 @@ def multiples(pair: Pair, weights: Mapping[Choice, Tensor], pixels: Mapping[Choi
     return figure
 
 
-def depths(pair: Pair, distance: Tensor, ways: Mapping[str, Tensor]) -> Figure:
+def depths(pair: Pair, distance: Tensor, ways: Mapping[str, Tensor]) -> Sketch:
     """How far from a boundary pixels of P_1's three largest labels lie that were drawn in several ways, [n] each."""
     flat, far = pair.grid[0].flatten(), distance.flatten()
     values, counts = flat.unique(return_counts=True)
@@ -103,7 +102,7 @@ def depths(pair: Pair, distance: Tensor, ways: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def budgets(table: pd.DataFrame, origin: str) -> Figure:
+def budgets(table: pd.DataFrame, origin: str) -> Sketch:
     """Eq. 6 of one pair of patches by budget r: each draw of pixels, and their mean; rows with ``r`` and ``loss``."""
     means = table.groupby("r")["loss"].mean()
     with sketch(4.6, 2.5) as figure:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixcl import batches, trainer
@@ -60,7 +59,7 @@ class Pair(NamedTuple):
 
 
 @contextmanager
-def sketch(width: float, height: float) -> Iterator[Figure]:
+def sketch(width: float, height: float) -> Iterator[Sketch]:
     """A figure of this size, inches, to draw on in the package's style."""
     with matplotlib.rc_context(STYLE):
         yield Sketch(figsize=(width, height), layout="constrained")

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,13 +15,13 @@ from torch.nn import functional as F
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.figures import ct, panels
-from mixcl.figures.style import OKABE_ITO, write_caption
+from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
 from mixcl.lessons import scene
 from mixcl.lessons.scene import sketch
 from mixcl.model import LABEL_LEVEL, MixCL
 
 
-def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mapping[str, float], origin: str) -> Figure:
+def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mapping[str, float], origin: str) -> Sketch:
     """Histograms of cos(z_i, z_j) [n, m] of positive and of negative pairs, a panel a stage of training."""
     with sketch(3.5 * len(cosines), 2.4) as figure:
         axes = figure.subplots(1, len(cosines), sharex=True, sharey=True, squeeze=False)[0]
@@ -38,7 +37,7 @@ def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mappin
     return figure
 
 
-def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float, origin: str) -> Figure:
+def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float, origin: str) -> Sketch:
     """Against tau (rows) for every stage (columns): Eq. 6, and how much the hardest negatives hold; tau is marked."""
     with sketch(7.0, 2.5) as figure:
         shown = ((values, "Eq. 6"), (held, "sum held by the hardest 1 %"))
@@ -51,7 +50,7 @@ def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float, origin: st
     return figure
 
 
-def reductions(rows: pd.DataFrame, whole: Mapping[str, float], origin: str) -> Figure:
+def reductions(rows: pd.DataFrame, whole: Mapping[str, float], origin: str) -> Sketch:
     """Eq. 6 of each pixel of P_1 by itself, by organ, and the one logarithm of all of them as a line.
 
     ``rows`` has a column ``organ`` and one a stage; ``whole`` is Eq. 6 of all pixels by stage.
@@ -97,7 +96,7 @@ def pooled(
     return np.concatenate(embeddings), pd.DataFrame(rows, columns=["organ", "collection"])
 
 
-def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]], origin: str) -> Figure:
+def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]], origin: str) -> Sketch:
     """The first two principal components of what :func:`pooled` gives: colour is the organ, sign the collection."""
     with sketch(3.3 * len(stages) + 1.6, 3.2) as figure:
         axes = figure.subplots(1, len(stages), squeeze=False)[0]

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from mixcl.config.settings import ViewsConfig
 from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import write_caption
+from mixcl.figures.style import Sketch, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
 NO_AFFINE: dict[str, Any] = {"rotate_deg": 0.0, "scale": 0.0, "shear": 0.0, "translate": 0.0}
@@ -41,7 +40,7 @@ def lattice(edge: int) -> Tensor:
     return (lines[:, None, None] | lines[None, :, None]).float().expand(1, 1, edge, edge, edge).contiguous()
 
 
-def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Sketch:
     """P_1 and a lattice [1, 2, E, E, E] with labels [1, E, E, E], by distortion."""
     index = choose_slice(pair.raw["label"][0].numpy())
     with sketch(2.0 * len(moved), 4.5) as figure:
@@ -61,7 +60,7 @@ def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     return figure
 
 
-def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Figure:
+def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Sketch:
     """P_1 [1, 1, E, E, E] by intensity distortion, and what each does to its voxels."""
     before, index = pair.raw["image"][0, 0].numpy(), choose_slice(pair.raw["label"][0].numpy())
     with sketch(1.5 * len(changed), 3.5) as figure:
@@ -82,7 +81,7 @@ def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def gallery(pair: Pair, shown: Sequence[tuple[Tensor, Tensor]]) -> Figure:
+def gallery(pair: Pair, shown: Sequence[tuple[Tensor, Tensor]]) -> Sketch:
     """Views [1, 1, E, E, E] with their labels [1, E, E, E], as training has them."""
     index, columns = choose_slice(pair.raw["label"][0].numpy()), 6
     lines = -(-len(shown) // columns)

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mixcl.config.settings import Experiment
 from mixcl.model import seeded, segmentation_model
+from mixcl.run.device import faster
 
 CLASSES = 13  # BTCV's organs
 
@@ -76,7 +77,7 @@ def _finetuning(
     """A fine-tuning step and the prediction of one window."""
     with seeded(0):
         net = segmentation_model(config.model, CLASSES).to(device)
-    device.faster(net, config.run)
+    faster(net, config.run)
     optimizer, criterion = training.optimizer(net), DiceCELoss(to_onehot_y=True, softmax=True)
     image = torch.rand(config.finetune.batch, 1, *(config.model.patch,) * 3, device=device)
     label = torch.randint(CLASSES + 1, image.shape, device=device)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mixcl.batches import pretraining_batch
 from mixcl.model import seeded, segmentation_model
+from mixcl.run.device import faster
 
 
 def main() -> None:
@@ -53,7 +54,7 @@ def _sides(args: argparse.Namespace) -> tuple[Callable[[], Tensor], Callable[[],
     step, raw = training.Step(config, device, args.precision), training.raw(config, args.batch, device)
     with seeded(0):
         net = segmentation_model(config.model, 0).to(device)
-    device.faster(net, config.run)
+    faster(net, config.run)
     views = pretraining_batch(raw, config, device).views
 
     def bare() -> Tensor:

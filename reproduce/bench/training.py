@@ -18,6 +18,7 @@ from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store
 from mixcl.model import MixCL, seeded
 from mixcl.objective import Objective
+from mixcl.run.device import faster, keep_memory
 
 
 def options(parser: argparse.ArgumentParser, profile: str = "paper") -> None:
@@ -39,10 +40,10 @@ class Step:
 
     def __init__(self, config: Experiment, device: torch.device, precision: str) -> None:
         if device.type == "cpu":
-            device.keep_memory()
+            keep_memory()
         with seeded(0):
             self.objective = Objective(MixCL(config), config.loss).to(device)
-        device.faster(self.objective, config.run)
+        faster(self.objective, config.run)
         self.config, self.device, self.precision = config, device, precision
         self.optimizer = optimizer(self.objective)
 
