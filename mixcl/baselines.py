@@ -6,6 +6,7 @@ Each is a module over a :class:`mixcl.model.MixCL` whose encoder it trains; its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from mixcl.model import MixCL, level_channels
 from mixcl.objective import Objective, Pretraining
 
 
-class One(NamedTuple):
+class Total(NamedTuple):
     """A single loss."""
 
     total: Tensor
@@ -40,34 +41,31 @@ def objective(config: Experiment) -> Pretraining:
     Raises
     ------
     InputError
-        A method that cannot be trained so: no pre-training, or a batch too small for it.
+        A method that is not in `METHODS`, or a batch too small for it.
     """
-    model, method = MixCL(config), config.pretrain.method
-    if method == "mixcl":
-        return Objective(model, config.loss)
-    if method == "barlow":
-        if config.pretrain.batch < 2:
-            raise InputError("pretrain.method=barlow correlates over samples: set pretrain.batch to 2 or more")
-        return Barlow(model, config.loss.lam)
-    if method == "masked":
-        return Masked(model, config.pretrain.seed)
-    if method == "supervised":
-        return Supervised(model, config)
-    raise InputError("pretrain.method=none: there is nothing to pre-train; leave this job out")
+    method = config.pretrain.method
+    if method == "none":
+        raise InputError("pretrain.method=none: there is nothing to pre-train; leave this job out")
+    if method not in METHODS:
+        raise InputError(f"pretrain.method={method}: no such pre-training; choose one of {', '.join(METHODS)}, none")
+    pretraining = METHODS[method](MixCL(config), config)
+    if pretraining.compares_samples and config.pretrain.batch < 2:
+        raise InputError(f"pretrain.method={method} compares the samples of a step: set pretrain.batch to 2 or more")
+    return pretraining
 
 
-def check_ranks(config: Experiment, ranks: int) -> None:
+def check_ranks(pretraining: Pretraining, ranks: int) -> None:
     """Refuse several processes for what compares the samples of a step with each other and does so within a process.
 
     Raises
     ------
     InputError
-        ``pretrain.method`` is barlow or masked and there is more than one process.
+        There is more than one process.
     """
-    if ranks > 1 and config.pretrain.method in ("barlow", "masked"):
+    if ranks > 1 and pretraining.compares_samples:
         raise InputError(
-            f"pretrain.method={config.pretrain.method} compares the samples of a step, which {ranks} processes do not "
-            "see together; run it in one process"
+            f"this pre-training ({type(pretraining).__name__}) compares the samples of a step, which {ranks} processes "
+            "do not see together; run it in one process"
         )
 
 
@@ -78,25 +76,26 @@ class Barlow(Pretraining):
     centred cross-correlation of the two views' vectors over the samples of a step is pulled towards identity.
     """
 
-    def __init__(self, model: MixCL, lam: float) -> None:
-        super().__init__()
+    compares_samples = True
+
+    def __init__(self, model: MixCL, config: Experiment) -> None:
+        super().__init__(model)
+        self.config = config
         width = sum(level_channels(model.config))
-        self.model, self.lam = model, lam
         self.projector = nn.Sequential(
             nn.Linear(width, 2 * width, bias=False), nn.BatchNorm1d(2 * width), nn.ReLU(),
             nn.Linear(2 * width, 2 * width),
         )  # fmt: skip
 
-    def forward(self, batch: Batch) -> One:
+    def forward(self, batch: Batch) -> Total:
         """The loss of the views V_1 and V'_1 of every sample."""
         samples = len(batch.samples)
         encoded = self.model.backbone.encode(batch.views[: 2 * samples])
         pooled = torch.cat([z.flatten(2).mean(2) for z in self.model.level_maps(encoded)], dim=1)
         first, second = (self.projector(part)[:, :, None] for part in pooled.split(samples))
-        return One(losses.decorrelation(losses.cross_correlation(first, second, center=True), lam=self.lam))
-
-    def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
-        return {"total": terms.total}
+        return Total(
+            losses.decorrelation(losses.cross_correlation(first, second, center=True), lam=self.config.loss.lam)
+        )
 
 
 class Masked(Pretraining):
@@ -107,11 +106,13 @@ class Masked(Pretraining):
     boxes are the tutorial's, as fractions of its 96 voxels.
     """
 
-    def __init__(self, model: MixCL, seed: int) -> None:
-        super().__init__()
+    compares_samples = True
+
+    def __init__(self, model: MixCL, config: Experiment) -> None:
+        super().__init__(model)
+        self.config = config
         from monai.losses import ContrastiveLoss
 
-        self.model, self.seed = model, seed
         self.contrast = ContrastiveLoss(temperature=0.05)
 
     def forward(self, batch: Batch) -> Restored:
@@ -119,7 +120,7 @@ class Masked(Pretraining):
         samples = len(batch.samples)
         patches = batch.patches[:samples]
         masked = [
-            mask(patch, int(batches.generator(self.seed, k, purpose).initial_seed() % 2**32))
+            mask(patch, int(batches.generator(self.config.pretrain.seed, k, purpose).initial_seed() % 2**32))
             for purpose in (20, 21) for patch, k in zip(patches, batch.samples, strict=True)
         ]  # fmt: skip
         restored = self.model.backbone.decode(self.model.backbone.encode(torch.stack(masked)))
@@ -139,17 +140,14 @@ class Supervised(Pretraining):
     """
 
     def __init__(self, model: MixCL, config: Experiment) -> None:
-        super().__init__()
-        from monai.losses import DiceCELoss
-
-        self.model = model
+        super().__init__(model)
+        self.config = config
         sets = collections(config.data)
         self.values = [sorted(sets[name].names) for name in config.data.pretrain]
         self.heads = nn.ModuleList(nn.Conv3d(model.config.feature, len(values) + 1, 1) for values in self.values)
-        background = config.finetune.dice_background
-        self.criterion = DiceCELoss(to_onehot_y=True, softmax=True, include_background=background)
+        self.criterion = segmentation_loss(config)
 
-    def forward(self, batch: Batch) -> One:
+    def forward(self, batch: Batch) -> Total:
         """The mean over samples of the loss of V_1 and V_2 under their collection's head."""
         samples = len(batch.samples)
         views = torch.cat([batch.views[:samples], batch.views[2 * samples :]])
@@ -161,10 +159,14 @@ class Supervised(Pretraining):
             for index, value in enumerate(self.values[number], start=1):
                 classes[batch.maps[both] == value] = index
             parts.append(self.criterion(self.heads[number](features[both]).float(), classes[:, None]))
-        return One(torch.stack(parts).mean())
+        return Total(torch.stack(parts).mean())
 
-    def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
-        return {"total": terms.total}
+
+def segmentation_loss(config: Experiment) -> nn.Module:
+    """Dice + cross-entropy (R17), MONAI's: of logits [B, C, *spatial] and classes [B, 1, *spatial]."""
+    from monai.losses import DiceCELoss
+
+    return DiceCELoss(to_onehot_y=True, softmax=True, include_background=config.finetune.dice_background)
 
 
 def mask(patch: Tensor, seed: int) -> Tensor:
@@ -183,3 +185,12 @@ def mask(patch: Tensor, seed: int) -> Tensor:
     ])  # fmt: skip
     distort.set_random_state(seed=seed)
     return torch.as_tensor(distort(patch.clone()), dtype=patch.dtype, device=patch.device)
+
+
+METHODS: dict[str, Callable[[MixCL, Experiment], Pretraining]] = {
+    "mixcl": lambda model, config: Objective(model, config.loss),
+    "barlow": Barlow,
+    "masked": Masked,
+    "supervised": Supervised,
+}
+"""``pretrain.method`` -> what trains so.  A further pre-training is a class as those above and one line here."""

@@ -204,10 +204,11 @@ def _test_cases(config: Experiment, out: Path, run: Path, card: dict[str, Any]) 
 def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]:
     """All that decides what is measured on a case."""
     from mixcl.run.device import precision
+    from mixcl.run.record import deciding
 
     return {
         "weights": card["weights"], "content": list(case.content), "spacing": list(case.spacing),
-        "evaluate": config.evaluate.model_dump(mode="json", exclude={"windows"}),
+        "evaluate": deciding(config, "evaluate")["evaluate"],
         "precision": precision(config.run),
     }  # fmt: skip
 

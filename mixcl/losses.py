@@ -21,13 +21,7 @@ MASKED = -1e30  # log-weight of a pair that takes no part; finite, so that gradi
 
 
 def mixcl_loss(
-    identity: Tensor,
-    label: Tensor,
-    recon: Tensor,
-    *,
-    alpha: float = 0.01,
-    beta: float = 0.01,
-    gamma: float = 1.0,
+    identity: Tensor, label: Tensor, recon: Tensor, *, alpha: float = 0.01, beta: float = 0.01, gamma: float = 1.0
 ) -> Tensor:
     """Eq. 2: ``gamma L_id + alpha L_label + beta L_recon``; gamma is 1 but in an ablation without L_id.
 
@@ -313,11 +307,6 @@ def _row_sums(a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, Tensor, T
     s = a @ b.T  # [n, m]
     positive, negative = s.masked_fill(relation != 1, MASKED), s.masked_fill(relation != 0, MASKED)
     return positive.logsumexp(1), negative.logsumexp(1), s.masked_fill(relation != 1, 0.0).sum(1)
-
-
-def cosine_similarity(emb_a: Tensor, emb_b: Tensor) -> Tensor:
-    """cos(z_i, z_j) of Eq. 6 for all pairs: [n, C], [m, C] -> [n, m]; 0 for an embedding that is 0."""
-    return _unit(as_float(emb_a)) @ _unit(as_float(emb_b)).T
 
 
 def _unit(x: Tensor) -> Tensor:

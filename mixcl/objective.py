@@ -43,10 +43,20 @@ class Pretraining(nn.Module, ABC):
     """What a pre-training optimises: a module that takes a :class:`Batch` and gives terms with a ``total``."""
 
     model: MixCL
+    compares_samples = False  # with each other: a step needs two of them, in one process
+    trains_projectors = False  # so that projected features can be looked at, too
+
+    def __init__(self, model: MixCL) -> None:
+        super().__init__()
+        self.model = model
 
     @abstractmethod
+    def forward(self, batch: Batch) -> Any:
+        """A named tuple of scalars, all of them logged, the field ``total`` being what is minimised."""
+
     def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
         """The weighted terms by name, so that their gradients can be compared."""
+        return {"total": terms.total}
 
 
 class Objective(Pretraining):
@@ -65,9 +75,11 @@ class Objective(Pretraining):
         Level weights that do not fit the number of levels.
     """
 
+    trains_projectors = True
+
     def __init__(self, model: MixCL, config: LossConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
+        super().__init__(model)
+        self.config = config
         self.level_weights = _level_weights(model, config)
 
     def forward(self, batch: Batch) -> Terms:

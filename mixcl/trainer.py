@@ -8,7 +8,6 @@ where it was and returns at once for a finished one.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import baselines, batches, diagnostics, files
+from mixcl import baselines, batches, diagnostics
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import split
 from mixcl.data.store import Store
@@ -30,7 +29,7 @@ from mixcl.model import seeded, segmentation_model, select
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device
 from mixcl.run.jobs import finetune_job
-from mixcl.run.record import Restart, _begin, provenance
+from mixcl.run.record import Restart, begin, deciding, provenance, run_folder, write_card
 
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
@@ -48,16 +47,13 @@ def pretrain(
     store = Store(config.data.store_dir(out), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
     settings = config.pretrain
-    decides = {
-        "data": store.fingerprint(config.data.pretrain), **_dump(config, "model", "loss", "sampler", "views"),
-        "pretrain": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every", "probe_every"}),
-    }  # fmt: skip
+    decides = {"data": store.fingerprint(config.data.pretrain), **deciding(config, "pretrain")}
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
     with seeded(settings.seed):
         objective = baselines.objective(config)
     with device.machine(config.run) as accelerator:
-        baselines.check_ranks(config, accelerator.num_processes)
-        loop = _Loop(accelerator, objective, config, settings, out / "runs" / job, card, decides, restart, progress)
+        baselines.check_ranks(objective, accelerator.num_processes)
+        loop = _Loop(accelerator, objective, config, settings, out, card, decides, restart, progress)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             terms = loop.module(batches.pretraining_batch(raw, config, accelerator.device))
@@ -68,12 +64,14 @@ def pretrain(
                     values["gradient_coverage"] = gradient_coverage(objective, terms)
             due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
             if due and accelerator.is_main_process:
-                values["probe"] = {"step": number, **diagnostics.look(objective.model, patches, projected=whole)}
+                values["probe"] = {
+                    "step": number,
+                    **diagnostics.look(objective.model, patches, projected=objective.trains_projectors),
+                }
             return terms.total, values
 
-        whole = isinstance(objective, Objective)
         patches = diagnostics.probe(cases, config)
-        if whole:
+        if isinstance(objective, Objective):
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
         pairs = batches.PairStream(cases, config, settings.steps * settings.batch)
         return loop.run(pairs, step, objective.model)
@@ -114,8 +112,7 @@ def finetune(
         handed, origin = f"{settings.transfer}: {report}", source.get("id") or weights_id(weights)
     decides = {
         "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
-        "n_folds": config.grid.n_folds, "init": origin, **_dump(config, "model", "finetune_augment"),
-        "finetune": settings.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
+        "n_folds": config.grid.n_folds, "init": origin, **deciding(config, "finetune"),
     }  # fmt: skip
     job = finetune_job(task, percent, arm, fold, seed)
     card = provenance(
@@ -124,8 +121,8 @@ def finetune(
         hand_over=handed, pretraining=source,
     )  # fmt: skip
     with device.machine(config.run) as accelerator:
-        loop = _Loop(accelerator, net, config, settings, out / "runs" / job, card, decides, restart, progress)
-        criterion = _dice_ce(settings)
+        loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
+        criterion = baselines.segmentation_loss(config)
 
         def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             image, label = batches.finetuning_batch(raw, config, seed, names, accelerator.device)
@@ -149,14 +146,15 @@ class _Loop:
 
     def __init__(
         self, accelerator: Accelerator, module: nn.Module, config: Experiment,
-        settings: PretrainConfig | FinetuneConfig, folder: Path, card: dict[str, Any], decides: dict[str, Any],
+        settings: PretrainConfig | FinetuneConfig, out: Path, card: dict[str, Any], decides: dict[str, Any],
         restart: Restart, progress: bool,
     ) -> None:  # fmt: skip
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
-        self.folder, self.card, self.decides = folder, {**card, "decides": decides}, decides
+        self.card = {**card, "decides": decides}
         self.progress = progress and accelerator.is_main_process
+        self.folder = run_folder(out, card["job"])
         if accelerator.is_main_process:
-            _begin(folder, decides, restart)
+            begin(self.folder, decides, restart)
         accelerator.wait_for_everyone()
         # fused: one pass, and on a CPU a square root that is alike on all processors, as MKL's is not
         self.optimizer = torch.optim.AdamW(
@@ -190,7 +188,7 @@ class _Loop:
             accelerator.backward(loss)
             self.wrapped.step()
             self.wrapped.zero_grad(set_to_none=True)
-            pending.append(_detached(values))
+            pending.append({k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()})
             done = number + 1
             saves = done % settings.checkpoint_every == 0 and done < settings.steps
             if saves or done % settings.log_every == 0 or done == settings.steps:
@@ -205,7 +203,7 @@ class _Loop:
     def _open(self, first: int) -> checkpoint.Metrics | None:
         if not self.accelerator.is_main_process:
             return None
-        files.write_text(self.folder / "run.json", json.dumps(self.card, indent=1))
+        write_card(self.folder, self.card)
         return checkpoint.Metrics(self.folder, first, self.config.run.tensorboard)
 
     def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, pending: list[dict[str, Any]]) -> None:
@@ -218,10 +216,10 @@ class _Loop:
                 "run.precision=no, and check the input for broken volumes; the last checkpoint is kept"
             )
         record["lr"] = cosine(done - 1, self.settings.steps, self.settings.lr)
-        if said := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
-            record["warnings"] = said
+        if messages := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
+            record["warnings"] = messages
             if self.progress:
-                bar.write(f"{self.folder.name}, step {done}: {'; '.join(said)}")
+                bar.write(f"{self.folder.name}, step {done}: {'; '.join(messages)}")
         if metrics is not None:
             metrics.write(done, record)
         shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}
@@ -238,12 +236,12 @@ class _Loop:
             identity = weights_id(state)
             description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
             model = self.config.model.model_dump(mode="json")
-            told = {
+            log_fields = {
                 "seconds_of_last_part": round(seconds, 1), "memory_gb": device.peak_gb(self.accelerator.device),
                 "bits": determinism.environment(str(self.accelerator.device), self.config.run.threads),
                 "weights": identity,
             }  # fmt: skip
-            files.write_text(self.folder / "run.json", json.dumps({**self.card, **told}, indent=1))
+            write_card(self.folder, {**self.card, **log_fields})
             checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})
         self.accelerator.wait_for_everyone()
         return self.folder
@@ -258,21 +256,6 @@ def _groups(module: nn.Module, settings: PretrainConfig | FinetuneConfig) -> lis
         if parameter.requires_grad:
             groups.setdefault(rate if name in encoder else 1.0, []).append(parameter)
     return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
-
-
-def _dump(config: Experiment, *sections: str) -> dict[str, Any]:
-    return {name: getattr(config, name).model_dump(mode="json") for name in sections}
-
-
-def _dice_ce(settings: FinetuneConfig) -> nn.Module:
-    """Dice + cross-entropy (R17), MONAI's."""
-    from monai.losses import DiceCELoss
-
-    return DiceCELoss(to_onehot_y=True, softmax=True, include_background=settings.dice_background)
-
-
-def _detached(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()}
 
 
 def _means(pending: list[dict[str, Any]]) -> dict[str, Any]:

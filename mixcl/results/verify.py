@@ -28,7 +28,7 @@ from mixcl.results.runs import read_runs
 from mixcl.results.statistics import fold_scores
 from mixcl.run import determinism
 from mixcl.run.jobs import finetune_job, finetunings, pretrainings
-from mixcl.run.record import WEIGHTS, flat, read_card, weights_id
+from mixcl.run.record import WEIGHTS, numbers, read_card, weights_id
 
 EXPECTED = Path(__file__).resolve().parents[2] / "reproduce" / "expected"
 PAPER_TOLERANCE = 0.03  # Dice, of a cell's mean over folds; our choice, the paper gives no spread
@@ -97,7 +97,7 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
         "commit": card["commit"],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "bits": _card(out, "pretrain")["bits"],
-        "settings": _settings(config),
+        "settings": numbers(config),
         "spread": round(max(spreads), 4) if spreads else None,
         "spread_runs": len(others) if spreads else 0,
         "data": {name: collection["fingerprint"] for name, collection in card["data"].items()},
@@ -135,14 +135,9 @@ def report(checks: Iterable[Check]) -> str:
     return "\n".join([*lines, f"{len(rows)} checks: {f'{off} off' if off else 'all equal or within tolerance'}"])
 
 
-def _settings(config: Experiment) -> dict[str, Any]:
-    """Everything that decides numbers, by its dotted name: all settings but those of the machine."""
-    return flat(config.model_dump(mode="json", exclude={"run": True, "data": {"root", "store"}}))
-
-
 def _other_settings(config: Experiment, expected: dict[str, Any]) -> list[str]:
     """Names of settings that are not as expected; one that is younger than these has to be at its default."""
-    mine, before = _settings(config), {**_settings(Experiment()), **expected}
+    mine, before = numbers(config), {**numbers(Experiment()), **expected}
     changed = [name for name, value in mine.items() if value != before.get(name)]
     return sorted(changed + [name for name in expected if name not in mine])
 

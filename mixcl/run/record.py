@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
+from mixcl.files import checked_name, remove_run, write_text
 
 
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
@@ -58,6 +58,46 @@ def _version(package: str) -> str:
 
 WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished
 Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
+STAGES: dict[str, tuple[str, ...]] = {
+    "prepare": ("data",),
+    "pretrain": ("model", "loss", "sampler", "views", "pretrain"),
+    "finetune": ("model", "finetune_augment", "finetune"),
+    "evaluate": ("evaluate",),
+}
+"""Sections of the settings that decide what a stage computes, beside data, weights and the job's own parameters."""
+NOT_DECIDING = {
+    "profile": "a name",
+    "run": "the machine; what it does to the bits is in the card's `bits`",
+    "grid": "which jobs there are; a job's share, fold, seed and number of folds are its own parameters",
+    "data.root": "where scans are; their contents decide",
+    "data.store": "where prepared scans are; their contents decide",
+    "pretrain.log_every": "what is told on the way",
+    "pretrain.checkpoint_every": "what is kept on the way",
+    "pretrain.probe_every": "what is looked at on the way; no draw of the training depends on it",
+    "finetune.log_every": "what is told on the way",
+    "finetune.checkpoint_every": "what is kept on the way",
+    "evaluate.windows": "how many windows pass the network together",
+}
+"""All other settings, each with the reason why it decides nothing."""
+
+
+def deciding(config: Experiment, stage: str) -> dict[str, Any]:
+    """The settings that decide what ``stage`` computes, by section: with one of them changed it is done again.
+
+    Parameters
+    ----------
+    stage
+        A key of `STAGES`.
+    """
+    without = {
+        name: {key.partition(".")[2] for key in NOT_DECIDING if key.startswith(f"{name}.")} for name in STAGES[stage]
+    }
+    return {name: getattr(config, name).model_dump(mode="json", exclude=skip) for name, skip in without.items()}
+
+
+def numbers(config: Experiment) -> dict[str, Any]:
+    """All settings but those of the machine and of places, by dotted name: what `mixcl verify` compares."""
+    return flat(config.model_dump(mode="json", exclude={"run": True, "data": {"root", "store"}}))
 
 
 def read_card(run: Path) -> dict[str, Any]:
@@ -71,14 +111,32 @@ def read_card(run: Path) -> dict[str, Any]:
     return card
 
 
-def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
-    """A run folder belongs to one experiment: begin it again if asked to, or say which setting differs."""
-    path, different = folder / "run.json", None
-    if restart != "always" and path.is_file():
+def write_card(run: Path, card: Mapping[str, Any]) -> None:
+    """Write run.json."""
+    write_text(run / "run.json", json.dumps(card, indent=1))
+
+
+def run_folder(out: Path, job: str) -> Path:
+    """Where a job's run lies; an InputError where its name is no folder's."""
+    return out / "runs" / checked_name("job", job)
+
+
+def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
+    """Make sure that a run's folder belongs to this experiment; one of other settings is begun again if asked to.
+
+    Raises
+    ------
+    InputError
+        A card that cannot be read, or other settings and ``restart`` is ``never``.
+    """
+    if not (folder / "run.json").is_file():
+        return
+    different = None
+    if restart != "always":
         try:
-            before = flat(json.loads(path.read_text(encoding="utf-8"))["decides"])
-        except (ValueError, KeyError):
-            raise InputError(f"{path}: not readable; start the run over with --restart") from None
+            before = flat(json.loads((folder / "run.json").read_text(encoding="utf-8"))["decides"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{folder / 'run.json'}: not readable; start the run over with --restart") from None
         now = flat(json.loads(json.dumps(decides)))
         different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
         if different and restart == "never":
@@ -87,7 +145,7 @@ def _begin(folder: Path, decides: dict[str, Any], restart: Restart) -> None:
                 "choose another --out or start it over with --restart"
             )
     if restart == "always" or different:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_run(folder, folder.parent)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
