@@ -8,15 +8,18 @@ import pytest
 import torch
 from helpers.settings import change
 
-from mixcl import baselines, model, trainer
+from mixcl import baselines, model, objective, trainer
 from mixcl.batches import Batch
 from mixcl.config import load_profile
+from mixcl.config.profile import with_settings
 from mixcl.config.settings import Experiment
 from mixcl.data.registry import collections
 from mixcl.errors import InputError
+from mixcl.evaluate import evaluate
 from mixcl.model import ENCODER, seeded
 from mixcl.objective import Pretraining
-from mixcl.run import checkpoint, record
+from mixcl.results import effects
+from mixcl.run import checkpoint, jobs, record
 
 SAMPLES = 3
 
@@ -125,3 +128,42 @@ def test_a_frozen_encoder_keeps_its_weights_and_the_decoder_learns(smoke: Experi
     for name, value in weights.items():
         same = torch.equal(value, fresh[name])
         assert same == (name.split(".")[0] in ENCODER) or name.endswith("bias"), name
+
+
+class Brightness(objective.Pretraining):
+    """A made-up pre-training: the bottleneck's mean is to tell how bright a patch is."""
+
+    def __init__(self, net: model.MixCL, config: Experiment) -> None:
+        super().__init__(net)
+        self.head = torch.nn.Linear(net.config.hidden, 1)
+
+    def forward(self, batch: Batch) -> baselines.Total:
+        z = self.model.backbone.encode(batch.views).bottleneck.flatten(2).mean(2)  # [3B, hidden]
+        return baselines.Total((self.head(z)[:, 0] - batch.patches.flatten(1).mean(1)).square().mean())
+
+
+@pytest.mark.slow
+def test_a_new_baseline_is_a_class_and_a_line(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It trains, logs, is fine-tuned and evaluated, and stands in the table of effects, by its profile line alone."""
+    monkeypatch.setitem(baselines.METHODS, "brightness", Brightness)
+    arms = "grid.variants={bright: [pretrain.method=brightness, pretrain.steps=2]}"
+    common = [
+        f"data.store={prepared / 'data' / 'store'}",
+        arms,
+        "finetune.steps=2",
+        "grid.percents={msd_spleen: [100]}",
+    ]
+    config = load_profile("smoke", [*common, "grid.ablation={msd_spleen: 100}"])
+    for job in jobs.pretrainings(config):
+        if job.name == "pretrain-bright":
+            run = trainer.pretrain(with_settings(config, job.settings), tmp_path, job=job.name, progress=False)
+    totals = [line["total"] for line in checkpoint.read_metrics(run / "metrics.jsonl")]
+    assert len(totals) == 2
+    for fold in config.grid.folds:
+        for arm, init in (("scratch", None), ("bright", run)):
+            tuned = trainer.finetune(
+                config, tmp_path, task="msd_spleen", percent=100, fold=fold, arm=arm, init=init, progress=False
+            )
+            evaluate(config, tmp_path, tuned)
+    table = effects.effects(config, tmp_path)
+    assert ("bright", "scratch") in set(zip(table["arm"], table["against"], strict=True))

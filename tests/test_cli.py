@@ -146,3 +146,20 @@ def test_faulty_scans_are_named_together(capsys: pytest.CaptureFixture[str], tmp
         assert word in err
     assert "Traceback" not in err
     assert (tmp_path / "out/data/store/mine/a/case.json").is_file()
+
+
+NAMES = [["pretrain", "--job", ".."], ["pretrain", "--job", "."], ["pretrain", "--job", "../../x"]]
+
+
+@pytest.mark.parametrize("words", [*NAMES, ["finetune", "--task", "msd_spleen", "--arm", "../../x"]])
+def test_no_name_leads_out_of_its_folder(
+    made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """With --restart such a name once took away the whole folder of results."""
+    out, common = made
+    before = sorted(path for path in out.parent.rglob("*"))
+    code, _, err = run(capsys, *words, "--restart", *common)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert words[-1] in err
+    assert sorted(path for path in out.parent.rglob("*")) == before

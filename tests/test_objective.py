@@ -197,3 +197,17 @@ def test_large_levels_keep_nothing_but_what_the_backbone_keeps() -> None:
 def test_wrong_number_of_level_weights() -> None:
     with pytest.raises(ValueError, match="3 entries for 5 levels"):
         Objective(MixCL(SMALL), LossConfig(level_weights=(1.0, 1.0, 1.0)))
+
+
+def test_a_level_known_alone_keeps_its_place_and_weight() -> None:
+    """Without the identity term only the label level's bracket is known; it is logged as that level's."""
+    weights = (2.0, 3.0, 5.0, 7.0, 11.0)
+    with seeded(0):
+        net = MixCL(SMALL)
+    batch = make_batch(SMALL, 1)
+    whole = Objective(net, LossConfig(level_weights=weights))(batch)
+    alone = Objective(net, LossConfig(level_weights=weights, identity=0))(batch)
+    expected = torch.zeros(5)
+    expected[LABEL_LEVEL] = whole.levels[LABEL_LEVEL]
+    torch.testing.assert_close(alone.levels, expected, rtol=1e-5, atol=0)
+    assert alone.identity.item() == pytest.approx(whole.levels[LABEL_LEVEL].item(), rel=1e-5)

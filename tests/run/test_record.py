@@ -1,0 +1,84 @@
+"""What decides a job has one owner, and a run's folder is the only thing that is ever begun again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+from mixcl.run import record
+
+
+def test_every_setting_decides_something_or_is_named_as_not() -> None:
+    every = set(record.flat(Experiment().model_dump(mode="json")))
+    deciding = {name for stage in record.STAGES for name in record.flat(record.deciding(Experiment(), stage))}
+    for name in every:
+        named = [key for key in record.NOT_DECIDING if name == key or name.startswith(f"{key}.")]
+        assert (name in deciding) != bool(named), name
+    for key in record.NOT_DECIDING:
+        assert any(name == key or name.startswith(f"{key}.") for name in every), f"{key} is no setting"
+
+
+def test_a_stage_hangs_on_its_own_sections_alone() -> None:
+    config = load_profile("smoke")
+    for stage, changed in [
+        ("pretrain", "loss.alpha=0.5"),
+        ("finetune", "finetune.lr=0.5"),
+        ("prepare", "data.hu=[0, 9]"),
+    ]:
+        other = load_profile("smoke", [changed])
+        differing = {name for name in record.STAGES if record.deciding(config, name) != record.deciding(other, name)}
+        assert differing == {stage}
+    same = load_profile("smoke", ["pretrain.log_every=7", "run.threads=2", "evaluate.windows=1", "data.root=/x"])
+    assert all(record.deciding(config, stage) == record.deciding(same, stage) for stage in record.STAGES)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/abs", "a/b", "-x", ".hidden", "a\nb"])
+def test_a_job_is_no_way_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="job"):
+        record.run_folder(tmp_path, name)
+
+
+def made(folder: Path, **decides: object) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"decides": decides}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_a_run_of_other_settings_is_kept_unless_asked(tmp_path: Path) -> None:
+    run = made(tmp_path / "runs" / "pretrain", loss={"alpha": 1})
+    record.begin(run, {"loss": {"alpha": 1}}, "never")
+    record.begin(run, {"loss": {"alpha": 1}}, "changed")
+    with pytest.raises(InputError, match=r"loss.alpha = 1, not 2"):
+        record.begin(run, {"loss": {"alpha": 2}}, "never")
+    assert (run / "model.safetensors").is_file()
+    record.begin(run, {"loss": {"alpha": 2}}, "changed")
+    assert not run.exists()
+
+
+def test_only_a_run_is_begun_again(tmp_path: Path) -> None:
+    other = tmp_path / "runs" / "store"
+    other.mkdir(parents=True)
+    (other / "scan.nii").write_bytes(b"scan")
+    record.begin(other, {}, "always")  # nothing there is a run's
+    assert (other / "scan.nii").is_file()
+    elsewhere = made(tmp_path / "elsewhere")
+    (tmp_path / "runs" / "pretrain").symlink_to(elsewhere)
+    with pytest.raises(InputError, match="not a run"):
+        record.begin(tmp_path / "runs" / "pretrain", {}, "always")
+    assert (elsewhere / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"decides": 3}', "{"])
+def test_a_card_that_cannot_be_read_is_one_sentence(tmp_path: Path, text: str) -> None:
+    run = made(tmp_path / "runs" / "pretrain")
+    (run / "run.json").write_text(text)
+    with pytest.raises(InputError, match="--restart"):
+        record.begin(run, {}, "never")
+    record.begin(run, {}, "always")
+    assert not run.exists()
