@@ -56,29 +56,29 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     >>> unlike({"threads": 1, "device": "cpu"}, {"threads": 2, "device": "cpu"})
     ['threads 1, not 2']
     """
-    said = []
+    messages = []
     for key in sorted(set(one) | set(other)):
         mine, theirs = one.get(key), other.get(key)
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            said += unlike(mine, theirs)
+            messages += unlike(mine, theirs)
         elif mine != theirs:
-            said.append(f"{key} {mine or 'not set'}, not {theirs or 'not set'}")
-    return said
+            messages.append(f"{key} {mine or 'not set'}, not {theirs or 'not set'}")
+    return messages
 
 
 def unpinned() -> list[str]:
     """Why a run on this machine's CPU would not promise the bits of the committed values; empty when it does."""
     here = environment(threads=1)
-    said = [
+    messages = [
         f"{key} is {here['pins'][key] or 'not set'}, not {value}"
         for key, value in PINS.items()
         if here["pins"][key] != value
     ]
     if here["architecture"] != "x86_64":
-        said.append(f"the processor is {here['architecture']}, not x86_64")
+        messages.append(f"the processor is {here['architecture']}, not x86_64")
     elif here["instructions"] != "AVX2":
-        said.append(f"torch uses {here['instructions']} instructions, not AVX2")
-    return said
+        messages.append(f"torch uses {here['instructions']} instructions, not AVX2")
+    return messages
 
 
 if __name__ == "__main__":

@@ -71,10 +71,10 @@ NOT_DECIDING = {
     "grid": "which jobs there are; a job's share, fold, seed and number of folds are its own parameters",
     "data.root": "where scans are; their contents decide",
     "data.store": "where prepared scans are; their contents decide",
-    "pretrain.log_every": "what is told on the way",
+    "pretrain.log_every": "what is logged on the way",
     "pretrain.checkpoint_every": "what is kept on the way",
     "pretrain.probe_every": "what is looked at on the way; no draw of the training depends on it",
-    "finetune.log_every": "what is told on the way",
+    "finetune.log_every": "what is logged on the way",
     "finetune.checkpoint_every": "what is kept on the way",
     "evaluate.windows": "how many windows pass the network together",
 }
