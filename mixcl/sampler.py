@@ -1,7 +1,7 @@
 """Which pixels and which patches take part: Eq. 7 and the choice of P_1 and P_2 (Sec. 2.3).
 
 Every function takes an explicit CPU generator (None is torch's default one), so that a draw depends on
-nothing else.  R-numbers refer to the table of readings in the README.
+nothing else.  R-numbers refer to reproduce/READINGS.md.
 """
 
 from __future__ import annotations
