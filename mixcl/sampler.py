@@ -302,7 +302,8 @@ class _Weights:
         """Without underflow far from a boundary, when mu is small and eps is 0."""
         distance = np.sqrt(self.squared[voxels], dtype=np.float64)
         with np.errstate(divide="ignore"):  # log 0
-            return np.logaddexp(0.5 * np.log(distance) - distance / self.mu - np.log(2), np.log(self.eps))
+            rising = 0.5 * np.log(distance) - distance / self.mu - np.log(2)
+            return np.asarray(np.logaddexp(rising, np.log(self.eps)))
 
 
 def _classes(flat: NDArray[np.integer]) -> Iterator[NDArray[np.int64]]:
