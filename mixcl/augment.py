@@ -199,7 +199,8 @@ def elastic_field(control: Tensor, shape: Sequence[int], at: slice = ALL) -> Ten
     )
     with torch.autocast(control.device.type, enabled=False):
         planes = along_y @ (control @ along_z.T)
-        return (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
+        field: Tensor = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
+        return field
 
 
 def sampling_grid(shape: Sequence[int], matrix: Tensor, control: Tensor | None = None, at: slice = ALL) -> Tensor:

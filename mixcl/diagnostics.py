@@ -256,7 +256,8 @@ def _logistic(x: Tensor, y: Tensor, test: Tensor) -> Tensor:
         return value
 
     optimizer.step(loss)
-    return values[nn.functional.linear(test, w[:, :-1], w[:, -1]).argmax(1)]
+    predicted: Tensor = values[nn.functional.linear(test, w[:, :-1], w[:, -1]).argmax(1)]
+    return predicted
 
 
 def _dice(a: Tensor, b: Tensor) -> float:

@@ -138,7 +138,8 @@ def predict(
     classes = np.arange(scores.shape[1]) if values is None else np.array([0, *values])
     if len(classes) != scores.shape[1]:
         raise ValueError(f"{len(classes) - 1} label values for a network with {scores.shape[1] - 1} classes")
-    return classes.astype(np.uint8)[scores[0].argmax(0).cpu().numpy()]
+    labels: NDArray[np.uint8] = classes.astype(np.uint8)[scores[0].argmax(0).cpu().numpy()]
+    return labels
 
 
 def read_prediction(run: Path, case: str) -> NDArray[np.uint8]:

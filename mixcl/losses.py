@@ -1,8 +1,7 @@
 """The objective of MixCL, Eq. 2 to 6 of the paper, one function an equation.
 
 Pure functions of tensors and numbers, on any device.  Arithmetic is done in float32 outside autocast (float64
-stays float64), whatever the precision of what comes in.  R-numbers refer to the table of readings in the
-README.
+stays float64), whatever the precision of what comes in.  R-numbers refer to reproduce/READINGS.md.
 """
 
 from __future__ import annotations

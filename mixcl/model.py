@@ -1,7 +1,7 @@
 """The network of Sec. 2.1: MONAI's UNETR with its levels exposed, the projectors, and the hand-over to segmentation.
 
 The encoder theta is UNETR's ViT and encoder1 to encoder4, the reconstructor phi its decoder with one output channel;
-sigma^l are the projectors.  R-numbers refer to the table of readings in the README.
+sigma^l are the projectors.  R-numbers refer to reproduce/READINGS.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which pixels and which patches take part: Eq. 7 and the choice of P_1 and P_2 (Sec. 2.3).
 
 Every function takes an explicit CPU generator (None is torch's default one), so that a draw depends on
-nothing else.  R-numbers refer to the table of readings in the README.
+nothing else.  R-numbers refer to reproduce/READINGS.md.
 """
 
 from __future__ import annotations
@@ -225,7 +225,8 @@ class _Weights:
         """Without underflow far from a boundary, when mu is small and eps is 0."""
         distance = np.sqrt(self.squared[voxels], dtype=np.float64)
         with np.errstate(divide="ignore"):  # log 0
-            return np.logaddexp(0.5 * np.log(distance) - distance / self.mu - np.log(2), np.log(self.eps))
+            rising = 0.5 * np.log(distance) - distance / self.mu - np.log(2)
+            return np.asarray(np.logaddexp(rising, np.log(self.eps)))
 
 
 def _classes(flat: NDArray[np.integer]) -> Iterator[NDArray[np.int64]]:

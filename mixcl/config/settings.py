@@ -1,7 +1,7 @@
 """What an experiment is: frozen, validated settings.
 
-The defaults of the classes below are the paper's own values (section numbers refer to the paper, R-numbers to the table
-of readings in the README).
+The defaults of the classes below are the paper's own values (section numbers refer to the paper, R-numbers to
+reproduce/READINGS.md).
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from mixcl import figures
@@ -257,8 +256,7 @@ def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
     assert b"CreationDate" not in (tmp_path / "1" / "a.b.pdf").read_bytes()
     assert b"/Subject (seed 0)" in (tmp_path / "1" / "a.b.pdf").read_bytes()
-    with Image.open(tmp_path / "1" / "a.b.png") as image:
-        assert image.info["Description"] == "seed 0"
+    assert b"Description\0seed 0" in (tmp_path / "1" / "a.b.png").read_bytes()
 
 
 def test_a_notebook_shows_a_figure_without_pyplot(table: Table) -> None:

@@ -11,11 +11,11 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
+from helpers.pages import README, ROOT, code, table
 
 from mixcl.config import load_profile
 
-ROOT = Path(__file__).resolve().parents[2]
-README, READINGS = ROOT / "README.md", ROOT / "reproduce/READINGS.md"
+READINGS = ROOT / "reproduce/READINGS.md"
 STORY = ROOT / "notebooks/31_does_it_work.ipynb"
 FOLDERS = (".github", "mixcl", "notebooks", "reproduce", "figures", "tests")
 PAGES = sorted(
@@ -44,19 +44,6 @@ def anchors(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
-
-
-def table(page: Path, heading: str = "") -> list[list[str]]:
-    """The cells of the rows of a table, by row, below a heading."""
-    text = page.read_text(encoding="utf-8").partition(heading)[2] if heading else page.read_text(encoding="utf-8")
-    section = text.partition("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
-
-
-def code(cell: str) -> list[str]:
-    """What stands between backticks."""
-    return re.findall(r"`([^`]+)`", cell)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

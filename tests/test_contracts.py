@@ -1,0 +1,104 @@
+"""Who imports whom: the method on the ground, floor by floor, and the wings that serve it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = (  # from the ground up; a module or wing imports only what is on a lower floor, and a wing itself
+    "errors moments metrics distance",
+    "files losses sampler",
+    "config",
+    "run data model augment",
+    "handover batches",
+    "objective diagnostics",
+    "baselines evaluate",
+    "trainer results",
+    "figures",
+    "mixcl",  # the face, which hands on names of the floors below
+    "lessons cli",
+    "__main__",
+)
+FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units.split()}
+ONLY = {  # what these import of ours at most
+    "errors": "", "moments": "", "metrics": "", "distance": "", "sampler": "distance", "losses": "moments",
+    "files": "errors", "config": "config errors files", "run": "run config errors files",
+    "data": "data config errors files", "model": "config errors files",
+}  # fmt: skip
+COMPUTES = "mixcl.figures.sample"  # the one figure whose data is made from the weights of a run, by sample()
+LIGHT = {"data", "results"}  # never import torch
+
+
+def module(file: Path) -> str:
+    """The name by which a file of the package is imported."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module(file): ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / "mixcl").rglob("*.py")}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, within functions and for type checkers alone, too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            whole = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (name if name in MODULES else str(node.module) for name in whole)
+
+
+def unit(name: str) -> str:
+    """The module of the ground floor, or the wing, that a module of ours belongs to."""
+    return name.split(".")[min(1, name.count("."))]
+
+
+OURS = {name: {other for other in imports(tree) if other in MODULES} for name, tree in MODULES.items()}
+
+
+def test_every_module_has_a_floor() -> None:
+    assert {unit(name) for name in MODULES} <= FLOOR.keys()
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_lead_down(name: str) -> None:
+    mine, others = unit(name), {unit(other) for other in OURS[name]}
+    assert not [other for other in others if other != mine and FLOOR[other] >= FLOOR[mine]]
+    if mine in ONLY:
+        assert others <= set(ONLY[mine].split())
+
+
+def test_no_circle_of_imports() -> None:
+    TopologicalSorter(OURS).prepare()  # raises CycleError with the circle
+
+
+def test_figures_only_draw() -> None:
+    for name in MODULES:
+        if unit(name) == "figures" and name != COMPUTES:
+            assert not {unit(other) for other in OURS[name]} & {"model", "objective", "baselines", "trainer", "losses"}
+            assert "torch" not in {other.partition(".")[0] for other in imports(MODULES[name])}
+    above = [node for node in MODULES[COMPUTES].body if not isinstance(node, ast.FunctionDef)]
+    assert not {"model", "objective", "losses"} & {unit(other) for node in above for other in imports(node)}
+
+
+def test_data_and_results_need_no_torch() -> None:
+    light = [name for name in MODULES if unit(name) in LIGHT]
+    for name in light:
+        assert "torch" not in {other.partition(".")[0] for other in imports(MODULES[name])}, name
+    code = f"import sys, {', '.join(light)}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tests_import_helpers_alone() -> None:
+    for file in (ROOT / "tests").rglob("*.py"):
+        for name in imports(ast.parse(file.read_text(encoding="utf-8"))):
+            assert not {part for part in name.split(".") if part.startswith(("test_", "conftest"))}, file
+            assert name.partition(".")[0] != "tests", file
