@@ -184,7 +184,7 @@ def pretraining_batch(raw: dict[str, Any], config: Experiment, device: torch.dev
         image, label, config.views, [generator(seed, k, 2 + which) for which in (0, 1) for k in samples]
     )
     first, second = image.split(len(samples))
-    patches = torch.cat([first, first, second])
+    patches = torch.cat([first, first, second])  # [3B, 1, E, E, E]
     views = augment.views(
         patches, config.views, [generator(seed, k, 4 + which) for which in (0, 1, 2) for k in samples]
     )

@@ -58,7 +58,7 @@ def reconstruction_consistency(restored: Tensor, patch: Tensor, *, reduction: Li
             "both must be [B, channels, *spatial] and equal"
         )
     with full_precision(restored):
-        squares = (as_float(restored) - as_float(patch)).square().flatten(1)
+        squares = (as_float(restored) - as_float(patch)).square().flatten(1)  # [B, voxels]
         return (squares.sum(1) if reduction == "sum" else squares.mean(1)).mean()
 
 
@@ -276,7 +276,7 @@ def label_consistency(
     _check_embeddings(emb_a, emb_b, labels_a, labels_b, temperature)
     relation = label_relation(labels_a, labels_b, background=background)
     with full_precision(emb_a):
-        unit_a, unit_b = _unit(as_float(emb_a)), _unit(as_float(emb_b))
+        unit_a, unit_b = _unit(as_float(emb_a)), _unit(as_float(emb_b))  # [n, C], [m, C]
         no_loss = 0.0 * (unit_a.sum() + unit_b.sum())  # keeps the graph where no pair is positive
         if relation.numel() == 0:
             return no_loss

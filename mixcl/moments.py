@@ -27,7 +27,7 @@ class Moments(NamedTuple):
 
 def moments(z_a: Tensor, z_b: Tensor) -> Moments:
     """The sums over positions that Eq. 5 needs, of maps [B, C, \\*spatial]."""
-    a, b = _channels_first(as_float(z_a)), _channels_first(as_float(z_b))
+    a, b = _channels_first(as_float(z_a)), _channels_first(as_float(z_b))  # [B, C, M / B]
     return Moments(
         _pairwise(a, b), _squares(a), _squares(b), a.sum((0, 2)), b.sum((0, 2)),
         a.new_full((), a.shape[0] * a.shape[2]),
@@ -46,11 +46,11 @@ def folded_moments(h_a: Tensor, h_b: Tensor, weight: Tensor, bias: Tensor) -> Mo
     weight, bias
         [C, K] and [C], that convolution.  Worth it where M is much larger than K.
     """
-    a, b = _channels_first(as_float(h_a)), _channels_first(as_float(h_b))
-    w, v = as_float(weight), as_float(bias)
+    a, b = _channels_first(as_float(h_a)), _channels_first(as_float(h_b))  # [B, K, M / B]
+    w, v = as_float(weight), as_float(bias)  # [C, K], [C]
     count = a.new_full((), a.shape[0] * a.shape[2])
-    sum_a, sum_b = a.sum((0, 2)), b.sum((0, 2))
-    product = _fold(_pairwise(a, b), sum_a, sum_b, count, w, v)
+    sum_a, sum_b = a.sum((0, 2)), b.sum((0, 2))  # [K]
+    product = _fold(_pairwise(a, b), sum_a, sum_b, count, w, v)  # [C, C]
     square_a = _fold(_pairwise(a, a), sum_a, sum_a, count, w, v).diagonal()
     square_b = _fold(_pairwise(b, b), sum_b, sum_b, count, w, v).diagonal()
     return Moments(product, square_a, square_b, w @ sum_a + count * v, w @ sum_b + count * v, count)

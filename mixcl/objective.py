@@ -88,7 +88,7 @@ class Objective(Pretraining):
         encoded = self.model.backbone.encode(batch.views)
         recon = zero
         if config.beta > 0:
-            restored = self.model.backbone.decode(encoded)
+            restored = self.model.backbone.decode(encoded)  # [3B, 1, E, E, E]
             recon = losses.reconstruction_consistency(restored, batch.patches, reduction=config.recon_reduction)
         known, embeddings = dict[int, Moments](), list[tuple[Tensor, Tensor]]()
         for index, z in enumerate(self.model.level_maps(encoded)):
@@ -118,7 +118,7 @@ class Objective(Pretraining):
         """Eq. 5's sums of one level and, where pixels are given, their embeddings in P_1 and P_2."""
         projector = self.model.projector(index)
         samples = len(z) // 3
-        used = z if pixels else z[: 2 * samples]
+        used = z if pixels else z[: 2 * samples]  # [3B or 2B, c, e, e, e]
         if z.device.type == "cpu":
             used = used.contiguous()  # where convolutions of one voxel are several times faster, to the same bits
         indices = [i for pair in pixels for i in pair]
@@ -158,7 +158,7 @@ def _project(
     projector: Projector, trunk: Tensor, samples: int, fold: bool, *indices: Tensor
 ) -> tuple[Moments, list[tuple[Tensor, Tensor]]]:
     """Project the trunk's output [2B or 3B, c, ...]; ``indices`` alternate between pixels of P_1 and of P_2."""
-    a, b = trunk[:samples], trunk[samples : 2 * samples]
+    a, b = trunk[:samples], trunk[samples : 2 * samples]  # [B, c, e, e, e]
     with torch.autocast(trunk.device.type, enabled=False):
         if fold:
             weight, bias = projector.last.weight.flatten(1), cast(Tensor, projector.last.bias)
