@@ -1,4 +1,4 @@
-"""Looks at what a pre-training does to its features, now and then, on patches that never change.
+"""What a pre-training does to its features, now and then, on patches that never change.
 
 Nothing here is trained on or handed over; weights, random numbers and the order of samples stay as they were.
 """
@@ -59,7 +59,7 @@ def probe(cases: Sequence[Case], config: Experiment) -> Probe:
 
 
 @torch.no_grad()
-def look(model: MixCL, patches: Probe, *, projected: bool = True) -> dict[str, Any]:
+def measure_features(model: MixCL, patches: Probe, *, projected: bool = True) -> dict[str, Any]:
     """What the features of the moment are like.
 
     Parameters
@@ -93,11 +93,11 @@ def look(model: MixCL, patches: Probe, *, projected: bool = True) -> dict[str, A
         embeddings.append((flat, _drawn(patches.grids[number], number)))
         features.append(_at_label_grid(encoded, patches.grids.shape[-1], number).cpu())
     levels = [_spectrum(torch.stack(parts).sum(0)) for parts in zip(*spectra, strict=True)]
+    ranks, ceilings, shares = zip(*levels, strict=True)
     rows, classes = _pixels(embeddings, patches)
     return {
-        "rank": [one[0] for one in levels], "ceiling": [one[1] for one in levels],
-        "mean_share": [one[2] for one in levels], **_pairs(rows, classes), **agreement(rows, classes, patches.names),
-        **probe_dice(features, patches),
+        "rank": list(ranks), "ceiling": list(ceilings), "mean_share": list(shares), **_pairs(rows, classes),
+        **agreement(rows, classes, patches.names), **probe_dice(features, patches),
     }  # fmt: skip
 
 
@@ -148,35 +148,37 @@ def probe_dice(features: Sequence[Tensor], patches: Probe) -> dict[str, float]:
     """
     scores = []
     for name in dict.fromkeys(patches.collections):
-        mine = [i for i, one in enumerate(patches.collections) if one == name]
-        x = {i: features[i].T for i in mine}
-        y = {i: patches.grids[i].flatten()[_voxels(patches.grids.shape[-1], i)].long() for i in mine}
-        learn, test = ([i for i in mine if patches.scans[i] % 2 == odd] for odd in (0, 1))
+        members = [i for i, collection in enumerate(patches.collections) if collection == name]
+        x = {i: features[i].T for i in members}
+        y = {i: patches.grids[i].flatten()[_voxels(patches.grids.shape[-1], i)].long() for i in members}
+        learn, test = ([i for i in members if patches.scans[i] % 2 == odd] for odd in (0, 1))
         if learn and test:
-            given = torch.cat([y[i] for i in learn]), torch.cat([y[i] for i in test])
-            predicted = _logistic(torch.cat([x[i] for i in learn]), given[0], torch.cat([x[i] for i in test]))
-            labels = [v for v in patches.names[name] if (given[0] == v).any() and (given[1] == v).any()]
-            scores += [np.mean([_dice(predicted == v, given[1] == v) for v in labels])] if labels else []
+            seen, unseen = torch.cat([y[i] for i in learn]), torch.cat([y[i] for i in test])
+            predicted = _logistic(torch.cat([x[i] for i in learn]), seen, torch.cat([x[i] for i in test]))
+            labels = [v for v in patches.names[name] if (seen == v).any() and (unseen == v).any()]
+            scores += [np.mean([_dice(predicted == v, unseen == v) for v in labels])] if labels else []
     return {"probe_dice": float(np.mean(scores))} if scores else {}
 
 
-def warnings(found: Mapping[str, Any], pulls: Mapping[str, float]) -> list[str]:
+def warnings(measured: Mapping[str, Any], gradients: Mapping[str, float]) -> list[str]:
     """What is wrong, a sentence each with its number: collapsed levels, constant channels, terms that hardly pull."""
-    said = []
+    messages = []
     for level, (rank, ceiling, share) in enumerate(
-        zip(found.get("rank", ()), found.get("ceiling", ()), found.get("mean_share", ()), strict=True)
+        zip(measured.get("rank", ()), measured.get("ceiling", ()), measured.get("mean_share", ()), strict=True)
     ):
         if rank < COLLAPSED * ceiling:
-            said.append(f"level {level} collapses: effective rank {rank:.1f} of at most {ceiling}")
+            messages.append(f"level {level} collapses: effective rank {rank:.1f} of at most {ceiling}")
         if share > CONSTANT:
-            said.append(f"level {level} is nearly constant: {100 * share:.0f} % of its channels' energy is their mean")
-    active = {name: pull for name, pull in pulls.items() if pull > 0}
+            messages.append(
+                f"level {level} is nearly constant: {100 * share:.0f} % of its channels' energy is their mean"
+            )
+    active = {name: norm for name, norm in gradients.items() if norm > 0}
     if active:
         strong, weak = max(active, key=active.__getitem__), min(active, key=active.__getitem__)
         if active[strong] > IMBALANCE * active[weak]:
             ratio = active[strong] / active[weak]
-            said.append(f"{strong} pulls {ratio:.0f} times as hard at the encoder as {weak} (R26)")
-    return said
+            messages.append(f"{strong} pulls {ratio:.0f} times as hard at the encoder as {weak} (R26)")
+    return messages
 
 
 def _sums(z: Tensor) -> Tensor:
@@ -234,8 +236,8 @@ def _pairs(rows: Tensor, classes: Sequence[tuple[str, int, int]]) -> dict[str, f
     scan, labelled = torch.tensor([c[2] for c in classes]), torch.tensor([c[1] > 0 for c in classes])
     positive = (kind[:, None] == kind) & (scan[:, None] != scan) & labelled
     apart = ~torch.eye(len(rows), dtype=torch.bool)
-    found = {"uniformity": float(torch.exp(-2 * far[apart]).mean().log())}
-    return found | ({"alignment": float(far[positive].mean())} if positive.any() else {})
+    uniformity = {"uniformity": float(torch.exp(-2 * far[apart]).mean().log())}
+    return uniformity | ({"alignment": float(far[positive].mean())} if positive.any() else {})
 
 
 @torch.enable_grad()

@@ -68,7 +68,10 @@ def pretrain(
                     values["gradient_coverage"] = gradient_coverage(objective, terms)
             due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
             if due and accelerator.is_main_process:
-                values["probe"] = {"step": number, **diagnostics.look(objective.model, patches, projected=whole)}
+                values["probe"] = {
+                    "step": number,
+                    **diagnostics.measure_features(objective.model, patches, projected=whole),
+                }
             return terms.total, values
 
         whole = isinstance(objective, Objective)
