@@ -300,13 +300,10 @@ def _draw_spatial(shape: Sequence[int], config: ViewsConfig, g: torch.Generator)
     control = (2 * torch.rand(3, n, n, n, generator=g) - 1) * config.elastic_magnitude
     if not (affine or elastic):
         return None
-    matrix = affine_matrix(
-        shape,
-        [config.rotate_deg * v for v in numbers[:3]],
-        [1 + config.scale * v for v in numbers[3:6]],
-        [config.shear * v for v in numbers[6:12]],
-        [config.translate * v for v in numbers[12:15]],
-    ) if affine else affine_matrix(shape)  # fmt: skip
+    matrix = affine_matrix(shape) if not affine else affine_matrix(
+        shape, [config.rotate_deg * v for v in numbers[:3]], [1 + config.scale * v for v in numbers[3:6]],
+        [config.shear * v for v in numbers[6:12]], [config.translate * v for v in numbers[12:15]],
+    )  # fmt: skip
     return matrix, control * torch.tensor(shape)[:, None, None, None] if elastic else torch.zeros_like(control)
 
 

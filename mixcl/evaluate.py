@@ -72,7 +72,7 @@ def evaluate(
     InputError
         ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
     """
-    card, names = _described(read_card(run), run)
+    card, names = _read_finished(run)
     net = _network(config, run, card, names)
     cases = _test_cases(config, out, run, card)
     rows: list[dict[str, Any]] = []
@@ -134,7 +134,8 @@ def predict(
     classes = np.array(class_values(values), np.uint8)
     if len(classes) != scores.shape[1]:
         raise ValueError(f"{len(classes) - 1} label values for a network with {scores.shape[1] - 1} classes")
-    return classes[scores[0].argmax(0).cpu().numpy()]
+    labels: NDArray[np.uint8] = classes[scores[0].argmax(0).cpu().numpy()]
+    return labels
 
 
 def read_prediction(run: Path, case: str) -> NDArray[np.uint8]:
@@ -154,14 +155,14 @@ def read_prediction(run: Path, case: str) -> NDArray[np.uint8]:
     return labels
 
 
-def _described(card: dict[str, Any], run: Path) -> tuple[dict[str, Any], dict[int, str]]:
+def _read_finished(run: Path) -> tuple[dict[str, Any], dict[int, str]]:
     """The card of a finished fine-tuning run, and its label values in the order of the network's classes."""
+    card = read_card(run)
     if not {"task", "labels", "test"} <= card.keys():
         raise InputError(f"{run}: not a fine-tuning run, so it has no test cases; give the folder of one")
     if "weights" not in card or not (run / checkpoint.WEIGHTS).is_file():
         raise InputError(f"{run}: not finished; the same mixcl finetune command goes on where it stopped")
-    names = {int(value): name for value, name in card["labels"].items()}
-    return card, dict(sorted(names.items()))
+    return card, dict(sorted((int(value), name) for value, name in card["labels"].items()))
 
 
 def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping[int, str]) -> nn.Module:
@@ -169,13 +170,11 @@ def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping
     weights, description = checkpoint.read_weights(run)
     if weights_id(weights) != card["weights"]:
         raise InputError(f"{run / checkpoint.WEIGHTS}: not the weights of run.json; start the run over with --restart")
-    mine = config.model.model_dump(mode="json", exclude={"levels", "projector_width"})  # those are pre-training's
-    was = description.get("model", mine)
-    other = next((key for key, value in mine.items() if was.get(key) != value), None)
-    if other:
-        raise InputError(
-            f"{run}: was trained with model.{other} = {was.get(other)}, not {mine[other]}; give the settings of the run"
-        )
+    now = config.model.model_dump(mode="json", exclude={"levels", "projector_width"})  # those are pre-training's
+    before = description.get("model", now)
+    if other := next((key for key, value in now.items() if before.get(key) != value), None):
+        changed = f"model.{other} = {before.get(other)}, not {now[other]}"
+        raise InputError(f"{run}: was trained with {changed}; give the settings of the run")
     net = segmentation_model(config.model, len(names))
     try:
         net.load_state_dict(weights)
@@ -186,8 +185,7 @@ def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping
 
 
 def _test_cases(config: Experiment, out: Path, run: Path, card: dict[str, Any]) -> list[Case]:
-    store = Store(config.data.store_dir(out), settings=config.data)
-    task = card["task"]
+    store, task = Store(config.data.store_dir(out), settings=config.data), card["task"]
     by_id = {case.id: case for case in store.cases(task)}
     if store.fingerprint((task,)) != card["data"]:
         raise InputError(f"{run}: was trained on another {task} than is prepared; train it with --restart")
