@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +20,8 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 
 app = typer.Typer(
-    name="mixcl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-    help="Label-aware contrastive pre-training for medical image segmentation (MixCL), reproducibly.",
-)  # fmt: skip
+    name="mixcl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 data_app = typer.Typer(no_args_is_help=True, help="Collections of scans.")
 app.add_typer(data_app, name="data")
 
@@ -131,10 +131,10 @@ def evaluate(
     config, folder = _load(profile, overrides, out)
     from mixcl.evaluate import evaluate as measure
 
-    place = _job_folder(run, folder)
-    table = measure(config, folder, place, save_predictions=save_predictions)
+    job = _job_folder(run, folder)
+    table = measure(config, folder, job, save_predictions=save_predictions)
     typer.echo(table.groupby("organ", sort=False)[["dice", "hd95_mm", "surface_dice"]].mean().round(4).to_string())
-    typer.echo(f"evaluated: {place / 'cases.csv'}")
+    typer.echo(f"evaluated: {job / 'cases.csv'}")
 
 
 @app.command()
@@ -224,8 +224,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
-        import traceback
-
         traceback.print_exc()
     print(f"mixcl: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
