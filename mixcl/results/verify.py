@@ -142,9 +142,9 @@ def _settings(config: Experiment) -> dict[str, Any]:
 
 def _other_settings(config: Experiment, expected: dict[str, Any]) -> list[str]:
     """Names of settings that are not as expected; one that is younger than these has to be at its default."""
-    now, before = _settings(config), {**_settings(Experiment()), **expected}
-    changed = [name for name, value in now.items() if value != before.get(name)]
-    return sorted(changed + [name for name in expected if name not in now])
+    mine, before = _settings(config), {**_settings(Experiment()), **expected}
+    changed = [name for name, value in mine.items() if value != before.get(name)]
+    return sorted(changed + [name for name in expected if name not in mine])
 
 
 def _jobs(config: Experiment) -> list[str]:
