@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixcl.config.settings import FinetuneAugment, ViewsConfig
+from mixcl.moments import as_float
 
 Generators = torch.Generator | Sequence[torch.Generator]
 ALL = slice(None)
@@ -91,7 +92,7 @@ def views(patch: Tensor, config: ViewsConfig, generators: Generators) -> Tensor:
     for sample, g in zip(patch, _each(generators, len(patch)), strict=True):
         coins, sizes = torch.rand(4, generator=g).tolist(), torch.rand(4, generator=g).tolist()
         seed = int(torch.randint(2**62, (), generator=g))
-        on, x = [coin < config.intensity_prob for coin in coins], _wide(sample)
+        on, x = [coin < config.intensity_prob for coin in coins], as_float(sample)
         if on[0]:
             x = shift(x, _between(-config.shift, config.shift, sizes[0]))
         if on[1]:
@@ -122,7 +123,7 @@ def finetune(image: Tensor, labels: Tensor, config: FinetuneAugment, generators:
     for sample, s, g in zip(image, labels, _each(generators, len(image)), strict=True):
         coins, sizes = torch.rand(6, generator=g).tolist(), torch.rand(2, generator=g).tolist()
         axis, turns = int(torch.randint(3, (), generator=g)), int(torch.randint(1, 4, (), generator=g))
-        on, x = [coin < config.prob for coin in coins], _wide(sample)
+        on, x = [coin < config.prob for coin in coins], as_float(sample)
         if on[0]:
             x, s = rotate90(x, axis, turns), rotate90(s, axis, turns)
         axes = [k for k in range(3) if on[1 + k]]
@@ -173,17 +174,6 @@ def affine_matrix(
     return torch.cat([inverse, (centre - inverse @ (centre + moved))[:, None]], 1)
 
 
-def affine_grid(shape: Sequence[int], matrix: Tensor, at: slice = ALL) -> Tensor:
-    """A o + b of every voxel o: [B, 3, X, Y, Z] in voxels, from [B, 3, 4] of :func:`affine_matrix`.
-
-    ``at`` leaves voxels out along every axis.
-    """
-    x, y, z = (torch.arange(n, device=matrix.device, dtype=matrix.dtype)[at] for n in shape)
-    along_x, along_y, along_z, offset = matrix[..., None].unbind(2)  # each [B, 3, 1]
-    plane = (along_y * y)[..., None] + (along_z * z + offset)[:, :, None]
-    return (along_x * x)[..., None, None] + plane[:, :, None]
-
-
 def elastic_field(control: Tensor, shape: Sequence[int], at: slice = ALL) -> Tensor:
     """Smooth displacement [B, 3, X, Y, Z] from control points [B, 3, n, n, n] by uniform cubic B-splines; same unit.
 
@@ -210,7 +200,10 @@ def sampling_grid(shape: Sequence[int], matrix: Tensor, control: Tensor | None =
     A u is a B-spline field as well, and its control points are A times those of u.  ``at`` leaves voxels out along
     every axis.
     """
-    grid = affine_grid(shape, matrix, at)
+    x, y, z = (torch.arange(n, device=matrix.device, dtype=matrix.dtype)[at] for n in shape)
+    along_x, along_y, along_z, offset = matrix[..., None].unbind(2)  # each [B, 3, 1]
+    plane = (along_y * y)[..., None] + (along_z * z + offset)[:, :, None]
+    grid = (along_x * x)[..., None, None] + plane[:, :, None]
     if control is not None:
         turned = (matrix[:, :, :3, None, None, None] * control[:, None]).sum(2)
         grid += elastic_field(turned, shape, at)
@@ -222,9 +215,9 @@ def read_linear(image: Tensor, grid: Tensor) -> Tensor:
     normal = grid.flip(1)  # grid_sample wants z, y, x in [-1, 1]
     for k, size in enumerate(reversed(image.shape[2:])):
         normal[:, k].mul_(2 / max(size - 1, 1)).sub_(1)
-    wide = _wide(image)
-    read = F.grid_sample(wide, normal.movedim(1, -1).to(wide.dtype), padding_mode="border", align_corners=True)
-    return read.to(image.dtype)
+    wide = as_float(image)
+    values = F.grid_sample(wide, normal.movedim(1, -1).to(wide.dtype), padding_mode="border", align_corners=True)
+    return values.to(image.dtype)
 
 
 def read_nearest(labels: Tensor, grid: Tensor) -> Tensor:
@@ -253,7 +246,7 @@ def gamma(x: Tensor, exponent: float) -> Tensor:
 
     The range is kept, so that values outside [0, 1] do no harm (as MONAI's AdjustContrast does); above 1 darkens.
     """
-    wide = _wide(x)
+    wide = as_float(x)
     low, high = wide.amin(), wide.amax()
     span = (high - low).clamp_min(1e-7)
     return ((wide - low) / span).pow_(exponent).mul_(span).add_(low).to(x.dtype)
@@ -270,7 +263,7 @@ def smooth(x: Tensor, sigma: float) -> Tensor:
         return x
     taps = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(radius + 1)]
     total = taps[0] + 2 * sum(taps[1:])
-    out = _wide(x).reshape(1, -1, *x.shape[-3:])
+    out = as_float(x).reshape(1, -1, *x.shape[-3:])
     for axis in (2, 3, 4):
         pad, size = [0] * 6, out.shape[axis]
         pad[2 * (4 - axis)] = pad[2 * (4 - axis) + 1] = radius
@@ -300,33 +293,27 @@ def flip(x: Tensor, axes: Sequence[int]) -> Tensor:
     return torch.flip(x, [axis - 3 for axis in axes])
 
 
-def _draw_spatial(shape: Sequence[int], config: ViewsConfig, g: torch.Generator) -> tuple[Tensor, Tensor | None] | None:
-    """One sample's matrix and control points in voxels, or None; the same numbers are drawn in every case."""
+def _draw_spatial(shape: Sequence[int], config: ViewsConfig, g: torch.Generator) -> tuple[Tensor, Tensor] | None:
+    """One sample's matrix and control points in voxels (0 without elastic), or None; always draws as many numbers."""
     affine, elastic = (torch.rand(2, generator=g) < config.spatial_prob).tolist()
     numbers = (2 * torch.rand(15, generator=g) - 1).tolist()
     n = config.elastic_grid
     control = (2 * torch.rand(3, n, n, n, generator=g) - 1) * config.elastic_magnitude
     if not (affine or elastic):
         return None
-    matrix = affine_matrix(
-        shape,
-        [config.rotate_deg * v for v in numbers[:3]],
-        [1 + config.scale * v for v in numbers[3:6]],
-        [config.shear * v for v in numbers[6:12]],
-        [config.translate * v for v in numbers[12:15]],
-    ) if affine else affine_matrix(shape)  # fmt: skip
-    return matrix, control * torch.tensor(shape)[:, None, None, None] if elastic else None
+    matrix = affine_matrix(shape) if not affine else affine_matrix(
+        shape, [config.rotate_deg * v for v in numbers[:3]], [1 + config.scale * v for v in numbers[3:6]],
+        [config.shear * v for v in numbers[6:12]], [config.translate * v for v in numbers[12:15]],
+    )  # fmt: skip
+    return matrix, control * torch.tensor(shape)[:, None, None, None] if elastic else torch.zeros_like(control)
 
 
-def _gather(drawn: Sequence[tuple[Tensor, Tensor | None]], image: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What several samples drew in one tensor a kind, where the image is; no elastic part beside one that is, is 0."""
+def _gather(drawn: Sequence[tuple[Tensor, Tensor]], image: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What several samples drew in one tensor a kind, where the image is; no control points where all are 0."""
     precision = torch.promote_types(image.dtype, torch.float32)
-    matrices = torch.stack([matrix for matrix, _ in drawn]).to(image.device, precision, non_blocking=True)
-    some = next((control for _, control in drawn if control is not None), None)
-    if some is None:
-        return matrices, None
-    controls = torch.stack([torch.zeros_like(some) if control is None else control for _, control in drawn])
-    return matrices, controls.to(image.device, precision, non_blocking=True)
+    matrices, controls = (torch.stack(part) for part in zip(*drawn, strict=True))
+    moved = [part.to(image.device, precision, non_blocking=True) for part in (matrices, controls)]
+    return moved[0], moved[1] if controls.any() else None
 
 
 def _spline(points: int, size: int, like: Tensor) -> Tensor:
@@ -337,11 +324,6 @@ def _spline(points: int, size: int, like: Tensor) -> Tensor:
     weights[:, 1] += weights[:, 0]
     weights[:, -2] += weights[:, -1]
     return weights[:, 1:-1].to(like.device, like.dtype, non_blocking=True)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """float32 for half precision; anything else as it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _between(low: float, high: float, u: float) -> float:

@@ -17,6 +17,7 @@ from mixcl.batches import Batch
 from mixcl.config.settings import Experiment
 from mixcl.data.registry import collections
 from mixcl.errors import InputError
+from mixcl.metrics import class_indices
 from mixcl.model import MixCL, level_channels
 from mixcl.objective import Objective, Pretraining
 
@@ -155,9 +156,7 @@ class Supervised(Pretraining):
         parts = []
         for row, number in enumerate(batch.collections):
             both = [row, samples + row]
-            classes = torch.zeros_like(batch.maps[both], dtype=torch.long)
-            for index, value in enumerate(self.values[number], start=1):
-                classes[batch.maps[both] == value] = index
+            classes = class_indices(batch.maps[both], self.values[number])
             parts.append(self.criterion(self.heads[number](features[both]).float(), classes[:, None]))
         return Total(torch.stack(parts).mean())
 

@@ -20,6 +20,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.patches import read_patch
 from mixcl.data.store import Case
 from mixcl.errors import InputError
+from mixcl.metrics import class_indices
 from mixcl.model import LABEL_LEVEL, level_edges
 
 
@@ -204,10 +205,7 @@ def finetuning_batch(
     label = raw["label"].to(device, non_blocking=True).flatten(0, 1)
     generators = [generator(seed, k, 9) for k in raw["sample"].tolist()]
     image, label = augment.finetune(image, label, config.finetune_augment, generators)
-    classes = torch.zeros(256, dtype=torch.long, device=device)
-    for index, value in enumerate(sorted(values), start=1):
-        classes[value] = index
-    return image, classes[label.long()][:, None]
+    return image, class_indices(label, values)[:, None]
 
 
 def coarse(labels: Tensor, edge: int) -> Tensor:

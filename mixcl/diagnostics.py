@@ -1,4 +1,4 @@
-"""Looks at what a pre-training does to its features, now and then, on patches that never change.
+"""What a pre-training does to its features, now and then, on patches that never change.
 
 Nothing here is trained on or handed over; weights, random numbers and the order of samples stay as they were.
 """
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixcl import batches, sampler
@@ -39,27 +40,24 @@ class Probe(NamedTuple):
 
 def probe(cases: Sequence[Case], config: Experiment) -> Probe:
     """Patches centred on labelled voxels of the first scans of each collection; the same for the same settings."""
-    edge, hu = config.model.patch, config.data.hu
-    images: list[Tensor] = []
-    labels: list[Tensor] = []
+    edge = config.model.patch
+    patches: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
     origins: list[tuple[str, int]] = []
     for name in dict.fromkeys(case.collection for case in cases):
         for number, case in enumerate([case for case in cases if case.collection == name][:CASES]):
             for which in range(PATCHES):
-                g = batches.generator(0, len(images), 30 + which)
+                g = batches.generator(0, len(patches), 30 + which)
                 origin = sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=1.0, generator=g)
-                image, label = read_patch(case, origin, edge, hu)
-                images.append(torch.from_numpy(np.ascontiguousarray(image)))
-                labels.append(torch.from_numpy(np.ascontiguousarray(label)))
+                patches.append(read_patch(case, origin, edge, config.data.hu))
                 origins.append((name, number))
-    grids = batches.coarse(torch.stack(labels), level_edges(config.model)[LABEL_LEVEL])
-    names = {case.collection: case.names for case in cases}
-    sets, scans = tuple(name for name, _ in origins), tuple(number for _, number in origins)
-    return Probe(torch.stack(images)[:, None], grids, sets, scans, names)
+    images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*patches, strict=True))
+    grids = batches.coarse(labels, level_edges(config.model)[LABEL_LEVEL])
+    collections, scans = zip(*origins, strict=True)
+    return Probe(images[:, None], grids, collections, scans, {case.collection: case.names for case in cases})
 
 
 @torch.no_grad()
-def look(model: MixCL, patches: Probe, *, projected: bool = True) -> dict[str, Any]:
+def measure_features(model: MixCL, patches: Probe, *, projected: bool = True) -> dict[str, Any]:
     """What the features of the moment are like.
 
     Parameters
@@ -81,23 +79,26 @@ def look(model: MixCL, patches: Probe, *, projected: bool = True) -> dict[str, A
         ``agreement`` with its ``chance`` (see :func:`agreement`).  ``probe_dice`` (see :func:`probe_dice`).
     """
     device = next(model.parameters()).device
-    spectra: list[list[Tensor]] = []
-    embeddings, features = [], []
-    for number, image in enumerate(patches.images):
+    spectra, embeddings, features = [], [], []
+    classes: list[tuple[str, int, int]] = []
+    for number, (image, grid) in enumerate(zip(patches.images, patches.grids, strict=True)):
         encoded = model.backbone.encode(image[None].to(device))
         maps = model.level_maps(encoded)
         if projected:
             maps = [model.projector(level)(z) for level, z in enumerate(maps)]
         spectra.append([_sums(z) for z in maps])
+        pixels = sampler.sample_pixels(grid, PIXELS, generator=batches.generator(0, number, 32))
         flat = maps[LABEL_LEVEL][0].flatten(1).float()
-        embeddings.append((flat, _drawn(patches.grids[number], number)))
-        features.append(_at_label_grid(encoded, patches.grids.shape[-1], number).cpu())
+        embeddings.append(nn.functional.normalize(flat[:, pixels.to(device)].T, dim=1).cpu())
+        labels = grid.flatten()[pixels].tolist()
+        classes += [(patches.collections[number], label, patches.scans[number]) for label in labels]
+        features.append(_at_label_grid(encoded, grid.shape[-1], number).cpu())
     levels = [_spectrum(torch.stack(parts).sum(0)) for parts in zip(*spectra, strict=True)]
-    rows, classes = _pixels(embeddings, patches)
+    ranks, ceilings, shares = zip(*levels, strict=True)
+    rows = torch.cat(embeddings)  # [n, C]
     return {
-        "rank": [one[0] for one in levels], "ceiling": [one[1] for one in levels],
-        "mean_share": [one[2] for one in levels], **_pairs(rows, classes), **agreement(rows, classes, patches.names),
-        **probe_dice(features, patches),
+        "rank": list(ranks), "ceiling": list(ceilings), "mean_share": list(shares), **_pairs(rows, classes),
+        **agreement(rows, classes, patches.names), **probe_dice(features, patches),
     }  # fmt: skip
 
 
@@ -148,35 +149,36 @@ def probe_dice(features: Sequence[Tensor], patches: Probe) -> dict[str, float]:
     """
     scores = []
     for name in dict.fromkeys(patches.collections):
-        mine = [i for i, one in enumerate(patches.collections) if one == name]
-        x = {i: features[i].T for i in mine}
-        y = {i: patches.grids[i].flatten()[_voxels(patches.grids.shape[-1], i)].long() for i in mine}
-        learn, test = ([i for i in mine if patches.scans[i] % 2 == odd] for odd in (0, 1))
+        members = [i for i, collection in enumerate(patches.collections) if collection == name]
+        x = {i: features[i].T for i in members}
+        y = {i: patches.grids[i].flatten()[_voxels(patches.grids.shape[-1], i)].long() for i in members}
+        learn, test = ([i for i in members if patches.scans[i] % 2 == odd] for odd in (0, 1))
         if learn and test:
-            given = torch.cat([y[i] for i in learn]), torch.cat([y[i] for i in test])
-            predicted = _logistic(torch.cat([x[i] for i in learn]), given[0], torch.cat([x[i] for i in test]))
-            labels = [v for v in patches.names[name] if (given[0] == v).any() and (given[1] == v).any()]
-            scores += [np.mean([_dice(predicted == v, given[1] == v) for v in labels])] if labels else []
+            seen, unseen = torch.cat([y[i] for i in learn]), torch.cat([y[i] for i in test])
+            predicted = _logistic(torch.cat([x[i] for i in learn]), seen, torch.cat([x[i] for i in test]))
+            labels = [v for v in patches.names[name] if (seen == v).any() and (unseen == v).any()]
+            scores += [np.mean([_dice(predicted == v, unseen == v) for v in labels])] if labels else []
     return {"probe_dice": float(np.mean(scores))} if scores else {}
 
 
-def warnings(found: Mapping[str, Any], pulls: Mapping[str, float]) -> list[str]:
+def warnings(measured: Mapping[str, Any], gradients: Mapping[str, float]) -> list[str]:
     """What is wrong, a sentence each with its number: collapsed levels, constant channels, terms that hardly pull."""
-    said = []
-    for level, (rank, ceiling, share) in enumerate(
-        zip(found.get("rank", ()), found.get("ceiling", ()), found.get("mean_share", ()), strict=True)
-    ):
+    messages = []
+    levels = zip(*(measured.get(key, ()) for key in ("rank", "ceiling", "mean_share")), strict=True)
+    for level, (rank, ceiling, share) in enumerate(levels):
         if rank < COLLAPSED * ceiling:
-            said.append(f"level {level} collapses: effective rank {rank:.1f} of at most {ceiling}")
+            messages.append(f"level {level} collapses: effective rank {rank:.1f} of at most {ceiling}")
         if share > CONSTANT:
-            said.append(f"level {level} is nearly constant: {100 * share:.0f} % of its channels' energy is their mean")
-    active = {name: pull for name, pull in pulls.items() if pull > 0}
+            messages.append(
+                f"level {level} is nearly constant: {100 * share:.0f} % of its channels' energy is their mean"
+            )
+    active = {name: norm for name, norm in gradients.items() if norm > 0}
     if active:
         strong, weak = max(active, key=active.__getitem__), min(active, key=active.__getitem__)
         if active[strong] > IMBALANCE * active[weak]:
             ratio = active[strong] / active[weak]
-            said.append(f"{strong} pulls {ratio:.0f} times as hard at the encoder as {weak} (R26)")
-    return said
+            messages.append(f"{strong} pulls {ratio:.0f} times as hard at the encoder as {weak} (R26)")
+    return messages
 
 
 def _sums(z: Tensor) -> Tensor:
@@ -197,10 +199,6 @@ def _spectrum(sums: Tensor) -> tuple[float, int, float]:
     return rank, min(len(mean), int(count) - 1), float(share.mean())
 
 
-def _drawn(grid: Tensor, number: int) -> Tensor:
-    return sampler.sample_pixels(grid, PIXELS, generator=batches.generator(0, number, 32))
-
-
 def _voxels(edge: int, number: int) -> Tensor:
     """Which voxels of a label grid the linear probe sees."""
     return torch.randperm(edge**3, generator=batches.generator(0, number, 33))[:VOXELS]
@@ -216,16 +214,6 @@ def _at_label_grid(encoded: Encoded, edge: int, number: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _pixels(embeddings: Sequence[tuple[Tensor, Tensor]], patches: Probe) -> tuple[Tensor, list[tuple[str, int, int]]]:
-    """Normalised embeddings [n, C] of all drawn pixels and (collection, label, scan) of each."""
-    rows, classes = [], []
-    for number, (flat, indices) in enumerate(embeddings):
-        rows.append(nn.functional.normalize(flat[:, indices.to(flat.device)].T, dim=1).cpu())
-        labels = patches.grids[number].flatten()[indices].tolist()
-        classes += [(patches.collections[number], label, patches.scans[number]) for label in labels]
-    return torch.cat(rows), classes
-
-
 def _pairs(rows: Tensor, classes: Sequence[tuple[str, int, int]]) -> dict[str, float]:
     """Alignment of pixels of one class in two scans, uniformity of all pixels."""
     far = (2 - 2 * rows @ rows.T).clamp(min=0)
@@ -234,8 +222,8 @@ def _pairs(rows: Tensor, classes: Sequence[tuple[str, int, int]]) -> dict[str, f
     scan, labelled = torch.tensor([c[2] for c in classes]), torch.tensor([c[1] > 0 for c in classes])
     positive = (kind[:, None] == kind) & (scan[:, None] != scan) & labelled
     apart = ~torch.eye(len(rows), dtype=torch.bool)
-    found = {"uniformity": float(torch.exp(-2 * far[apart]).mean().log())}
-    return found | ({"alignment": float(far[positive].mean())} if positive.any() else {})
+    uniformity = {"uniformity": float(torch.exp(-2 * far[apart]).mean().log())}
+    return uniformity | ({"alignment": float(far[positive].mean())} if positive.any() else {})
 
 
 @torch.enable_grad()

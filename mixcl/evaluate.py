@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +27,12 @@ from mixcl import files
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
-from mixcl.metrics import measure as measure
+from mixcl.handover import weights_id
+from mixcl.metrics import class_values, measure
+from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
-
-if TYPE_CHECKING:
-    from monai.networks.nets import UNETR
+from mixcl.run.device import machine, precision
+from mixcl.run.record import deciding, read_card
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
@@ -71,22 +72,17 @@ def evaluate(
     InputError
         ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
     """
-    from mixcl.run.device import machine
-    from mixcl.run.record import read_card
-
-    card, names = _described(read_card(run), run)
+    card, names = _read_finished(run)
     net = _network(config, run, card, names)
     cases = _test_cases(config, out, run, card)
     rows: list[dict[str, Any]] = []
-    with machine(config.run) as accelerator:
+    with machine(config.run) as accelerator, accelerator.autocast():
         net.to(accelerator.device)
         for case in tqdm(cases, desc=f"evaluate {run.name}", disable=not progress, unit="case"):
             key = _key(config, card, case)
-            kept = _kept(run, case, key, save_predictions)
-            if kept is None:
-                with accelerator.autocast():
-                    kept = _one(net, case, config, run, key, names, save_predictions)
-            rows += kept
+            rows += _kept(run, case, key) or _measured(net, case, config, run, key, names)
+            if save_predictions and not _nifti(run, case).is_file():
+                write_nifti(_nifti(run, case), read_prediction(run, case.id), case)
     table = _table(rows, card, config)
     files.write_text(run / "cases.csv", table.to_csv(index=False))
     return table
@@ -94,7 +90,7 @@ def evaluate(
 
 @torch.no_grad()
 def predict(
-    net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment, *, values: Sequence[int] | None = None
+    net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment, values: Iterable[int]
 ) -> NDArray[np.uint8]:
     """Label a whole scan window by window; windows overlap and are weighted by a Gaussian.
 
@@ -108,7 +104,7 @@ def predict(
     config
         ``model.patch`` is the window, ``evaluate.overlap`` and ``evaluate.windows`` how it moves.
     values
-        What the classes 1, 2... are called in the result; None is 1, 2...
+        The label values of the classes, see :func:`mixcl.metrics.class_values`.
 
     Returns
     -------
@@ -135,10 +131,10 @@ def predict(
         )
     finally:
         net.train(training)
-    classes = np.arange(scores.shape[1]) if values is None else np.array([0, *values])
+    classes = np.array(class_values(values), np.uint8)
     if len(classes) != scores.shape[1]:
         raise ValueError(f"{len(classes) - 1} label values for a network with {scores.shape[1] - 1} classes")
-    labels: NDArray[np.uint8] = classes.astype(np.uint8)[scores[0].argmax(0).cpu().numpy()]
+    labels: NDArray[np.uint8] = classes[scores[0].argmax(0).cpu().numpy()]
     return labels
 
 
@@ -159,31 +155,26 @@ def read_prediction(run: Path, case: str) -> NDArray[np.uint8]:
     return labels
 
 
-def _described(card: dict[str, Any], run: Path) -> tuple[dict[str, Any], dict[int, str]]:
+def _read_finished(run: Path) -> tuple[dict[str, Any], dict[int, str]]:
     """The card of a finished fine-tuning run, and its label values in the order of the network's classes."""
+    card = read_card(run)
     if not {"task", "labels", "test"} <= card.keys():
         raise InputError(f"{run}: not a fine-tuning run, so it has no test cases; give the folder of one")
     if "weights" not in card or not (run / checkpoint.WEIGHTS).is_file():
         raise InputError(f"{run}: not finished; the same mixcl finetune command goes on where it stopped")
-    names = {int(value): name for value, name in card["labels"].items()}
-    return card, dict(sorted(names.items()))
+    return card, dict(sorted((int(value), name) for value, name in card["labels"].items()))
 
 
-def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping[int, str]) -> UNETR:
+def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping[int, str]) -> nn.Module:
     """The fine-tuned network, on the CPU."""
-    from mixcl.handover import weights_id
-    from mixcl.model import segmentation_model
-
     weights, description = checkpoint.read_weights(run)
     if weights_id(weights) != card["weights"]:
         raise InputError(f"{run / checkpoint.WEIGHTS}: not the weights of run.json; start the run over with --restart")
-    mine = config.model.model_dump(mode="json", exclude={"levels", "projector_width"})  # those are pre-training's
-    was = description.get("model", mine)
-    other = next((key for key, value in mine.items() if was.get(key) != value), None)
-    if other:
-        raise InputError(
-            f"{run}: was trained with model.{other} = {was.get(other)}, not {mine[other]}; give the settings of the run"
-        )
+    now = config.model.model_dump(mode="json", exclude={"levels", "projector_width"})  # those are pre-training's
+    before = description.get("model", now)
+    if other := next((key for key, value in now.items() if before.get(key) != value), None):
+        changed = f"model.{other} = {before.get(other)}, not {now[other]}"
+        raise InputError(f"{run}: was trained with {changed}; give the settings of the run")
     net = segmentation_model(config.model, len(names))
     try:
         net.load_state_dict(weights)
@@ -194,8 +185,7 @@ def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping
 
 
 def _test_cases(config: Experiment, out: Path, run: Path, card: dict[str, Any]) -> list[Case]:
-    store = Store(config.data.store_dir(out), settings=config.data)
-    task = card["task"]
+    store, task = Store(config.data.store_dir(out), settings=config.data), card["task"]
     by_id = {case.id: case for case in store.cases(task)}
     if store.fingerprint((task,)) != card["data"]:
         raise InputError(f"{run}: was trained on another {task} than is prepared; train it with --restart")
@@ -204,9 +194,6 @@ def _test_cases(config: Experiment, out: Path, run: Path, card: dict[str, Any]) 
 
 def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]:
     """All that decides what is measured on a case."""
-    from mixcl.run.device import precision
-    from mixcl.run.record import deciding
-
     return {
         "weights": card["weights"], "content": list(case.content), "spacing": list(case.spacing),
         "evaluate": deciding(config, "evaluate")["evaluate"],
@@ -214,40 +201,27 @@ def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _kept(run: Path, case: Case, key: dict[str, Any], save_predictions: bool) -> list[dict[str, Any]] | None:
+def _kept(run: Path, case: Case, key: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The rows of a case that was done before, or None."""
     try:
         record = json.loads((run / FOLDER / f"{case.id}.json").read_text(encoding="utf-8"))
-        if record["of"] != key:
-            return None
-        if not (run / FOLDER / f"{case.id}.npz").is_file():
-            return None
         rows: list[dict[str, Any]] = record["rows"]
+        return rows if record["of"] == key and (run / FOLDER / f"{case.id}.npz").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if save_predictions and not _nifti(run, case).is_file():
-        write_nifti(_nifti(run, case), read_prediction(run, case.id), case)
-    return rows
 
 
-def _one(
-    net: nn.Module,
-    case: Case,
-    config: Experiment,
-    run: Path,
-    key: dict[str, Any],
-    names: Mapping[int, str],
-    save: bool,
+def _measured(
+    net: nn.Module, case: Case, config: Experiment, run: Path, key: dict[str, Any], names: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """Predict and measure one case; its .json, written last, tells that the rest is there."""
     started, done = time.perf_counter(), run / FOLDER / f"{case.id}.json"
     with files.writing(done):
         for stale in (done, _nifti(run, case)):
             stale.unlink(missing_ok=True)
-    predicted = predict(net, scaled(case, config.data.hu), config, values=list(names))
-    _write_prediction(run / FOLDER / f"{case.id}.npz", predicted)
-    if save:
-        write_nifti(_nifti(run, case), predicted, case)
+    predicted = predict(net, scaled(case, config.data.hu), config, names)
+    with files.whole(run / FOLDER / f"{case.id}.npz") as draft:
+        np.savez_compressed(draft, labels=predicted)
     rows = measure(case.label(), predicted, names, spacing=case.spacing, tolerance_mm=config.evaluate.tolerance_mm)
     rows = [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
     seconds = round(time.perf_counter() - started, 2)
@@ -282,18 +256,10 @@ def _nifti(run: Path, case: Case) -> Path:
     return run / "predictions" / f"{case.id}.nii.gz"
 
 
-def _write_prediction(path: Path, labels: NDArray[np.uint8]) -> None:
-    with files.whole(path) as draft:
-        np.savez_compressed(draft, labels=labels)
-
-
 def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment) -> pd.DataFrame:
     percent = float(card["percent"])
-    same = {
-        "task": card["task"], "percent": int(percent) if percent.is_integer() else percent,
-        "arm": card["arm"], "fold": card["fold"], "seed": card["seed"],
-        "tolerance_mm": config.evaluate.tolerance_mm, "profile": card["profile"], "data": card["data"],
-    }  # fmt: skip
-    table = pd.DataFrame([{**same, **row} for row in rows], columns=list(COLUMNS))
-    measures = ["dice", "hd95_mm", "surface_dice"]
-    return table.astype(dict.fromkeys(measures, np.float64))
+    shared = {key: card[key] for key in ("task", "arm", "fold", "seed", "profile", "data")}
+    shared |= {"percent": int(percent) if percent.is_integer() else percent}
+    shared |= {"tolerance_mm": config.evaluate.tolerance_mm}
+    table = pd.DataFrame([{**shared, **row} for row in rows], columns=list(COLUMNS))
+    return table.astype(dict.fromkeys(("dice", "hd95_mm", "surface_dice"), np.float64))

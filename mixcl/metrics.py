@@ -5,12 +5,30 @@ The rules for organs that are absent or missed are here, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+
+def class_values(values: Iterable[int]) -> list[int]:
+    """What a network's classes stand for: class 0 is the background, class k the k-th smallest label value."""
+    return [0, *sorted(values)]
+
+
+def class_indices(labels: Tensor, values: Iterable[int]) -> Tensor:
+    """The class, int64, of every voxel of label maps of any shape (values 0 to 255); other values are background.
+
+    >>> class_indices(torch.tensor([0, 3, 7, 5], dtype=torch.uint8), (7, 3)).tolist()
+    [0, 1, 2, 0]
+    """
+    classes = torch.zeros(256, dtype=torch.long, device=labels.device)
+    for index, value in enumerate(class_values(values)):
+        classes[value] = index
+    return classes[labels.long()]
 
 
 def measure(
@@ -63,9 +81,9 @@ def measure(
         raise ValueError(f"the label map is {label.shape}, the prediction {predicted.shape}; give one grid")
     records = []
     for value, organ in sorted(names.items()):
-        there, found = np.asarray(label == value), np.asarray(predicted == value)
-        sizes = int(there.sum()), int(found.sum())
-        dice, hd95, surface = _scores(there, found, sizes, spacing, tolerance_mm)
+        truth, guess = np.asarray(label == value), np.asarray(predicted == value)
+        sizes = int(truth.sum()), int(guess.sum())
+        dice, hd95, surface = _scores(truth, guess, sizes, spacing, tolerance_mm)
         records.append(
             {
                 "label": value, "organ": organ, "dice": dice, "hd95_mm": hd95, "surface_dice": surface,
@@ -76,8 +94,8 @@ def measure(
 
 
 def _scores(
-    there: NDArray[np.bool_],
-    found: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    guess: NDArray[np.bool_],
     sizes: tuple[int, int],
     spacing: Sequence[float],
     tolerance: float,
@@ -89,8 +107,8 @@ def _scores(
         return 0.0, float("nan"), 0.0
     from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
-    box = _box(there | found)  # nothing outside it counts, and a box costs less than the scan
-    a, b = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (found, there))
+    box = _box(truth | guess)  # nothing outside it counts, and a box costs less than the scan
+    a, b = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (guess, truth))
     mm = [float(s) for s in spacing]
     dice = compute_dice(a, b, include_background=True)
     hd95 = compute_hausdorff_distance(a, b, include_background=True, percentile=95, spacing=mm)

@@ -19,7 +19,7 @@ from mixcl import losses
 from mixcl.batches import Batch
 from mixcl.config.settings import LossConfig
 from mixcl.model import LABEL_LEVEL, MixCL, Projector, level_edges
-from mixcl.moments import Moments, folded_moments, moments, sum_over_ranks
+from mixcl.moments import Moments, as_float, folded_moments, moments, sum_over_ranks
 
 FOLD = 16  # fold a level into its moments when it has at least this many positions a channel and sample
 
@@ -164,21 +164,16 @@ def _project(
             weight, bias = projector.last.weight.flatten(1), cast(Tensor, projector.last.bias)
             sums = folded_moments(a, b, weight, bias)
         else:
-            projected = projector.last(_precise(trunk[: 2 * samples]))
+            projected = projector.last(as_float(trunk[: 2 * samples]))
             sums = moments(projected[:samples], projected[samples:])
         picked = [
             (
-                projector.pixels(_precise(a[i]), indices[2 * i]),
-                projector.pixels(_precise(trunk[2 * samples + i]), indices[2 * i + 1]),
+                projector.pixels(as_float(a[i]), indices[2 * i]),
+                projector.pixels(as_float(trunk[2 * samples + i]), indices[2 * i + 1]),
             )
             for i in range(len(indices) // 2)
         ]  # fmt: skip
     return sums, picked
-
-
-def _precise(x: Tensor) -> Tensor:
-    """float32 for what autocast made half precision."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _level_weights(model: MixCL, config: LossConfig) -> tuple[float, ...]:

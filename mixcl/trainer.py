@@ -66,7 +66,7 @@ def pretrain(
             if due and accelerator.is_main_process:
                 values["probe"] = {
                     "step": number,
-                    **diagnostics.look(objective.model, patches, projected=objective.trains_projectors),
+                    **diagnostics.measure_features(objective.model, patches, projected=objective.trains_projectors),
                 }
             return terms.total, values
 

@@ -58,8 +58,8 @@ def test_workers_do_not_change_the_stream(cases: list[Case], smoke: Experiment, 
         assert torch.cat([batch["sample"] for batch in found[-1]]).tolist() == [2, 3, 4, 5, 6, 7]
     for alone, one, two in zip(*found, strict=True):
         for key, value in alone.items():
-            assert torch.equal(value, one[key])
-            assert torch.equal(value, two[key])
+            torch.testing.assert_close(one[key], value, rtol=0, atol=0)
+            torch.testing.assert_close(two[key], value, rtol=0, atol=0)
 
 
 def test_labels_take_turns_whatever_their_size(tmp_path: Path, smoke: Experiment) -> None:

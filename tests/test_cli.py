@@ -56,14 +56,14 @@ def test_help_and_mistakes_are_quick() -> None:
 def test_the_whole_way(made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out, common = made
     job = "finetune-msd_spleen-p100-mixcl-f0-s0"
-    code, said, _ = run(capsys, "evaluate", "--run", job, "--save-predictions", *common)
+    code, text, _ = run(capsys, "evaluate", "--run", job, "--save-predictions", *common)
     assert code == 0
-    assert "spleen" in said
+    assert "spleen" in text
     assert (out / "runs" / job / "cases.csv").is_file()
     assert list((out / "runs" / job / "predictions").glob("*.nii.gz"))
-    code, said, _ = run(capsys, "export", "--to", str(tmp_path / "encoder.safetensors"), *common)
+    code, text, _ = run(capsys, "export", "--to", str(tmp_path / "encoder.safetensors"), *common)
     assert code == 0
-    assert "load_state_dict" in said
+    assert "load_state_dict" in text
 
 
 @pytest.mark.parametrize(

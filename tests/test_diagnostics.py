@@ -1,4 +1,4 @@
-"""Looks at features: each number against its definition, and that a look changes nothing."""
+"""What features are like: each number against its definition, and that measuring changes nothing."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_agreement_counts_nearest_pixels_of_other_collections() -> None:
     rows = torch.eye(6)
     rows[2] = rows[0]  # b's first pancreas lies on a's
     rows[3] = rows[4]  # b's second pancreas lies on c's liver
-    found = diagnostics.agreement(rows, classes, names)
+    measured = diagnostics.agreement(rows, classes, names)
     # a's pancreas finds b's; b's first finds a's; b's second finds the liver: 2 of 3.
-    assert found["agreement"] == pytest.approx(2 / 3)
+    assert measured["agreement"] == pytest.approx(2 / 3)
     # Candidates: of a {b, b, c}: 2/3; of b's two {a pancreas, a tumour, c liver}: 1/3 each.
-    assert found["chance"] == pytest.approx((2 / 3 + 1 / 3 + 1 / 3) / 3)
+    assert measured["chance"] == pytest.approx((2 / 3 + 1 / 3 + 1 / 3) / 3)
     assert diagnostics.agreement(rows[:2], classes[:2], names) == {}
 
 
@@ -69,11 +69,11 @@ def test_the_linear_probe_finds_what_is_linear_and_nothing_in_noise(patches: dia
     assert diagnostics.probe_dice(noise, patches)["probe_dice"] < 0.4
 
 
-def test_a_look_leaves_model_and_random_numbers_as_they_were(smoke: Experiment, patches: diagnostics.Probe) -> None:
+def test_measuring_leaves_model_and_random_numbers_as_they_were(smoke: Experiment, patches: diagnostics.Probe) -> None:
     with seeded(0):
         model = MixCL(smoke)
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    first, second = (diagnostics.look(model, patches) for _ in (0, 1))
+    first, second = (diagnostics.measure_features(model, patches) for _ in (0, 1))
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -82,7 +82,7 @@ def test_a_look_leaves_model_and_random_numbers_as_they_were(smoke: Experiment, 
     assert first["uniformity"] <= 0
 
 
-def test_looks_do_not_change_the_training(smoke: Experiment, tmp_path: Path) -> None:
+def test_measuring_does_not_change_the_training(smoke: Experiment, tmp_path: Path) -> None:
     cards = []
     for every in (0, 1):
         out = tmp_path / str(every)
@@ -94,9 +94,11 @@ def test_looks_do_not_change_the_training(smoke: Experiment, tmp_path: Path) -> 
 
 
 def test_warnings_name_the_number() -> None:
-    found = {"rank": [1.0, 8.0], "ceiling": [16, 16], "mean_share": [0.2, 0.95]}
-    said = diagnostics.warnings(found, {"identity": 500.0, "label": 1.0, "recon": 0.0})
-    assert len(said) == 3
-    for text, parts in zip(said, [("level 0", "1.0"), ("level 1", "95 %"), ("identity", "500", "label")], strict=True):
+    measured = {"rank": [1.0, 8.0], "ceiling": [16, 16], "mean_share": [0.2, 0.95]}
+    messages = diagnostics.warnings(measured, {"identity": 500.0, "label": 1.0, "recon": 0.0})
+    assert len(messages) == 3
+    for text, parts in zip(
+        messages, [("level 0", "1.0"), ("level 1", "95 %"), ("identity", "500", "label")], strict=True
+    ):
         assert all(part in text for part in parts), text
     assert diagnostics.warnings({"rank": [8.0], "ceiling": [16], "mean_share": [0.2]}, {"a": 2.0, "b": 1.0}) == []

@@ -125,15 +125,15 @@ def test_windows_cover_a_volume_of_any_size(shape: tuple[int, ...]) -> None:
     config = load_profile("smoke")
     volume = np.random.default_rng(0).random(shape, dtype=np.float32)
     net = Threshold().train()
-    labels = ev.predict(net, volume, config, values=(4, 11))
+    labels = ev.predict(net, volume, config, (4, 11))
     assert net.training
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, np.array([0, 4, 11])[np.minimum((volume * 3).astype(int), 2)])
     assert {size[2:] for size in net.seen} == {(32, 32, 32)}
     assert max(size[0] for size in net.seen) <= config.evaluate.windows
-    assert set(np.unique(ev.predict(net, torch.from_numpy(volume), config))) == {0, 1, 2}
+    assert set(np.unique(ev.predict(net, torch.from_numpy(volume), config, (1, 2)))) == {0, 1, 2}
     with pytest.raises(ValueError, match="3 label values for a network with 2 classes"):
-        ev.predict(net, volume, config, values=(1, 2, 3))
+        ev.predict(net, volume, config, (1, 2, 3))
 
 
 NAMES = {1: "spleen", 5: "liver", 9: "left kidney", 12: "aorta"}  # with gaps; no case has an aorta
@@ -217,10 +217,10 @@ def test_a_killed_evaluation_keeps_its_cases(run: Path, config: Experiment, scan
     ev.evaluate(config, tmp_path, whole, progress=False)
     code = (
         "import sys, time, mixcl.evaluate as e, mixcl.cli as c\n"
-        "first = e._one\n"
+        "first = e._measured\n"
         "def slow(*a):\n"
         "    rows = first(*a); time.sleep(60); return rows\n"
-        "e._one = slow\n"
+        "e._measured = slow\n"
         "c.main(sys.argv[1:])\n"
     )
     words = ["evaluate", "--profile", str(scans / "mine.yaml"), "--run", str(run)]

@@ -11,7 +11,7 @@ from typing import Any
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.errors import InputError
-from mixcl.files import write_text
+from mixcl.files import write_json, write_text
 from mixcl.results.formats import Sheet, markdown
 from mixcl.results.wording import PHANTOM, short
 from mixcl.run.record import provenance, read_card
@@ -40,7 +40,7 @@ def run_card(config: Experiment, out: Path) -> dict[str, Any]:
             for path in sorted(out.glob(pattern))
         },
     )
-    write_text(out / "RUN.json", json.dumps(card, indent=1) + "\n")
+    write_json(out / "RUN.json", card)
     write_text(out / "RUN.md", _markdown(card))
     return card
 

@@ -80,14 +80,10 @@ class Runs:
         ]
         differing = []
         for key in sorted({key for *_, settings in runs for key in settings} - {"percent", "fold", "arm", "seed"}):
-            by_arm: dict[str, set[str]] = {}
-            fixed = set()
-            for arm, varied, settings in runs:
-                value = json.dumps(settings.get(key))
-                by_arm.setdefault(arm, set()).add(value)
-                if key != "init" and not any(key == name or key.startswith(f"{name}.") for name in varied):
-                    fixed.add(value)
-            if len(fixed) > 1 or any(len(values) > 1 for values in by_arm.values()):
+            values = [(arm, json.dumps(settings.get(key))) for arm, _, settings in runs]
+            varies = [key == "init" or any(f"{key}.".startswith(f"{v}.") for v in varied) for _, varied, _ in runs]
+            fixed = {value for (_, value), free in zip(values, varies, strict=True) if not free}
+            if len(fixed) > 1 or len(set(values)) > len({arm for arm, _ in values}):
                 differing.append(key)
         return differing
 

@@ -69,13 +69,13 @@ def interval(values: ArrayLike) -> Interval:
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a degenerate BCa warns and gives NaN
-            found = stats.bootstrap(
+            ends = stats.bootstrap(
                 (kept,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, method=method,
                 random_state=np.random.default_rng(SEED),
             ).confidence_interval  # fmt: skip
-        if np.isfinite(found).all():
+        if np.isfinite(ends).all():
             break
-    return Interval(float(found.low), float(found.high), f"{method} bootstrap, {RESAMPLES} resamples, seed {SEED}")
+    return Interval(float(ends.low), float(ends.high), f"{method} bootstrap, {RESAMPLES} resamples, seed {SEED}")
 
 
 def signed_rank_p(differences: ArrayLike) -> float:
@@ -134,24 +134,23 @@ def case_means(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     return per_seed.groupby(by, sort=False).mean().reset_index()
 
 
-def comparisons(
-    cases: pd.DataFrame, cells: Iterable[Cell], metrics: Sequence[str] = METRICS, reference: str = REFERENCE
-) -> pd.DataFrame:
-    """Each cell against ``reference``, a row a cell and metric: CELL, ``metric`` and :class:`Comparison`.
+def comparisons(cases: pd.DataFrame, cells: Iterable[Cell], metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Each cell against ``scratch``, a row a cell and metric: CELL, ``metric`` and :class:`Comparison`.
 
     The values compared are per case: the mean over its organs, seeds averaged.  A cell without pairs has n = 0.
     """
-    wanted = [cell for cell in cells if cell[2] != reference]
-    scores = {metric: case_means(pairs(cases, metric, reference), "difference") for metric in metrics}
-    rows = [(*cell, metric, *compare(of(scores[metric], cell)["difference"])) for cell in wanted for metric in metrics]
+    arms = [cell for cell in cells if cell[2] != REFERENCE]
+    scores = {metric: case_means(pairs(cases, metric), "difference") for metric in metrics}
+    rows = [(*cell, metric, *compare(of(scores[metric], cell)["difference"])) for cell in arms for metric in metrics]
     return pd.DataFrame(rows, columns=[*CELL, "metric", *Comparison._fields])
 
 
 def intervals(cases: pd.DataFrame, metric: str = "dice") -> pd.DataFrame:
     """Each cell's mean over cases and its interval: CELL, ``n``, ``mean``, ``low``, ``high``, ``method``."""
-    rows = []
-    for cell, part in case_means(cases, metric).groupby(CELL, sort=False):
-        rows.append((*cell, len(part), float(part[metric].mean()), *interval(part[metric])))
+    rows = [
+        (*cell, len(part), float(part[metric].mean()), *interval(part[metric]))
+        for cell, part in case_means(cases, metric).groupby(CELL, sort=False)
+    ]
     return pd.DataFrame(rows, columns=[*CELL, "n", "mean", *Interval._fields])
 
 
@@ -194,5 +193,5 @@ def of(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 
 def _kept(values: ArrayLike) -> NDArray[np.float64]:
     """Values that are there, to 9 decimals, in ascending order."""
-    given = np.asarray(values, dtype=np.float64)
-    return np.sort(np.round(given[~np.isnan(given)], 9))
+    numbers = np.asarray(values, dtype=np.float64)
+    return np.sort(np.round(numbers[~np.isnan(numbers)], 9))

@@ -70,7 +70,7 @@ def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
         weights = {} if fresh else card["config"].get("loss", {})
         terms = tuple(MARK if weights.get(key, 0) > 0 else "" for key in TABLE2.values())
         marks.setdefault(card["arm"], set()).add(terms)
-    return {arm: given.pop() if len(given) == 1 else ("differs",) * 3 for arm, given in marks.items()}
+    return {arm: terms.pop() if len(terms) == 1 else ("differs",) * 3 for arm, terms in marks.items()}
 
 
 def _described(folds: pd.DataFrame, runs: Runs) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.files import write_text
+from mixcl.files import write_json
 from mixcl.results.paper import TABLE1
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import fold_scores
@@ -104,7 +104,7 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
         "dice": dict(sorted(folds.items())),
         "weights": {job: _card(out, job)["weights"] for job in sorted(_jobs(config))},
     }
-    write_text(to, json.dumps(values, indent=1) + "\n")
+    write_json(to, values)
     return values
 
 
@@ -171,20 +171,17 @@ def _folds(config: Experiment, out: Path) -> tuple[dict[str, float], list[Check]
 
 def _cases_agree(out: Path, job: str, rows: pd.DataFrame) -> Check:
     """cases.csv against the record that evaluation keeps of each case, and that against the weights."""
-    differing, weights = "", _card(out, job).get("weights")
-    for case, mine in rows.groupby("case"):
+    weights = _card(out, job).get("weights")
+    for case, part in rows.groupby("case"):
         try:
             record = json.loads((out / "runs" / job / "evaluation" / f"{case}.json").read_text(encoding="utf-8"))
             kept = {row["label"]: row["dice"] for row in record["rows"]}
         except (OSError, ValueError, KeyError):
             return Check(f"cases of {job}", "as evaluated", f"no record of {case}", False, job)
-        same = all(
-            kept.get(label) == (None if math.isnan(dice) else dice)
-            for label, dice in zip(mine["label"], mine["dice"], strict=True)
-        )
-        if not same or record["of"]["weights"] != weights:
-            differing = f"{case} differs"
-    return Check(f"cases of {job}", "as evaluated", differing or "as evaluated", not differing, job)
+        dice = {label: None if math.isnan(x) else x for label, x in zip(part["label"], part["dice"], strict=True)}
+        if dice != {label: kept.get(label) for label in dice} or record["of"]["weights"] != weights:
+            return Check(f"cases of {job}", "as evaluated", f"{case} differs", False, job)
+    return Check(f"cases of {job}", "as evaluated", "as evaluated", True, job)
 
 
 def _table_agrees(path: Path, folds: dict[str, float]) -> list[Check]:
@@ -213,9 +210,13 @@ def _outputs(out: Path) -> list[Check]:
     for name, digest in outputs.items():
         path = out / name
         actual = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        job = path.parent.name if name.startswith("runs/") else path.stem
-        checks.append(Check(name, digest[:12], actual[:12], actual == digest, job))
+        checks.append(_same(name, digest, actual, path.parent.name if name.startswith("runs/") else path.stem))
     return checks
+
+
+def _same(what: str, expected: str, actual: str, job: str) -> Check:
+    """Two digests, of which the verdict shows the beginning."""
+    return Check(what, expected[:12], actual[:12], actual == expected, job)
 
 
 def _weights(out: Path, job: str) -> Check:
@@ -225,7 +226,7 @@ def _weights(out: Path, job: str) -> Check:
         actual = weights_id(load_file(out / "runs" / job / WEIGHTS))
     except (SafetensorError, OSError):
         actual = "damaged or missing"
-    return Check(f"weights of {job}", expected[:12], actual[:12], actual == expected, job)
+    return _same(f"weights of {job}", expected, actual, job)
 
 
 def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]:
@@ -244,16 +245,15 @@ def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]
 def _equal(folds: dict[str, float], values: dict[str, Any], out: Path) -> list[Check]:
     """Bit for bit: data, weights, Dice."""
     data = json.loads((out / "RUN.json").read_text(encoding="utf-8"))["data"]
-    checks = []
-    for name, expected in values["data"].items():
-        actual = data.get(name, {}).get("fingerprint", "missing")
-        checks.append(Check(f"data {name}", expected[:12], actual[:12], actual == expected, "prepare"))
+    checks = [
+        _same(f"data {name}", expected, data.get(name, {}).get("fingerprint", "missing"), "prepare")
+        for name, expected in values["data"].items()
+    ]
     for job, expected in values["weights"].items():
-        actual = str(_card(out, job).get("weights"))
-        checks.append(Check(f"expected weights of {job}", expected[:12], actual[:12], actual == expected, job))
+        checks.append(_same(f"expected weights of {job}", expected, str(_card(out, job).get("weights")), job))
     for job, dice in values["dice"].items():
-        mine = folds.get(job, math.nan)
-        checks.append(Check(f"Dice of {job}", repr(dice), repr(mine), mine == dice, job))
+        actual = folds.get(job, math.nan)
+        checks.append(Check(f"Dice of {job}", repr(dice), repr(actual), actual == dice, job))
     return checks
 
 
@@ -289,8 +289,8 @@ def _near(folds: dict[str, float], expected: dict[str, float], tolerance: float,
     """The mean of every cell against an expected one."""
     checks, means = [], _means(folds)
     for cell, value in expected.items():
-        mean = means.get(cell, math.nan)
-        holds = abs(mean - value) <= tolerance
-        allowed = f"{value:.4f} ± {tolerance:.4f}"
-        checks.append(Check(f"Dice of {cell}, mean", allowed, f"{mean:.4f}", holds, cell, note))
+        mean, allowed = means.get(cell, math.nan), f"{value:.4f} ± {tolerance:.4f}"
+        checks.append(
+            Check(f"Dice of {cell}, mean", allowed, f"{mean:.4f}", abs(mean - value) <= tolerance, cell, note)
+        )
     return checks
