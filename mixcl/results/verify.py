@@ -80,6 +80,7 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
     others
         Folders of the same profile run where the bits differ (another instruction set, say): the largest difference of
         a cell's mean between them and this run is the spread, and twice that the tolerance where bits differ.
+        Without any, the spread that ``to`` holds is kept.
 
     Raises
     ------
@@ -92,14 +93,15 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
     means = _means(folds)
     spreads = [abs(means[cell] - mean) for o in others for cell, mean in _means(_folds(config, o)[0]).items()]
     card = json.loads((out / "RUN.json").read_text(encoding="utf-8"))
+    before = read_expected(to) if to.is_file() and not others else {}
     values = {
         "profile": config.profile,
         "commit": card["commit"],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "bits": _card(out, "pretrain")["bits"],
         "settings": numbers(config),
-        "spread": round(max(spreads), 4) if spreads else None,
-        "spread_runs": len(others) if spreads else 0,
+        "spread": round(max(spreads), 4) if spreads else before.get("spread"),
+        "spread_runs": len(others) if spreads else before.get("spread_runs", 0),
         "data": {name: collection["fingerprint"] for name, collection in card["data"].items()},
         "dice": dict(sorted(folds.items())),
         "weights": {job: _card(out, job)["weights"] for job in sorted(_jobs(config))},

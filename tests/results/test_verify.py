@@ -210,3 +210,13 @@ def test_the_pins_are_those_of_the_script() -> None:
     text = (Path(__file__).resolve().parents[2] / "reproduce" / "bits.sh").read_text()
     for key, value in determinism.PINS.items():
         assert f"export {key}={value}" in text or f'export {key}="{value}"' in text
+
+
+def test_a_spread_is_kept_where_no_other_run_tells_it(run: tuple[Experiment, Path]) -> None:
+    config, out = run
+    path = out / "expected.json"
+    values = json.loads(path.read_text())
+    assert values["spread"] is None
+    path.write_text(json.dumps({**values, "spread": 0.25, "spread_runs": 1}))
+    again = verify.write_expected(config, out, path)
+    assert (again["spread"], again["spread_runs"]) == (0.25, 1)
