@@ -3,8 +3,6 @@
 Importing the package is light: what is named below is imported when it is first asked for, torch and MONAI with it.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -8,8 +8,6 @@ Every decision and parameter is drawn on the CPU, so that nothing waits for anot
 makes its distortion independent of what else is in the batch.  Half precision is distorted in float32.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Each is a module over a :class:`mixcl.model.MixCL` whose encoder it trains; its 
 (:class:`mixcl.batches.Batch`) and gives terms with a ``total``, as :class:`mixcl.objective.Objective` does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Sample k of a stream depends on the seed and on k alone, so that a stream is the
 ranks and can be taken up again at any step.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ Thin on purpose: each command reads a profile and calls one function of the pack
 on standard error and exit code 2; ``--debug`` shows the traceback as well.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -3,8 +3,6 @@
 Nothing here is trained on or handed over; weights, random numbers and the order of samples stay as they were.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """D(S)^2 of Eq. 7, exact, for all labels of a patch in one pass."""
 
-from __future__ import annotations
-
 import edt
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """The one exception that a user meets."""
 
-from __future__ import annotations
-
 
 class InputError(Exception):
     """Something the user gave is wrong; the message is one sentence that names it and says how to mend it.

@@ -8,8 +8,6 @@ Dice, the 95 % Hausdorff distance and surface Dice per organ and case; an evalua
     RUN/predictions/<case>.nii.gz    on request: the same on the grid of the original scan
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence

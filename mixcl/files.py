@@ -1,7 +1,5 @@
 """Write a file whole or not at all, and say in one sentence why it cannot be written; names that make paths."""
 
-from __future__ import annotations
-
 import errno
 import glob
 import json

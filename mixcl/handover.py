@@ -1,7 +1,5 @@
 """R16: what of a pre-trained network goes to fine-tuning, to a file, and to a stock MONAI UNETR."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple

@@ -4,8 +4,6 @@ Pure functions of tensors and numbers, on any device.  Arithmetic is done in flo
 stays float64), whatever the precision of what comes in.  R-numbers refer to reproduce/READINGS.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

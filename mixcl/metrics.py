@@ -3,8 +3,6 @@
 The rules for organs that are absent or missed are here, and nowhere else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

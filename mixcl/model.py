@@ -4,8 +4,6 @@ The encoder theta is UNETR's ViT and encoder1 to encoder4, the reconstructor phi
 sigma^l are the projectors.  R-numbers refer to reproduce/READINGS.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar, cast

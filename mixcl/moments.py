@@ -1,7 +1,5 @@
 """The sums behind Eq. 5: of maps, folded through a convolution, and over ranks."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -5,8 +5,6 @@ rival the backbone's own memory; there the last convolution is folded into the s
 projector is computed again in the backward pass, so that only what goes in and what comes out is kept.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast

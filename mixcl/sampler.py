@@ -4,8 +4,6 @@ Every function takes an explicit CPU generator (None is torch's default one), so
 nothing else.  R-numbers refer to reproduce/READINGS.md.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar

@@ -6,8 +6,6 @@ accelerate decides device, precision and ranks; what a step computes is in :mod:
 where it was and returns at once for a finished one.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

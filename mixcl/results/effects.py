@@ -11,8 +11,6 @@ are tested on the same cases, and an arm's pre-training has the pair's seed.  A 
 an interval over pairs is somewhat too narrow.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path

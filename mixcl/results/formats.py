@@ -1,7 +1,5 @@
 """A table as text: CSV, Markdown, and LaTeX that needs no package."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the paper's tables say, number for number, so that results can be laid beside it (R21, R22, R23)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 UNKNOWN = "not in the source text"

@@ -1,7 +1,5 @@
 """The run card: what made the results in a folder, for a reviewer or a paper's appendix."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The tables as text: Tables 1 and 2 in the paper's shape with its values beside ours, and the organs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

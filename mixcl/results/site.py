@@ -1,7 +1,5 @@
 """The page of a run: tables, figures, run card and executed notebooks in one place, to be opened in any browser."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

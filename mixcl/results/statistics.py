@@ -10,8 +10,6 @@ Organs that a case does not have are left out, never counted as 0 or 1.  Values 
 differences are rounded to 9, so that equal ones stay equal.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Table 1 or 2 of a folder of results, as numbers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import pandas as pd

@@ -5,8 +5,6 @@ bits when they were made.  Where a run has the same of the latter, numbers must 
 mean over folds of a cell must lie within the stated tolerance.  The profile ``paper`` is compared with the paper.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

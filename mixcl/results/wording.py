@@ -1,7 +1,5 @@
 """What is said beside the tables: captions, notes, and numbers as tables show them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

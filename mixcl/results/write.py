@@ -8,8 +8,6 @@ several seeds a fold's value is the mean over its seeds.  Standard deviations ar
 tests are over cases, see :mod:`mixcl.results.statistics`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -3,8 +3,6 @@
 ``reproduce/bits.sh`` pins it for runs on a CPU; ``python -m mixcl.run.determinism`` says in one line what is in force.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a var
 ``grid.seeds`` is one of the whole chain: of the pre-training (added to ``pretrain.seed``) and of the fine-tuning.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any

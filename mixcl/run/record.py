@@ -1,7 +1,5 @@
 """run.json of a run: what was run, with which settings, versions, commit and data; and whose folder it is."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
