@@ -27,10 +27,9 @@ ALIKE = 0.025
 
 def content_of(image: Volume) -> tuple[str, ...]:
     """Hashes of the voxels as stored and as turned to RAS+, whatever header or compression they came in."""
-    hashes = []
-    for data in (image.data, to_ras(image.data, image.affine)[0]):
-        whole = np.ascontiguousarray(np.rint(data), np.int32)
-        hashes.append(hashlib.sha256(str(whole.shape).encode() + whole.tobytes()).hexdigest())
+    both = (image.data, to_ras(image.data, image.affine)[0])
+    whole = (np.ascontiguousarray(np.rint(data), np.int32) for data in both)
+    hashes = (hashlib.sha256(str(part.shape).encode() + part.tobytes()).hexdigest() for part in whole)
     return tuple(dict.fromkeys(hashes))
 
 

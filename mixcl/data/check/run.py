@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from mixcl.data.files.layout import match_cases
 from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
 from mixcl.data.registry import collections, expected_count, folder
 from mixcl.errors import InputError
-from mixcl.files import write_text
+from mixcl.files import write_json, write_text
 
 THICK = 10.0  # mm between slices
 
@@ -63,7 +63,8 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
         findings += [Finding("quirk", "note", name, "", f"{name}: {text}") for name, text in quirks]
     findings += duplicates(cases, set(data.pretrain), set(data.finetune))
     result = Check(counts, cases, tuple(findings))
-    write_text(out / "data" / "check.json", result.to_json())
+    values = {"counts": counts, "findings": [asdict(finding) for finding in findings]}
+    write_json(out / "data" / "check.json", values)
     write_text(out / "data" / "check.html", page(result))
     return result
 

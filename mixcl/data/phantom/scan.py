@@ -19,7 +19,6 @@ from mixcl.config.settings import PhantomConfig
 from mixcl.data.phantom import body as anatomy
 from mixcl.data.phantom.body import Body
 
-BTCV = {value: value for value in range(1, 14)}
 LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collection; all else is background
     "msd_liver": {6: 1, anatomy.LIVER_TUMOUR: 2},
     "msd_lung": {anatomy.LUNG_TUMOUR: 1},
@@ -27,7 +26,7 @@ LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collec
     "nih_pancreas": {11: 1},
     "kits19": {2: 1, 3: 1, anatomy.KIDNEY_TUMOUR: 2},
     "msd_spleen": {1: 1},
-    "btcv": BTCV,
+    "btcv": {value: value for value in range(1, 14)},
 }
 TUMOURS = {
     "msd_liver": anatomy.LIVER_TUMOUR, "msd_lung": anatomy.LUNG_TUMOUR,
@@ -108,8 +107,7 @@ def make_case(config: PhantomConfig, collection: str, index: int) -> Phantom:
 def labelled(truth: NDArray[np.uint8], collection: str) -> NDArray[np.uint8]:
     """What the collection's makers would have labelled; an unlabelled tumour counts as the organ it is in."""
     table = np.zeros(256, np.uint8)
-    for value, label in LABELS[collection].items():
-        table[value] = label
+    table[list(LABELS[collection])] = list(LABELS[collection].values())
     for tumour, parent in anatomy.PARENT.items():
         table[tumour] = LABELS[collection].get(tumour, table[parent])
     return table[truth]
@@ -199,8 +197,7 @@ def _acquire(
 ) -> NDArray[np.int16]:  # fmt: skip
     """HU of a slab: tissue with texture, blurred in the plane, plus shading and noise of the kernel's grain."""
     table = np.zeros(256)
-    for label, value in scan.hu.items():
-        table[label] = value
+    table[list(scan.hu)] = list(scan.hu.values())
     image = table[truth]
     px, py, pz = (np.broadcast_to(axis, truth.shape) for axis in (x, y, z))
     for label in np.unique(truth).tolist():

@@ -93,11 +93,11 @@ def _kept(job: Job) -> dict[str, Any] | None:
         by_rule = record.get("label_grid", job.label_grid) == job.label_grid  # or its labels were not moved at all
         if not by_rule or record["settings"] != job.settings or stored.damage(job.target, record) is not None:
             return None
-        source, now = record["source"], {kind: _stat(job, path) for kind, path in job.files.items()}
-        if any(source[kind][part] != now[kind][part] for kind in now for part in ("name", "bytes")):
+        source = record["source"]
+        if any(source[kind] | _stat(job, path) != source[kind] for kind, path in job.files.items()):
             return None
         dates = {kind: _date(path) for kind, path in job.files.items()}
-        if all(_array(job.target, kind).stat().st_mtime_ns == date for kind, date in dates.items()):
+        if all((job.target / f"{kind}.npy").stat().st_mtime_ns == date for kind, date in dates.items()):
             return record
         if any(_sha256(path) != source[kind]["sha256"] for kind, path in job.files.items()):
             return None
@@ -124,11 +124,7 @@ def _files(path: Path) -> list[Path]:
 
 def _set_dates(folder: Path, dates: dict[str, int]) -> None:
     for kind, date in dates.items():
-        os.utime(_array(folder, kind), ns=(date, date))
-
-
-def _array(folder: Path, kind: str) -> Path:
-    return folder / f"{kind}.npy"
+        os.utime(folder / f"{kind}.npy", ns=(date, date))
 
 
 def _sha256(path: Path) -> str:
@@ -187,9 +183,8 @@ def _windowed(job: Job, scan: NDArray[np.float32]) -> NDArray[np.int16]:
 def _lost(job: Job, before: dict[int, int], after: dict[int, int]) -> list[str]:
     """Labels too small to have a voxel on the new grid."""
     if list(after) == [0]:
-        raise InputError(
-            f"{job.label}: no labelled voxel is left at {job.data.spacing} mm; choose a finer data.spacing"
-        )
+        text = f"{job.label}: no labelled voxel is left at {job.data.spacing} mm"
+        raise InputError(f"{text}; choose a finer data.spacing")
     gone = [f"{job.names[value]} ({before[value]} voxels)" for value in before if value and value not in after]
     return [f"{job.label}: too small for the grid of the store, lost: {', '.join(gone)}"] if gone else []
 
@@ -202,8 +197,8 @@ def _put(
     draft.mkdir(parents=True)
     hashes = {"image": _content(scan), "label": _content(labels)}
     points: dict[str, Any] = {str(v): voxels for v, voxels in stored.draw_foreground(labels, hashes["label"]).items()}
-    np.save(_array(draft, "image"), scan)
-    np.save(_array(draft, "label"), labels)
+    np.save(draft / "image.npy", scan)
+    np.save(draft / "label.npy", labels)
     _set_dates(draft, dates)
     np.savez(draft / "foreground.npz", **points)
     files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}

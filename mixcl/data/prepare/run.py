@@ -164,6 +164,5 @@ def _alone(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            text = f"{root}: another mixcl prepare is at work here; wait for it to end"
-            raise InputError(text, "machine") from None
+            raise InputError(f"{root}: another mixcl prepare is at work here; wait for it to end", "machine") from None
         yield
