@@ -121,9 +121,8 @@ def _parse_override(item: str) -> dict[str, Any]:
     try:
         value = yaml.load(text, LOADER)
     except yaml.YAMLError as error:
-        raise InputError(
-            f"--set {item!r}: the value is not readable as YAML ({' '.join(str(error).split())})"
-        ) from None
+        text = " ".join(str(error).split())
+        raise InputError(f"--set {item!r}: the value is not readable as YAML ({text})") from None
     parts = key.strip().split(".")
     if parts[0] == "phantom":  # the one section below another that people set by hand
         parts = ["data", *parts]

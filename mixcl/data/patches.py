@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 
 from mixcl.data.store import Case
 
+Patch = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
-def read_patch(
-    case: Case,
-    origin: Sequence[int],
-    size: int,
-    hu: Sequence[float],
-    out: tuple[NDArray[np.float32], NDArray[np.uint8]] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+
+def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float], out: Patch | None = None) -> Patch:
     """Cut a cube; only its box is read.
 
     Parameters

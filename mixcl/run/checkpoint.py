@@ -85,18 +85,16 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, _, key = name.partition(".")
-            entries.setdefault(int(index), {})[key] = _laid_out(value, parameters[int(index)])
+            like = parameters[int(index)]
+            if value.shape == like.shape:  # lie in memory as it does: a fused optimiser goes through both in that order
+                value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+            entries.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({**state, "state": entries})
         restored: dict[str, Any] = json.loads((place / "state.json").read_text(encoding="utf-8"))
     except (RuntimeError, ValueError, OSError) as error:
         text = f"the checkpoint cannot be taken up ({str(error).strip().splitlines()[0]})"
         raise InputError(f"{place}: {text}; delete the folder to start over") from None
     return restored
-
-
-def _laid_out(value: Tensor, like: Tensor) -> Tensor:
-    """``value`` in memory as ``like`` is: a fused optimiser goes through both in the order of memory."""
-    return torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
 
 
 def _whole(folder: Path) -> Path | None:

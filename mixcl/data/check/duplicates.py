@@ -78,8 +78,7 @@ def _alike(first: Checked, case: Checked) -> bool:
         return False
     if abs(np.median(a[1]) - np.median(b[1])) > 40:
         return False
-    ways = (b, b[:, ::-1])
-    near = [way for way in ways if profile_distance(a[:, ::4], way[:, ::4]) < 4 * ALIKE]  # a quick look first
+    near = [way for way in (b, b[:, ::-1]) if profile_distance(a[:, ::4], way[:, ::4]) < 4 * ALIKE]  # quick, first
     return any(profile_distance(a, way) < ALIKE for way in near)
 
 

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from mixcl.config.settings import PhantomConfig
 from mixcl.data.phantom import body as anatomy
-from mixcl.data.phantom.body import Body
+from mixcl.data.phantom.body import Array, Body
 
 LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collection; all else is background
     "msd_liver": {6: 1, anatomy.LIVER_TUMOUR: 2},
@@ -58,17 +58,17 @@ class Phantom(NamedTuple):
 
     image: NDArray[np.int16]
     truth: NDArray[np.uint8]
-    affine: NDArray[np.float64]
+    affine: Array
 
 
 class Scan(NamedTuple):
     """How a case is scanned: HU a tissue and texture waves by label, and what the machine adds."""
 
     hu: dict[int, float]
-    waves: dict[int, NDArray[np.float64]]
+    waves: dict[int, Array]
     gain: float
     cupping: float
-    tilt: NDArray[np.float64]
+    tilt: Array
     noise: float
     kernel: float
 
@@ -136,8 +136,8 @@ def _draw_scan(rng: np.random.Generator, difficulty: float) -> Scan:
 
 
 def _grid(
-    nominal: tuple[float, float, float], frame: NDArray[np.float64], body: Body, chest: bool
-) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    nominal: tuple[float, float, float], frame: Array, body: Body, chest: bool
+) -> tuple[tuple[int, int, int], Array]:
     """Voxels and RAS affine of a scan that holds the trunk from the lower kidneys to the lung bases, or more.
 
     ``frame``: seven numbers between 0 and 1 that choose the field of view and how far voxels are from ``nominal`` mm.
@@ -157,22 +157,20 @@ def _grid(
     return (int(shape[0]), int(shape[1]), int(shape[2])), affine
 
 
-def _shows(body: Body, label: int, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> bool:
+def _shows(body: Body, label: int, shape: tuple[int, int, int], affine: Array) -> bool:
     """Whether a label has 2 ml on a grid and spans two voxels along each axis, so that resampling keeps some."""
     here = _rasterise(body, *_positions(shape, affine, slice(0, shape[2]))) == label
     enough = here.sum() * np.diag(affine)[:3].prod() >= 2000  # cubic millimetres
     return bool(enough and all(np.ptp(places) > 0 for places in np.nonzero(here)))
 
 
-def _positions(
-    shape: tuple[int, int, int], affine: NDArray[np.float64], part: slice
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _positions(shape: tuple[int, int, int], affine: Array, part: slice) -> tuple[Array, Array, Array]:
     """Patient positions in mm, shaped to be broadcast against each other."""
     axes = [affine[a, 3] + affine[a, a] * np.arange(n) for a, n in enumerate(shape)]
     return axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, part]
 
 
-def _rasterise(body: Body, x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _rasterise(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
     """The full truth on a slab; later shapes are painted over earlier ones, inside the muscle wall."""
     u, v, w = anatomy.to_reference(body, x, y, z)
     truth = anatomy.trunk(body, u, v, w)
@@ -192,9 +190,8 @@ def _rasterise(body: Body, x: NDArray[np.float64], y: NDArray[np.float64], z: ND
 
 
 def _acquire(
-    scan: Scan, truth: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> NDArray[np.int16]:  # fmt: skip
+    scan: Scan, truth: NDArray[np.uint8], x: Array, y: Array, z: Array, rng: np.random.Generator
+) -> NDArray[np.int16]:
     """HU of a slab: tissue with texture, blurred in the plane, plus shading and noise of the kernel's grain."""
     table = np.zeros(256)
     table[list(scan.hu)] = list(scan.hu.values())

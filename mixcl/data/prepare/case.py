@@ -96,7 +96,7 @@ def _kept(job: Job) -> dict[str, Any] | None:
         source = record["source"]
         if any(source[kind] | _stat(job, path) != source[kind] for kind, path in job.files.items()):
             return None
-        dates = {kind: _date(path) for kind, path in job.files.items()}
+        dates = {kind: max(p.stat().st_mtime_ns for p in [path, *_files(path)]) for kind, path in job.files.items()}
         if all((job.target / f"{kind}.npy").stat().st_mtime_ns == date for kind, date in dates.items()):
             return record
         if any(_sha256(path) != source[kind]["sha256"] for kind, path in job.files.items()):
@@ -111,10 +111,6 @@ def _kept(job: Job) -> dict[str, Any] | None:
 def _stat(job: Job, path: Path) -> dict[str, Any]:
     name = path.relative_to(job.root) if path.is_relative_to(job.root) else path  # a table may name any place
     return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
-
-
-def _date(path: Path) -> int:
-    return max(p.stat().st_mtime_ns for p in [path, *_files(path)])
 
 
 def _files(path: Path) -> list[Path]:

@@ -109,8 +109,6 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
     for place in {job.target.parent for job in jobs}:
         for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
             shutil.rmtree(left)
-        for left in place.glob(".*.index.json"):
-            left.unlink()
     with ThreadPoolExecutor(workers) as pool:
         try:
             done = pool.map(prepare_case, jobs)
