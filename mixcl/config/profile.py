@@ -4,8 +4,6 @@ A profile names only what differs from the defaults of :mod:`mixcl.config.settin
 profile with ``extends: NAME``.  Every unknown or ill-typed key is refused with the nearest valid name.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import typing

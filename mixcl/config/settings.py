@@ -4,8 +4,6 @@ The defaults of the classes below are the paper's own values (section numbers re
 of readings in the README).
 """
 
-from __future__ import annotations
-
 import os
 import re
 import typing

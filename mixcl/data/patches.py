@@ -1,7 +1,5 @@
 """Cubes from the store: image and labels of a box, scaled, and no more memory than that."""
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Sequence
 from typing import Any

@@ -13,8 +13,6 @@ Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs onl
 of the disk, but 5 to 20 times as long for a patch from files in memory, and no less from files that are not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -4,8 +4,6 @@ Nothing is pickled and no pickle is ever read.  A checkpoint is written beside t
 rename, so that a run killed at any moment has a whole one.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

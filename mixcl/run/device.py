@@ -5,8 +5,6 @@ computes in bf16, picks its fastest convolutions and has worker processes; a CPU
 bits.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

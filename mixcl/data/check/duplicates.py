@@ -5,8 +5,6 @@ area and mean brightness along the body.  Profiles of copies differed by 0.00 to
 or more (630 pairs of drawn scans); a copy on another grid differs by 0.03 to 0.05 and is not told.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections import defaultdict

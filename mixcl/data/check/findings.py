@@ -4,8 +4,6 @@ An *error* is what ``mixcl prepare`` would refuse, or a scan that is in pre-trai
 what a person should look at; a *note* is odd and harmless.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

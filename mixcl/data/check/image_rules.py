@@ -3,8 +3,6 @@
 All work on axes turned to RAS+ (x to the patient's right, y to the front, z to the head) and on every few voxels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Does a label map fit its scan?  Rules of thumb, so warnings, not errors; axes are RAS+, every few voxels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 

@@ -1,7 +1,5 @@
 """``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress

@@ -7,8 +7,6 @@ scans that dcm2niix wrote, with rows from the back to the front, has to flip the
 (its issue 2).  All this agrees with labels whose headers are right and whose axes run otherwise than those of the scan.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A CT series of DICOM files as one volume in Hounsfield units; pydicom reads the files."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

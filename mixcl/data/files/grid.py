@@ -9,8 +9,6 @@ pass an axis, because that takes a quarter of the memory and a tenth of the time
 same on every machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The files of a collection: which layout is there, which cases it has, and what is missing of them."""
 
-from __future__ import annotations
-
 import csv
 import glob
 import re

@@ -1,7 +1,5 @@
 """What a NIfTI header says, and whether that can be: shape, voxel size, directions, units."""
 
-from __future__ import annotations
-
 import io
 import itertools
 from collections.abc import Iterator, Sequence

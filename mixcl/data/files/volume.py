@@ -4,8 +4,6 @@ A file is read once: its bytes are hashed, decompressed (which verifies the chec
 without a copy.  Every fault is an `InputError` of one sentence that names the file and says how to mend it.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import zlib

@@ -4,8 +4,6 @@ The frame is RAS: x grows to the patient's right, y to the front, z to the head;
 lumbar vertebra.  Everything is a smooth implicit shape, so that the same body can be rasterised at any voxel size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

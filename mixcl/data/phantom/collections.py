@@ -1,7 +1,5 @@
 """Phantom collections, written as the files people have."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from pathlib import Path

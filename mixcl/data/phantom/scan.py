@@ -6,8 +6,6 @@ A case depends on the seed, its collection and its number alone.  It is computed
 the end, which hides the last bits in which instruction sets differ, so that x86-64 machines draw the same voxels.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any, NamedTuple
 

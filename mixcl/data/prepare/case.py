@@ -4,8 +4,6 @@ A case is written to a hidden folder and then moved, so a run that is killed lea
 is made again when its files or the settings have changed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

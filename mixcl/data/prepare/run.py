@@ -7,8 +7,6 @@ Cases are prepared by threads: reading, decompressing, hashing and resampling al
 nothing has to be imported anew or handed over, and a killed run leaves no process behind.
 """
 
-from __future__ import annotations
-
 import fcntl
 import shutil
 import sys
