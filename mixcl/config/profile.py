@@ -4,11 +4,8 @@ A profile names only what differs from the defaults of :mod:`mixcl.config.settin
 profile with ``extends: NAME``.  Every unknown or ill-typed key is refused with the nearest valid name.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import reduce
@@ -16,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
@@ -25,6 +22,8 @@ PROFILE_FOLDERS = (
     Path(__file__).resolve().parents[2] / "reproduce" / "profiles",
     Path(__file__).resolve().parents[1] / "profiles",
 )
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is there, is eight times as fast
 
 
 def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
@@ -41,11 +40,10 @@ def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Exp
     >>> load_profile("paper", ["loss.alpha=0.1"]).loss.alpha
     0.1
     """
-    values = _read(str(name_or_path), seen=())
-    _lay_over(values, overrides)
-    config = _validated(values, f"profile {str(name_or_path)!r}")
+    where = f"profile {str(name_or_path)!r}"
+    config = _experiment(_read(str(name_or_path), seen=()), overrides, where)
     for name, settings in config.grid.variants.items():
-        with_settings(config, settings, f"profile {str(name_or_path)!r}, variant {name!r}")
+        with_settings(config, settings, f"{where}, variant {name!r}")
     return config
 
 
@@ -60,21 +58,16 @@ def with_settings(config: Experiment, overrides: Iterable[str], where: str = "")
     >>> with_settings(load_profile("smoke"), ["loss.alpha=0.1"]) == load_profile("smoke", ["loss.alpha=0.1"])
     True
     """
-    values = config.model_dump()
-    _lay_over(values, overrides)
-    return _validated(values, where or f"profile {config.profile!r}")
+    return _experiment(config.model_dump(), overrides, where or f"profile {config.profile!r}")
 
 
-def _validated(values: dict[str, Any], where: str) -> Experiment:
+def _experiment(values: dict[str, Any], overrides: Iterable[str], where: str) -> Experiment:
+    for item in overrides:
+        _merge(values, _parse_override(item))
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{where}: {_explain(error)}") from None
-
-
-def _lay_over(values: dict[str, Any], overrides: Iterable[str]) -> None:
-    for item in overrides:
-        _merge(values, _parse_override(item))
 
 
 def _find(name: str) -> Path:
@@ -83,11 +76,10 @@ def _find(name: str) -> Path:
         if not path.is_file():
             raise InputError(f"{path}: no such profile file; check the path given to --profile")
         return path
-    for folder in PROFILE_FOLDERS:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted({p.stem for folder in PROFILE_FOLDERS for p in folder.glob("*.yaml")})
-    raise InputError(f"unknown profile {name!r}{nearest(name, known)}; the profiles are {', '.join(known)}")
+    known = {path.stem: path for folder in reversed(PROFILE_FOLDERS) for path in sorted(folder.glob("*.yaml"))}
+    if name in known:
+        return known[name]
+    raise InputError(f"unknown profile {name!r}{nearest(name, known)}; the profiles are {', '.join(sorted(known))}")
 
 
 def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -96,24 +88,18 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise InputError(f"{path}: the profile extends itself through {' -> '.join(map(str, seen))}; break the circle")
     try:
-        values = _yaml(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8"), LOADER) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({_one_line(error)}); mend the file") from None
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: a profile is a mapping of sections, not a {type(values).__name__}")
     base = values.pop("extends", None)
-    if base is None:
-        merged: dict[str, Any] = {}
-    else:
+    merged: dict[str, Any] = {}
+    if base is not None:
         sibling = path.parent / f"{base}.yaml"
         merged = _read(str(sibling) if sibling.is_file() else str(base), (*seen, path))
     values.setdefault("profile", path.stem)
     return _merge(merged, values)
-
-
-def _yaml(text: str) -> Any:
-    """The value of a YAML text, by libyaml where PyYAML was built with it: eight times as fast."""
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,9 +117,10 @@ def _parse_override(item: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise InputError(f"--set {item!r}: write it as section.key=value, for example --set loss.alpha=0.1")
     try:
-        value = _yaml(text)
+        value = yaml.load(text, LOADER)
     except yaml.YAMLError as error:
-        raise InputError(f"--set {item!r}: the value is not readable as YAML ({_one_line(error)})") from None
+        text = " ".join(str(error).split())
+        raise InputError(f"--set {item!r}: the value is not readable as YAML ({text})") from None
     parts = key.strip().split(".")
     if parts[0] == "phantom":  # the one section below another that people set by hand
         parts = ["data", *parts]
@@ -142,8 +129,7 @@ def _parse_override(item: str) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> str:
     """The first fault of a configuration as one sentence, with the nearest valid name for an unknown key."""
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a misspelt key first
-    fault = faults[0]
+    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a misspelt key first
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         names = _field_names(fault["loc"][:-1])
@@ -151,33 +137,21 @@ def _explain(error: ValidationError) -> str:
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where!r} is a section and needs keys below it, not {fault['input']!r}"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{where!r}: {message[:1].lower()}{message[1:]} (got {_short(fault['input'])})"
+    given = repr(fault["input"])
+    given = given if len(given) <= 80 else f"{given[:77]}..."
+    return f"{where!r}: {message[:1].lower()}{message[1:]} (got {given})"
 
 
 def _field_names(loc: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the settings class at ``loc``."""
+    """Names of the fields of the settings class at ``loc``: sections, or mappings from names to sections."""
     model: Any = Experiment
     for part in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            field = model.model_fields.get(str(part))
-            model = field.annotation if field else None
-        elif typing.get_origin(model) is dict:
-            model = typing.get_args(model)[1]
-        if isinstance(model, types.UnionType):
-            model = typing.get_args(model)[0]
-    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        mapping = typing.get_origin(model) is dict
+        model = typing.get_args(model)[1] if mapping else model.model_fields[part].annotation
+    return sorted(model.model_fields)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """What a misspelt name was perhaps meant to be, as a few words in brackets, or nothing."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
-
-
-def _short(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."

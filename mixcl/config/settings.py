@@ -4,8 +4,6 @@ The defaults of the classes below are the paper's own values (section numbers re
 reproduce/READINGS.md).
 """
 
-from __future__ import annotations
-
 import os
 import re
 import typing
@@ -77,7 +75,7 @@ class Collection(Frozen):
     citation: str = ""
 
     @model_validator(mode="after")
-    def _check(self) -> Collection:
+    def _check(self) -> typing.Self:
         for template in (self.image, self.label, *(template for pair in self.layouts for template in pair)):
             if template.count("{case}") < 1:
                 raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
@@ -93,7 +91,7 @@ class PhantomConfig(Frozen):
     difficulty: NonNegative = Field(1.0, description="scales noise, overlap of attenuation and anatomical variation")
     spacing: tuple[Positive, Positive, Positive] = Field((0.8, 0.8, 2.0), description="voxel size as acquired, mm")
     counts: dict[str, Count] = Field(
-        default_factory=lambda: {
+        {
             "msd_liver": 131, "msd_lung": 63, "msd_pancreas": 281, "nih_pancreas": 80, "kits19": 210,
             "msd_spleen": 41, "btcv": 30,
         },
@@ -115,7 +113,7 @@ class DataConfig(Frozen):
     phantom: PhantomConfig = PhantomConfig()
 
     @model_validator(mode="after")
-    def _check(self) -> DataConfig:
+    def _check(self) -> typing.Self:
         if self.hu[0] >= self.hu[1]:
             raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
         _check_names("collection", (*self.collections, *self.pretrain, *self.finetune))
@@ -142,7 +140,7 @@ class ModelConfig(Frozen):
     projector_width: int | None = Field(None, ge=1, description="channels of every projector's last layer; None is 2c")
 
     @model_validator(mode="after")
-    def _check(self) -> ModelConfig:
+    def _check(self) -> typing.Self:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         return self
@@ -267,19 +265,17 @@ class GridConfig(Frozen):
     """The jobs of Tables 1 and 2: which fractions, folds, seeds and variants of the pre-training are run."""
 
     percents: dict[str, tuple[float, ...]] = Field(
-        default_factory=lambda: {"msd_spleen": (5.0, 15.0, 50.0, 100.0), "btcv": (15.0, 50.0, 100.0)},
+        {"msd_spleen": (5.0, 15.0, 50.0, 100.0), "btcv": (15.0, 50.0, 100.0)},
         description="Table 1: percent of the training part, by fine-tuning collection",
     )
     ablation: dict[str, float] = Field(
-        default_factory=lambda: {"msd_spleen": 30.0, "btcv": 100.0},
+        {"msd_spleen": 30.0, "btcv": 100.0},
         description="Table 2: percent of the training part, by fine-tuning collection",
     )
     variants: dict[str, tuple[str, ...]] = Field(
-        default_factory=lambda: {
-            "id": ("loss.alpha=0", "loss.beta=0"), "id-label": ("loss.beta=0",), "id-recon": ("loss.alpha=0",),
-        },
+        {"id": ("loss.alpha=0", "loss.beta=0"), "id-label": ("loss.beta=0",), "id-recon": ("loss.alpha=0",)},
         description="Table 2: arms beside scratch and mixcl, each with the settings that make it",
-    )  # fmt: skip
+    )
     n_folds: int = Field(5, ge=2)
     folds: tuple[int, ...] = (0, 1, 2, 3, 4)
     seeds: tuple[Seed, ...] = Field((0,), description="each is one pre-training an arm and one fine-tuning a fold")
@@ -290,7 +286,7 @@ class GridConfig(Frozen):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> GridConfig:
+    def _check(self) -> typing.Self:
         shares = [p for ps in self.percents.values() for p in ps] + list(self.ablation.values())
         if any(not 0 < p <= 100 for p in shares):
             raise ValueError("percents are above 0 and at most 100")

@@ -4,8 +4,6 @@ An archive is checked before anything of it is unpacked, and is unpacked into a 
 folder of a collection is there whole or not at all.
 """
 
-from __future__ import annotations
-
 import shutil
 import tarfile
 import zlib

@@ -3,8 +3,6 @@
 A file is written as ``NAME.part``.  A download that was broken off, by the server or by kill -9, goes on where it was.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import http.client

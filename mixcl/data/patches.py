@@ -1,7 +1,5 @@
 """Cubes from the store: image and labels of a box, scaled, and no more memory than that."""
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +9,10 @@ from numpy.typing import NDArray
 
 from mixcl.data.store import Case
 
+Patch = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
-def read_patch(
-    case: Case,
-    origin: Sequence[int],
-    size: int,
-    hu: Sequence[float],
-    out: tuple[NDArray[np.float32], NDArray[np.uint8]] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+
+def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float], out: Patch | None = None) -> Patch:
     """Cut a cube; only its box is read.
 
     Parameters

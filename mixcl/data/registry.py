@@ -4,8 +4,6 @@ Every collection labels only what its makers labelled; all else is its backgroun
 paper's (R20): 131 + 63 + 281 + 80 + 210 = 765 scans for pre-training, 41 and 30 for fine-tuning.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Nothing here depends on the order in which cases are given, on the machine, or o
 cases are ordered by a SHA-256 of the seed and their name.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from fractions import Fraction

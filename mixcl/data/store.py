@@ -13,8 +13,6 @@ Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs onl
 of the disk, but 5 to 20 times as long for a patch from files in memory, and no less from files that are not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -137,8 +135,7 @@ class Store:
     def __init__(
         self, root: Path | str, collections: Iterable[str] | None = None, settings: DataConfig | None = None
     ) -> None:
-        self.root = Path(root)
-        self.settings = settings
+        self.root, self.settings = Path(root), settings
         present = sorted(path.parent.name for path in self.root.glob("*/index.json"))
         self.collections: tuple[str, ...] = tuple(present if collections is None else collections)
         self._cases: dict[str, tuple[Case, ...]] = {}
@@ -149,9 +146,19 @@ class Store:
 
     def cases(self, collection: str) -> tuple[Case, ...]:
         """The cases of a collection in natural order; what else lies in its folder is not looked at."""
-        if collection not in self._cases:
-            self._cases[collection] = self._read(collection)
-        return self._cases[collection]
+        if collection in self._cases:
+            return self._cases[collection]
+        index, folder = self._index(collection), self.root / collection
+        if index.get("schema") != SCHEMA:
+            raise InputError(f"{folder}: was prepared by another version of mixcl; {MEND}")
+        made = (tuple(index["spacing"]), tuple(index["hu"]))
+        if self.settings is not None and made != (self.settings.spacing, self.settings.hu):
+            text = f"spacing {made[0]} mm and window {made[1]} HU, not {self.settings.spacing} and {self.settings.hu}"
+            raise InputError(f"{folder}: was prepared with {text}; {MEND}")
+        names = {int(value): name for value, name in index["names"].items()}
+        cases = tuple(_case(collection, folder / case, names, index["settings"]) for case in index["cases"])
+        self._cases[collection] = cases
+        return cases
 
     def fingerprint(self, collections: Iterable[str] | None = None) -> str:
         """SHA-256 over settings, case names and contents of some or all collections, not paths or dates."""
@@ -166,20 +173,6 @@ class Store:
         if not (folder / "index.json").is_file():
             raise InputError(f"{folder}: the collection {collection!r} is not prepared, or not to its end; {MEND}")
         return read_json(folder / "index.json")
-
-    def _read(self, collection: str) -> tuple[Case, ...]:
-        index = self._index(collection)
-        folder = self.root / collection
-        if index.get("schema") != SCHEMA:
-            raise InputError(f"{folder}: was prepared by another version of mixcl; {MEND}")
-        made = (tuple(index["spacing"]), tuple(index["hu"]))
-        if self.settings is not None and made != (self.settings.spacing, self.settings.hu):
-            now = f"{self.settings.spacing} and {self.settings.hu}"
-            raise InputError(
-                f"{folder}: was prepared with spacing {made[0]} mm and window {made[1]} HU, not {now}; {MEND}"
-            )
-        names = {int(value): name for value, name in index["names"].items()}
-        return tuple(_case(collection, folder / case, names, index["settings"]) for case in index["cases"])
 
 
 def _case(collection: str, path: Path, names: dict[int, str], settings: str) -> Case:

@@ -4,8 +4,6 @@ Nothing is pickled and no pickle is ever read.  A checkpoint is written beside t
 rename, so that a run killed at any moment has a whole one.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping
@@ -57,8 +55,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     """Write a checkpoint of ``step`` into ``folder``/checkpoint, in the place of the one before."""
     with writing(folder):
         new, old = folder / f".{FOLDER}.new", folder / f".{FOLDER}.old"
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         write_weights(new / WEIGHTS, model.state_dict(), {"step": step})
         state = optimizer.state_dict()
@@ -66,6 +63,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
         write_weights(new / "optimizer.safetensors", tensors, {"step": step})
         write_text(new / "state.json", json.dumps({"step": step, **extra}))
         if (folder / FOLDER).exists():
+            shutil.rmtree(old, ignore_errors=True)
             (folder / FOLDER).replace(old)
         new.replace(folder / FOLDER)
         shutil.rmtree(old, ignore_errors=True)
@@ -85,28 +83,22 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, _, key = name.partition(".")
-            entries.setdefault(int(index), {})[key] = _laid_out(value, parameters[int(index)])
+            like = parameters[int(index)]
+            if value.shape == like.shape:  # lie in memory as it does: a fused optimiser goes through both in that order
+                value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+            entries.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({**state, "state": entries})
         restored: dict[str, Any] = json.loads((place / "state.json").read_text(encoding="utf-8"))
     except (RuntimeError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{place}: the checkpoint cannot be taken up ({first}); delete the folder to start over"
-        ) from None
+        text = f"the checkpoint cannot be taken up ({str(error).strip().splitlines()[0]})"
+        raise InputError(f"{place}: {text}; delete the folder to start over") from None
     return restored
-
-
-def _laid_out(value: Tensor, like: Tensor) -> Tensor:
-    """``value`` in memory as ``like`` is: a fused optimiser goes through both in the order of memory."""
-    return torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
 
 
 def _whole(folder: Path) -> Path | None:
     """The newest whole checkpoint; a kill between two renames leaves the older one under its temporary name."""
-    for name in (FOLDER, f".{FOLDER}.old"):
-        if (folder / name / "state.json").is_file():
-            return folder / name
-    return None
+    places = (folder / FOLDER, folder / f".{FOLDER}.old")
+    return next((place for place in places if (place / "state.json").is_file()), None)
 
 
 def finish(folder: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:

@@ -5,8 +5,6 @@ computes in bf16, picks its fastest convolutions and has worker processes; a CPU
 bits.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
@@ -40,7 +38,10 @@ def machine(run: RunConfig) -> Iterator[Accelerator]:
         raise InputError("run.precision is fp16, which needs a CUDA device; use bf16 or no on a CPU")
     # accelerate keeps the settings of the first Accelerator of a process; a notebook may well change them.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    before = _settings()
+    before = (
+        torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
+        DETERMINISM.fill_uninitialized_memory, torch.backends.cudnn.benchmark,
+    )  # fmt: skip
     _set(run.threads, deterministic=not gpu, fill=False, benchmark=gpu)
     if not gpu:
         keep_memory()
@@ -129,15 +130,8 @@ def peak_gb(device: torch.device) -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
 
 
-def _settings() -> tuple[int, bool, bool, bool]:
-    """Threads, deterministic, whether new memory is filled, whether cuDNN tries its convolutions."""
-    return (
-        torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
-        DETERMINISM.fill_uninitialized_memory, torch.backends.cudnn.benchmark,
-    )  # fmt: skip
-
-
 def _set(threads: int, deterministic: bool, fill: bool, benchmark: bool) -> None:
+    """Threads, deterministic, whether new memory is filled, whether cuDNN tries its convolutions."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     DETERMINISM.fill_uninitialized_memory = fill

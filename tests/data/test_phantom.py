@@ -373,7 +373,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     write(tmp_path / "whole", data)
     code = (
         "import sys; from pathlib import Path; from mixcl.config.settings import DataConfig;"
-        "from mixcl.data.phantom.scan import write_collections; print(flush=True);"
+        "from mixcl.data.phantom import write_collections; print(flush=True);"
         "write_collections(DataConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), progress=False)"
     )
     rng, root = random.Random(0), tmp_path / "killed"

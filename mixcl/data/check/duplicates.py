@@ -5,8 +5,6 @@ area and mean brightness along the body.  Profiles of copies differed by 0.00 to
 or more (630 pairs of drawn scans); a copy on another grid differs by 0.03 to 0.05 and is not told.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections import defaultdict
@@ -27,10 +25,9 @@ ALIKE = 0.025
 
 def content_of(image: Volume) -> tuple[str, ...]:
     """Hashes of the voxels as stored and as turned to RAS+, whatever header or compression they came in."""
-    hashes = []
-    for data in (image.data, to_ras(image.data, image.affine)[0]):
-        whole = np.ascontiguousarray(np.rint(data), np.int32)
-        hashes.append(hashlib.sha256(str(whole.shape).encode() + whole.tobytes()).hexdigest())
+    both = (image.data, to_ras(image.data, image.affine)[0])
+    whole = (np.ascontiguousarray(np.rint(data), np.int32) for data in both)
+    hashes = (hashlib.sha256(str(part.shape).encode() + part.tobytes()).hexdigest() for part in whole)
     return tuple(dict.fromkeys(hashes))
 
 
@@ -79,8 +76,7 @@ def _alike(first: Checked, case: Checked) -> bool:
         return False
     if abs(np.median(a[1]) - np.median(b[1])) > 40:
         return False
-    ways = (b, b[:, ::-1])
-    near = [way for way in ways if profile_distance(a[:, ::4], way[:, ::4]) < 4 * ALIKE]  # a quick look first
+    near = [way for way in (b, b[:, ::-1]) if profile_distance(a[:, ::4], way[:, ::4]) < 4 * ALIKE]  # quick, first
     return any(profile_distance(a, way) < ALIKE for way in near)
 
 

@@ -4,11 +4,8 @@ An *error* is what ``mixcl prepare`` would refuse, or a scan that is in pre-trai
 what a person should look at; a *note* is odd and harmless.
 """
 
-from __future__ import annotations
-
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +67,3 @@ class Check:
             listed = [f"- [{finding.kind}] {finding.text}" for finding in self.findings if finding.severity == severity]
             lines += ["", f"{severity}s:".capitalize(), *listed] if listed else []
         return "\n".join(lines if self.findings else [*lines, "", "Nothing is wrong."])
-
-    def to_json(self) -> str:
-        """For machines: ``counts`` and ``findings``."""
-        values = {"counts": self.counts, "findings": [asdict(finding) for finding in self.findings]}
-        return json.dumps(values, indent=1) + "\n"

@@ -3,8 +3,6 @@
 All work on axes turned to RAS+ (x to the patient's right, y to the front, z to the head) and on every few voxels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -47,24 +45,23 @@ def doubts(view: Scene) -> Iterator[Doubt]:
         kind = "intercept" if view.image.min() < -1500 else "range"
         yield Doubt(kind, "hardly anything is denser than -300 HU; the intercept may have been added twice")
         return
-    yield from _values(view)
-    yield from _field_of_view(view)
+    yield from _values(view.image)
+    size = np.array(view.image.shape) * view.edges
+    extent = " x ".join(f"{edge:.0f}" for edge in size)
+    if not (min(size[:2]) >= 80 and max(size[:2]) <= 900 and 20 <= size[2] <= 2500):
+        yield Doubt("field of view", f"it covers {extent} mm, which no CT of a patient does; check the voxel size")
     yield from _way_round(view, body)
 
 
-def _values(view: Scene) -> Iterator[Doubt]:
-    low, high = float(view.image.min()), float(view.image.max())
-    below = (view.image < -1100).mean()
+def _values(image: NDArray[np.float32]) -> Iterator[Doubt]:
+    """Air is at -1000 HU and lungs above -900, most of a body near 0; padding, the lowest value, is left out."""
+    low, high = float(image.min()), float(image.max())
+    below = (image < -1100).mean()
     if below > 0.001:
         yield Doubt("padding", f"{100 * below:.1f} % of it is padding of {low:.0f} HU; the window clips it", "note")
     if high > 20000 or low < -20000:
         yield Doubt("range", f"its values lie between {low:.6g} and {high:.6g}, which is no CT; check the rescaling")
-    else:
-        yield from _tissues(view.image, low)
-
-
-def _tissues(image: NDArray[np.float32], low: float) -> Iterator[Doubt]:
-    """Air is at -1000 HU and lungs above -900, most of a body near 0; padding, the lowest value, is left out."""
+        return
     air = image[(image < AIR) & (image > max(low, -1100.0))]
     deep = image[(image < -1100) & (image > low)]
     sides = np.concatenate([image[[0, -1]].ravel(), image[:, [0, -1]].ravel()])
@@ -77,13 +74,6 @@ def _tissues(image: NDArray[np.float32], low: float) -> Iterator[Doubt]:
         yield Doubt("range", f"its air is at {darkest:.0f} HU, not -1000; check slope and intercept")
     elif abs(middle) > 200:
         yield Doubt("range", f"half of the body is above {middle:.0f} HU; check slope and intercept")
-
-
-def _field_of_view(view: Scene) -> Iterator[Doubt]:
-    size = np.array(view.image.shape) * view.edges
-    extent = " x ".join(f"{edge:.0f}" for edge in size)
-    if not (min(size[:2]) >= 80 and max(size[:2]) <= 900 and 20 <= size[2] <= 2500):
-        yield Doubt("field of view", f"it covers {extent} mm, which no CT of a patient does; check the voxel size")
 
 
 def _way_round(view: Scene, body: NDArray[np.bool_]) -> Iterator[Doubt]:
@@ -122,4 +112,4 @@ def _lungs(view: Scene) -> NDArray[np.float64]:
     outside = np.unique(np.concatenate([parts[[0, -1]].ravel(), parts[:, [0, -1]].ravel()]))
     sizes = np.bincount(parts.ravel(), minlength=number + 1) * math.prod(view.edges) / 1000
     kept = [part for part in range(1, number + 1) if sizes[part] > 200 and part not in outside]
-    return np.argwhere(np.isin(parts, kept)) * view.edges if kept else np.empty((0, 3))
+    return np.argwhere(np.isin(parts, kept)) * view.edges

@@ -1,7 +1,5 @@
 """Does a label map fit its scan?  Rules of thumb, so warnings, not errors; axes are RAS+, every few voxels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 
@@ -24,7 +22,7 @@ NOT_ORGANS = ("tumo", "cyst", "lesion", "cancer", "metast", "vein", "vess", "duc
 
 def doubts(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
     """Everything odd about a label map of the scene's shape."""
-    yield from _sides(view, view.image > BODY)
+    yield from _sides(view)
     off = list(_in_air(view, label)) or list(_flipped(view, label)) or list(_varied(view, label))
     yield from off
     yield from _sparse(view, label)
@@ -33,8 +31,8 @@ def doubts(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
 def too_large(millilitres: Mapping[str, float]) -> Iterator[Doubt]:
     """Organs larger than any patient's, by name, or than the liver: voxel size or label values may be wrong."""
     for name, volume in millilitres.items():
-        most = next((most for organ, most in MOST_ML.items() if _is(name, organ)), None)
-        if most is not None and volume > most:
+        most = MOST_ML.get(_organ(name), math.inf)
+        if volume > most:
             yield Doubt("organ size", f"{name} has {volume:.0f} ml, more than {most} ml; check the voxel size")
     liver = millilitres.get("liver", math.inf)
     larger = [name for name, volume in millilitres.items() if volume > liver and _organ(name) not in ("", "liver")]
@@ -42,18 +40,16 @@ def too_large(millilitres: Mapping[str, float]) -> Iterator[Doubt]:
         yield Doubt("organ size", f"{', '.join(larger)} larger than the liver ({liver:.0f} ml); check the label values")
 
 
-def _is(name: str, organ: str) -> bool:
-    return organ in name.lower() and not any(word in name.lower() for word in NOT_ORGANS)
-
-
 def _organ(name: str) -> str:
     """The organ of `MOST_ML` that a label names, or nothing."""
-    return next((organ for organ in MOST_ML if _is(name, organ)), "")
+    words = name.lower()
+    organ = next((organ for organ in MOST_ML if organ in words), "")
+    return "" if any(word in words for word in NOT_ORGANS) else organ
 
 
-def _sides(view: Scene, body: NDArray[np.bool_]) -> Iterator[Doubt]:
+def _sides(view: Scene) -> Iterator[Doubt]:
     """Organs whose side is known, against the middle of the body."""
-    middle = float(np.median(np.argwhere(body)[:, 0])) * view.edges[0]
+    middle = float(np.median(np.argwhere(view.image > BODY)[:, 0])) * view.edges[0]
     right, wrong, far = [], [], []
     for value, name in view.names.items():
         side = _side(name)
@@ -72,11 +68,9 @@ def _sides(view: Scene, body: NDArray[np.bool_]) -> Iterator[Doubt]:
 def _side(name: str) -> int:
     """+1 for organs on the patient's right, -1 left, 0 either."""
     words = name.lower()
-    if "lobe" in words or "tumo" in words or "vein" in words:
+    if any(word in words for word in ("lobe", "tumo", "vein")):
         return 0
-    if any(word in words for word in LEFT):
-        return -1
-    return 1 if any(word in words for word in RIGHT) else 0
+    return -1 if any(word in words for word in LEFT) else int(any(word in words for word in RIGHT))
 
 
 def _in_air(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:

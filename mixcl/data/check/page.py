@@ -1,7 +1,5 @@
 """The page of ``mixcl data check``: every case that is wrong, with a picture, in one file."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections import Counter, defaultdict

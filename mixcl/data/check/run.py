@@ -1,11 +1,9 @@
 """``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from mixcl.data.files.layout import match_cases
 from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
 from mixcl.data.registry import collections, expected_count, folder
 from mixcl.errors import InputError
-from mixcl.files import write_text
+from mixcl.files import write_json, write_text
 
 THICK = 10.0  # mm between slices
 
@@ -63,7 +61,8 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
         findings += [Finding("quirk", "note", name, "", f"{name}: {text}") for name, text in quirks]
     findings += duplicates(cases, set(data.pretrain), set(data.finetune))
     result = Check(counts, cases, tuple(findings))
-    write_text(out / "data" / "check.json", result.to_json())
+    values = {"counts": counts, "findings": [asdict(finding) for finding in findings]}
+    write_json(out / "data" / "check.json", values)
     write_text(out / "data" / "check.html", page(result))
     return result
 
@@ -83,12 +82,12 @@ class _Case:
             self.add(doubt.kind, doubt.severity, place + doubt.text)
 
     @contextmanager
-    def errors(self, also: Callable[[], str] = str) -> Iterator[None]:
+    def errors(self, also: str = "") -> Iterator[None]:
         """Keep an `InputError` as a finding, with what ``also`` has to say of it."""
         try:
             yield
         except InputError as error:
-            self.add(error.kind, "error", f"{error}{also()}")
+            self.add(error.kind, "error", f"{error}{also}")
 
     def read(self, path: Path) -> Volume | None:
         volume = None
@@ -103,7 +102,7 @@ class _Case:
         listed = ", ".join(f"{spread:.0f} read by {rule}" for rule, spread in vary.items())
         evidence = f" (HU within a label vary by {listed})" if listed else ""
         moved = None
-        with self.errors(lambda: evidence):
+        with self.errors(evidence):
             moved, how = aligned(image, label, collection.label_grid)
             doubt = min(vary.values(), default=0) < 0.7 * vary.get(collection.label_grid, 0)
             if how:
@@ -137,7 +136,9 @@ def check_case(name: str, collection: Collection, case: str, image_path: Path, l
         doubts += slice_rules.doubts(turned, labels, edges[2])
         if label is not None and view.label is not None and in_hounsfield:
             doubts += label_rules.doubts(view, view.label)
-            doubts += label_rules.too_large(_millilitres(label, collection))
+            voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
+            sizes = {value: count * voxel for value, count in voxels_of(label.data).items() if value}
+            doubts += label_rules.too_large({collection.names[value]: size for value, size in sizes.items()})
         here.add_doubts(doubts, f"{image_path}: ")
     picture = b""
     if any(finding.severity != "note" for finding in here.findings):
@@ -165,8 +166,3 @@ def _plan(
             text = f"{name}: {len(pairs)} labelled scans found, {expected} expected (R20)"
             findings.append(Finding("count", "note", name, "", text))
     return jobs, findings, counts
-
-
-def _millilitres(label: Volume, collection: Collection) -> dict[str, float]:
-    voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
-    return {collection.names[value]: count * voxel for value, count in voxels_of(label.data).items() if value}

@@ -5,8 +5,6 @@ lots give 1), and the largest step is at most 2.6 times the usual one around it,
 9 mm apart it is up to 4.7 times, so of thick slices nothing is said.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

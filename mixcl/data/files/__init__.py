@@ -1,7 +1,5 @@
 """Scans as people have them: found, read, checked and laid on one grid."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple

@@ -7,8 +7,6 @@ scans that dcm2niix wrote, with rows from the back to the front, has to flip the
 (its issue 2).  All this agrees with labels whose headers are right and whose axes run otherwise than those of the scan.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 
 from mixcl.config.settings import LabelGrid
 from mixcl.data.files import Volume
-from mixcl.data.files.grid import spacing_of
+from mixcl.data.files.grid import spacing_of, to_axes
 from mixcl.errors import InputError
 
 AFFINE_TOLERANCE = 0.1
@@ -85,12 +83,9 @@ def corners_apart(image: Volume, label: Volume) -> float | None:
 
 
 def _turned(label: Volume, affine: NDArray[np.float64]) -> Volume:
-    """The label with its axes permuted and flipped to run like those of ``affine``; a view, no copy."""
-    way = nib.orientations.ornt_transform(
-        nib.orientations.io_orientation(label.affine), nib.orientations.io_orientation(affine)
-    )
-    moved = label.affine @ nib.orientations.inv_ornt_aff(way, label.data.shape)
-    return replace(label, data=nib.orientations.apply_orientation(label.data, way), affine=moved)
+    """The label with its axes run like those of ``affine``; a view, no copy."""
+    data, moved = to_axes(label.data, label.affine, "".join(nib.orientations.aff2axcodes(affine)))
+    return replace(label, data=data, affine=moved)
 
 
 def spreads(image: Volume, label: Volume) -> dict[LabelGrid, float]:

@@ -1,9 +1,6 @@
 """A CT series of DICOM files as one volume in Hounsfield units; pydicom reads the files."""
 
-from __future__ import annotations
-
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +83,11 @@ def _hounsfield(folder: Path, part: Any) -> NDArray[Any]:
     return np.asarray(pixels * np.float32(slope) + np.float32(intercept), np.float32)
 
 
-def _step(folder: Path, places: Sequence[float] | NDArray[np.float64]) -> float:
+def _step(folder: Path, places: NDArray[np.float64]) -> float:
     """Distance of neighbouring slices, mm."""
     steps = np.diff(places)
     step = float(np.median(steps))
     if step <= 0 or np.abs(steps - step).max() > UNEVEN * step:
-        gap = float(np.abs(steps).max())
-        text = f"they lie {step:.3g} mm apart, but up to {gap:.3g} mm"
+        text = f"they lie {step:.3g} mm apart, but up to {np.abs(steps).max():.3g} mm"
         raise InputError(f"{folder}: slices are missing or doubled: {text}; get the scan again", "dicom")
     return step

@@ -1,7 +1,5 @@
 """The files of a collection: which layout is there, which cases it has, and what is missing of them."""
 
-from __future__ import annotations
-
 import csv
 import glob
 import re
@@ -43,8 +41,8 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     """
     if not root.is_dir():
         mend = f"set data.root to the folder that holds {collection.root!r}, or mend the collection's root"
-        text = f"{root}: no such folder for {collection.title or 'the collection'}; {mend}"
-        raise InputError(text, "missing collection")
+        whose = collection.title or "the collection"
+        raise InputError(f"{root}: no such folder for {whose}; {mend}", "missing collection")
     if collection.table is not None:
         return _listed(root / collection.table)
     image, label = layout(collection, root)

@@ -1,7 +1,5 @@
 """What a NIfTI header says, and whether that can be: shape, voxel size, directions, units."""
 
-from __future__ import annotations
-
 import io
 import itertools
 from collections.abc import Iterator, Sequence
@@ -27,9 +25,8 @@ def header_of(path: Path, head: bytes) -> Any:
     """The header in the first bytes of a file, as nibabel's object, unchecked."""
     if not head:
         raise InputError(f"{path}: is empty; download or copy it again", "damaged")
-    size = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
     kinds = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-    kind = next((kinds[n] for n in size if n in kinds), None)
+    kind = kinds.get(int.from_bytes(head[:4], "little")) or kinds.get(int.from_bytes(head[:4], "big"))
     magic = head[344:348] if kind is nib.Nifti1Header else head[4:8]
     if kind is None or len(head) < kind.sizeof_hdr or not magic.startswith((b"n+1", b"n+2")):
         raise InputError(f"{path}: not a NIfTI volume (.nii or .nii.gz); convert it, or take it away", "format")

@@ -4,8 +4,6 @@ A file is read once: its bytes are hashed, decompressed (which verifies the chec
 without a copy.  Every fault is an `InputError` of one sentence that names the file and says how to mend it.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import zlib
@@ -58,7 +56,10 @@ def read_volume(path: Path) -> Volume:
             doubts += (Doubt("header", text),)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
-    return Volume(path, _finite(path, data), affine, sha256, doubts)
+    if data.dtype.kind == "f" and not np.isfinite(data.sum(dtype=np.float64)):
+        text = f"{path}: {data.size - np.isfinite(data).sum()} voxels are NaN or infinite"
+        raise InputError(f"{text}; write numbers there, or take the case away", "nan")
+    return Volume(path, data, affine, sha256, doubts)
 
 
 def _check_no_text(path: Path, head: bytes) -> None:
@@ -94,13 +95,6 @@ def _voxels(path: Path, raw: bytes, header: Any, shape: tuple[int, int, int]) ->
     return data
 
 
-def _finite(path: Path, data: NDArray[Any]) -> NDArray[Any]:
-    if data.dtype.kind == "f" and not np.isfinite(data.sum(dtype=np.float64)):
-        text = f"{path}: {data.size - np.isfinite(data).sum()} voxels are NaN or infinite"
-        raise InputError(f"{text}; write numbers there, or take the case away", "nan")
-    return data
-
-
 def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
     """Refuse an image that cannot be in Hounsfield units; what is odd but possible comes back.
 
@@ -117,10 +111,8 @@ def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
     if low >= 0 and high > 1000:
         text = f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units"
         raise InputError(text, "intercept")
-    if low > -500:
-        text = f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units"
-        return (Doubt("range", text),)
-    return ()
+    text = f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units"
+    return (Doubt("range", text),) if low > -500 else ()
 
 
 def label_map(label: Volume, values: Collection[int]) -> NDArray[np.uint8]:

@@ -4,8 +4,6 @@ The frame is RAS: x grows to the patient's right, y to the front, z to the head;
 lumbar vertebra.  Everything is a smooth implicit shape, so that the same body can be rasterised at any voxel size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,8 +23,8 @@ class Ellipsoid(NamedTuple):
     """``label`` inside the ellipsoid with this centre and these half axes, mm, turned about z by ``turn`` radians."""
 
     label: int
-    centre: tuple[float, float, float]
-    radii: tuple[float, float, float]
+    centre: Array | Sequence[float]
+    radii: Array | Sequence[float]
     turn: float = 0.0
 
 
@@ -34,8 +32,8 @@ class Tube(NamedTuple):
     """``label`` within ``radii`` mm of the smooth curve through ``points``, one radius a point."""
 
     label: int
-    points: tuple[tuple[float, float, float], ...]
-    radii: tuple[float, ...]
+    points: Array | Sequence[Sequence[float]]
+    radii: Array | Sequence[float]
 
 
 Shape = Ellipsoid | Tube
@@ -186,11 +184,11 @@ def _vary(shape: Shape, rng: np.random.Generator, spread: float) -> Shape:
         limit = 0.5 * min(shape.radii) + 4  # small organs stay near where they belong
         centre = np.array(shape.centre) + np.clip(move, -limit, limit)
         turn = shape.turn + rng.normal(0.0, 0.15 * spread)
-        return Ellipsoid(shape.label, _triple(centre), _triple(np.array(shape.radii) * size), float(turn))
+        return Ellipsoid(shape.label, centre, np.array(shape.radii) * size, float(turn))
     limit = 0.5 * max(shape.radii)
     bends = rng.normal(0.0, 1.5 * spread, (len(shape.points), 3))
     points = np.array(shape.points, float) + np.clip(move, -limit, limit) + np.clip(bends, -limit, limit)
-    return Tube(shape.label, tuple(map(_triple, points)), tuple(float(r * size[0]) for r in shape.radii))
+    return Tube(shape.label, points, np.array(shape.radii) * size[0])
 
 
 def _bowel(rng: np.random.Generator) -> list[Shape]:
@@ -199,13 +197,13 @@ def _bowel(rng: np.random.Generator) -> list[Shape]:
     for _ in range(int(rng.integers(18, 28))):
         centre = np.array([rng.uniform(-95, 95), rng.uniform(-15, 65), rng.uniform(-150, -25)])
         radii = rng.uniform(12, 24, 3)
-        shapes.append(Ellipsoid(BOWEL, _triple(centre), _triple(radii), float(rng.uniform(0, 3))))
+        shapes.append(Ellipsoid(BOWEL, centre, radii, float(rng.uniform(0, 3))))
         if rng.random() < 0.35:
             gas = centre + np.array([0, 0.4 * radii[1], 0])
-            shapes.append(Ellipsoid(GAS, _triple(gas), _triple(radii * 0.5)))
+            shapes.append(Ellipsoid(GAS, gas, radii * 0.5))
     for _ in range(int(rng.integers(3, 7))):
         centre = np.array([rng.uniform(-80, 80), rng.uniform(-40, 50), rng.uniform(-60, 90)])
-        shapes.append(Ellipsoid(TISSUE, _triple(centre), _triple(rng.uniform(7, 18, 3)), float(rng.uniform(0, 3))))
+        shapes.append(Ellipsoid(TISSUE, centre, rng.uniform(7, 18, 3), float(rng.uniform(0, 3))))
     return shapes
 
 
@@ -226,7 +224,7 @@ def _tumours(kind: int, organs: Sequence[Shape], rng: np.random.Generator) -> li
         else:
             centre = np.array(host.points[int(rng.integers(len(host.points)))])
         radii = rng.uniform(*sizes[kind]) * rng.uniform(0.85, 1.15, 3)
-        shapes.append(Ellipsoid(kind, _triple(centre), _triple(radii), float(rng.uniform(0, 3))))
+        shapes.append(Ellipsoid(kind, centre, radii, float(rng.uniform(0, 3))))
     return shapes
 
 
@@ -242,7 +240,3 @@ def _curve(tube: Tube) -> tuple[Array, Array]:
             curve.append(0.5 * (2 * p1 + (p2 - p0) * t + square * t**2 + cube * t**3))
             thick.append((1 - t) * radii[k] + t * radii[k + 1])
     return np.array([*curve, points[-1]]), np.array([*thick, radii[-1]])
-
-
-def _triple(values: Array | Sequence[float]) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])

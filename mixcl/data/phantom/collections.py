@@ -1,19 +1,16 @@
 """Phantom collections, written as the files people have."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, PhantomConfig
+from mixcl.data.files.grid import to_axes
 from mixcl.data.phantom.scan import LABELS, labelled, make_case
 from mixcl.data.registry import COLLECTIONS, collections, folder
 from mixcl.errors import InputError
@@ -21,6 +18,11 @@ from mixcl.files import whole, write_json
 
 VERSION = 3  # of what is drawn; files of another version are made again
 AXES = {"msd_lung": "LPS", "nih_pancreas": "LPS", "kits19": "IPL", "btcv": "LAS"}  # the others are stored RAS
+NAMES = {  # of cases, as the real collections have them
+    "msd_liver": "liver_{}", "msd_lung": "lung_{:03}", "msd_pancreas": "pancreas_{:03}", "msd_spleen": "spleen_{}",
+    "nih_pancreas": "{:04}", "kits19": "case_{:05}", "btcv": "{:04}",
+}  # fmt: skip
+FIRST = {"msd_liver": 0, "kits19": 0}  # number of the first case; 1 in the others
 
 
 def write_collections(data: DataConfig, root: Path, progress: bool = True) -> None:
@@ -45,7 +47,8 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
     todo: list[tuple[str, int, Path, Path]] = []
     for name, collection in wanted.items():
         place, count = folder(collection, root), data.phantom.counts[name]
-        pairs = [_files(collection, place, _case_name(name, index)) for index in range(count)]
+        cases = [NAMES[name].format(index + FIRST.get(name, 1)) for index in range(count)]
+        pairs = [_files(collection, place, case) for case in cases]
         _begin(place, collection, data.phantom, {path for pair in pairs for path in pair})
         todo += [(name, index, *pair) for index, pair in enumerate(pairs)]
     for name, index, image, label in tqdm(todo, desc="phantoms", unit="case", disable=not progress):
@@ -55,16 +58,6 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
             _write(image, made.image, made.affine, AXES.get(name, "RAS"))
 
 
-def _case_name(collection: str, index: int) -> str:
-    """Names as the real collections have them."""
-    patterns = {
-        "msd_liver": "liver_{}", "msd_lung": "lung_{:03}", "msd_pancreas": "pancreas_{:03}", "msd_spleen": "spleen_{}",
-        "nih_pancreas": "{:04}", "kits19": "case_{:05}", "btcv": "{:04}",
-    }  # fmt: skip
-    first = 0 if collection in ("msd_liver", "kits19") else 1
-    return patterns[collection].format(index + first)
-
-
 def _files(collection: Collection, place: Path, case: str) -> tuple[Path, Path]:
     """Image and label file of a case; ``*`` as the case gives patterns."""
     return place / collection.image.replace("{case}", case), place / collection.label.replace("{case}", case)
@@ -72,9 +65,8 @@ def _files(collection: Collection, place: Path, case: str) -> tuple[Path, Path]:
 
 def _write(path: Path, array: NDArray[np.generic], affine: NDArray[np.float64], axes: str) -> None:
     """Write a RAS array in another axis order, whole or not at all."""
-    turn = ornt_transform(io_orientation(affine), axcodes2ornt(axes))
-    turned = apply_orientation(array, turn)
-    image = nib.Nifti1Image(np.ascontiguousarray(turned), affine @ inv_ornt_aff(turn, array.shape))
+    turned, moved = to_axes(array, affine, axes)
+    image = nib.Nifti1Image(np.ascontiguousarray(turned), moved)
     image.header.set_xyzt_units("mm")
     with whole(path) as draft:
         nib.save(image, draft)
@@ -90,20 +82,13 @@ def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: s
         raise InputError(f"{place}: holds files that are no phantoms; choose another data.root or data.source=files")
     place.mkdir(parents=True, exist_ok=True)
     made_with = None
-    if mark.is_file():
-        with suppress(ValueError):  # a damaged note counts as one of other settings
-            made_with = json.loads(mark.read_text(encoding="utf-8"))
-    for path in list(_phantoms(collection, place)):
+    with suppress(FileNotFoundError, ValueError):  # a damaged note counts as one of other settings
+        made_with = json.loads(mark.read_text(encoding="utf-8"))
+    patterns = [str(pattern.relative_to(place)) for pattern in _files(collection, place, "*")]
+    for path in [path for pattern in patterns for path in place.glob(pattern) if not path.name.startswith(".")]:
         if made_with != settings or path not in wanted:
             path.unlink(missing_ok=True)
             with suppress(OSError):  # the folder of a case, when it has become empty
                 path.parent.rmdir()
     if made_with != settings:
         write_json(mark, settings)  # last, so that a run killed above is noticed
-
-
-def _phantoms(collection: Collection, place: Path) -> Iterator[Path]:
-    """Files of cases."""
-    for pattern in _files(collection, place, "*"):
-        paths = place.glob(str(pattern.relative_to(place)))
-        yield from (path for path in paths if not path.name.startswith("."))

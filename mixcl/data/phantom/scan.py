@@ -6,8 +6,6 @@ A case depends on the seed, its collection and its number alone.  It is computed
 the end, which hides the last bits in which instruction sets differ, so that x86-64 machines draw the same voxels.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any, NamedTuple
 
@@ -17,9 +15,8 @@ from scipy import ndimage
 
 from mixcl.config.settings import PhantomConfig
 from mixcl.data.phantom import body as anatomy
-from mixcl.data.phantom.body import Body
+from mixcl.data.phantom.body import Array, Body
 
-BTCV = {value: value for value in range(1, 14)}
 LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collection; all else is background
     "msd_liver": {6: 1, anatomy.LIVER_TUMOUR: 2},
     "msd_lung": {anatomy.LUNG_TUMOUR: 1},
@@ -27,7 +24,7 @@ LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collec
     "nih_pancreas": {11: 1},
     "kits19": {2: 1, 3: 1, anatomy.KIDNEY_TUMOUR: 2},
     "msd_spleen": {1: 1},
-    "btcv": BTCV,
+    "btcv": {value: value for value in range(1, 14)},
 }
 TUMOURS = {
     "msd_liver": anatomy.LIVER_TUMOUR, "msd_lung": anatomy.LUNG_TUMOUR,
@@ -59,17 +56,17 @@ class Phantom(NamedTuple):
 
     image: NDArray[np.int16]
     truth: NDArray[np.uint8]
-    affine: NDArray[np.float64]
+    affine: Array
 
 
 class Scan(NamedTuple):
     """How a case is scanned: HU a tissue and texture waves by label, and what the machine adds."""
 
     hu: dict[int, float]
-    waves: dict[int, NDArray[np.float64]]
+    waves: dict[int, Array]
     gain: float
     cupping: float
-    tilt: NDArray[np.float64]
+    tilt: Array
     noise: float
     kernel: float
 
@@ -108,8 +105,7 @@ def make_case(config: PhantomConfig, collection: str, index: int) -> Phantom:
 def labelled(truth: NDArray[np.uint8], collection: str) -> NDArray[np.uint8]:
     """What the collection's makers would have labelled; an unlabelled tumour counts as the organ it is in."""
     table = np.zeros(256, np.uint8)
-    for value, label in LABELS[collection].items():
-        table[value] = label
+    table[list(LABELS[collection])] = list(LABELS[collection].values())
     for tumour, parent in anatomy.PARENT.items():
         table[tumour] = LABELS[collection].get(tumour, table[parent])
     return table[truth]
@@ -138,8 +134,8 @@ def _draw_scan(rng: np.random.Generator, difficulty: float) -> Scan:
 
 
 def _grid(
-    nominal: tuple[float, float, float], frame: NDArray[np.float64], body: Body, chest: bool
-) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    nominal: tuple[float, float, float], frame: Array, body: Body, chest: bool
+) -> tuple[tuple[int, int, int], Array]:
     """Voxels and RAS affine of a scan that holds the trunk from the lower kidneys to the lung bases, or more.
 
     ``frame``: seven numbers between 0 and 1 that choose the field of view and how far voxels are from ``nominal`` mm.
@@ -159,22 +155,20 @@ def _grid(
     return (int(shape[0]), int(shape[1]), int(shape[2])), affine
 
 
-def _shows(body: Body, label: int, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> bool:
+def _shows(body: Body, label: int, shape: tuple[int, int, int], affine: Array) -> bool:
     """Whether a label has 2 ml on a grid and spans two voxels along each axis, so that resampling keeps some."""
     here = _rasterise(body, *_positions(shape, affine, slice(0, shape[2]))) == label
     enough = here.sum() * np.diag(affine)[:3].prod() >= 2000  # cubic millimetres
     return bool(enough and all(np.ptp(places) > 0 for places in np.nonzero(here)))
 
 
-def _positions(
-    shape: tuple[int, int, int], affine: NDArray[np.float64], part: slice
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _positions(shape: tuple[int, int, int], affine: Array, part: slice) -> tuple[Array, Array, Array]:
     """Patient positions in mm, shaped to be broadcast against each other."""
     axes = [affine[a, 3] + affine[a, a] * np.arange(n) for a, n in enumerate(shape)]
     return axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, part]
 
 
-def _rasterise(body: Body, x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _rasterise(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
     """The full truth on a slab; later shapes are painted over earlier ones, inside the muscle wall."""
     u, v, w = anatomy.to_reference(body, x, y, z)
     truth = anatomy.trunk(body, u, v, w)
@@ -194,13 +188,11 @@ def _rasterise(body: Body, x: NDArray[np.float64], y: NDArray[np.float64], z: ND
 
 
 def _acquire(
-    scan: Scan, truth: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64],
-    rng: np.random.Generator,
-) -> NDArray[np.int16]:  # fmt: skip
+    scan: Scan, truth: NDArray[np.uint8], x: Array, y: Array, z: Array, rng: np.random.Generator
+) -> NDArray[np.int16]:
     """HU of a slab: tissue with texture, blurred in the plane, plus shading and noise of the kernel's grain."""
     table = np.zeros(256)
-    for label, value in scan.hu.items():
-        table[label] = value
+    table[list(scan.hu)] = list(scan.hu.values())
     image = table[truth]
     px, py, pz = (np.broadcast_to(axis, truth.shape) for axis in (x, y, z))
     for label in np.unique(truth).tolist():

@@ -4,8 +4,6 @@ A case is written to a hidden folder and then moved, so a run that is killed lea
 is made again when its files or the settings have changed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -93,11 +91,11 @@ def _kept(job: Job) -> dict[str, Any] | None:
         by_rule = record.get("label_grid", job.label_grid) == job.label_grid  # or its labels were not moved at all
         if not by_rule or record["settings"] != job.settings or stored.damage(job.target, record) is not None:
             return None
-        source, now = record["source"], {kind: _stat(job, path) for kind, path in job.files.items()}
-        if any(source[kind][part] != now[kind][part] for kind in now for part in ("name", "bytes")):
+        source = record["source"]
+        if any(source[kind] | _stat(job, path) != source[kind] for kind, path in job.files.items()):
             return None
-        dates = {kind: _date(path) for kind, path in job.files.items()}
-        if all(_array(job.target, kind).stat().st_mtime_ns == date for kind, date in dates.items()):
+        dates = {kind: max(p.stat().st_mtime_ns for p in [path, *_files(path)]) for kind, path in job.files.items()}
+        if all((job.target / f"{kind}.npy").stat().st_mtime_ns == date for kind, date in dates.items()):
             return record
         if any(_sha256(path) != source[kind]["sha256"] for kind, path in job.files.items()):
             return None
@@ -113,10 +111,6 @@ def _stat(job: Job, path: Path) -> dict[str, Any]:
     return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
 
 
-def _date(path: Path) -> int:
-    return max(p.stat().st_mtime_ns for p in [path, *_files(path)])
-
-
 def _files(path: Path) -> list[Path]:
     """The file, or all files of a DICOM series."""
     return files_of(path) if path.is_dir() else [path]
@@ -124,11 +118,7 @@ def _files(path: Path) -> list[Path]:
 
 def _set_dates(folder: Path, dates: dict[str, int]) -> None:
     for kind, date in dates.items():
-        os.utime(_array(folder, kind), ns=(date, date))
-
-
-def _array(folder: Path, kind: str) -> Path:
-    return folder / f"{kind}.npy"
+        os.utime(folder / f"{kind}.npy", ns=(date, date))
 
 
 def _sha256(path: Path) -> str:
@@ -187,9 +177,8 @@ def _windowed(job: Job, scan: NDArray[np.float32]) -> NDArray[np.int16]:
 def _lost(job: Job, before: dict[int, int], after: dict[int, int]) -> list[str]:
     """Labels too small to have a voxel on the new grid."""
     if list(after) == [0]:
-        raise InputError(
-            f"{job.label}: no labelled voxel is left at {job.data.spacing} mm; choose a finer data.spacing"
-        )
+        text = f"{job.label}: no labelled voxel is left at {job.data.spacing} mm"
+        raise InputError(f"{text}; choose a finer data.spacing")
     gone = [f"{job.names[value]} ({before[value]} voxels)" for value in before if value and value not in after]
     return [f"{job.label}: too small for the grid of the store, lost: {', '.join(gone)}"] if gone else []
 
@@ -202,8 +191,8 @@ def _put(
     draft.mkdir(parents=True)
     hashes = {"image": _content(scan), "label": _content(labels)}
     points: dict[str, Any] = {str(v): voxels for v, voxels in stored.draw_foreground(labels, hashes["label"]).items()}
-    np.save(_array(draft, "image"), scan)
-    np.save(_array(draft, "label"), labels)
+    np.save(draft / "image.npy", scan)
+    np.save(draft / "label.npy", labels)
     _set_dates(draft, dates)
     np.savez(draft / "foreground.npz", **points)
     files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}

@@ -1,7 +1,5 @@
 """What a preparation found: counts beside the paper's, duplicates, warnings, cost."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ Cases are prepared by threads: reading, decompressing, hashing and resampling al
 nothing has to be imported anew or handed over, and a killed run leaves no process behind.
 """
 
-from __future__ import annotations
-
 import fcntl
 import shutil
 import sys
@@ -109,8 +107,6 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
     for place in {job.target.parent for job in jobs}:
         for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
             shutil.rmtree(left)
-        for left in place.glob(".*.index.json"):
-            left.unlink()
     with ThreadPoolExecutor(workers) as pool:
         try:
             done = pool.map(prepare_case, jobs)
@@ -164,6 +160,5 @@ def _alone(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            text = f"{root}: another mixcl prepare is at work here; wait for it to end"
-            raise InputError(text, "machine") from None
+            raise InputError(f"{root}: another mixcl prepare is at work here; wait for it to end", "machine") from None
         yield
