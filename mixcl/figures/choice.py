@@ -70,10 +70,7 @@ def choose_box(label: Array, first: Array, last: Array) -> tuple[tuple[int, int,
     """The square of a slice [X, Y] in which exactly one of two predictions is right in most voxels.
 
     Its edge is the slice's shorter side divided by `BOX`; of equal squares the one with the lowest x, then y.
-
-    Returns
-    -------
-    (x, y, edge), and in how many of its voxels only ``first`` and only ``last`` is right.
+    Returned are (x, y, edge), and in how many of its voxels only ``first`` and only ``last`` is right.
 
     >>> label = np.zeros((9, 9), int)
     >>> wrong = label.copy()

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 ORGAN_COLOURS: dict[str, str] = {
@@ -58,10 +57,12 @@ def axial(volume: Array, index: int) -> Array:
     return np.asarray(volume[:, :, index])[::-1, ::-1].T
 
 
-def show_ct(ax: Axes, image: Array, index: int, spacing: Sequence[float], window: Window = WINDOW) -> None:
+def show_ct(
+    ax: Axes, image: Array, index: int, spacing: Sequence[float], window: Window = WINDOW, cmap: str = "gray"
+) -> None:
     """Draw an axial slice of a scan in HU on axes in mm."""
     ax.imshow(
-        axial(image, index), cmap="gray", vmin=window[0], vmax=window[1], interpolation="nearest",
+        axial(image, index), cmap=cmap, vmin=window[0], vmax=window[1], interpolation="nearest",
         extent=extent(image.shape, spacing), origin="upper", aspect="equal",
     )  # fmt: skip
     ax.set_xticks([])
@@ -114,11 +115,6 @@ def box_mm(box: tuple[int, int, int], shape: Sequence[int], spacing: Sequence[fl
     x, y, edge = box
     across, along = float(spacing[0]), float(spacing[1])
     return (shape[0] - x - edge) * across, y * along, edge * across, edge * along
-
-
-def draw_box(ax: Axes, box: Box, **style: Any) -> None:
-    """Frame what :func:`box_mm` gives."""
-    ax.add_patch(Rectangle(box[:2], *box[2:], fill=False, **style))
 
 
 def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float:

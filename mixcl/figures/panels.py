@@ -9,7 +9,6 @@ import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mixcl.figures import ct
@@ -28,48 +27,25 @@ def bare(ax: Axes) -> None:
 
 
 def patch(
-    ax: Axes,
-    image: Array,
-    index: int,
-    spacing: Sequence[float],
-    labels: Array | None = None,
-    names: Mapping[int, str] | None = None,
-    *,
-    bar: bool = True,
-) -> None:
+    ax: Axes, image: Array, index: int, spacing: Sequence[float], labels: Array | None = None,
+    names: Mapping[int, str] = {}, *, title: str = "", bar: bool = True,
+) -> None:  # fmt: skip
     """An axial slice of a patch [X, Y, Z] in [0, 1] on axes in mm, with a scale bar, and its labels laid over it."""
     ct.show_ct(ax, image, index, spacing, (0.0, 1.0))
     if labels is not None:
-        ct.show_labels(ax, labels, index, spacing, names or {}, opacity=0.35)
+        ct.show_labels(ax, labels, index, spacing, names, opacity=0.35)
     if bar:
         ct.scale_bar(ax, image.shape, spacing)
-
-
-def patch_difference(ax: Axes, difference: Array, index: int, spacing: Sequence[float]) -> Any:
-    """An axial slice of the difference of two patches, violet below and orange above 0; what a colour bar needs."""
-    image = ax.imshow(
-        ct.axial(difference, index), cmap="PuOr_r", vmin=-0.3, vmax=0.3, interpolation="nearest",
-        extent=ct.extent(difference.shape, spacing),
-    )  # fmt: skip
-    bare(ax)
-    return image
+    ax.set_title(title)
 
 
 def spots(
     ax: Axes, pixels: Array, grid: int, edge: int, spacing: Sequence[float], slices: tuple[int, int], **style: Any
 ) -> None:
-    """Points on a panel of :func:`patch` where pixels of a coarser grid lie (R12).
+    """Points on a panel of :func:`patch` where ``pixels``, flat indices into a coarser grid, lie (R12).
 
-    Parameters
-    ----------
-    pixels
-        Flat indices into [grid, grid, grid].
-    grid, edge
-        Edge of that grid and of the patch, voxels.
-    slices
-        First and last axial slice of the grid whose pixels are drawn.
-    style
-        As for ``Axes.plot``.
+    ``grid`` and ``edge`` are the edges of that grid and of the patch in voxels, ``slices`` the first and last axial
+    slice of the grid whose pixels are drawn, ``style`` is as for ``Axes.plot``.
     """
     x, y, z = np.unravel_index(np.asarray(pixels, np.int64), (grid,) * 3)
     shown, stride = (slices[0] <= z) & (z <= slices[1]), edge // grid
@@ -83,33 +59,22 @@ def organ_handles(names: Iterable[str], background: bool = False) -> list[Patch]
     return [Patch(fc="0.6", ec="black", lw=0.3, label="background"), *handles] if background else handles
 
 
-def segmentation(ax: Axes, labels: Array, names: Mapping[int, str], index: int) -> None:
-    """Fig. 2a: an axial slice of a label map, organs in their colours, the background grey."""
-    part = ct.axial(labels, index)
-    colours = np.full((*part.shape, 3), 0.6)
-    present = ct.organs_in(part, names)
-    for value, name in present.items():
-        colours[part == value] = ct.organ_colour(name)
-    ax.imshow(colours, interpolation="nearest")
+def segmentation(ax: Axes, labels: Array, names: Mapping[int, str], index: int) -> list[str]:
+    """Fig. 2a: an axial slice of a label map, organs in their colours, the background grey; the organs in it."""
+    ax.set_facecolor("0.6")
     bare(ax)
-    ax.set_title("(a) segmentation map S")
-    ax.legend(
-        handles=organ_handles(present.values(), background=True),
-        loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, handlelength=1.0, columnspacing=0.8,
-    )  # fmt: skip
+    return ct.show_labels(ax, labels, index, (1.0, 1.0), names, opacity=1.0)
 
 
-def weights(figure: Figure, ax: Axes, weight: Array, pixels: Array, index: int) -> None:
-    """Fig. 2b: an axial slice of W(S) [X, Y, Z] and the drawn pixels (flat indices) that lie in it."""
+def weights(ax: Axes, weight: Array, pixels: Array, index: int, size: float = 2.5) -> Any:
+    """Fig. 2b: an axial slice of W(S) [X, Y, Z], the drawn pixels (flat indices) in it; what a colour bar needs."""
     image = ax.imshow(ct.axial(weight, index), cmap="viridis", interpolation="nearest")
     drawn = np.zeros(weight.size, bool)
     drawn[pixels] = True
     rows, columns = np.nonzero(ct.axial(drawn.reshape(weight.shape), index))
-    ax.plot(columns, rows, "o", color=OKABE_ITO[1], markersize=2.5, mew=0, label="drawn pixels")
-    figure.colorbar(image, ax=ax, shrink=0.6)
+    ax.plot(columns, rows, "o", color=OKABE_ITO[1], markersize=size, mew=0, label="drawn pixels")
     bare(ax)
-    ax.set_title("(b) weight map W(S), Eq. 7")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), handletextpad=0.2)
+    return image
 
 
 def correlation(ax: Axes, matrix: Array) -> Any:

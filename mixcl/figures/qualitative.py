@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import choice, ct
@@ -24,14 +25,8 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
     Axial slices in a window of HU, the patient's right on the left, voxels in their true proportions, a scale
     bar in mm, and organs in their own colours (`ct.ORGAN_COLOURS`).
 
-    Parameters
-    ----------
-    pictures
-        One or more :class:`mixcl.figures.choice.Picture`; ``z`` None shows what ``choose_slice`` gives.
-    caption
-        What to say below: what is shown, and of which profile, seed, commit and data.
-    window
-        Lower and upper end of the grey scale, HU.
+    A picture whose ``z`` is None shows the slice that ``choose_slice`` gives; ``caption`` says below what is shown, and
+    of which profile, seed, commit and data; ``window`` is the lower and upper end of the grey scale in HU.
     """
     rows = [pictures] if isinstance(pictures, Picture) else pictures
     rows = [
@@ -94,4 +89,4 @@ def _panel(ax: Axes, row: Picture, title: str, window: ct.Window, zoomed: bool) 
         if zoomed:
             ax.set(xlim=(left, left + wide), ylim=(low, low + tall))
         else:
-            ct.draw_box(ax, (left, low, wide, tall), edgecolor="white", linewidth=0.9)
+            ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor="white", linewidth=0.9))

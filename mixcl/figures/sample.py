@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import ct, panels
@@ -112,11 +113,7 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
 
 
 def overview(shown: Sample, config: Experiment) -> Plot:
-    """Fig. 1: two patches, their views, what is restored of them, and the three terms with their values.
-
-    Middle axial slices.  The boxes are where the patches were cut, before the spatial step of R11; what of a box lies
-    outside its scan is padding.
-    """
+    """Fig. 1: two patches, their views, what is restored of them, and the three terms with their values."""
     volumes = {**shown.patches, **shown.views, r"$\tilde P_1$ from $V_1$": shown.restored["$V_1$"],
                r"$\tilde P_2$ from $V_2$": shown.restored["$V_2$"]}  # fmt: skip
     total, *terms = (f"{text}: {shown.terms[name]:.4g}" for name, text in TERMS.items())
@@ -130,8 +127,7 @@ def overview(shown: Sample, config: Experiment) -> Plot:
             ax.set_title(f"cut for $P_{k}$ from\n{name}", fontsize=6)
         for ax, title in zip(others, order, strict=True):
             if title:
-                panels.patch(ax, volumes[title], config.model.patch // 2, shown.spacing, bar=False)
-                ax.set_title(title)
+                panels.patch(ax, volumes[title], config.model.patch // 2, shown.spacing, title=title, bar=False)
             else:
                 ax.set_axis_off()
                 ax.text(0.0, 0.5, "\n".join([*terms, weights, total]), va="center", fontsize=7, linespacing=1.6)
@@ -140,21 +136,23 @@ def overview(shown: Sample, config: Experiment) -> Plot:
 
 
 def parts(shown: Sample) -> Plot:
-    """Fig. 2: (a) segmentation map, (b) W(S) with the drawn pixels, (c) correlation C, (d) label relation A.
-
-    (a) and (b) are the axial slice of the label level's grid with most labelled voxels.
-    """
+    """Fig. 2: (a) segmentation map, (b) W(S) with the drawn pixels, (c) correlation C, (d) label relation A."""
     index = choose_slice(shown.labels)
     with matplotlib.rc_context(STYLE):
         figure, (first, second, third, fourth) = grid(4, 4, 2.15, 2.9)
-        panels.segmentation(first, shown.labels, shown.names, index)
-        panels.weights(figure, second, shown.weights, shown.pixels, index)
+        present = panels.segmentation(first, shown.labels, shown.names, index)
+        first.set_title("(a) segmentation map S")
+        below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "handlelength": 1.0}
+        first.legend(handles=panels.organ_handles(present, background=True), ncols=2, columnspacing=0.8, **below)
+        image = panels.weights(second, shown.weights, shown.pixels, index)
+        figure.colorbar(image, ax=second, shrink=0.6)
+        second.set_title("(b) weight map W(S), Eq. 7")
+        second.legend(**below)
         figure.colorbar(panels.correlation(third, shown.correlation), ax=third, shrink=0.6)
         third.set(title="(c) correlation C, Eq. 5", xlabel="channels of $V'_1$", ylabel="channels of $V_1$")
         panels.relation(fourth, shown.relation, shown.relation_labels)
         fourth.set(title="(d) label relation A", xlabel="pixels of $V_2$, by label", ylabel="pixels of $V_1$, by label")
-        handles = panels.relation_handles(shown.relation)
-        fourth.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), handlelength=1.0)
+        fourth.legend(handles=panels.relation_handles(shown.relation), **below | {"bbox_to_anchor": (0.5, -0.12)})
         write_caption(figure, f"{PARTS} {shown.caption}")
     return figure
 
@@ -163,8 +161,8 @@ def _scan(ax: Axes, scan: ct.Array, corner: Sequence[int], edge: int, shown: Sam
     """The scan's slice through the middle of a patch, with the patch's whole place, black outside the scan."""
     x, y, z = (int(k) for k in corner)
     ct.show_ct(ax, scan, min(max(z + edge // 2, 0), scan.shape[2] - 1), shown.spacing, shown.window)
-    left, low, wide, tall = box = ct.box_mm((x, y, edge), scan.shape, shown.spacing)
-    ct.draw_box(ax, box, edgecolor=OKABE_ITO[4], linewidth=1.2)
+    left, low, wide, tall = ct.box_mm((x, y, edge), scan.shape, shown.spacing)
+    ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor=OKABE_ITO[4], linewidth=1.2))
     _, across, _, height = ct.extent(scan.shape, shown.spacing)
     margin = 0.02 * across  # so that a box along the border is seen
     ax.set_xlim(min(0.0, left) - margin, max(across, left + wide) + margin)

@@ -54,11 +54,13 @@ class Sketch(Plot):
         return small.getvalue()
 
 
-def grid(count: int, columns: int, width: float, height: float, **sharing: Any) -> tuple[Plot, list[Axes]]:
+def grid(
+    count: int, columns: int, width: float, height: float, kind: type[Plot] = Plot, **sharing: Any
+) -> tuple[Plot, list[Axes]]:
     """A figure of ``count`` panels of a width and height in inches, at least one, with room for a caption below."""
     columns = max(min(count, columns), 1)
     rows = max(-(-count // columns), 1)
-    figure = Plot(figsize=(width * columns, height * rows + 0.5), layout="constrained")
+    figure = kind(figsize=(width * columns, height * rows + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **sharing).ravel())
     for ax in axes[max(count, 1) :]:
         ax.set_axis_off()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -17,7 +17,7 @@ from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
 from mixcl.results.statistics import CELL, REFERENCE
 from mixcl.results.table import Table
-from mixcl.results.wording import NAMES, title
+from mixcl.results.wording import title
 
 if TYPE_CHECKING:
     from mixcl.results.effects import Effect
@@ -26,12 +26,6 @@ ARM_COLOURS = defaultdict(lambda: "#333333", {REFERENCE: "#777777", "mixcl": OKA
 DICE = "Dice after fine-tuning, the mean over test cases of each case's mean over its organs"
 DIAMOND: Any = {"marker": "D", "markersize": 4, "markeredgewidth": 1, "markerfacecolor": "none", "linestyle": "none"}
 PAIR = (REFERENCE, "mixcl")
-_GROUPS = {
-    REFERENCE: "against training from scratch",
-    "random-frozen": "frozen, against random weights",
-    "mixcl": "against MixCL",
-    "frozen": "frozen, against MixCL",
-}
 
 
 def table1_plot(table: Table) -> Plot:
@@ -55,36 +49,23 @@ def table1_plot(table: Table) -> Plot:
     return figure
 
 
-def dumbbells(
-    organs: pd.DataFrame, origin: str = "", *, metric: str = "dice", percents: Mapping[str, float] | None = None
-) -> Plot:
-    """Organs as rows: a dot from scratch and one with MixCL, joined; a panel a task.
+def dumbbells(organs: pd.DataFrame, origin: str = "") -> Plot:
+    """Dice by organ: a dot from scratch and one with MixCL, joined; a panel a task.
 
-    Parameters
-    ----------
-    organs
-        What ``results.organs`` gives.
-    origin
-        Where it comes from, for the caption (``Table.origin``).
-    metric
-        ``dice``, ``hd95_mm`` or ``surface_dice``.
-    percents
-        Share of the labels by task; where it is not given, the largest share at which both arms were run.
+    A task is shown at the largest share of the labels at which both arms were run.  ``organs`` is what
+    ``results.organs`` gives, ``origin`` where it comes from, for the caption (``Table.origin``).
     """
     shown = organs[organs["arm"].isin(PAIR)]
     with matplotlib.rc_context(STYLE):
         tasks = list(dict.fromkeys(shown["task"]))
-        chosen = {task: _share(shown[shown["task"] == task]) for task in tasks} | dict(percents or {})
-        parts = [shown[(shown["task"] == task) & (shown["percent"] == chosen[task])] for task in tasks]
+        parts = [_largest_share(shown[shown["task"] == task]) for task in tasks]
         most = max((part["label"].nunique() for part in parts), default=1)
         figure, axes = grid(len(tasks), 2, 3.9, 1.2 + 0.19 * most)
         for ax, part in zip(axes, parts, strict=False):
-            _organ_rows(ax, part, metric, most)
-            ax.set_xlim(*((-0.03, 1.03) if metric != "hd95_mm" else (0, ax.get_xlim()[1])))
+            _organ_rows(ax, part, most)
         figure.legend(handles=[_dot(arm, arm) for arm in PAIR], loc="outside upper center", ncols=2)
-        what = f"{NAMES[metric]} of each organ, the mean over test cases and seeds that have it"
-        missed = ", without those in which it was missed." if metric == "hd95_mm" else "; missed organs count as 0."
-        write_caption(figure, f"{what}{missed} {origin}")
+        what = "Dice of each organ, the mean over test cases and seeds that have it; missed organs count as 0."
+        write_caption(figure, f"{what} {origin}")
     return figure
 
 
@@ -97,13 +78,10 @@ def ablation_plot(table: Table) -> Plot:
         for ax, (task, percent) in zip(axes, columns, strict=False):
             compared = table.comparisons.query("metric == 'dice' and n > 0 and task == @task and percent == @percent")
             _differences(ax, compared.assign(row=compared["arm"]), arms)
-            for row in (row for row, arm in enumerate(arms) if arm not in set(compared["arm"])):
-                ax.annotate(
-                    "no pairs", (0.5, row), xycoords=ax.get_yaxis_transform(), ha="center", va="center", fontsize=6,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-                )  # fmt: skip
-            ax.set_title(_title(task, percent))
-            ax.set_xlabel("difference in Dice to scratch")
+            style: Any = {"ha": "center", "va": "center", "fontsize": 6, "backgroundcolor": "white"}
+            for arm in set(arms) - set(compared["arm"]):
+                ax.text(0.5, arms.index(arm), "no pairs", transform=ax.get_yaxis_transform(), **style)
+            ax.set(title=_title(task, percent), xlabel="difference in Dice to scratch")
             ax.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(arms)), [_terms(arm, table) for arm in arms])
         axes[0].set_ylim(max(len(arms), 1) - 0.5, -0.5)
@@ -116,22 +94,20 @@ def ablation_plot(table: Table) -> Plot:
 def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     """Every arm's difference to another with its 95 % interval over pairs; a panel a task and what is compared with.
 
-    Parameters
-    ----------
-    effects
-        Rows of ``mixcl.results.effects.effects``.
-    origin
-        Where it comes from, for the caption.
+    What a single arm of a task is compared with has no panel of its own: these rows share one and name both arms.
+    ``effects`` are rows of ``mixcl.results.effects.effects``, ``origin`` says in the caption where they come from.
     """
+    counts = Counter((row.task, row.against) for row in effects)
     panels: dict[str, list[Effect]] = {}
     for row in effects:
-        panels.setdefault(f"{title(row.task)}: {_GROUPS.get(row.against, 'one change alone')}", []).append(row)
+        what = f"against {row.against}" if counts[row.task, row.against] > 1 else "one change alone"
+        panels.setdefault(f"{title(row.task)}: {what}", []).append(row)
     with matplotlib.rc_context(STYLE):
         heights = [len(part) + 0.5 for part in panels.values()] or [1]
         tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
         figure, axes = grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights)
         for ax, (name, part) in zip(axes, panels.items(), strict=False):
-            other = [f" vs {row.against}" if row.against not in _GROUPS else "" for row in part]
+            other = [f" vs {row.against}" if counts[row.task, row.against] == 1 else "" for row in part]
             order = [f"{row.arm}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
             rows = pd.DataFrame(part).assign(row=order)
             for clear, drawn in rows.groupby(rows["p_holm"] < 0.05):
@@ -202,16 +178,16 @@ def _in_lanes(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     return rows.assign(share=[f"{percent:g}" for percent in rows["percent"]], lane=rows["arm"] + f" {kind}")
 
 
-def _share(part: pd.DataFrame) -> float:
-    """The largest share at which both arms were run, or the largest."""
-    both = [percent for percent, rows in part.groupby("percent") if rows["arm"].nunique() == len(PAIR)]
-    return float(max(both or part["percent"]))
+def _largest_share(part: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest share at which both arms were run, or of the largest."""
+    both = part[part.groupby("percent")["arm"].transform("nunique") == len(PAIR)]
+    return part[part["percent"] == (part if both.empty else both)["percent"].max()]
 
 
-def _organ_rows(ax: Axes, part: pd.DataFrame, metric: str, most: int) -> None:
+def _organ_rows(ax: Axes, part: pd.DataFrame, most: int) -> None:
     """One panel of dumbbells; rows have the same height whether a task has 1 organ or 13."""
     names = part.sort_values("label", kind="stable").drop_duplicates("label")["organ"]
-    style: Any = {"x": metric, "y": "organ", "order": list(names), "linestyle": "none", "ax": ax}
+    style: Any = {"x": "dice", "y": "organ", "order": list(names), "linestyle": "none", "ax": ax}
     seaborn.pointplot(part, errorbar=("pi", 100), marker="", color="#bbbbbb", err_kws={"linewidth": 2}, **style)
     for arm, size in zip(PAIR, (6.5, 5), strict=True):  # equal values show as a ring
         ours = part[part["arm"] == arm]
@@ -220,8 +196,8 @@ def _organ_rows(ax: Axes, part: pd.DataFrame, metric: str, most: int) -> None:
     middle = (len(names) - 1) / 2
     ax.set_ylim(middle + most / 2, middle - most / 2)
     ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    ax.set(xlabel=NAMES[metric], ylabel="")
-    ax.set_title(_title(str(part["task"].iloc[0]), float(part["percent"].iloc[0])))
+    title = _title(part["task"].iloc[0], part["percent"].iloc[0])
+    ax.set(xlabel="Dice", ylabel="", xlim=(-0.03, 1.03), title=title)
 
 
 def _terms(arm: str, table: Table) -> str:

@@ -33,12 +33,8 @@ MEASURES = {
 def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None = None) -> Plot:
     """What metrics.jsonl holds: terms of Eq. 2, levels and their shares, gradient norms, learning rate.
 
-    Parameters
-    ----------
-    records
-        As :func:`mixcl.run.checkpoint.read_metrics` reads them, of pre-training or of fine-tuning.
-    card
-        run.json; for the caption, and for the floors of the levels (dashed, R28).
+    ``records`` are as :func:`mixcl.run.checkpoint.read_metrics` reads them, of pre-training or of fine-tuning; ``card``
+    is run.json, for the caption and for the floors of the levels (dashed, R28).
     """
     card = card or {}
     known: list[tuple[Any, str]] = [*((_value, name) for name in TERMS), (_lines, "levels"), (_shares, "levels")]
@@ -109,12 +105,8 @@ def _shares(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) 
 def diagnostics(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "") -> Plot:
     """Effective rank, constant share, pairs, linear probe and agreement of one or several pre-trainings.
 
-    Parameters
-    ----------
-    runs
-        Records of metrics.jsonl by name of the arm.  Levels are averaged when there are several runs.
-    origin
-        Where they come from, for the caption.
+    ``runs`` has the records of metrics.jsonl by name of the arm, ``origin`` says in the caption where they come from.
+    Levels are averaged when there are several runs.
     """
     probes = [(arm, record["probe"]) for arm, records in runs.items() for record in records if "probe" in record]
     values = _measured(probes, by_level=len(runs) == 1)

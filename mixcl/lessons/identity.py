@@ -11,11 +11,9 @@ from torch import Tensor
 
 from mixcl.batches import Batch
 from mixcl.figures import panels
-from mixcl.figures.choice import choose_slice
 from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
+from mixcl.figures.training import TERMS
 from mixcl.lessons.scene import Pair, sketch
-
-TERMS = {"identity": "identity, Eq. 4", "label": "label, Eq. 6", "recon": "reconstruction, Eq. 3"}
 
 
 def alignment(batch: Batch, span: int = 6) -> NDArray[np.float64]:
@@ -28,16 +26,13 @@ def alignment(batch: Batch, span: int = 6) -> NDArray[np.float64]:
 
 def views(pair: Pair, batch: Batch) -> Sketch:
     """P_1, its two views with the same outline of the labels, their difference, and how they are aligned."""
-    label = pair.raw["label"][0].numpy()
-    index = choose_slice(label)
     patch, first, second = (x[0].numpy() for x in (batch.patches[0], batch.views[0], batch.views[1]))
     shown = {"$P_1$": patch, "view $V_1$": first, "view $V'_1$": second, "$V_1 - V'_1$": (first - second) / 2 + 0.5}
     with sketch(9.0, 2.3) as figure:
         axes = figure.subplots(1, 5, width_ratios=[1, 1, 1, 1, 1.15])
         for ax, (title, image) in zip(axes, shown.items(), strict=False):
-            panels.patch(ax, image, index, pair.spacing, bar=title == "$P_1$")
-            panels.outline(ax, label, index, pair.spacing, pair.names)
-            ax.set_title(title)
+            panels.patch(ax, image, pair.slice, pair.spacing, title=title, bar=title == "$P_1$")
+            panels.outline(ax, pair.raw["label"][0].numpy(), pair.slice, pair.spacing, pair.names)
         values = alignment(batch)
         shifts = np.arange(len(values)) - len(values) // 2
         axes[4].plot(shifts * pair.spacing[0], values, "o-", ms=3, color=OKABE_ITO[0])
@@ -110,7 +105,7 @@ def gradients(stages: Mapping[str, Mapping[str, float]], origin: str) -> Sketch:
     """Norm of the gradient of each weighted term of Eq. 2 on the encoder, at every stage."""
     with sketch(6.2, 2.3) as figure:
         ax = figure.subplots()
-        for k, (name, text) in enumerate(TERMS.items()):
+        for k, (name, text) in enumerate(list(TERMS.items())[1:]):  # without their sum
             values = [norms[name] for norms in stages.values()]
             ax.plot(values, range(len(stages)), "osD"[k], ms=7, color=OKABE_ITO[k], label=text)
         ax.set_yticks(range(len(stages)), list(stages))

@@ -34,15 +34,12 @@ def patches(pair: Pair) -> Sketch:
         for k, (case, _) in enumerate(pair.places):
             image, label = pair.raw["image"][k, 0].numpy(), pair.raw["label"][k].numpy()
             index = choose_slice(label)
-            panels.patch(axes[2 * k], image, index, pair.spacing)
-            panels.patch(axes[2 * k + 1], image, index, pair.spacing, label, pair.names, bar=False)
-            axes[2 * k].set_title(f"$P_{k + 1}$: {case.collection}, {case.id}")
-            axes[2 * k + 1].set_title(f"$P_{k + 1}$ with its labels $S_{k + 1}$")
+            panels.patch(axes[2 * k], image, index, pair.spacing, title=f"$P_{k + 1}$: {case.collection}, {case.id}")
+            title = f"$P_{k + 1}$ with its labels $S_{k + 1}$"
+            panels.patch(axes[2 * k + 1], image, index, pair.spacing, label, pair.names, title=title, bar=False)
         present = [name for value, name in pair.names.items() if (pair.raw["label"] == value).any()]
         figure.legend(handles=panels.organ_handles(present), loc="outside right upper", handlelength=1.0)
-        write_caption(
-            figure, f"Axial slices with most labelled voxels; what has no colour is background. {pair.origin}"
-        )
+        write_caption(figure, f"Slices with most labelled voxels; what has no colour is background. {pair.origin}")
     return figure
 
 

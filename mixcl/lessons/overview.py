@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
+import seaborn
 import torch
+from matplotlib.colors import ListedColormap
 from matplotlib.patches import FancyBboxPatch
-from numpy.typing import NDArray
 from torch import nn
 
 from mixcl.batches import Batch
 from mixcl.config.settings import Experiment, ModelConfig
 from mixcl.data.registry import collections
 from mixcl.data.store import Store
-from mixcl.figures import ct, panels
+from mixcl.figures import ct
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, Sketch, grid, write_caption
 from mixcl.lessons.scene import Pair, origin, sketch
 from mixcl.model import DECODER, ENCODER, LABEL_LEVEL, MixCL, level_channels, level_edges
 
@@ -69,20 +71,17 @@ def matrix(config: Experiment, store: Store) -> pd.DataFrame:
 def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Sketch:
     """The matrix of collections and organs: coloured where labelled, with the number of scans; else grey."""
     rows, columns = table.shape
-    colours = np.full((rows, columns, 3), 0.95)
+    colours = ListedColormap([ct.organ_colour(organ) for organ in table.index])
     with sketch(2.2 + 0.75 * columns, 0.9 + 0.21 * rows) as figure:
         ax = figure.subplots()
-        for row, column in np.argwhere(table.to_numpy()):
-            colours[row, column] = ct.organ_colour(table.index[row])
-            text = "white" if colours[row, column] @ (0.3, 0.59, 0.11) < 0.5 else "black"
-            ax.text(column, row, str(table.iat[row, column]), ha="center", va="center", fontsize=7, color=text)
-        ax.imshow(colours, aspect="auto", interpolation="nearest")
-        ax.axvline(len(config.data.pretrain) - 0.5, color="black", linewidth=1)
-        ax.set_xticks(range(columns), [name.replace("_", "\n") for name in table.columns])
-        ax.set_yticks(range(rows), table.index)
-        ax.xaxis.tick_top()
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
+        ax.set_facecolor("0.95")
+        seaborn.heatmap(
+            np.tile(np.arange(rows)[:, None], columns), mask=(table == 0).to_numpy(), annot=table.to_numpy(), fmt="d",
+            annot_kws={"fontsize": 7}, cmap=colours, vmin=-0.5, vmax=rows - 0.5, cbar=False, ax=ax,
+            xticklabels=[name.replace("_", "\n") for name in table.columns], yticklabels=list(table.index),
+        )  # fmt: skip
+        ax.axvline(len(config.data.pretrain), color="black", linewidth=1)
+        ax.tick_params(length=0, top=False, labeltop=True, labelbottom=False, rotation=0)
         write_caption(
             figure, "Numbers: scans in which the organ is labelled. Grey: not labelled, hence background wherever it "
             f"is in a scan. Left of the line: pre-training; right: fine-tuning. {stamp}",
@@ -90,18 +89,14 @@ def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Sketch:
     return figure
 
 
-def samples(config: Experiment, store: Store, height: float | None = None) -> Sketch:
+def samples(config: Experiment, store: Store, height: float | None = None) -> Plot:
     """The first scan of every collection with what is labelled in it.
 
     ``height`` says which axial slice, 0 at the feet and 1 at the head; None is the one with most labelled voxels.
     """
     known = collections(config.data)
-    columns = min(len(known), 4)
-    lines = -(-len(known) // columns)
-    with sketch(max(2.2 * columns, 4.4), 1.75 * lines + 0.5) as figure:
-        axes = figure.subplots(lines, columns, squeeze=False).ravel()
-        for ax in axes[len(known) :]:
-            ax.set_axis_off()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(len(known), 4, max(2.2, 4.4 / len(known)), 1.75, Sketch)
         for ax, (name, collection) in zip(axes, known.items(), strict=False):
             case = store.cases(name)[0]
             label = np.asarray(case.label())
@@ -132,13 +127,12 @@ def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
             (batch.views[0], 1.6, 3.4, "$V_1$"), (batch.views[1], 1.6, 2.15, "$V'_1$"),
             (batch.views[2], 1.6, 0.55, "$V_2$"), (restored, 5.45, 0.5, r"$\tilde P_1$"),
         ):  # fmt: skip
-            _picture(figure, ax, image[0].numpy(), x, y, text)
+            inner = ax.inset_axes((x, y, 0.92, 0.92), transform=ax.transData)
+            ct.show_ct(inner, image[0].numpy(), image.shape[-1] // 2, (1.0, 1.0), (0.0, 1.0))
+            inner.set_title(text, pad=2)
         _network(ax, model)
         _losses(ax, len(model.widths()))
-        caption = (
-            f"Middle axial slices. Every number is read from the network in use, which is untrained. {pair.origin}"
-        )
-        ax.text(0.08, 0.05, caption, fontsize=6)
+        ax.text(0.08, 0.05, f"Middle axial slices. All numbers are those of this network. {pair.origin}", fontsize=6)
     return figure
 
 
@@ -179,13 +173,6 @@ def _losses(ax: Any, levels: int) -> None:
     _arrow(ax, 6.4, 0.95, 7.22, 0.95)
     total = r"$\mathcal{L} = \mathcal{L}_{id} + \alpha\,\mathcal{L}_{label} + \beta\,\mathcal{L}_{recon}$"
     ax.text(8.25, 4.0 - 0.56 * (levels - 1), total, ha="center", fontsize=9)
-
-
-def _picture(figure: Sketch, ax: Any, volume: NDArray[Any], x: float, y: float, text: str) -> None:
-    inner = figure.add_axes((x / WIDE, y / TALL, 0.92 / WIDE, 0.92 / TALL))
-    inner.imshow(ct.axial(volume, volume.shape[2] // 2), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    panels.bare(inner)
-    ax.text(x + 0.46, y + 0.96, text, ha="center", va="bottom")
 
 
 def _box(ax: Any, x: float, y: float, wide: float, tall: float, kind: str, text: str) -> None:

@@ -8,8 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from mixcl.config.settings import ViewsConfig
-from mixcl.figures import panels
-from mixcl.figures.choice import choose_slice
+from mixcl.figures import ct, panels
 from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
@@ -20,23 +19,17 @@ def stronger(config: ViewsConfig, by: float) -> ViewsConfig:
     >>> stronger(ViewsConfig(), 2).shift, stronger(ViewsConfig(), 0).gamma
     (0.2, (1.0, 1.0))
     """
-    return config.model_copy(
-        update={
-            "intensity_prob": 1.0, "shift": by * config.shift,
-            "gamma": (config.gamma[0] ** by, config.gamma[1] ** by),
-            "smooth_sigma": (by * config.smooth_sigma[0], by * config.smooth_sigma[1]),
-            "noise_std": (by * config.noise_std[0], by * config.noise_std[1]),
-        }
-    )  # fmt: skip
+    gamma = tuple(end**by for end in config.gamma)
+    ranges = {name: tuple(by * end for end in getattr(config, name)) for name in ("smooth_sigma", "noise_std")}
+    update = {"intensity_prob": 1.0, "shift": by * config.shift, "gamma": gamma, **ranges}
+    return config.model_copy(update=update)
 
 
 def before_after(pair: Pair, shown: Mapping[str, Tensor]) -> Sketch:
     """Patches [1, 1, E, E, E] side by side, by title."""
-    index = choose_slice(pair.raw["label"][0].numpy())
     with sketch(2.0 * len(shown), 2.8) as figure:
         for k, (ax, (title, image)) in enumerate(zip(figure.subplots(1, len(shown)), shown.items(), strict=True)):
-            panels.patch(ax, image[0, 0].numpy(), index, pair.spacing, bar=k == 0)
-            ax.set_title(title)
+            panels.patch(ax, image[0, 0].numpy(), pair.slice, pair.spacing, title=title, bar=k == 0)
         write_caption(figure, f"{pair.first}. {pair.origin}")
     return figure
 
@@ -46,23 +39,19 @@ def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: 
 
     ``views`` [1, 1, E, E, E] by strength, ``restored`` [n, 1, E, E, E] from each of them, ``errors`` [n] of these.
     """
-    index, patch = choose_slice(pair.raw["label"][0].numpy()), pair.raw["image"][0, 0]
+    index, patch = pair.slice, pair.raw["image"][0, 0].numpy()
     with sketch(1.6 * len(views) + 1.1, 5.3) as figure:
         axes = figure.subplots(3, len(views))
         for k, ((strength, view), error) in enumerate(zip(views.items(), errors, strict=True)):
-            panels.patch(axes[0, k], view[0, 0].numpy(), index, pair.spacing, bar=k == 0)
-            panels.patch(axes[1, k], restored[k, 0].numpy(), index, pair.spacing, bar=False)
-            difference = (restored[k, 0] - patch).numpy()
-            image = panels.patch_difference(axes[2, k], difference, index, pair.spacing)
-            axes[0, k].set_title(f"distortion x {strength:g}")
+            title, after = f"distortion x {strength:g}", restored[k, 0].numpy()
+            panels.patch(axes[0, k], view[0, 0].numpy(), index, pair.spacing, title=title, bar=k == 0)
+            panels.patch(axes[1, k], after, index, pair.spacing, bar=False)
+            ct.show_ct(axes[2, k], after - patch, index, pair.spacing, (-0.3, 0.3), "PuOr_r")
             axes[2, k].set_title(f"RMS {error:.3f}", fontsize=7)
         for ax, text in zip(axes[:, 0], ("view", "restored", "restored - patch"), strict=True):
             ax.set_ylabel(text)
-        figure.colorbar(image, ax=axes[2], shrink=0.9, label="fraction of the window")
-        write_caption(
-            figure, f"{pair.first}. x 1: every distortion on, magnitudes as in the settings. One draw, of growing "
-            f"strength. {pair.origin}",
-        )  # fmt: skip
+        figure.colorbar(axes[2, 0].images[0], ax=axes[2], shrink=0.9, label="fraction of the window")
+        write_caption(figure, f"{pair.first}. x 1: all distortions on, as strong as in the settings. {pair.origin}")
     return figure
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,20 +20,25 @@ def steps(pair: Pair, distance: Tensor, weight: Tensor, pixels: Tensor) -> Sketc
     """From labels to drawn pixels of P_1: S, D(S) and W(S) [e, e, e], and the pixels [n] over the CT, on a slice."""
     labels = pair.grid[0].numpy()
     index = choose_slice(labels)
-    with sketch(8.4, 2.6) as figure:
+    with sketch(8.4, 2.9) as figure:
         axes = figure.subplots(1, 4)
-        panels.segmentation(axes[0], labels, pair.names, index)
-        axes[0].get_legend().remove()
+        present = panels.segmentation(axes[0], labels, pair.names, index)
         axes[0].set_title("S, labels")
         for ax, values, title in ((axes[1], distance, "D(S), voxels"), (axes[2], weight, "W(S)")):
             shown = ct.axial(values.numpy(), index)
-            image = ax.imshow(np.where(np.isinf(shown), 0, shown), cmap="viridis", vmin=0, interpolation="nearest")
-            figure.colorbar(image, ax=ax, shrink=0.8, location="bottom", pad=0.03)
+            heat = ax.imshow(np.where(np.isinf(shown), 0, shown), cmap="viridis", vmin=0, interpolation="nearest")
+            figure.colorbar(heat, ax=ax, shrink=0.8, location="bottom", pad=0.03)
             panels.bare(ax)
             ax.set_title(title)
-        _drawn(axes[3], pair, pixels, index)
-        axes[3].set_title(f"{len(pixels)} pixels drawn")
-        present = [name for value, name in pair.names.items() if (labels[..., index] == value).any()]
+        image, stride = pair.raw["image"][0, 0].numpy(), pair.raw["image"].shape[-1] // len(labels)
+        title = f"{len(pixels)} pixels drawn"
+        panels.patch(axes[3], image, index * stride + stride // 2, pair.spacing, title=title)
+        kinds = labels.ravel()[pixels]
+        for value in np.unique(kinds):
+            colour = ct.organ_colour(pair.names[value]) if value else "0.75"
+            style = {"marker": "o", "ms": 3, "color": colour, "mec": "black", "mew": 0.3}
+            kept = pixels[kinds == value].numpy()
+            panels.spots(axes[3], kept, len(labels), len(image), pair.spacing, (index, index), **style)
         handles = panels.organ_handles(present, background=True)
         figure.legend(handles=handles, loc="outside right upper", handlelength=1.0)
         write_caption(
@@ -67,19 +71,10 @@ def multiples(pair: Pair, weights: Mapping[Choice, Tensor], pixels: Mapping[Choi
         axes = figure.subplots(len(mus), len(epsilons), squeeze=False)
         for (mu, eps), weight in weights.items():
             ax = axes[mus.index(mu), epsilons.index(eps)]
-            shown = ct.axial((weight / weight.max()).numpy(), index)
-            ax.imshow(shown, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
-            flags = np.zeros(weight.shape, bool)
-            flags.flat[pixels[mu, eps]] = True
-            y, x = np.nonzero(ct.axial(flags, index))
-            ax.plot(x, y, "o", ms=1.8, mew=0, color=OKABE_ITO[1])
-            panels.bare(ax)
+            panels.weights(ax, (weight / weight.max()).numpy(), pixels[mu, eps].numpy(), index, 1.8).set_clim(0, 1)
             ax.set_title(rf"$\epsilon$ = {eps:g}" if mu == mus[0] else "")
             ax.set_ylabel(rf"$\mu$ = {mu:g}" if eps == epsilons[0] else "")
-        write_caption(
-            figure, f"{pair.first}: W(S) as a share of its largest value, dark 0, yellow 1; orange: drawn pixels of "
-            f"the slice. {pair.origin}",
-        )  # fmt: skip
+        write_caption(figure, f"{pair.first}: W(S) over its largest value; orange: drawn pixels. {pair.origin}")
     return figure
 
 
@@ -104,24 +99,11 @@ def depths(pair: Pair, distance: Tensor, ways: Mapping[str, Tensor]) -> Sketch:
 
 def budgets(table: pd.DataFrame, origin: str) -> Sketch:
     """Eq. 6 of one pair of patches by budget r: each draw of pixels, and their mean; rows with ``r`` and ``loss``."""
-    means = table.groupby("r")["loss"].mean()
     with sketch(4.6, 2.5) as figure:
         ax = figure.subplots()
         ax.plot(table["r"], table["loss"], "o", ms=3, color="0.5", label="a draw")
-        ax.plot(means.index, means, "-", color=OKABE_ITO[1], label="mean")
+        ax.plot(table.groupby("r")["loss"].mean(), color=OKABE_ITO[1], label="mean")
         ax.set(xscale="log", xlabel="budget r, pixels a label", ylabel="Eq. 6 of one pair of patches")
         ax.legend()
         write_caption(figure, f"An untrained network; only the draw of pixels changes. {origin}")
     return figure
-
-
-def _drawn(ax: Any, pair: Pair, pixels: Tensor, index: int) -> None:
-    """P_1 at the slice ``index`` of the label level's grid, and the drawn pixels in it in the colour of their organ."""
-    image, size = pair.raw["image"][0, 0].numpy(), len(pair.grid[0])
-    stride = len(image) // size
-    panels.patch(ax, image, index * stride + stride // 2, pair.spacing)
-    labels = pair.grid[0].flatten()[pixels]
-    for value in labels.unique().tolist():
-        colour: Any = ct.organ_colour(pair.names[value]) if value else "0.75"
-        style = {"marker": "o", "ms": 3, "color": colour, "mec": "black", "mew": 0.3}
-        panels.spots(ax, pixels[labels == value].numpy(), size, len(image), pair.spacing, (index, index), **style)

@@ -20,6 +20,7 @@ from mixcl.data.registry import collections, folder
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.figures import sample
+from mixcl.figures.choice import choose_slice
 from mixcl.figures.style import STYLE, Sketch
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
 from mixcl.run import checkpoint, record
@@ -50,6 +51,11 @@ class Pair(NamedTuple):
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size of the patches, mm."""
         return self.places[0][0].spacing
+
+    @property
+    def slice(self) -> int:
+        """The axial slice of P_1 with most labelled voxels."""
+        return choose_slice(self.raw["label"][0].numpy())
 
     @property
     def first(self) -> str:

@@ -68,10 +68,7 @@ def reductions(rows: pd.DataFrame, whole: Mapping[str, float], origin: str) -> S
             ax.set_xticks(range(len(organs)), organs, rotation=90 if wide else 0)
             ax.set_title(title)
         axes[0].set(ylabel="Eq. 6 of one pixel", ylim=(0, None))
-        write_caption(
-            figure,
-            f"Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6, one logarithm over all of them. {origin}",
-        )
+        write_caption(figure, f"Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6, one logarithm. {origin}")
     return figure
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
 
 from mixcl.config.settings import ViewsConfig
 from mixcl.figures import ct, panels
-from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import Sketch, write_caption
+from mixcl.figures.style import STYLE, Plot, Sketch, grid, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
 NO_AFFINE: dict[str, Any] = {"rotate_deg": 0.0, "scale": 0.0, "shear": 0.0, "translate": 0.0}
@@ -42,13 +42,12 @@ def lattice(edge: int) -> Tensor:
 
 def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Sketch:
     """P_1 and a lattice [1, 2, E, E, E] with labels [1, E, E, E], by distortion."""
-    index = choose_slice(pair.raw["label"][0].numpy())
+    index = pair.slice
     with sketch(2.0 * len(moved), 4.5) as figure:
         axes = figure.subplots(2, len(moved), squeeze=False)
         for k, (name, (x, s)) in enumerate(moved.items()):
             (image, lines), labels = x[0].numpy(), s[0].numpy()
-            panels.patch(axes[0, k], image, index, pair.spacing, labels, pair.names, bar=k == 0)
-            axes[0, k].set_title(name)
+            panels.patch(axes[0, k], image, index, pair.spacing, labels, pair.names, title=name, bar=k == 0)
             ct.show_ct(axes[1, k], lines, index, pair.spacing, (0.0, 2.0))
             panels.outline(axes[1, k], labels, index, pair.spacing, pair.names)
         present = [name for value, name in pair.names.items() if (pair.raw["label"][0, ..., index] == value).any()]
@@ -62,13 +61,12 @@ def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Sketch:
 
 def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Sketch:
     """P_1 [1, 1, E, E, E] by intensity distortion, and what each does to its voxels."""
-    before, index = pair.raw["image"][0, 0].numpy(), choose_slice(pair.raw["label"][0].numpy())
+    before = pair.raw["image"][0, 0].numpy()
     with sketch(1.5 * len(changed), 3.5) as figure:
         axes = figure.subplots(2, len(changed), height_ratios=[1.35, 1])
         for k, ((name, x), cloud) in enumerate(zip(changed.items(), axes[1], strict=True)):
             after = x[0, 0].numpy()
-            panels.patch(axes[0, k], after, index, pair.spacing, bar=k == 0)
-            axes[0, k].set_title(name)
+            panels.patch(axes[0, k], after, pair.slice, pair.spacing, title=name, bar=k == 0)
             counts, _, _ = np.histogram2d(before.ravel(), after.ravel(), bins=48, range=[[0, 1], [-0.2, 1.2]])
             cloud.imshow(np.log1p(counts.T), origin="lower", extent=(0, 1, -0.2, 1.2), cmap="Blues", aspect="auto")
             cloud.plot([0, 1], [0, 1], color="0.5", linewidth=0.7)
@@ -81,14 +79,12 @@ def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Sketch:
     return figure
 
 
-def gallery(pair: Pair, shown: Sequence[tuple[Tensor, Tensor]]) -> Sketch:
+def gallery(pair: Pair, shown: Sequence[tuple[Tensor, Tensor]]) -> Plot:
     """Views [1, 1, E, E, E] with their labels [1, E, E, E], as training has them."""
-    index, columns = choose_slice(pair.raw["label"][0].numpy()), 6
-    lines = -(-len(shown) // columns)
-    with sketch(9.0, 1.5 * lines + 0.4) as figure:
-        axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(len(shown), 6, 1.5, 1.5, Sketch)
         for k, (ax, (view, labels)) in enumerate(zip(axes, shown, strict=False)):
-            panels.patch(ax, view[0, 0].numpy(), index, pair.spacing, bar=k == 0)
-            panels.outline(ax, labels[0].numpy(), index, pair.spacing, pair.names)
+            panels.patch(ax, view[0, 0].numpy(), pair.slice, pair.spacing, bar=k == 0)
+            panels.outline(ax, labels[0].numpy(), pair.slice, pair.spacing, pair.names)
         write_caption(figure, f"{pair.first}. Outlines: the labels, moved along with the patch. {pair.origin}")
     return figure
