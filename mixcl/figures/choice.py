@@ -1,7 +1,5 @@
 """What a qualitative figure shows, as the paper's Fig. 3: cases and slices chosen by rule, not by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """An axial CT slice as radiologists expect it: window, orientation, millimetres, and one colour an organ."""
 
-from __future__ import annotations
-
 import colorsys
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Single panels that several figures share: a patch, a segmentation map, W(S), C, A.  Each draws on given axes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The qualitative figure: CT, label and predictions side by side, as the paper's Fig. 3."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Sequence

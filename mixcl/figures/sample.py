@@ -4,8 +4,6 @@
 :func:`parts` only draw what it gives.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The theme of every figure, how a notebook shows one, and how it is written to disk with its caption."""
 
-from __future__ import annotations
-
 import io
 import textwrap
 from pathlib import Path

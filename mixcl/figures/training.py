@@ -1,7 +1,5 @@
 """What a training left in its metrics: terms, levels, gradients, and what its features are like."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

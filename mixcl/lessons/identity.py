@@ -1,7 +1,5 @@
 """Figures of notebook 01: two views, the cross-correlation of each level, and what each level and term weighs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures of notebook 02: labels of two patches, the relation A on them, background, and labels that contradict."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

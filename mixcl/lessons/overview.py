@@ -1,7 +1,5 @@
 """Notebook 00: the framework of Fig. 1 with the sizes of the real network, and what each collection labels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import matplotlib

@@ -1,7 +1,5 @@
 """Figures of notebook 04: what the reconstructor makes of views by the strength of their distortion."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Figures of notebook 03: distances, W(S), the pixels drawn by it, and what a budget buys."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What every walk-through notebook begins with: prepared scans, a pair of patches, a network before and after."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Figures of notebook 02: how alike the drawn pixels are before and after training, and what Eq. 6 makes of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

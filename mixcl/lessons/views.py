@@ -1,7 +1,5 @@
 """Figures of notebook 05: each distortion of Sec. 3.1 by itself and all together, on image and labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
