@@ -34,12 +34,7 @@ Restart = Annotated[bool, typer.Option("--restart", help="Drop what this run has
 
 @app.command()
 @data_app.command("prepare")
-def prepare(
-    profile: Profile = "phantom",
-    overrides: Set = None,
-    out: Out = None,
-    workers: Workers = None,
-) -> None:
+def prepare(profile: Profile = "phantom", overrides: Set = None, out: Out = None, workers: Workers = None) -> None:
     """Check, orient, resample and store the profile's collections (phantoms are made first)."""
     config, folder = _load(profile, overrides, out)
     from mixcl.data.prepare.run import prepare as run
@@ -48,12 +43,7 @@ def prepare(
 
 
 @data_app.command("check")
-def check(
-    profile: Profile = "phantom",
-    overrides: Set = None,
-    out: Out = None,
-    workers: Workers = None,
-) -> None:
+def check(profile: Profile = "phantom", overrides: Set = None, out: Out = None, workers: Workers = None) -> None:
     """Read every file of the profile's collections and tell all that is wrong; exit code 1 when there is an error."""
     config, folder = _load(profile, overrides, out)
     from mixcl.data.check.run import check as run

@@ -18,17 +18,7 @@ from mixcl import losses, moments
 
 REDUCTIONS = ("ratio", "supcon", "sum")
 BACKGROUNDS = ("ignore_pairs", "ignore_all")
-SHAPES = [
-    (1, 1),
-    (4, 3),
-    (1, 5),
-    (2, 1, 3),
-    (1, 3, 7),
-    (2, 3, 4, 2),
-    (1, 4, 2, 3, 2),
-    (3, 2, 1, 1, 1),
-    (2, 6, 1, 2, 1),
-]
+SHAPES = [(1, 1), (4, 3), (1, 5), (2, 1, 3), (1, 3, 7), (2, 3, 4, 2), (1, 4, 2, 3, 2), (3, 2, 1, 1, 1), (2, 6, 1, 2, 1)]
 CASES = {
     "two classes": ([1, 1, 2], [2, 1, 1, 2]),
     "n is not m": ([1, 2, 0, 3, 3], [3, 0]),
@@ -141,9 +131,7 @@ def test_cross_correlation_is_computed_in_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("shapes", [((2, 3, 4), (2, 3, 5)), ((3,), (3,)), ((0, 3, 2), (0, 3, 2)), ((2, 3), (3, 2))])
-def test_cross_correlation_names_shapes_that_do_not_fit(
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
-) -> None:
+def test_cross_correlation_names_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match=r"both must be \[B, C, \*spatial\] and equal") as caught:
         losses.cross_correlation(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
     assert str(shapes[0]) in str(caught.value)
@@ -266,9 +254,7 @@ def test_folded_moments_are_those_of_the_convolution(shape: tuple[int, ...]) -> 
             torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-10)
 
 
-def test_folded_moments_in_float32_are_as_exact_as_plain_ones(
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_folded_moments_in_float32_are_as_exact_as_plain_ones(record_property: Callable[[str, object], None]) -> None:
     h_a, h_b = normal(1, 16, 32, 32, 32) + 0.5, normal(1, 16, 32, 32, 32, seed=1) + 0.5
     weight, bias = normal(32, 16, seed=2), normal(32, seed=3)
     exact = moments.correlation_from_moments(moments.folded_moments(h_a, h_b, weight, bias))
@@ -357,13 +343,7 @@ def test_label_consistency_is_eq_6(labels: tuple[list[int], list[int]], backgrou
     st.integers(0, 1000),
 )
 def test_label_consistency_of_any_labels(
-    labels_a: list[int],
-    labels_b: list[int],
-    channels: int,
-    reduction: str,
-    background: str,
-    tau: float,
-    seed: int,
+    labels_a: list[int], labels_b: list[int], channels: int, reduction: str, background: str, tau: float, seed: int
 ) -> None:
     a, b = embeddings(len(labels_a), len(labels_b), channels, seed)
     loss = losses.label_consistency(
@@ -379,10 +359,7 @@ def test_label_consistency_of_any_labels(
 def test_label_consistency_gradcheck(reduction: str) -> None:
     labels = torch.tensor([0, 1, 2, 1]), torch.tensor([1, 0, 3])
     inputs = tuple(x.requires_grad_() for x in embeddings(4, 3))
-    assert torch.autograd.gradcheck(
-        lambda x, y: losses.label_consistency(x, y, *labels, reduction=reduction),
-        inputs,
-    )
+    assert torch.autograd.gradcheck(lambda x, y: losses.label_consistency(x, y, *labels, reduction=reduction), inputs)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])

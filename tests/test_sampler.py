@@ -290,8 +290,7 @@ def test_pairs_of_a_large_class_follow_numpys_law(path: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("mu", "eps"),
-    [(8.0, 0.0), (0.5, 0.0), (1e-3, 0.0), (1e6, 0.05), (1e6, 0.0), (1e-300, 1e-300), (1e300, 1e300)],
+    ("mu", "eps"), [(8.0, 0.0), (0.5, 0.0), (1e-3, 0.0), (1e6, 0.05), (1e6, 0.0), (1e-300, 1e-300), (1e300, 1e300)]
 )
 def test_extreme_weights_neither_hang_nor_warn(mu: float, eps: float) -> None:
     labels = torch.from_numpy(VOLUMES["one voxel, far"])

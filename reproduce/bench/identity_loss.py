@@ -63,15 +63,9 @@ def _level(channels: int, edge: int, args: argparse.Namespace) -> dict[str, dict
         "plain sums": lambda: _bracket(_plain(projector, torch.nn.Identity(), trunk)),
     }
     saved = {name: sides.saved_bytes(forward[name], own) for name in ("ours", "plain")}
-    times = sides.seconds(
-        {name: lambda side=side: side().backward() for name, side in forward.items()},
-        args.repeats,
-    )
+    times = sides.seconds({name: lambda side=side: side().backward() for name, side in forward.items()}, args.repeats)
     with torch.no_grad():
-        sums = {
-            "folded": _folded(projector, projector.trunk, z),
-            "plain": _plain(projector, projector.trunk, z),
-        }
+        sums = {"folded": _folded(projector, projector.trunk, z), "plain": _plain(projector, projector.trunk, z)}
         c = {name: moments.correlation_from_moments(m) for name, m in sums.items()}
         exact = moments.correlation_from_moments(_plain(projector.double(), projector.trunk, z.double()))
     errors = {name: (value - exact).abs().max().item() for name, value in c.items()}

@@ -204,15 +204,9 @@ def speck(label: np.ndarray[Any, Any], value: int) -> np.ndarray[Any, Any]:
 FAULTS: dict[str, tuple[Spoil, str]] = {
     "no image": (lambda i, s: i.unlink(), r"imagesTr/bad.*: the image is missing for .*; add"),
     "no label": (lambda i, s: s.unlink(), r"labelsTr/bad.nii.gz: the label is missing for .*; add it, or"),
-    "dangling link": (
-        lambda i, s: (i.unlink(), i.symlink_to("gone")),
-        r"imagesTr/bad.nii.gz: no such file; add",
-    ),
+    "dangling link": (lambda i, s: (i.unlink(), i.symlink_to("gone")), r"imagesTr/bad.nii.gz: no such file; add"),
     "empty file": (lambda i, s: i.write_bytes(b""), r"imagesTr/bad.nii.gz: (not a NIfTI|cut off|is empty)"),
-    "cut off image": (
-        lambda i, s: cut(i, 0.5),
-        r"imagesTr/bad.nii.gz: cut off or damaged .*; download or copy",
-    ),
+    "cut off image": (lambda i, s: cut(i, 0.5), r"imagesTr/bad.nii.gz: cut off or damaged .*; download or copy"),
     "cut off label": (lambda i, s: cut(s, 0.9), r"labelsTr/bad.nii.gz: cut off or damaged"),
     "cut off checksum": (lambda i, s: cut(i, 0.9999), r"imagesTr/bad.nii.gz: cut off or damaged"),
     "damaged": (lambda i, s: flip_byte(i), r"imagesTr/bad.nii.gz: cut off or damaged"),
@@ -225,19 +219,13 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
         lambda i, s: i.write_bytes(gzip.compress(gzip.decompress(i.read_bytes())[:-50])),
         r"bad.nii.gz: cut off: the header announces more voxels",
     ),
-    "4-D": (
-        lambda i, s: save(i, np.stack([IMAGE] * 3, -1)),
-        r"has 4 dimensions \(24, 20, 14, 3\); keep one 3-D",
-    ),
+    "4-D": (lambda i, s: save(i, np.stack([IMAGE] * 3, -1)), r"has 4 dimensions \(24, 20, 14, 3\); keep one 3-D"),
     "2-D": (lambda i, s: save(i, IMAGE[:, :, 5]), r"has the shape \(24, 20\); store it as one 3-D volume"),
     "colour": (
         lambda i, s: save(i, np.zeros((24, 20, 14), [("R", "u1"), ("G", "u1"), ("B", "u1")])),
         r"its voxels are of the type",
     ),
-    "label shape": (
-        lambda i, s: save(s, LABEL[:, :, :-1]),
-        r"labelsTr/bad.nii.gz: shape .* differs from .* bad.nii",
-    ),
+    "label shape": (lambda i, s: save(s, LABEL[:, :, :-1]), r"labelsTr/bad.nii.gz: shape .* differs from .* bad.nii"),
     "label affine": (
         lambda i, s: save(s, LABEL, affine_of(origin=(10, -20, 31))),
         r"labelsTr/bad.nii.gz: its affine differs from that of bad.nii.gz by up to 1 mm",
@@ -246,54 +234,18 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
         lambda i, s: save(s, LABEL[:, ::-1], affine_of() @ np.diag([1, -1, 1, 1])),
         r"labelsTr/bad.nii.gz: its axes run RPS, those of bad.nii.gz RAS, and turned it does not fit",
     ),
-    "unknown label": (
-        lambda i, s: save(s, with_value(LABEL, 9, np.uint8)),
-        r"unknown label value 9; .* 0 and 1, 2;",
-    ),
-    "huge label": (
-        lambda i, s: save(s, with_value(LABEL, 999, np.int16)),
-        r"label values from 0 to 999, but",
-    ),
-    "negative label": (
-        lambda i, s: save(s, with_value(LABEL, -1, np.int16)),
-        r"label values from -1 to 1, but",
-    ),
-    "fractional label": (
-        lambda i, s: save(s, with_value(LABEL, 0.4, np.float32)),
-        r"not whole numbers; export it",
-    ),
-    "empty label": (
-        lambda i, s: save(s, np.zeros_like(LABEL)),
-        r"labelsTr/bad.nii.gz: labels nothing; add its",
-    ),
-    "NaN": (
-        lambda i, s: save(i, with_value(IMAGE, np.nan, np.float32)),
-        r"1 voxels are NaN or infinite; write",
-    ),
-    "infinity": (
-        lambda i, s: save(i, with_value(IMAGE, np.inf, np.float64)),
-        r"1 voxels are NaN or infinite",
-    ),
-    "NaN label": (
-        lambda i, s: save(s, with_value(LABEL, np.nan, np.float32)),
-        r"labelsTr/bad.*NaN or infinite",
-    ),
-    "zero spacing": (
-        lambda i, s: header(i, pixdim=pixdim(0, 1, 1)),
-        r"voxel size 0 x 1 x 1 mm is impossible; write",
-    ),
-    "negative spacing": (
-        lambda i, s: header(i, pixdim=pixdim(1, -1, 1)),
-        r"voxel size 1 x -1 x 1 mm is impossible",
-    ),
-    "NaN spacing": (
-        lambda i, s: header(i, pixdim=pixdim(1, np.nan, 1)),
-        r"voxel size 1 x nan x 1 mm is impossible",
-    ),
-    "huge spacing": (
-        lambda i, s: save(i, IMAGE, affine_of((1, 1, 50))),
-        r"1 x 1 x 50 mm is implausibly large",
-    ),
+    "unknown label": (lambda i, s: save(s, with_value(LABEL, 9, np.uint8)), r"unknown label value 9; .* 0 and 1, 2;"),
+    "huge label": (lambda i, s: save(s, with_value(LABEL, 999, np.int16)), r"label values from 0 to 999, but"),
+    "negative label": (lambda i, s: save(s, with_value(LABEL, -1, np.int16)), r"label values from -1 to 1, but"),
+    "fractional label": (lambda i, s: save(s, with_value(LABEL, 0.4, np.float32)), r"not whole numbers; export it"),
+    "empty label": (lambda i, s: save(s, np.zeros_like(LABEL)), r"labelsTr/bad.nii.gz: labels nothing; add its"),
+    "NaN": (lambda i, s: save(i, with_value(IMAGE, np.nan, np.float32)), r"1 voxels are NaN or infinite; write"),
+    "infinity": (lambda i, s: save(i, with_value(IMAGE, np.inf, np.float64)), r"1 voxels are NaN or infinite"),
+    "NaN label": (lambda i, s: save(s, with_value(LABEL, np.nan, np.float32)), r"labelsTr/bad.*NaN or infinite"),
+    "zero spacing": (lambda i, s: header(i, pixdim=pixdim(0, 1, 1)), r"voxel size 0 x 1 x 1 mm is impossible; write"),
+    "negative spacing": (lambda i, s: header(i, pixdim=pixdim(1, -1, 1)), r"voxel size 1 x -1 x 1 mm is impossible"),
+    "NaN spacing": (lambda i, s: header(i, pixdim=pixdim(1, np.nan, 1)), r"voxel size 1 x nan x 1 mm is impossible"),
+    "huge spacing": (lambda i, s: save(i, IMAGE, affine_of((1, 1, 50))), r"1 x 1 x 50 mm is implausibly large"),
     "singular affine": (
         lambda i, s: header(i, srow_x=[0, 0, 0, 0], sform_code=1, qform_code=0),
         r"affine is singular or not finite",
@@ -305,18 +257,9 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
         r"between 0 and 0.\d+, so it looks already scaled; give Hounsfield",
     ),
     "standardised": (lambda i, s: save(i, (IMAGE / 500).astype(np.float32)), r"looks already scaled"),
-    "8-bit": (
-        lambda i, s: save(i, (IMAGE / 8 + 128).clip(0, 255).astype(np.uint8)),
-        r"looks like an 8-bit picture",
-    ),
-    "no intercept": (
-        lambda i, s: save(i, (IMAGE + 1024).astype(np.uint16)),
-        r"its intercept \(often -1024\) is lost",
-    ),
-    "outside window": (
-        lambda i, s: save(i, (IMAGE - 1100).astype(np.int16)),
-        r"none of it lies inside the window",
-    ),
+    "8-bit": (lambda i, s: save(i, (IMAGE / 8 + 128).clip(0, 255).astype(np.uint8)), r"looks like an 8-bit picture"),
+    "no intercept": (lambda i, s: save(i, (IMAGE + 1024).astype(np.uint16)), r"its intercept \(often -1024\) is lost"),
+    "outside window": (lambda i, s: save(i, (IMAGE - 1100).astype(np.int16)), r"none of it lies inside the window"),
     "vanishing label": (
         lambda i, s: save(s, speck(np.zeros_like(LABEL), 1)),
         r"no labelled voxel is left at \(1.5, 1.5, 2.0\) mm; choose a finer data.spacing",
@@ -365,11 +308,7 @@ def test_all_faults_are_told_together_and_mending_is_enough(raw: Path, tmp_path:
         write_case(raw / "own", kind, *scan(seed=len(kind)))
     shutil.copytree(raw / "second", raw / "third")
     report = run(raw, tmp_path, names=names)
-    assert {c.name: (c.made, c.kept) for c in report.collections} == {
-        "own": (3, 1),
-        "second": (0, 1),
-        "third": (1, 0),
-    }
+    assert {c.name: (c.made, c.kept) for c in report.collections} == {"own": (3, 1), "second": (0, 1), "third": (1, 0)}
 
 
 def test_accepted_oddities(tmp_path: Path) -> None:
@@ -469,8 +408,7 @@ def test_room_is_told_beforehand(raw: Path, tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("number", "sentence"),
-    [(28, "the disk is full; make room"), (13, "must not be written; mend its permissions")],
+    ("number", "sentence"), [(28, "the disk is full; make room"), (13, "must not be written; mend its permissions")]
 )
 def test_disk_fails_midway(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, sentence: str
@@ -623,12 +561,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         if attempt == 4:  # the settings change: everything is stale now
             prepare(settings(raw, hu=(-100, 200)), out, workers=1, progress=False)
         for case in out.glob("data/store/own/c*"):
-            assert {p.name for p in case.iterdir()} == {
-                "image.npy",
-                "label.npy",
-                "foreground.npz",
-                "case.json",
-            }
+            assert {p.name for p in case.iterdir()} == {"image.npy", "label.npy", "foreground.npz", "case.json"}
     assert killed >= 3
     assert len(states) >= 2
     run(raw, out)

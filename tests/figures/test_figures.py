@@ -82,12 +82,7 @@ def test_rows_columns_titles_legend_and_caption() -> None:
     one_arm = scan()._replace(predictions={"mixcl": scan().label}, title="another")
     figure = overlay([scan(), one_arm], caption="Profile phantom, seed 0.")
     assert len(figure.axes) == 2 * 4
-    assert [ax.get_title() for ax in figure.axes[:4]] == [
-        "CT",
-        "label",
-        "scratch",
-        "mixcl",
-    ]
+    assert [ax.get_title() for ax in figure.axes[:4]] == ["CT", "label", "scratch", "mixcl"]
     assert [figure.axes[k].get_ylabel() for k in (0, 4)] == ["a phantom", "another"]
     assert not figure.axes[6].axison  # no such prediction
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["spleen", "liver"]
@@ -121,11 +116,7 @@ def test_slices_are_chosen_by_the_rule() -> None:
 
 def views(colours: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Colours as seen with full colour vision, protanopia and deuteranopia (Machado et al., 2009)."""
-    protan = [
-        [0.152286, 1.052583, -0.204868],
-        [0.114503, 0.786281, 0.099216],
-        [-0.003882, -0.048116, 1.051998],
-    ]
+    protan = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
     deutan = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     seen = [np.clip(linear @ np.array(matrix).T, 0, 1) for matrix in (protan, deutan)]
@@ -193,14 +184,7 @@ def test_losses_of_a_finetuning_run_and_of_ablations() -> None:
 @pytest.fixture
 def table() -> Table:
     rows = [
-        {
-            "task": task,
-            "percent": float(percent),
-            "arm": arm,
-            "fold": fold,
-            "seed": 0,
-            "dice": base + fold / 50,
-        }
+        {"task": task, "percent": float(percent), "arm": arm, "fold": fold, "seed": 0, "dice": base + fold / 50}
         for task, percents in (("msd_spleen", (5, 15, 50, 100)), ("btcv", (15, 50, 100)))
         for k, percent in enumerate(percents)
         for arm, base in (("scratch", 0.3 + k / 6), ("mixcl", 0.4 + k / 7))

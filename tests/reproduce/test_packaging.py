@@ -195,10 +195,7 @@ def test_environment_yml_agrees_with_the_lock() -> None:
     plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     python = next(entry for entry in plain if entry.startswith("python="))
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(f"{python.partition('=')[2]}.0")
-    assert {entry.partition("=")[0] for entry in plain} == {
-        "python",
-        "pip",
-    }  # whatever else would be a second pin
+    assert {entry.partition("=")[0] for entry in plain} == {"python", "pip"}  # whatever else would be a second pin
     (nested,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     locked = pins("cuda.txt")
     for line in nested:

@@ -75,17 +75,7 @@ def test_markdown_has_the_papers_shape(out: Path) -> None:
     results.table1(out)
     text = (out / "tables" / "table1.md").read_text()
     lines = [cells(line) for line in text.split("**HD95, mm.**")[0].splitlines() if line.startswith("|")]
-    assert lines[0] == [
-        "",
-        "Spleen: Pct.",
-        "T.F.S.",
-        "Ours",
-        "Diff.",
-        "BTCV: Pct.",
-        "T.F.S.",
-        "Ours",
-        "Diff.",
-    ]
+    assert lines[0] == ["", "Spleen: Pct.", "T.F.S.", "Ours", "Diff.", "BTCV: Pct.", "T.F.S.", "Ours", "Diff."]
     assert {len(line) for line in lines} == {9}
     body = {(line[0], line[1] or line[5]): line for line in lines[2:]}
     # case differences 0.4 - 0.25, 0.8 - 0.7 and 0.5 - 0.4: rank sum 6 of 6, p = 2 / 8

@@ -18,10 +18,7 @@ from mixcl import baselines
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")]
 WORKER = Path(__file__).parents[1] / "helpers" / "ranks.py"
 ALONE = {
     "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
@@ -115,12 +112,7 @@ def test_the_slurm_script_joins_its_nodes(store: Path, tmp_path: Path) -> None:
     for name, text in stand_ins.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    slurm = {
-        "NNODES": "2",
-        "JOB_ID": str(os.getpid()),
-        "JOB_NODELIST": "a",
-        "GPUS_ON_NODE": "1",
-    }
+    slurm = {"NNODES": "2", "JOB_ID": str(os.getpid()), "JOB_NODELIST": "a", "GPUS_ON_NODE": "1"}
     alone = {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     script = WORKER.parents[2] / "reproduce" / "slurm" / "pretrain.sbatch"
     wanted = ["--profile", "smoke", "--out", str(tmp_path / "out")]
