@@ -6,7 +6,7 @@ projector is computed again in the backward pass, so that only what goes in and 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -209,12 +209,8 @@ def gradient_norms(objective: Pretraining, terms: Any) -> dict[str, float]:
         What its forward pass gave.
     """
     norms = {}
-    for name, term in objective.weighted_terms(terms).items():
-        if not term.requires_grad:
-            norms[name] = 0.0
-            continue
-        gradients = torch.autograd.grad(term, _encoder(objective), retain_graph=True, allow_unused=True)
-        norms[name] = float(torch.stack([g.float().norm() for g in gradients if g is not None]).norm())
+    for name, gradients in _gradients(objective, terms):
+        norms[name] = float(torch.stack([g.float().norm() for g in gradients]).norm()) if gradients else 0.0
     return norms
 
 
@@ -228,14 +224,19 @@ def gradient_coverage(objective: Pretraining, terms: Any) -> dict[str, float]:
     objective, terms
         As for :func:`gradient_norms`.
     """
-    encoder, shares = _encoder(objective), {}
-    total = sum(p.numel() for p in encoder)
+    total = sum(p.numel() for p in _encoder(objective))
+    return {
+        name: sum(g.numel() for g in gradients if g.any()) / total for name, gradients in _gradients(objective, terms)
+    }
+
+
+def _gradients(objective: Pretraining, terms: Any) -> Iterator[tuple[str, list[Tensor]]]:
+    """Each weighted term's name, and its gradients on the weights of theta that it reaches."""
     for name, term in objective.weighted_terms(terms).items():
         gradients: Sequence[Tensor | None] = ()
         if term.requires_grad:
-            gradients = torch.autograd.grad(term, encoder, retain_graph=True, allow_unused=True)
-        shares[name] = sum(g.numel() for g in gradients if g is not None and g.any()) / total
-    return shares
+            gradients = torch.autograd.grad(term, _encoder(objective), retain_graph=True, allow_unused=True)
+        yield name, [g for g in gradients if g is not None]
 
 
 def _encoder(objective: Pretraining) -> list[Tensor]:

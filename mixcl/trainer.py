@@ -193,7 +193,9 @@ class _Loop:
                 self._log(metrics, bar, done, pending)
                 pending = []
             if saves:
-                self._save(done)
+                if accelerator.is_main_process:
+                    checkpoint.save(self.folder, done, self.plain, self.optimizer, {})
+                accelerator.wait_for_everyone()
             bar.update()
         bar.close()
         return self._finish(kept, time.perf_counter() - started)
@@ -222,11 +224,6 @@ class _Loop:
             metrics.write(done, record)
         shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}
         bar.set_postfix(shown, refresh=False)
-
-    def _save(self, step: int) -> None:
-        if self.accelerator.is_main_process:
-            checkpoint.save(self.folder, step, self.plain, self.optimizer, {})
-        self.accelerator.wait_for_everyone()
 
     def _finish(self, kept: nn.Module, seconds: float) -> Path:
         if self.accelerator.is_main_process:
