@@ -16,8 +16,10 @@ FIGURES = Path(__file__).resolve().parents[2] / "figures"
 
 
 def copied(folder: Path) -> Path:
-    """The two scripts alone, in a folder of figures of their own."""
+    """The two scripts alone, in a folder of figures of their own, beside a script in the place of the README's."""
     folder.mkdir()
+    (folder.parent / "reproduce").mkdir()
+    (folder.parent / "reproduce" / "fill_readme.py").write_text("")
     for name in ("pages.py", "update.sh"):
         shutil.copy(FIGURES / name, folder)
     return folder
