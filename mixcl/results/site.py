@@ -26,6 +26,7 @@ FIGURES = {
     "pretrain_losses": "Pre-training",
 }
 WALK = Path(__file__).resolve().parents[2] / "notebooks"
+READINGS = WALK.parent / "reproduce" / "READINGS.md"
 MATH = re.compile(
     r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$", re.DOTALL
 )
@@ -56,6 +57,8 @@ def site(config: Experiment, out: Path) -> Path:
         missing=missing,
     )
     write_text(page, text)
+    readings = _markdown(READINGS, "the readings of the paper: reproduce/READINGS.md", missing)
+    write_text(out / "site" / "reproduce" / "READINGS.html", _template().render(title="Readings", notebook=readings))
     return page
 
 
@@ -143,7 +146,7 @@ def rendered_notebook(path: Path) -> str | None:
         body, _ = _exporter().from_notebook_node(book)
     except (ValueError, AttributeError, nbformat.ValidationError):
         return None
-    return str(body.replace('.ipynb"', '.html"'))
+    return str(body.replace('.ipynb"', '.html"').replace('/READINGS.md"', '/READINGS.html"'))
 
 
 def with_mathml(text: str) -> str:
