@@ -45,6 +45,9 @@ def site(config: Experiment, out: Path) -> Path:
     """
     missing: list[str] = []
     page = out / "site" / "index.html"
+    if readings := _markdown(READINGS, "the readings of the paper: reproduce/READINGS.md", missing):
+        text = _template().render(title="Readings", notebook=readings)
+        write_text(out / "site" / "reproduce" / "READINGS.html", text)
     text = _template().render(
         title=f"mixcl: profile {config.profile}",
         profile=config.profile,
@@ -57,8 +60,6 @@ def site(config: Experiment, out: Path) -> Path:
         missing=missing,
     )
     write_text(page, text)
-    readings = _markdown(READINGS, "the readings of the paper: reproduce/READINGS.md", missing)
-    write_text(out / "site" / "reproduce" / "READINGS.html", _template().render(title="Readings", notebook=readings))
     return page
 
 

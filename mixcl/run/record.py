@@ -128,6 +128,10 @@ def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
         A card that cannot be read, or other settings and ``restart`` is ``never``.
     """
     if not (folder / "run.json").is_file():
+        if restart == "always" and any(folder.rglob("*.safetensors")):
+            remove_run(
+                folder, folder.parent
+            )  # says that weights without a card are no run, rather than go on from them
         return
     different = None
     if restart != "always":

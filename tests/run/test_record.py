@@ -74,6 +74,14 @@ def test_only_a_run_is_begun_again(tmp_path: Path) -> None:
     assert (elsewhere / "model.safetensors").is_file()
 
 
+def test_weights_without_a_card_are_not_gone_on_from(tmp_path: Path) -> None:
+    run = made(tmp_path / "runs" / "pretrain")
+    (run / "run.json").unlink()
+    with pytest.raises(InputError, match="not a run"):
+        record.begin(run, {}, "always")
+    assert (run / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"decides": 3}', "{"])
 def test_a_card_that_cannot_be_read_is_one_sentence(tmp_path: Path, text: str) -> None:
     run = made(tmp_path / "runs" / "pretrain")
