@@ -10,6 +10,7 @@ trains, a line every 15 seconds tells how far it is.  With MIXCL_GPUS=N each job
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import json
 import os
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
@@ -33,13 +35,21 @@ def main() -> int:
     """Run what the command line names; 0, or 1 when a cell failed, or 2 for wrong parameters."""
     notebook, pairs = Path(sys.argv[1]), sys.argv[2:]
     copies = [(Path(path), json.loads(text)) for path, text in zip(pairs[::2], pairs[1::2], strict=True)]
-    known = set(papermill.inspect_notebook(str(notebook)))
+    known = _parameters(notebook)
     for executed, parameters in copies:
         if unknown := set(parameters) - known:
             print(f"{_name(executed)}: {notebook} has no parameter {', '.join(sorted(unknown))}")
             return 2
     with _gpu(copies[0][1].get("OUT", ".")), _kernel() as kernel:
         return max(_run(notebook, executed, parameters, kernel) for executed, parameters in copies)
+
+
+def _parameters(notebook: Path) -> set[str]:
+    """Names that the cell of parameters assigns.  papermill's own reading skips a line with two equals signs."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    assigned = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Assign)]
+    return {target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)}
 
 
 def _run(notebook: Path, executed: Path, parameters: dict[str, Any], kernel: KernelManager) -> int:
