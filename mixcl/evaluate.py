@@ -29,7 +29,7 @@ from mixcl.handover import weights_id
 from mixcl.metrics import class_values, measure
 from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
-from mixcl.run.device import machine, precision
+from mixcl.run.device import forward, machine, precision
 from mixcl.run.record import deciding, read_card
 
 COLUMNS = (
@@ -123,7 +123,7 @@ def predict(
             torch.as_tensor(np.ascontiguousarray(volume), dtype=torch.float32, device=device)[None, None],
             roi_size=(config.model.patch,) * 3,
             sw_batch_size=config.evaluate.windows,
-            predictor=lambda x: net(x).float(),
+            predictor=lambda x: forward(net, x, config.model).float(),
             overlap=config.evaluate.overlap,
             mode="gaussian",
         )

@@ -124,7 +124,7 @@ def finetune(
 
         def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             image, label = batches.finetuning_batch(raw, config, seed, names, accelerator.device)
-            loss = criterion(loop.module(image), label)
+            loss = criterion(device.forward(loop.module, image, config.model), label)
             return loss, {"total": loss}
 
         return loop.run(batches.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
