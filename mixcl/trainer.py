@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from mixcl import baselines, batches, diagnostics
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
-from mixcl.data.splits import split
+from mixcl.data.splits import split, start
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.handover import freeze, hand_over, unetr_weights, weights_id
@@ -81,8 +81,8 @@ def finetune(
 ) -> Path:  # fmt: skip
     """Fine-tune a stock UNETR on ``percent`` of the training part of one fold; the folder of the run.
 
-    The decoder and everything that ``config.finetune.transfer`` does not hand over start from ``seed``, alike in every
-    arm.  The weights kept are those of the last step (R17).
+    The scans, the decoder and everything that ``config.finetune.transfer`` does not hand over, the patches and their
+    distortions depend on ``fold`` and ``seed``, alike in every arm.  The weights kept are those of the last step (R17).
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ def finetune(
         Pre-trained weights or the folder of a pre-training run; None is training from scratch.
     """
     store = Store(config.data.store_dir(out), settings=config.data)
-    train, test = split(store.cases(task), config, fold, percent)
-    names, settings = train[0].names, config.finetune
-    with seeded(seed):
+    train, test = split(store.cases(task), config, fold, percent, seed)
+    names, settings, own = train[0].names, config.finetune, start(fold, seed)
+    with seeded(own):
         net = segmentation_model(config.model, len(names))
     if settings.freeze:
         freeze(net)
@@ -110,12 +110,13 @@ def finetune(
         handed, origin = f"{settings.transfer}: {report}", source.get("id") or weights_id(weights)
     decides = {
         "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
-        "n_folds": config.grid.n_folds, "init": origin, **deciding(config, "finetune"),
+        "n_folds": config.grid.n_folds, "init": origin, "start": own, "train": [c.id for c in train],
+        **deciding(config, "finetune"),
     }  # fmt: skip
     job = finetune_job(task, percent, arm, fold, seed)
     card = provenance(
         config, job=job, task=task, percent=percent, fold=fold, arm=arm, seed=seed, data=decides["data"],
-        labels={str(k): v for k, v in names.items()}, train=[c.id for c in train], test=[c.id for c in test],
+        labels={str(k): v for k, v in names.items()}, train=decides["train"], test=[c.id for c in test],
         hand_over=handed, pretraining=source,
     )  # fmt: skip
     with device.machine(config.run) as accelerator:
@@ -123,11 +124,11 @@ def finetune(
         criterion = baselines.segmentation_loss(config)
 
         def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            image, label = batches.finetuning_batch(raw, config, seed, names, accelerator.device)
+            image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
             loss = criterion(device.forward(loop.module, image, config.model), label)
             return loss, {"total": loss}
 
-        return loop.run(batches.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
+        return loop.run(batches.SegmentationStream(train, config, own, settings.steps * settings.batch), step, net)
 
 
 def cosine(step: int, steps: int, lr: float) -> float:

@@ -163,6 +163,27 @@ def test_finetuning_hands_over_the_encoder(pretrained: Path, smoke: Experiment, 
     assert not set(card["train"]) & set(card["test"])
 
 
+def test_the_start_belongs_to_fold_and_seed_alone(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
+    """Weights after a step that moves nothing are the fresh ones; the loss of that step tells the patches."""
+    still = change(smoke, finetune={"lr": 1e-30, "weight_decay": 0.0, "steps": 1, "log_every": 1})
+
+    def started(arm: str, percent: float, fold: int, seed: int) -> tuple[torch.Tensor, float]:
+        run = trainer.finetune(
+            still, tmp_path, task="btcv", percent=percent, fold=fold, seed=seed, arm=arm,
+            init=pretrained if arm == "mixcl" else None, progress=False,
+        )  # fmt: skip
+        weights, _ = checkpoint.read_weights(run)
+        return weights["decoder2.transp_conv.conv.weight"], checkpoint.read_metrics(run / "metrics.jsonl")[0]["total"]
+
+    fresh, loss = started("scratch", 100, 0, 0)
+    for arm, percent in (("mixcl", 100), ("scratch", 50)):
+        assert torch.equal(started(arm, percent, 0, 0)[0], fresh)
+    for fold, seed in ((1, 0), (0, 1)):
+        weights, other = started("scratch", 100, fold, seed)
+        assert not torch.equal(weights, fresh)
+        assert other != loss
+
+
 def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:
     longer = change(smoke, finetune={"steps": 40, "lr": 3e-3, "log_every": 10, "dice_background": True})
     run = trainer.finetune(longer, tmp_path, task="msd_spleen", percent=100, fold=0, arm="scratch", progress=False)

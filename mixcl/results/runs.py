@@ -19,6 +19,7 @@ from mixcl.run.jobs import SCRATCH, table1_cells, table2_cells
 from mixcl.run.record import flat, read_card
 
 COUNTS = ["voxels_label", "voxels_predicted"]
+DRAWN = {"percent", "fold", "arm", "seed", "start", "train"}  # what a run is named by, and what follows from that
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Runs:
             if card["task"] == task
         ]
         differing = []
-        for key in sorted({key for *_, settings in runs for key in settings} - {"percent", "fold", "arm", "seed"}):
+        for key in sorted({key for *_, settings in runs for key in settings} - DRAWN):
             values = [(arm, json.dumps(settings.get(key))) for arm, _, settings in runs]
             varies = [key == "init" or any(f"{key}.".startswith(f"{v}.") for v in varied) for _, varied, _ in runs]
             fixed = {value for (_, value), free in zip(values, varies, strict=True) if not free}
