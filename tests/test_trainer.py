@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -19,11 +20,14 @@ from monai.networks.nets import UNETR
 from safetensors.torch import load_file
 
 from mixcl import handover, model, trainer
-from mixcl.config import load_profile
+from mixcl.config import load_profile, with_settings
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.run import checkpoint
 from mixcl.run.record import read_card
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
+run_notebook = importlib.import_module("run_notebook")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,46 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained: Path, prepared: Pa
         ours, theirs = load_file(tmp_path / "runs/pretrain" / name), load_file(pretrained / name)
         assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
     assert (tmp_path / "runs/pretrain/metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
+
+
+def test_epochs_are_the_steps_that_their_scans_make(
+    smoke: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 scans at 4 a step are 3 steps (R15): all is as with steps=3, though the run is stopped and taken up again."""
+    settings = ["pretrain.batch=4", "pretrain.checkpoint_every=2"]
+    by_steps, by_epochs = (with_settings(smoke, [*settings, f"pretrain.{n}"]) for n in ("steps=3", "epochs=1"))
+    whole = trainer.pretrain(by_steps, tmp_path / "steps", progress=False)
+    save = checkpoint.save
+
+    def stop(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.pretrain(by_epochs, tmp_path, progress=False)
+    assert run_notebook._progress(tmp_path / "runs" / "pretrain")[1] == 3
+    monkeypatch.undo()
+    run = trainer.pretrain(by_epochs, tmp_path, progress=False)
+    assert read_card(run)["steps"] == read_card(whole)["steps"] == 3
+    assert read_card(run)["weights"] == read_card(whole)["weights"]
+    records = checkpoint.read_metrics(run / "metrics.jsonl")
+    assert records == checkpoint.read_metrics(whole / "metrics.jsonl")
+    assert records[-1]["step"] == records[-1]["probe"]["step"] + 1 == 3
+
+
+def test_few_labels_mean_few_steps_by_epochs_alone(smoke: Experiment, tmp_path: Path) -> None:
+    """One and four of a fold's four scans, two a step, three epochs."""
+    lengths = {}
+    for length in ("finetune.epochs=3", "finetune.steps=3"):
+        for percent in (25, 100):
+            run = trainer.finetune(
+                with_settings(smoke, [length]), tmp_path / length, task="msd_spleen", percent=percent, fold=0,
+                arm="scratch", progress=False,
+            )  # fmt: skip
+            lengths[length, percent] = read_card(run)["steps"]
+            assert checkpoint.read_metrics(run / "metrics.jsonl")[-1]["step"] == lengths[length, percent]
+    assert list(lengths.values()) == [3, 6, 3, 3]
 
 
 def test_a_finished_run_is_not_trained_again(
