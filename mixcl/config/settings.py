@@ -256,6 +256,10 @@ class FinetuneConfig(Training):
     weight_decay: NonNegative = 1e-5
     foreground_prob: Fraction = Field(0.5, description="patches centred on a labelled voxel; not given in the paper")
     dice_background: bool = Field(True, description="R17: the Dice term counts the background as a class")
+    balance: Fraction = Field(
+        0.0,
+        description="R17: in the cross-entropy a class counts by its voxels to the power of 1 - balance; 0 is plain",
+    )
     transfer: Literal["encoder", "vit", "all"] = Field("encoder", description="R16: weights handed over")
     freeze: bool = Field(False, description="the encoder keeps the weights it starts from; a control")
     encoder_rate: Fraction = Field(1.0, description="learning rate of the encoder, as a fraction of lr")
