@@ -3,12 +3,14 @@
 accelerate decides device, precision and ranks; what a step computes is in :mod:`mixcl.objective`.  A run lives in
 ``OUT/runs/<job>``: ``run.json`` (what was run, with which settings, versions, commit and data), ``metrics.jsonl``,
 ``checkpoint/`` while it lasts and ``model.safetensors`` when it is finished.  The same call takes up a stopped run
-where it was and returns at once for a finished one.
+where it was and returns at once for a finished one.  What another run has trained is taken over
+(:mod:`mixcl.run.twins`).
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from mixcl.errors import InputError
 from mixcl.handover import freeze, hand_over, unetr_weights, weights_id
 from mixcl.model import seeded, segmentation_model, select
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-from mixcl.run import checkpoint, determinism, device
+from mixcl.run import checkpoint, determinism, device, twins
 from mixcl.run.jobs import finetune_job
 from mixcl.run.record import Restart, begin, deciding, provenance, run_folder, write_card
 
@@ -73,7 +75,8 @@ def pretrain(
         if isinstance(objective, Objective):
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
         pairs = batches.PairStream(cases, config, steps * settings.batch)
-        return loop.run(pairs, step, objective.model)
+        with loop.once():
+            return loop.run(pairs, step, objective.model)
 
 
 def finetune(
@@ -130,7 +133,9 @@ def finetune(
             loss = criterion(device.forward(loop.module, image, config.model), label)
             return loss, {"total": loss}
 
-        return loop.run(batches.SegmentationStream(train, config, own, steps * settings.batch), step, net)
+        patches = batches.SegmentationStream(train, config, own, steps * settings.batch)
+        with loop.once():
+            return loop.run(patches, step, net)
 
 
 def cosine(step: int, steps: int, lr: float) -> float:
@@ -153,7 +158,7 @@ class _Loop:
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
         self.card, self.steps = {**card, "decides": decides}, int(card["steps"])
         self.progress = progress and accelerator.is_main_process
-        self.folder = run_folder(out, card["job"])
+        self.folder, self.shares = run_folder(out, card["job"]), restart != "always"
         if accelerator.is_main_process:
             begin(self.folder, decides, restart)
         accelerator.wait_for_everyone()
@@ -163,6 +168,17 @@ class _Loop:
         )
         device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Train what no other run has trained, unless the run was asked to be trained again."""
+        if self.accelerator.is_main_process and self.shares:
+            with twins.once(self.folder, self.card):
+                self.accelerator.wait_for_everyone()
+                yield
+        else:
+            self.accelerator.wait_for_everyone()
+            yield
 
     def run(self, data: Any, step: Step, kept: nn.Module) -> Path:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""

@@ -107,7 +107,7 @@ def read_runs(out: Path) -> Runs:
             raise InputError(f"{path.parent}: is the same job as {jobs[key]}; take one of the two away")
         jobs[key] = path.parent.name
         cards[path.parent.name] = card
-        tables.append(table.assign(job=path.parent.name))
+        tables.append(table.assign(job=path.parent.name, weights=card["weights"]))
     if not tables:
         raise InputError(f"{out / 'runs'}: no evaluated run here; run mixcl finetune and mixcl evaluate first")
     cases = pd.concat(tables, ignore_index=True)
@@ -144,7 +144,7 @@ def _checked_card(job: Path) -> dict[str, Any]:
         raise InputError(f"{job / 'run.json'}: {where}: {first['msg']}; {again}") from None
     except (InputError, KeyError, TypeError):
         raise InputError(f"{job / 'run.json'}: missing or damaged; {again}") from None
-    for name in (*KEYS, "test", "labels", "commit", "profile", "data"):
+    for name in (*KEYS, "test", "labels", "commit", "profile", "data", "weights"):
         if name not in card:
             raise InputError(f"{job / 'run.json'}: has no {name}; {again}")
     return card

@@ -184,7 +184,15 @@ def test_losses_of_a_finetuning_run_and_of_ablations() -> None:
 @pytest.fixture
 def table() -> Table:
     rows = [
-        {"task": task, "percent": float(percent), "arm": arm, "fold": fold, "seed": 0, "dice": base + fold / 50}
+        {
+            "task": task,
+            "percent": float(percent),
+            "arm": arm,
+            "fold": fold,
+            "seed": 0,
+            "dice": base + fold / 50,
+            "weights": f"{task}-{percent}-{arm}-{fold}",
+        }
         for task, percents in (("msd_spleen", (5, 15, 50, 100)), ("btcv", (15, 50, 100)))
         for k, percent in enumerate(percents)
         for arm, base in (("scratch", 0.3 + k / 6), ("mixcl", 0.4 + k / 7))
