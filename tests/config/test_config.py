@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mixcl.config import load_profile, overlaid, with_settings
 from mixcl.errors import InputError
-from mixcl.run.record import provenance
+from mixcl.run.record import flat, provenance
 
 
 def test_paper_profile_is_literal() -> None:
@@ -29,6 +29,17 @@ def test_paper_profile_is_literal() -> None:
     assert sum(c.data.phantom.counts[name] for name in c.data.pretrain) == 765
 
 
+def test_the_other_reading_of_iterations_has_a_profile() -> None:
+    """R15: the same but for steps in the place of epochs, and for what is logged and kept on the way."""
+    paper, other = load_profile("paper"), load_profile("paper-steps")
+    assert (other.pretrain.steps, other.finetune.steps) == (1000, 2000)
+    assert (other.pretrain.epochs, other.finetune.epochs) == (None, None)
+    differ = {key for key in flat(paper.model_dump()) if flat(paper.model_dump())[key] != flat(other.model_dump())[key]}
+    ways = ("steps", "epochs", "log_every", "gradients_every", "checkpoint_every")
+    assert differ - {"profile"} <= {f"{section}.{key}" for section in ("pretrain", "finetune") for key in ways}
+    assert load_profile("paper-balanced").finetune.epochs == 2000
+
+
 def test_literal_readings_are_the_defaults() -> None:
     c = load_profile("paper").loss
     assert (c.center, c.level_weights, c.label_reduction) == (False, None, "ratio")
@@ -38,7 +49,7 @@ def test_literal_readings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "smoke", "phantom", "paper", "paper-long", "paper-balanced", "fair", "fair-fine", "fair-size", "walkthrough",
+        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "fair-fine", "fair-size", "walkthrough",
         "walkthrough-fine",
     ],
 )  # fmt: skip
