@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import baselines, batches, diagnostics
+from mixcl import baselines, batches, diagnostics, evaluate
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import split, start
 from mixcl.data.store import Store
@@ -128,10 +128,14 @@ def finetune(
         loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
         criterion = baselines.segmentation_loss(config)
 
-        def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+            values: dict[str, Any] = {}
+            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
+            if due and accelerator.is_main_process:
+                values["test"] = {"step": number, **evaluate.look(net, test, config, names)}
             image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
             loss = criterion(device.forward(loop.module, image, config.model), label)
-            return loss, {"total": loss}
+            return loss, {**values, "total": loss}
 
         patches = batches.SegmentationStream(train, config, own, steps * settings.batch)
         with loop.once():

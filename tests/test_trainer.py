@@ -12,17 +12,24 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.settings import change
 from monai.networks.nets import UNETR
 from safetensors.torch import load_file
 
-from mixcl import handover, model, trainer
+from mixcl import evaluate, handover, model, trainer
 from mixcl.config import load_profile, with_settings
 from mixcl.config.settings import Experiment
+from mixcl.data.splits import split
+from mixcl.data.store import Store
 from mixcl.errors import InputError
+from mixcl.handover import weights_id
+from mixcl.metrics import measure
+from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
 from mixcl.run.record import read_card
 
@@ -226,6 +233,34 @@ def test_the_start_belongs_to_fold_and_seed_alone(pretrained: Path, smoke: Exper
         weights, other = started("scratch", 100, fold, seed)
         assert not torch.equal(weights, fresh)
         assert other != loss
+
+
+def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: Path) -> None:
+    """The weights stay the same to the bit; what is seen is what the metrics measure."""
+    given: dict[str, Any] = {"task": "msd_spleen", "percent": 100, "fold": 0, "arm": "scratch", "progress": False}
+    steps = {"steps": 5, "lr": 3e-3}
+    plain = trainer.finetune(change(smoke, finetune=steps), tmp_path / "plain", **given)
+    config = change(smoke, finetune={**steps, "probe_every": 2})
+    run = trainer.finetune(config, tmp_path / "watched", **given)
+    weights, _ = checkpoint.read_weights(run)
+    assert weights_id(weights) == weights_id(checkpoint.read_weights(plain)[0])
+    records = checkpoint.read_metrics(run / "metrics.jsonl")
+    assert [record["test"]["step"] for record in records if "test" in record] == [0, 2, 4]
+    assert not any("test" in record for record in checkpoint.read_metrics(plain / "metrics.jsonl"))
+
+    store = Store(config.data.store_dir(tmp_path), settings=config.data)
+    _, test = split(store.cases("msd_spleen"), config, 0, 100, 0)
+    net = segmentation_model(config.model, 1)
+    net.load_state_dict(weights)
+    seen = evaluate.look(net, test, config, {1: "spleen"})
+    dice = []
+    for case in test:
+        predicted = evaluate.predict(net, evaluate.scaled(case, config.data.hu), config, [1])
+        (row,) = measure(case.label(), predicted, {1: "spleen"}, spacing=case.spacing, tolerance_mm=2)
+        dice.append(row["dice"])
+    assert seen["dice"]["spleen"] == pytest.approx(np.mean(dice), abs=1e-4)
+    net.load_state_dict({name: torch.zeros_like(value) for name, value in weights.items()})
+    assert evaluate.look(net, test, config, {1: "spleen"})["cross_entropy"] == pytest.approx(np.log(2), abs=1e-5)
 
 
 def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:

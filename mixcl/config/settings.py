@@ -264,6 +264,7 @@ class FinetuneConfig(Training):
     freeze: bool = Field(False, description="the encoder keeps the weights it starts from; a control")
     encoder_rate: Fraction = Field(1.0, description="learning rate of the encoder, as a fraction of lr")
     log_every: Count = 20
+    probe_every: int = Field(0, ge=0, description="steps between two looks at the test cases, for curves; 0 is never")
     checkpoint_every: Count = 200
 
 

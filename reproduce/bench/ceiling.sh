@@ -6,7 +6,7 @@
 #
 # OUT is the folder of a run of PROFILE, fair unless named (run_all.sh --profile PROFILE --only effects); give the same
 # settings as there.  PERCENT of BTCV's labels, 15 unless named, are then used.  The same command goes on after a stop.
-# Three arms, five folds, seed 0: 20 minutes of a core in bf16 with fair, 50 with fair-fine.
+# Three arms, five folds, seed 0: some 20 minutes of a core in bf16.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)

@@ -49,7 +49,7 @@ def test_literal_readings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "fair-fine", "fair-size", "walkthrough",
+        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "fair-size", "walkthrough",
         "walkthrough-fine",
     ],
 )  # fmt: skip
@@ -58,9 +58,9 @@ def test_profiles_load_and_name_themselves(name: str) -> None:
 
 
 def test_a_variant_is_the_profile_with_its_settings() -> None:
-    config = load_profile("fair-fine")
+    config = load_profile("map")
     for settings in config.grid.variants.values():
-        assert with_settings(config, settings) == load_profile("fair-fine", settings)
+        assert with_settings(config, settings) == load_profile("map", settings)
 
 
 def test_a_wrong_variant_is_named() -> None:
