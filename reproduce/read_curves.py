@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+from matplotlib.image import imread
 from numpy.typing import NDArray
-from PIL import Image
 
 KEPT = Path(__file__).resolve().parents[1] / "mixcl" / "results" / "public_curves.yaml"
 NOTEBOOKS = "3d_segmentation/unetr_btcv_segmentation_3d"
@@ -51,7 +51,7 @@ def main(clone: str) -> None:
 
 
 def picture(clone: str, commit: str, notebook: str) -> NDArray[np.float64]:
-    """The notebook's plot of the training as it is at a commit: brightness and colours, [height, width, 3]."""
+    """The notebook's plot of the training as it is at a commit, as `pixels` are."""
     text = subprocess.run(
         ["git", "-C", clone, "show", f"{commit}:{notebook}"], check=True, capture_output=True, text=True
     ).stdout
@@ -61,7 +61,12 @@ def picture(clone: str, commit: str, notebook: str) -> NDArray[np.float64]:
         for output in cell["outputs"] if "image/png" in output.get("data", {})
     ]  # fmt: skip
     (plot,) = plots
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode("".join(plot)))).convert("RGB"), float)
+    return pixels(base64.b64decode("".join(plot)))
+
+
+def pixels(png: bytes) -> NDArray[np.float64]:
+    """A PNG's red, green and blue from 0 to 255, [height, width, 3]."""
+    return 255.0 * imread(io.BytesIO(png), format="png")[..., :3]
 
 
 def read(

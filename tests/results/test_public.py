@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from helpers.pages import ROOT, table
-from PIL import Image
 
 from mixcl.results import public
 from mixcl.results.public import Curve
@@ -34,7 +33,7 @@ def test_a_picture_is_read_to_what_is_said(curve: Curve) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, dpi=72, bbox_inches="tight")
     plt.close(figure)
-    read = read_curves.read(np.asarray(Image.open(picture).convert("RGB"), float), *ticks)
+    read = read_curves.read(read_curves.pixels(picture.getvalue()), *ticks)
     assert len(read) == len(curve.dice)
     assert np.abs(read - curve.dice.to_numpy()).max() <= public.READ_WITHIN
 
