@@ -172,6 +172,21 @@ def test_no_server_at_all_is_one_sentence(server: Server, tmp_path: Path) -> Non
         fetch.fetch("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", progress=False)
 
 
+def test_a_dead_proxy_is_named_without_its_password(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9/")
+    with pytest.raises(InputError, match=r"no connection through the proxy 127.0.0.1:9 that http_proxy") as raised:
+        fetch.fetch(server.url, tmp_path / "file.bin", progress=False)
+    assert "secret" not in str(raised.value)
+    server.answer = status(503)
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/file.bin"))
+    with pytest.raises(InputError, match=r"answers 503 through the proxy 127.0.0.1"):
+        fetch.fetch("http://example.invalid/file.bin", tmp_path / "file.bin", progress=False)
+
+
 def test_a_corrupted_file_is_taken_away(server: Server, tmp_path: Path) -> None:
     server.answer = lambda h: whole(h, BODY[:-1] + b"!")
     with pytest.raises(InputError, match="MD5"):
