@@ -126,7 +126,9 @@ def _ended(code: int) -> InputError:
     if code == -signal.SIGKILL:
         return InputError(f"its process was killed, most likely by the system: {MEMORY}", "memory")
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return InputError(f"the process that read it crashed ({how}); its files are damaged, get them again", "unexpected")
+    return InputError(
+        f"the process that read it crashed ({how}); look at its files, or convert them anew", "unexpected"
+    )
 
 
 def serve() -> None:

@@ -358,6 +358,19 @@ def structures(part: Any) -> None:
         delattr(part, key)
 
 
+def test_segments_are_called_so(series: Path) -> None:
+    """Beside a series they are passed over; in the place of a label map they are named."""
+    path = write_frames(series.parent / "segments.dcm", IMAGE, affine_of())
+    edit(
+        path,
+        lambda part: (put("SOPClassUID", "1.2.840.10008.5.1.4.1.1.66.4")(part), put("SeriesInstanceUID", "1.2")(part)),
+    )
+    with pytest.raises(InputError, match=r"segments.dcm holds segments, which are converted into a label map"):
+        read_volume(path)
+    path.rename(series / "segments.dcm")
+    assert_same(read_volume(series))
+
+
 def test_what_is_no_series_is_named_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for number in range(104):

@@ -85,6 +85,11 @@ def _slices(path: Path, part: Any, size: int) -> Iterator[Slice]:
     if "PixelData" not in part or not ("Rows" in part or "CT Image" in kind):
         yield Slice(path, kind, lacks="holds no image" if "PixelData" not in part else "lacks Rows")
         return
+    if "Segmentation" in kind:
+        yield Slice(
+            path, kind, series, lacks="holds segments, which are converted into a label map by dcmqi, for example"
+        )
+        return
     if "CT Image" not in kind and not ("ImagePositionPatient" in part or ENHANCED[0] in part):
         yield Slice(path, kind, lacks="has no place in the patient")
         return

@@ -146,7 +146,8 @@ def _check_places(path: Path, images: Sequence[Slice], heights: NDArray[np.float
             text = f"{sizes.pop()} slices lie in each of its {len(groups)} places, as of several phases in one series"
             _refuse(path, f"{text}: {phases or _names(groups[0])}; keep the files of one phase")
         odd = [part for group in groups if len(group) > 1 for part in group]
-        _refuse(path, f"slices are doubled: {_names(odd)} lie where another one does; keep one of each place")
+        text = f"slices are doubled: {_names(odd)} lie where another one does{f' ({phases})' if phases else ''}"
+        _refuse(path, f"{text}; keep one of each place")
     step = float(np.median(steps))
     if (gaps := np.flatnonzero(steps > 1.5 * step)).size:
         where = f"between {images[gaps[0]].path.name} and {images[gaps[0] + 1].path.name}"
