@@ -420,6 +420,7 @@ def test_disk_fails_midway(
     run(raw, tmp_path)
     write_case(raw / "own", "third", *scan(seed=3))
     monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(module, "outcomes", lambda function, jobs, _: (function(*job) for job in jobs))  # in here
     with pytest.raises(InputError, match=sentence):
         run(raw, tmp_path)
     monkeypatch.undo()
@@ -474,8 +475,8 @@ def test_a_kept_case_is_not_read_again(raw: Path, tmp_path: Path, monkeypatch: p
     """Size and date are enough; after another date, one look at the bytes settles it for the next time."""
     run(raw, tmp_path)
     read: list[Path] = []
-    hashed = case_module._sha256
-    monkeypatch.setattr(case_module, "_sha256", lambda path: (read.append(path), hashed(path))[1])
+    hashed = case_module.digest
+    monkeypatch.setattr(case_module, "digest", lambda path: (read.append(path), hashed(path))[1])
     assert run(raw, tmp_path).collections[0].kept == 1
     assert not read
     for _ in range(2):

@@ -1,10 +1,9 @@
 """From collections as they are given to the store: check, orient, resample, window, store (Sec. 3.1).
 
 A run that is killed leaves whole cases, and the next one goes on where it stopped (`mixcl.data.prepare.case`).
-Faulty cases do not stop the others: they are told together at the end.
+Faulty cases do not stop the others, whatever happens while they are read: they are told together at the end.
 
-Cases are prepared by threads: reading, decompressing, hashing and resampling all run outside Python's lock,
-nothing has to be imported anew or handed over, and a killed run leaves no process behind.
+Cases are prepared in processes of their own (`mixcl.data.workers`); those that are there already are only looked at.
 """
 
 import fcntl
@@ -25,9 +24,10 @@ from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data import store as stored
 from mixcl.data.files.grid import resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
-from mixcl.data.prepare.case import Job, Outcome, prepare_case
+from mixcl.data.prepare.case import Job, Outcome, kept, make
 from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
+from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
 from mixcl.files import check_room, human, write_json, writing
 
@@ -108,12 +108,16 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
         for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
             shutil.rmtree(left)
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            done = pool.map(prepare_case, jobs)
-            return list(tqdm(done, desc="prepare", total=len(jobs), unit="case", disable=not progress))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        there = list(pool.map(kept, jobs))
+    new = [job for job, outcome in zip(jobs, there, strict=True) if outcome is None]
+    bar = tqdm(desc="prepare", total=len(jobs), initial=len(jobs) - len(new), unit="case", disable=not progress)
+    made = {}
+    with bar:
+        for job, answer in zip(new, outcomes(make, [(job,) for job in new], workers), strict=True):
+            lost = isinstance(answer, InputError)
+            made[job.target] = Outcome(job, None, fault=f"{job.image}: {answer}") if lost else answer
+            bar.update()
+    return [outcome or made[job.target] for job, outcome in zip(jobs, there, strict=True)]
 
 
 def _write_index(path: Path, collection: Collection, data: DataConfig, cases: Sequence[str]) -> None:
@@ -147,6 +151,8 @@ def _growth(job: Job) -> int:
         if record["settings"] == job.settings:
             return 0
     with suppress(Exception):  # faulty headers are told when the case is read
+        if not job.image.is_file():  # reading a pipe would wait for ever
+            return 0
         scan: Any = nib.load(job.image)
         shape = resampled_shape(scan.shape[:3], spacing_of(scan.affine), job.data.spacing)
         return stored.expected_bytes(shape, len(job.names)) - there
