@@ -49,10 +49,10 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = "mixcl") 
         pairs = f"{rows['n'].min()} to {rows['n'].max()}" if rows["n"].nunique() > 1 else str(rows["n"].iloc[0])
         write_caption(
             figure,
-            f"{title(task)} with {percent:g} % of the labels, {pairs} pairs of fold and seed a cell; in brackets the Dice "
-            "from scratch. Lines: training from scratch has a third (dashed) and three quarters (solid) of its highest "
-            f"mean Dice, {most:.3f}, about where the paper's 15 and 50 % of BTCV lie. A bold gain has an interval without "
-            "0, not adjusted for the number of cells. Rates on the right were chosen on the trainings shown. "
+            f"{title(task)} with {percent:g} % of the labels, {pairs} pairs of fold and seed a cell; in brackets the "
+            "Dice from scratch. Lines: training from scratch has a third (dashed) and three quarters (solid) of its "
+            f"highest mean Dice, {most:.3f}, about where the paper's 15 and 50 % of BTCV lie. A bold gain has an interval "
+            "without 0, not adjusted for the number of cells. Rates on the right were chosen on the trainings shown. "
             f"{table.attrs.get('origin', '')}",
         )
     return figure
