@@ -51,7 +51,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = "mixcl") 
             figure,
             f"{title(task)} with {percent:g} % of the labels, {pairs} pairs of fold and seed a cell; in brackets the "
             "Dice from scratch. Lines: training from scratch has a third (dashed) and three quarters (solid) of its "
-            f"highest mean Dice, {most:.3f}, about where the paper's 15 and 50 % of BTCV lie. A bold gain has an interval "
+            f"highest mean Dice, {most:.3f}, about where the paper's 15 and 50 % of BTCV lie. Bold: an interval "
             "without 0, not adjusted for the number of cells. Rates on the right were chosen on the trainings shown. "
             f"{table.attrs.get('origin', '')}",
         )
