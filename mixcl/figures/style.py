@@ -48,7 +48,10 @@ class Sketch(Plot):
     def _repr_png_(self) -> bytes:
         small = io.BytesIO()
         steps = (imread(io.BytesIO(self._png(96)), format="png")[..., :3] * 31).round() / 31
-        imsave(small, steps, format="png", metadata={"Software": "mixcl"}, pil_kwargs={"optimize": True})
+        imsave(
+            small, steps, format="png", origin="upper",
+            metadata={"Software": "mixcl"}, pil_kwargs={"optimize": True},
+        )  # fmt: skip
         return small.getvalue()
 
 

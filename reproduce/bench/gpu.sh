@@ -10,8 +10,8 @@
 # processor at a small size, in DIR alone; --again drops what is there.
 set -euo pipefail
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd -- "$here/../.." && pwd)
+here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
+root=$(realpath -- "$here/../..")
 work=$root/results/bench-gpu minutes=9 small="" again=""
 while [ $# -gt 0 ]; do
     case $1 in
