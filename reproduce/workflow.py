@@ -212,9 +212,13 @@ def _engine(out: Path, *words: str) -> list[str]:
 
 
 def _environment(out: Path, **more: str) -> dict[str, str]:
-    """The environment of the engine and its jobs: caches that can be written, no settings of Snakemake or matplotlib,
-    no module from where the user stands."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SNAKEMAKE_", "MATPLOTLIBRC"))}
+    """The environment of the engine and its jobs: the user's without what would change how they work.
+
+    Caches can be written, Snakemake and matplotlib have no settings but ours, a job of SLURM's gets the environment of
+    whoever sends it, and no module is imported from where the user stands.
+    """
+    users = ("SNAKEMAKE_", "MATPLOTLIBRC", "SBATCH_EXPORT", "SLURM_EXPORT_ENV")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(users)}
     caches = {"XDG_CACHE_HOME": str(out / ".cache"), "MPLCONFIGDIR": str(out / ".cache" / "matplotlib")}
     return kept | caches | {"PYTHONSAFEPATH": "1"} | more
 

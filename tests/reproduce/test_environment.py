@@ -181,6 +181,17 @@ def test_the_reason_is_taken_from_what_the_engine_said(text: str, status: int, e
     assert workflow.reason(text, status) == expected
 
 
+def test_the_engine_has_no_settings_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = ("SNAKEMAKE_PROFILE", "SNAKEMAKE_OUTPUT_CACHE", "MATPLOTLIBRC", "SBATCH_EXPORT", "SLURM_EXPORT_ENV")
+    for name in (*gone, "MPLCONFIGDIR", "XDG_CACHE_HOME", "SBATCH_ACCOUNT"):
+        monkeypatch.setenv(name, "theirs")
+    environment = workflow._environment(tmp_path, MIXCL_GPUS="1")
+    assert not [name for name in gone if name in environment]
+    assert Path(environment["MPLCONFIGDIR"]).is_relative_to(tmp_path)
+    assert Path(environment["XDG_CACHE_HOME"]).is_relative_to(tmp_path)
+    assert (environment["SBATCH_ACCOUNT"], environment["MIXCL_GPUS"]) == ("theirs", "1")
+
+
 # --- GPUs -----------------------------------------------------------------------------------------------------------
 
 
