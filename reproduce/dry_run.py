@@ -37,7 +37,7 @@ def show(summary: str, config: Experiment, out: Path, cores: int, gpus: int) -> 
         print(f"  {kind:20} {runs:24}" + (f" about {span(seconds)} of one core" if seconds else ""))
         for rule, todo in rules.items():
             print(f"    {'to do' if todo else 'done ':6} {rule}")
-    print(verdict(total, cores, gpus, costs))
+    print(verdict(total, cores, gpus, costs) if any(pending.values()) else "  nothing is left to do")
     free = human(shutil.disk_usage(out).free)
     print(f"  the whole plan writes about {human(disk(config))}; {free} are free in {out}")
 
@@ -106,8 +106,6 @@ def verdict(total: float, cores: int, gpus: int, costs: dict[str, Any]) -> str:
     """The line on wall time, or why there is none."""
     if not costs:
         return "  no costs were measured for this profile: python reproduce/bench/costs.py --help"
-    if not total:
-        return "  nothing is left to do"
     where = f"measured on {costs['machine']['cpu']}, {costs['device']}"
     if gpus and costs["device"] == "CPU":
         return f"  on one core {span(total)}; how much faster {gpus} GPU(s) are was not measured ({where})"
