@@ -161,6 +161,8 @@ mixcl_use_container() {
 mixcl_forget() { # what would change how the shell, Python, git, pip or accelerate work here, from the user's own shell
     local name
     while read -r _ _ name; do unset -f "$name"; done < <(declare -Fx)
+    set +o noclobber +o noglob
+    export -n SHELLOPTS BASHOPTS
     unset BASH_ENV ENV CDPATH GLOBIGNORE GREP_OPTIONS POSIXLY_CORRECT PIP_TARGET PIP_PREFIX PIP_ROOT
     unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_OBJECT_DIRECTORY # of a hook around this
     for name in "${!PYTHON@}" "${!ACCELERATE_@}" "${!OMPI_@}" "${!PMI_@}" "${!MV2_@}"; do

@@ -70,6 +70,15 @@ def grid(
     return figure, axes[: max(count, 1)]
 
 
+def plain(text: str) -> str:
+    """A name of the user's, as it is: matplotlib takes what stands between two dollars for mathematics.
+
+    >>> plain("liver_$2$")
+    'liver_\\\\$2\\\\$'
+    """
+    return text.replace("$", r"\$")
+
+
 def write_caption(figure: Plot, text: str) -> None:
     """Lines of text below a figure with constrained layout."""
     figure.caption = text.strip()

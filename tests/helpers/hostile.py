@@ -55,6 +55,7 @@ def environment(folder: Path) -> dict[str, str]:
         "PYTHONUTF8": "0",
         "PYTHONCOERCECLOCALE": "0",
         "POSIXLY_CORRECT": "1",
+        "SHELLOPTS": "noclobber:noglob",
         "OMP_NUM_THREADS": "7",
         "OMP_THREAD_LIMIT": "7",
         "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",

@@ -60,6 +60,7 @@ def test_the_shell_forgets_what_is_the_users(tmp_path: Path) -> None:
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "BASH_FUNC_cd%%",
     )  # fmt: skip
     assert not [name for name in gone if name in left]
+    assert "noclobber" not in left.get("SHELLOPTS", "")
     ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE", "PYTHONUTF8": "1", "LC_ALL": "C"}
     assert {name: left.get(name) for name in ours} == ours
 

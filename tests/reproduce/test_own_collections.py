@@ -20,7 +20,7 @@ from mixcl.run.record import commit
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ("Müller #1", "a: {b}", 'it\'s "q"', "5 %, ~", "$HOME \\ `x`")
+CASES = ("Müller #1 $x^$", "a: {b} $_$", 'it\'s "q" $\\y$', "5 %, ~ $^$", "$HOME$ \\ `x`")
 SMALL = [
     "data.spacing=[9,9,9]", "model.patch=32", "model.feature=4", "model.hidden=24", "model.mlp=48", "model.heads=2",
     "pretrain.steps=2", "pretrain.batch=2", "finetune.steps=2", "grid.folds=[0]", "grid.variants={}",
