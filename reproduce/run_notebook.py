@@ -12,10 +12,8 @@ The kernel is that of the Python which runs this file, and reads no settings of 
 from __future__ import annotations
 
 import ast
-import fcntl
 import json
 import os
-import re
 import sys
 import tempfile
 import threading
@@ -30,6 +28,8 @@ import papermill
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
+
+from mixcl.run import gpus
 
 EVERY = 15.0  # seconds between two lines of progress
 EMPTY = "get_ipython().reset(new_session=True)"
@@ -46,7 +46,7 @@ def main() -> int:
         if unknown := set(parameters) - known:
             print(f"{_name(executed)}: {notebook} has no parameter {', '.join(sorted(unknown))}")
             return 2
-    with _gpu(copies[0][1].get("OUT", ".")), _kernel() as kernel:
+    with gpus.held(Path(copies[0][1].get("OUT", "."))), _kernel() as kernel:
         return max(_run(notebook, executed, parameters, kernel) for executed, parameters in copies)
 
 
@@ -124,27 +124,6 @@ def _empty(kernel: KernelManager, folder: Path) -> None:
         client.execute_interactive(EMPTY, silent=True, store_history=False, timeout=60)
     finally:
         client.stop_channels()
-
-
-@contextmanager
-def _gpu(out: str) -> Iterator[None]:
-    """Hold one of the devices that MIXCL_GPUS names and no other job holds; nothing where it names none."""
-    names = [name for name in os.environ.get("MIXCL_GPUS", "").split(",") if name]
-    if not names:
-        yield
-        return
-    Path(out).mkdir(parents=True, exist_ok=True)
-    while True:
-        for name in names:
-            with Path(out, f".gpu-{re.sub(r'[^A-Za-z0-9-]', '_', name)}").open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    continue
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
-                yield
-                return
-        time.sleep(1)
 
 
 def _report(name: str, folder: Path, stop: threading.Event) -> None:

@@ -29,11 +29,10 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import write_json, writing
-from mixcl.run import jobs
+from mixcl.run import gpus, jobs
 
 HERE = Path(__file__).resolve().parent
 WAIT = 20.0  # seconds for another run to let go of the folder; a killed one does within that
-LISTED = re.compile(r"^(?P<part>\s*)(?:GPU|MIG)\b.*\(UUID: (?P<uuid>[^)\s]+)\)", re.MULTILINE)
 ON_A_CLUSTER = re.compile(r"[\w./@%+=:,-]+")  # what a folder may hold that SLURM's own command line names
 
 
@@ -67,7 +66,7 @@ def _run(options: argparse.Namespace) -> int:
             f"no job: data.finetune is {tasks}, and grid.percents gives no share of labels for it; add one"
         )
     out = _folder(options.out or str(HERE.parent / "results" / config.profile), options.slurm)
-    devices = _devices(options, listed())
+    devices = _devices(options)
     with _alone(out) as lock:
         print(f"mixcl: profile {config.profile}, results in {out}", flush=True)
         settings += _absolute(config, out)
@@ -129,57 +128,11 @@ def _alone(out: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-# --- GPUs -----------------------------------------------------------------------------------------------------------
-
-
-def listed() -> str:
-    """What nvidia-smi says of this machine, or nothing."""
-    try:
-        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout
-
-
-def visible(listing: str, chosen: str | None) -> list[str]:
-    """The devices that a program started here would see, as CUDA_VISIBLE_DEVICES names each.
-
-    Parameters
-    ----------
-    listing
-        What ``nvidia-smi --list-gpus`` prints: a line a GPU and, indented below it, one an instance of MIG.
-    chosen
-        The CUDA_VISIBLE_DEVICES of the user: numbers or beginnings of UUIDs.  As in CUDA, what stands behind one that
-        is not there does not count.
-
-    >>> one = "GPU 0: A (UUID: GPU-a)\\nGPU 1: A (UUID: GPU-b)\\n  MIG 1g Device 0: (UUID: MIG-c)\\n"
-    >>> visible(one, None), visible(one, "1,0"), visible(one, "GPU-a,7,0"), visible(one, "-1")
-    (['GPU-a', 'MIG-c'], ['1', '0'], ['GPU-a'], [])
-    """
-    gpus: list[list[str]] = []  # of each GPU its own UUID and those of its instances
-    for match in LISTED.finditer(listing):
-        if match["part"].strip("\r\n"):
-            gpus[-1].append(match["uuid"])
-        else:
-            gpus.append([match["uuid"]])
-    if chosen is None:
-        return [uuid for gpu in gpus for uuid in (gpu[1:] or gpu)]
-    known = [uuid for gpu in gpus for uuid in gpu]
-
-    def there(name: str) -> bool:
-        if name.isdecimal():
-            return int(name) < len(gpus)
-        return len(name) > 4 and any(uuid.startswith(name) for uuid in known)
-
-    names = (name.strip() for name in chosen.split(","))
-    return list(dict.fromkeys(itertools.takewhile(there, names)))
-
-
-def _devices(options: argparse.Namespace, listing: str) -> list[str]:
+def _devices(options: argparse.Namespace) -> list[str]:
     """The devices to hand out, one a job; on a cluster the scheduler hands them out, and their number alone counts."""
     if options.slurm:
         return ["scheduled"] * int(options.gpus or 0)
-    names = visible(listing, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    names = gpus.visible(gpus.listed(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     wanted = int(options.gpus or len(names))
     if wanted > len(names) and options.dry:
         return [*names, *map(str, range(len(names), wanted))]  # a plan for another machine
@@ -223,14 +176,14 @@ def _environment(out: Path, **more: str) -> dict[str, str]:
     return kept | caches | {"PYTHONSAFEPATH": "1"} | more
 
 
-def _plan(config: Experiment, out: Path, options: argparse.Namespace, gpus: int) -> int:
+def _plan(config: Experiment, out: Path, options: argparse.Namespace, devices: int) -> int:
     """Print what would run."""
     words = _engine(out, "--workflow-profile", "none", "--cores", "1", "--summary", "--", options.only)
     done = subprocess.run(words, capture_output=True, text=True, env=_environment(out))
     if done.returncode:
         print(f"run_all.sh: the workflow has no plan: {reason(done.stderr, done.returncode)}", file=sys.stderr)
         return 1
-    dry_run.show(done.stdout, config, out, int(options.cores), gpus)
+    dry_run.show(done.stdout, config, out, int(options.cores), devices)
     return 0
 
 
@@ -239,15 +192,15 @@ def _make(out: Path, options: argparse.Namespace, devices: Sequence[str], lock: 
 
     Why it ended with an error comes to the screen as well.
     """
-    gpus = {"MIXCL_GPUS": "" if options.slurm else ",".join(devices)}
+    handed = {gpus.NAMES: "" if options.slurm else ",".join(devices)}
     if options.slurm:
         more = ["--workflow-profile", options.slurm, "--jobs", options.cores]
     else:
         more = ["--workflow-profile", "none", "--cores", options.cores]
         more += ["--resources", f"gpu={len(devices)}"] if devices else []
     if options.gpus == "0":
-        gpus["CUDA_VISIBLE_DEVICES"] = ""  # stays on the processor
-    environment = _environment(out, **gpus)
+        handed["CUDA_VISIBLE_DEVICES"] = ""  # stays on the processor
+    environment = _environment(out, **handed)
     if not devices:
         subprocess.run([sys.executable, "-m", "mixcl.run.determinism"], env=environment, check=False)
     log = out / "workflow.log"

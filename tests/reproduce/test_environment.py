@@ -19,11 +19,11 @@ from helpers import hostile
 from mixcl.data.check.image_rules import Scene
 from mixcl.data.check.page import thumbnail
 from mixcl.lessons.scene import sketch
+from mixcl.run import gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "reproduce"))
 workflow = importlib.import_module("workflow")
-run_notebook = importlib.import_module("run_notebook")
 sys.path.insert(0, str(ROOT / "reproduce/bench"))
 sides = importlib.import_module("sides")
 LISTING = """\
@@ -214,25 +214,25 @@ def test_the_engine_has_no_settings_of_the_users(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_visible_gpus_are_counted_as_cuda_does(chosen: str | None, expected: list[str]) -> None:
-    assert workflow.visible(LISTING, chosen) == expected
+    assert gpus.visible(LISTING, chosen) == expected
 
 
 def test_no_gpu_is_visible_where_none_is_listed() -> None:
-    assert workflow.visible("", "0,1") == workflow.visible("No devices were found\n", None) == []
+    assert gpus.visible("", "0,1") == gpus.visible("No devices were found\n", None) == []
 
 
 def test_each_job_takes_a_device_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIXCL_GPUS", f"3,{SMALL}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"3,{SMALL}")
-    with run_notebook._gpu(str(tmp_path)):
+    with gpus.held(tmp_path):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
-        with run_notebook._gpu(str(tmp_path)):
+        with gpus.held(tmp_path):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == SMALL
-    with run_notebook._gpu(str(tmp_path)):
+    with gpus.held(tmp_path):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     monkeypatch.setenv("MIXCL_GPUS", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")  # a scheduler's choice
-    with run_notebook._gpu(str(tmp_path)):
+    with gpus.held(tmp_path):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
 
 
