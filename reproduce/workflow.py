@@ -230,7 +230,8 @@ def _wait(engine: subprocess.Popen[bytes]) -> int:
 
 def _tell(out: Path, options: argparse.Namespace) -> None:
     if options.only in ("all", "figures"):
-        verify = shlex.join(["mixcl", "verify", "--profile", options.profile, "--out", str(out)])
+        sets = [word for item in options.settings for word in ("--set", item)]
+        verify = shlex.join(["mixcl", "verify", "--profile", options.profile, "--out", str(out), *sets])
         print(f"mixcl: the page is {out}/site/index.html; compare the numbers with: {verify}")
     elif options.only.startswith("table"):
         print(f"mixcl: tables in {out}/tables")

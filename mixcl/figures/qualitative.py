@@ -79,7 +79,7 @@ def _panel(ax: Axes, row: Picture, title: str, window: ct.Window, zoomed: bool) 
     if title in shown:
         ct.show_labels(ax, shown[title], row.z, row.spacing, row.names)
     else:
-        ax.set_ylabel("the box, enlarged" if zoomed else row.title, fontsize=6)
+        ax.set_ylabel("the box, enlarged" if zoomed else plain(row.title), fontsize=6)
         if not zoomed:
             ct.scale_bar(ax, row.image.shape, row.spacing)
     if row.box is not None:
