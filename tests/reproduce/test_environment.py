@@ -103,8 +103,8 @@ def test_a_clone_that_converts_line_ends_still_starts(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["run #2", 'a: b {a} it\'s "q" $HOME `x` \\ läuft'])
 def test_results_go_where_they_are_said_to_go(name: str, tmp_path: Path) -> None:
-    """Into the folder of that name; none beside it.  A module that lies where the user stands is not imported."""
-    (tmp_path / "here").mkdir()
+    """Into the folder of that name; none beside it.  What lies where the user stands is neither imported nor read."""
+    hostile.write(tmp_path / "here/profiles/default/config.yaml", "no-such-option: 1\n")  # Snakemake looks for one
     for module in ("snakemake", "yaml", "mixcl"):
         (tmp_path / "here" / f"{module}.py").write_text("raise SystemExit('not ours')")
     done = run_all("--dry-run", "--out", str(tmp_path / "out" / name), cwd=tmp_path / "here")
