@@ -4,6 +4,7 @@ Thin on purpose: each command reads a profile and calls one function of the pack
 on standard error and exit code 2; ``--debug`` shows the traceback as well.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -200,6 +201,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit code 2 for bad input, 130 for an interruption."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words  # wherever it stands
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8, a name that is
     try:
         app(args=[word for word in words if word != "--debug"], prog_name="mixcl")
     except InputError as error:

@@ -39,7 +39,7 @@ def commit() -> str:
     if recorded := os.environ.get("MIXCL_COMMIT"):
         return recorded
     try:
-        run = ["git", "-C", str(here)]
+        run = ["git", "--git-dir", str(here / ".git"), "--work-tree", str(here)]  # never another one
         head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         diff = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,16 @@ def test_every_setting_decides_something_or_is_named_as_not() -> None:
         assert (name in deciding) != bool(named), name
     for key in record.NOT_DECIDING:
         assert any(name == key or name.startswith(f"{key}.") for name in every), f"{key} is no setting"
+
+
+def test_the_commit_is_that_of_this_code_whatever_repository_the_shell_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = record.commit()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert record.commit() == before
 
 
 def test_a_stage_hangs_on_its_own_sections_alone() -> None:
