@@ -382,6 +382,9 @@ def test_run_card(out: Path) -> None:
     evaluation.mkdir()
     for name in ("a", "b"):
         (evaluation / f"{name}.json").write_text(json.dumps({"seconds": 1.25}))
+    first = json.loads((out / "runs" / finetune_job("btcv", 15, "scratch", 0, 0) / "run.json").read_text())
+    same = {"weights": first["weights"], "same_as": "finetune-btcv-p015-scratch-f0-s0"}
+    write_run(out, "btcv", 5, "scratch", 0, {"0001": {1: 0.8, 6: 0.6, 11: None}}, **same)
     config = load_profile("smoke")
     card = runcard.run_card(config, out)
     assert json.loads((out / "RUN.json").read_text()) == card
@@ -390,7 +393,7 @@ def test_run_card(out: Path) -> None:
     assert "tables/table1.csv" in card["outputs"]
     assert "runs/finetune-btcv-p015-scratch-f1-s0/cases.csv" in card["outputs"]
     jobs = {job["job"]: job for job in card["jobs"]}
-    assert len(jobs) == 6
+    assert len(jobs) == 7
     assert jobs["finetune-btcv-p015-scratch-f1-s0"]["seconds"] == 12.5
     assert jobs["finetune-btcv-p015-scratch-f1-s0"]["seconds_evaluation"] == 2.5
     assert not jobs["pretrain"]["finished"]
@@ -399,6 +402,8 @@ def test_run_card(out: Path) -> None:
     text = (out / "RUN.md").read_text()
     assert card["outputs"]["tables/table1.csv"] in text
     assert "phantoms, not patients" in text
+    assert "trainings: 5 distinct ones in 7 jobs" in text
+    assert "| finetune-btcv-p005-scratch-f0-s0 | as finetune-btcv-p015-scratch-f0-s0 |" in text
     assert f"torch {card['versions']['torch']}" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.count("|") >= 3 for line in tables)
