@@ -125,7 +125,7 @@ def _repeated(folds: pd.DataFrame) -> list[str]:
     for *cell, weights in folds[[*CELL, "weights"]].itertuples(index=False, name=None):
         cells.setdefault((cell[0], cell[1], cell[2]), set()).add(weights)
     return [
-        f"The same trainings: {len(both)} of {len(cells[cell])} of {_cell_name(cell)} and of {_cell_name(other)}; done once."
+        f"The same trainings: {len(both)} of {len(cells[cell])} of {_cell_name(cell)} and of {_cell_name(other)}."
         for other, cell in itertools.combinations(cells, 2)
         if (both := cells[other] & cells[cell])
     ]
