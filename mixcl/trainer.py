@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import baselines, batches, diagnostics
+from mixcl import baselines, batches, diagnostics, evaluate
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import split, start
 from mixcl.data.store import Store
@@ -48,7 +48,8 @@ def pretrain(
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
     settings = config.pretrain
     decides = {"data": store.fingerprint(config.data.pretrain), **deciding(config, "pretrain")}
-    card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
+    steps = settings.total_steps(len(cases))
+    card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases), steps=steps)
     with seeded(settings.seed):
         objective = baselines.objective(config)
     with device.machine(config.run) as accelerator:
@@ -62,7 +63,7 @@ def pretrain(
                 values["gradients"] = gradient_norms(objective, terms)
                 if number == 0:
                     values["gradient_coverage"] = gradient_coverage(objective, terms)
-            due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
+            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
             if due and accelerator.is_main_process:
                 values["probe"] = {
                     "step": number,
@@ -73,7 +74,7 @@ def pretrain(
         patches = diagnostics.probe(cases, config)
         if isinstance(objective, Objective):
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
-        pairs = batches.PairStream(cases, config, settings.steps * settings.batch)
+        pairs = batches.PairStream(cases, config, steps * settings.batch)
         with loop.once():
             return loop.run(pairs, step, objective.model)
 
@@ -101,6 +102,7 @@ def finetune(
     store = Store(config.data.store_dir(out), settings=config.data)
     train, test = split(store.cases(task), config, fold, percent, seed)
     names, settings, own = train[0].names, config.finetune, start(fold, seed)
+    steps = settings.total_steps(len(train))
     with seeded(own):
         net = segmentation_model(config.model, len(names))
     if settings.freeze:
@@ -120,18 +122,22 @@ def finetune(
     card = provenance(
         config, job=job, task=task, percent=percent, fold=fold, arm=arm, seed=seed, data=decides["data"],
         labels={str(k): v for k, v in names.items()}, train=decides["train"], test=[c.id for c in test],
-        hand_over=handed, pretraining=source,
+        hand_over=handed, pretraining=source, steps=steps,
     )  # fmt: skip
     with device.machine(config.run) as accelerator:
         loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
         criterion = baselines.segmentation_loss(config)
 
-        def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+            values: dict[str, Any] = {}
+            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
+            if due and accelerator.is_main_process:
+                values["test"] = {"step": number, **evaluate.look(net, test, config, names)}
             image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
-            loss = criterion(loop.module(image), label)
-            return loss, {"total": loss}
+            loss = criterion(device.forward(loop.module, image, config.model), label)
+            return loss, {**values, "total": loss}
 
-        patches = batches.SegmentationStream(train, config, own, settings.steps * settings.batch)
+        patches = batches.SegmentationStream(train, config, own, steps * settings.batch)
         with loop.once():
             return loop.run(patches, step, net)
 
@@ -154,7 +160,7 @@ class _Loop:
         restart: Restart, progress: bool,
     ) -> None:  # fmt: skip
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
-        self.card = {**card, "decides": decides}
+        self.card, self.steps = {**card, "decides": decides}, int(card["steps"])
         self.progress = progress and accelerator.is_main_process
         self.folder, self.shares = run_folder(out, card["job"]), restart != "always"
         if accelerator.is_main_process:
@@ -182,31 +188,31 @@ class _Loop:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
         accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
         finished = (self.folder / checkpoint.WEIGHTS).is_file()
-        before = {"step": settings.steps} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer)
+        before = {"step": self.steps} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer)
         first = int(before.get("step", 0))
         device.agree(accelerator, first, self.folder)
         if finished:
             return self.folder
         metrics = self._open(first)
         loader = batches.prefetch(batches.batches(
-            data, settings.batch, start=first, steps=settings.steps, rank=accelerator.process_index,
+            data, settings.batch, start=first, steps=self.steps, rank=accelerator.process_index,
             ranks=accelerator.num_processes, workers=device.workers(self.config.run, accelerator.num_processes),
             pin=accelerator.device.type == "cuda",
         ), accelerator.device)  # fmt: skip
-        bar = tqdm(total=settings.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
+        bar = tqdm(total=self.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
         self.module.train()
         pending: list[dict[str, Any]] = []
         for number, raw in enumerate(loader, start=first):
             for group in self.wrapped.param_groups:
-                group["lr"] = group["rate"] * cosine(number, settings.steps, settings.lr)
+                group["lr"] = group["rate"] * cosine(number, self.steps, settings.lr)
             loss, values = step(number, raw)
             accelerator.backward(loss)
             self.wrapped.step()
             self.wrapped.zero_grad(set_to_none=True)
             pending.append({k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()})
             done = number + 1
-            saves = done % settings.checkpoint_every == 0 and done < settings.steps
-            if saves or done % settings.log_every == 0 or done == settings.steps:
+            saves = done % settings.checkpoint_every == 0 and done < self.steps
+            if saves or done % settings.log_every == 0 or done == self.steps:
                 self._log(metrics, bar, done, pending)
                 pending = []
             if saves:
@@ -232,7 +238,7 @@ class _Loop:
                 f"{self.folder.name}: {bad[0]} is not finite at step {done}; lower the learning rate or set "
                 "run.precision=no, and check the input for broken volumes; the last checkpoint is kept"
             )
-        record["lr"] = cosine(done - 1, self.settings.steps, self.settings.lr)
+        record["lr"] = cosine(done - 1, self.steps, self.settings.lr)
         if messages := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
             record["warnings"] = messages
             if self.progress:
