@@ -91,7 +91,7 @@ def finetune(
     out: Out = None,
     percent: Annotated[float, typer.Option(help="Labelled share of the training part, in percent.")] = 100,
     fold: Annotated[int, typer.Option(help="Fold, from 0.", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of fresh weights and of the patches.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="With the fold: which scans, fresh weights and patches.", min=0)] = 0,
     init: Annotated[str | None, typer.Option(help="A pre-training job, its folder or a .safetensors file.")] = None,
     arm: Annotated[str | None, typer.Option(help="Name in tables; default scratch, or mixcl with --init.")] = None,
     restart: Restart = False,

@@ -72,7 +72,8 @@ def estimate(values: ArrayLike, folds: ArrayLike, seeds: ArrayLike) -> Estimate:
     mean, half = round(float(y.mean()), 9), margin(y, fold, seed)
     wide, power = float(half(LEVEL)), float(half(2 * (1 - POWER)))
     low, high = round(mean - wide, 9), round(mean + wide, 9)
-    return Estimate(n, mean, low, high, _level(half, abs(mean)), wide + power, *counts)
+    p = float(f"{_level(half, abs(mean)):.6g}")
+    return Estimate(n, mean, low, high, p, round(wide + power, 9), *counts)
 
 
 def margin(values: Values, folds: NDArray[np.generic], seeds: NDArray[np.generic]) -> Callable[[float], Values]:
@@ -137,4 +138,4 @@ def _level(half: Callable[[float], Values], distance: float) -> float:
     if distance == 0 or half(least) <= distance:
         return least if distance else 1.0
     ends = math.log10(least), 0.0
-    return float(10 ** optimize.brentq(lambda power: float(half(10**power)) - distance, *ends, xtol=1e-6))
+    return float(10 ** optimize.brentq(lambda power: float(half(10**power)) - distance, *ends, xtol=1e-9))

@@ -23,7 +23,8 @@ def run_card(config: Experiment, out: Path) -> dict[str, Any]:
     Returns
     -------
     What RUN.json holds: profile, settings, versions, commit, machine, ``data`` (fingerprint and cases of each
-    collection), ``seeds``, ``jobs`` (weights, commit, seconds) and ``outputs`` (SHA-256 of each).
+    collection), ``seeds``, ``jobs`` (weights, commit, seconds, and the job whose training it took, ``same_as``) and
+    ``outputs`` (SHA-256 of each).
     """
     card = provenance(
         config,
@@ -68,8 +69,15 @@ def _job(run: Path) -> dict[str, Any]:
         "evaluated": (run / "cases.csv").is_file(),
         "seconds": card.get("seconds_of_last_part"),
         "seconds_evaluation": evaluation,
-        **{key: card.get(key, "") for key in ("weights", "commit", "data")},
+        **{key: card.get(key, "") for key in ("weights", "same_as", "commit", "data")},
     }
+
+
+def _training(job: dict[str, Any]) -> str:
+    """Seconds of a job's training, or the job that it took the training from."""
+    if not job["finished"]:
+        return "not finished"
+    return f"as {job['same_as']}" if job["same_as"] else str(job["seconds"])
 
 
 def _markdown(card: dict[str, Any]) -> str:
@@ -84,19 +92,21 @@ def _markdown(card: dict[str, Any]) -> str:
         f"- machine: {card['machine']['system']}, {card['machine']['cpus']} CPUs",
         f"- versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
         f"- seeds: pre-training {card['seeds']['pretrain']}, fine-tuning {card['seeds']['finetune']}",
+        f"- trainings: {len({job['weights'] for job in card['jobs'] if job['finished']})} distinct ones in "
+        f"{len(card['jobs'])} jobs",
         f"- time: {seconds / 3600:.2f} h of training and evaluation, added up over jobs",
         "- energy: not known (no counter is read)",
     ]
     data = [(name, str(prepared["cases"]), prepared["fingerprint"]) for name, prepared in card["data"].items()]
     jobs = [
         (
-            job["job"], str(job["seconds"]) if job["finished"] else "not finished",
+            job["job"], _training(job),
             str(job["seconds_evaluation"]) if job["evaluated"] else "-", job["weights"][:16], short(job["commit"]),
         )
         for job in card["jobs"]
     ]  # fmt: skip
     columns = ("job", "training, s", "evaluation, s", "weights", "commit")
-    note = "Seconds of training are those since the job was last taken up."
+    note = "Seconds of training are those since the job was last taken up; what was trained before was not again."
     sheets = [
         Sheet("Data.", "As they were prepared.", [("", ("collection", "cases", "fingerprint"))], data),
         Sheet("Jobs.", note, [("", columns)], jobs),

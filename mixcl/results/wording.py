@@ -1,5 +1,6 @@
 """What is said beside the tables: captions, notes, and numbers as tables show them."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -77,7 +78,7 @@ def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
     else:
         lines = [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
         lines += [] if planned else ["This profile plans no ablation."]
-    lines += [*_missing(runs, folds, number), *_left_out(runs)]
+    lines += [*_missing(runs, folds, number), *_repeated(folds), *_left_out(runs)]
     part = runs.only(planned)
     for task in dict.fromkeys(folds["task"]):
         if unlike := part.unlike(task):
@@ -115,6 +116,18 @@ def _missing(runs: Runs, folds: pd.DataFrame, number: int) -> list[str]:
         f"Missing: {_cell_name(cell)}, {len(names)} of {total[cell]} runs "
         f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})."
         for cell, names in lacking.items()
+    ]
+
+
+def _repeated(folds: pd.DataFrame) -> list[str]:
+    """One sentence a cell that has trainings of a cell before it."""
+    cells: dict[Cell, set[str]] = {}
+    for *cell, weights in folds[[*CELL, "weights"]].itertuples(index=False, name=None):
+        cells.setdefault((cell[0], cell[1], cell[2]), set()).add(weights)
+    return [
+        f"The same trainings: {len(both)} of {len(cells[cell])} of {_cell_name(cell)} and of {_cell_name(other)}."
+        for other, cell in itertools.combinations(cells, 2)
+        if (both := cells[other] & cells[cell])
     ]
 
 

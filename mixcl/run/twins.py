@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mixcl.config.settings import LENGTHS, TRAININGS
 from mixcl.errors import InputError
 from mixcl.files import whole, writing
 from mixcl.run import checkpoint
@@ -26,21 +27,23 @@ NAMES = ("percent", "fold", "arm", "seed", "n_folds")  # of a job; what follows 
 MEASURED = ("bits", "memory_gb", "weights")  # of a training, beside its seconds
 
 
-def content(decides: Mapping[str, Any]) -> str:
-    """SHA-256 of what decides the weights of a run, whatever the run is called.
+def content(card: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides the weights of the run that has this ``card``, whatever the run is called.
 
-    Without weights to start from it does not matter which of them would be handed over, and a frozen encoder has no
-    rate.
+    That is all that it ``decides`` by but names.  How a length is said, in steps or in epochs, decides nothing beside
+    the number of ``steps``; without weights to start from it does not matter which of them would be handed over; and a
+    frozen encoder has no rate.
 
-    >>> content({"arm": "id", "start": 1}) == content({"arm": "scratch", "start": 1}) != content({"start": 2})
+    >>> content({"decides": {"arm": "id", "start": 1}}) == content({"decides": {"arm": "scratch", "start": 1}})
     True
     """
-    kept = {name: value for name, value in decides.items() if name not in NAMES}
-    if "finetune" in kept:
-        idle = {"transfer"} if kept.get("init") == "none" else set()
-        idle |= {"encoder_rate"} if kept["finetune"].get("freeze") else set()
-        kept["finetune"] = {name: value for name, value in kept["finetune"].items() if name not in idle}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    kept = {name: value for name, value in card["decides"].items() if name not in NAMES}
+    for name in set(TRAININGS) & kept.keys():
+        idle = set(LENGTHS)
+        idle |= {"transfer"} if kept.get("init") == "none" else set()
+        idle |= {"encoder_rate"} if kept[name].get("freeze") else set()
+        kept[name] = {key: value for key, value in kept[name].items() if key not in idle}
+    return hashlib.sha256(json.dumps([kept, card.get("steps")], sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -52,9 +55,9 @@ def once(folder: Path, card: Mapping[str, Any]) -> Iterator[None]:
     folder
         Of a run, in the folder of all runs, and begun (`mixcl.run.record.begin`).
     card
-        What it has in run.json, with ``decides``.
+        What it has in run.json, with ``decides`` and ``steps``.
     """
-    key = content(card["decides"])
+    key = content(card)
     with _lock(folder.parent / ".trainings", int(key[:15], 16), folder.name):
         if not (folder / checkpoint.WEIGHTS).is_file():
             _take_over(folder, card, key)
@@ -82,7 +85,7 @@ def _take_over(folder: Path, card: Mapping[str, Any], key: str) -> None:
     for other in sorted(folder.parent.glob(f"*/{checkpoint.WEIGHTS}")):
         with suppress(InputError, KeyError, TypeError):  # damaged, or not a run: no twin
             theirs = read_card(other.parent)
-            if content(theirs["decides"]) != key:
+            if content(theirs) != key:
                 continue
             weights, description = checkpoint.read_weights(other)
             if weights_id({name: value.numpy() for name, value in weights.items()}) != theirs["weights"]:

@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    jobs = [_job(path) for path in sorted((args.results / "runs").glob("*/run.json"))]
+    paths = sorted((args.results / "runs").glob("*/run.json"))
+    jobs = [_job(path) for path in paths if "same_as" not in json.loads(path.read_text(encoding="utf-8"))]
     pre, fine = ([job for job in jobs if ("case" in job) == wanted] for wanted in (False, True))
     report = json.loads((args.results / "data" / "report.json").read_text(encoding="utf-8"))
     costs = {

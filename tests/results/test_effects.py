@@ -19,7 +19,17 @@ from mixcl.figures import tables
 from mixcl.results import effects, inference, statistics
 from mixcl.run.jobs import finetune_job
 
-FAIR = load_profile("fair")
+ARMS = [  # settings of an experiment with the arms and the comparisons of these tests
+    "grid.variants={}",
+    "grid.variants={id: [loss.alpha=0, loss.beta=0], id-label: [loss.beta=0], id-recon: [loss.alpha=0], "
+    "label: [loss.identity=0, loss.beta=0], barlow: [pretrain.method=barlow], long: [pretrain.steps=2500], "
+    "random-frozen: [pretrain.method=none, finetune.freeze=true], frozen: [finetune.freeze=true], "
+    "id-frozen: [loss.alpha=0, loss.beta=0, finetune.freeze=true], "
+    "centred-frozen: [loss.center=true, finetune.freeze=true]}",
+    "grid.compare=[[id, id-label], [id-label, mixcl], [id-recon, mixcl], [scratch, frozen], "
+    "[id-frozen, id-label-frozen]]",
+]
+FAIR = load_profile("fair", ARMS)
 GAINS = [0.050, 0.055, 0.050, 0.045, 0.055, 0.055, 0.060, 0.060]  # 4 folds x 2 seeds
 
 
@@ -165,7 +175,8 @@ def test_without_pairs_all_arms_are_compared_with_scratch_and_with_mixcl(out: Pa
 def test_a_made_up_arm_needs_its_line_in_the_profile_alone(out: Path) -> None:
     profile = out / "own.yaml"
     profile.write_text(
-        "extends: fair\ngrid:\n  variants: {mine: [loss.lam=1], mine-frozen: [finetune.freeze=true, loss.lam=1]}"
+        "extends: fair\ngrid:\n  variants: {mine: [loss.lam=1], mine-frozen: [finetune.freeze=true, loss.lam=1], "
+        "frozen: [finetune.freeze=true], random-frozen: [pretrain.method=none, finetune.freeze=true]}"
     )
     frozen = {"config": {**CONFIG, "finetune": {"freeze": True}}}
     fill(out, 5, "mine", [gain + 0.01 for gain in GAINS])
@@ -282,7 +293,7 @@ def test_the_notebook_says_the_verdicts_in_plain_words(out: Path, capsys: pytest
     fill(out, 15, "id", [0.05, -0.05] * 4)
     book = Path(__file__).resolve().parents[2] / "notebooks" / "30_what_matters.ipynb"
     cells = [cell for cell in json.loads(book.read_text())["cells"] if cell["cell_type"] == "code"]
-    names = {"PROFILE": "fair", "SETTINGS": [], "OUT": str(out)}
+    names = {"PROFILE": "fair", "SETTINGS": ARMS, "OUT": str(out)}
     for cell in cells[1:]:  # all but the parameters
         exec("".join(cell["source"]), names)
     text = capsys.readouterr().out

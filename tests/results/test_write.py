@@ -164,6 +164,15 @@ def test_differences_are_paired_by_fold_and_seed(out: Path) -> None:
     assert cell["mean"] == pytest.approx((0.6 + 0.5 + 1.0) / 3)
 
 
+def test_cells_of_the_same_trainings_are_told(out: Path) -> None:
+    first = json.loads((out / "runs" / finetune_job("msd_spleen", 15, "scratch", 0, 0) / "run.json").read_text())
+    write_run(out, "msd_spleen", 5, "scratch", 0, {"7": {1: 0.75}, "8": {1: 0.25}}, weights=first["weights"])
+    table = results.table1(out)
+    assert "The same trainings: 1 of 1 of Spleen 15 % T.F.S. and of Spleen 5 % T.F.S.." in table.notes
+    assert "5 distinct trainings in 6 runs." in table.caption
+    assert pd.read_csv(out / "tables" / "table1.csv")["weights"].nunique() == 5
+
+
 def test_seeds_are_averaged_before_folds(out: Path) -> None:
     write_run(out, "btcv", 15, "scratch", 1, {"0004": {1: 0.6, 6: 0.6, 11: 0.6}}, seed=1)
     cell = results.table1(out).cells.set_index(["task", "percent", "arm"]).loc[("btcv", 15.0, "scratch")]
@@ -382,6 +391,9 @@ def test_run_card(out: Path) -> None:
     evaluation.mkdir()
     for name in ("a", "b"):
         (evaluation / f"{name}.json").write_text(json.dumps({"seconds": 1.25}))
+    first = json.loads((out / "runs" / finetune_job("btcv", 15, "scratch", 0, 0) / "run.json").read_text())
+    same = {"weights": first["weights"], "same_as": "finetune-btcv-p015-scratch-f0-s0"}
+    write_run(out, "btcv", 5, "scratch", 0, {"0001": {1: 0.8, 6: 0.6, 11: None}}, **same)
     config = load_profile("smoke")
     card = runcard.run_card(config, out)
     assert json.loads((out / "RUN.json").read_text()) == card
@@ -390,7 +402,7 @@ def test_run_card(out: Path) -> None:
     assert "tables/table1.csv" in card["outputs"]
     assert "runs/finetune-btcv-p015-scratch-f1-s0/cases.csv" in card["outputs"]
     jobs = {job["job"]: job for job in card["jobs"]}
-    assert len(jobs) == 6
+    assert len(jobs) == 7
     assert jobs["finetune-btcv-p015-scratch-f1-s0"]["seconds"] == 12.5
     assert jobs["finetune-btcv-p015-scratch-f1-s0"]["seconds_evaluation"] == 2.5
     assert not jobs["pretrain"]["finished"]
@@ -399,6 +411,8 @@ def test_run_card(out: Path) -> None:
     text = (out / "RUN.md").read_text()
     assert card["outputs"]["tables/table1.csv"] in text
     assert "phantoms, not patients" in text
+    assert "trainings: 5 distinct ones in 7 jobs" in text
+    assert "| finetune-btcv-p005-scratch-f0-s0 | as finetune-btcv-p015-scratch-f0-s0 |" in text
     assert f"torch {card['versions']['torch']}" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.count("|") >= 3 for line in tables)
