@@ -34,12 +34,20 @@ Restart = Annotated[bool, typer.Option("--restart", help="Drop what this run has
 
 @app.command()
 @data_app.command("prepare")
-def prepare(profile: Profile = "phantom", overrides: Set = None, out: Out = None, workers: Workers = None) -> None:
+def prepare(
+    profile: Profile = "phantom",
+    overrides: Set = None,
+    out: Out = None,
+    workers: Workers = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare all with its checksums; mend what differs.")
+    ] = False,
+) -> None:
     """Check, orient, resample and store the profile's collections (phantoms are made first)."""
     config, folder = _load(profile, overrides, out)
     from mixcl.data.prepare.run import prepare as run
 
-    typer.echo(run(config, folder, workers=workers).to_markdown())
+    typer.echo(run(config, folder, workers=workers, verify=verify).to_markdown())
 
 
 @data_app.command("check")

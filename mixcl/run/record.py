@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import checked_name, remove_run, write_text
+from mixcl.lock import held
 
 
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
@@ -119,6 +121,11 @@ def run_folder(out: Path, job: str) -> Path:
     return out / "runs" / checked_name("job", job)
 
 
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Keep other processes out of a run's folder, by a lock beside it (:func:`mixcl.lock.held`)."""
+    return held(folder.with_name(f".{folder.name}.lock"), str(folder))
+
+
 def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
     """Make sure that a run's folder belongs to this experiment; one of other settings is begun again if asked to.
 
@@ -128,17 +135,17 @@ def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
         A card that cannot be read, or other settings and ``restart`` is ``never``.
     """
     if not (folder / "run.json").is_file():
-        if restart == "always" and any(folder.rglob("*.safetensors")):
-            remove_run(
-                folder, folder.parent
-            )  # says that weights without a card are no run, rather than go on from them
+        if any(folder.rglob("*.safetensors")):  # nobody knows of what
+            raise InputError(f"{folder}: not a run (weights, but no run.json); take the folder away by hand")
         return
     different = None
     if restart != "always":
         try:
             before = flat(json.loads((folder / "run.json").read_text(encoding="utf-8"))["decides"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{folder / 'run.json'}: not readable; start the run over with --restart") from None
+            raise InputError(
+                f"{folder / 'run.json'}: not readable; take the folder away by hand to start the run over"
+            ) from None
         now = flat(json.loads(json.dumps(decides)))
         different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
         if different and restart == "never":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mixcl.config.settings import Collection
 from mixcl.errors import InputError
+from mixcl.files import file_name
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -77,9 +78,9 @@ def _listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
             raise InputError(text, "table")
         image, label = path.parent / row["image"], path.parent / row["label"]
         case = row.get("case") or image.name.removesuffix(".gz").removesuffix(".nii")
-        if case in pairs or case in missing or not re.fullmatch(r"[^/.][^/]*", case):
-            text = f"{path}: line {number} names the case {case!r} again, or in a way no folder can be named"
-            raise InputError(text, "table")
+        file_name(case)  # says which name cannot be one
+        if case in pairs or case in missing:
+            raise InputError(f"{path}: line {number} names the case {case!r} again; name each once", "table")
         gone = next((path for path in (image, label) if not path.exists()), None)
         if gone is None:
             pairs[case] = (image, label)
@@ -111,5 +112,6 @@ def _match(template: str, root: Path) -> dict[str, Path]:
     for path in root.glob(glob.escape(template).replace("{case}", "*")):
         match = re.fullmatch(pattern, path.relative_to(root).as_posix())
         if match and path.is_dir() != template.endswith((".nii", ".nii.gz")):
+            file_name(match["case"])  # says which name cannot be one
             cases[match["case"]] = path
     return cases
