@@ -16,6 +16,7 @@ from mixcl import __version__
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
+from mixcl.run import signals
 
 app = typer.Typer(
     name="mixcl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -205,15 +206,16 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit code 2 for bad input, 130 for an interruption."""
+    """Run the command line; exit code 2 for bad input, 130 for an interruption, 143 for SIGTERM."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words  # wherever it stands
     try:
-        app(args=[word for word in words if word != "--debug"], prog_name="mixcl")
+        with signals.leaving():
+            app(args=[word for word in words if word != "--debug"], prog_name="mixcl")
     except InputError as error:
         _fail(str(error), 2, debug)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on where it was", 130, False)
+    except signals.Stopped as stop:
+        _fail(str(stop), stop.code, False)
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1, debug)
 

@@ -26,12 +26,11 @@ from mixcl import files
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
-from mixcl.handover import weights_id
 from mixcl.metrics import class_values, measure
 from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
 from mixcl.run.device import machine, precision
-from mixcl.run.record import deciding, read_card
+from mixcl.run.record import alone, deciding, read_card
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
@@ -71,6 +70,12 @@ def evaluate(
     InputError
         ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
     """
+    _read_finished(run)
+    with alone(run):
+        return _evaluate(config, out, run, save_predictions, progress)
+
+
+def _evaluate(config: Experiment, out: Path, run: Path, save_predictions: bool, progress: bool) -> pd.DataFrame:
     card, names = _read_finished(run)
     net = _network(config, run, card, names)
     cases = _test_cases(config, out, run, card)
@@ -169,7 +174,7 @@ def _read_finished(run: Path) -> tuple[dict[str, Any], dict[int, str]]:
 def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping[int, str]) -> nn.Module:
     """The fine-tuned network, on the CPU."""
     weights, description = checkpoint.read_weights(run)
-    if weights_id(weights) != card["weights"]:
+    if description["id"] != card["weights"]:
         raise InputError(f"{run / checkpoint.WEIGHTS}: not the weights of run.json; start the run over with --restart")
     now = config.model.model_dump(mode="json", exclude={"levels", "projector_width"})  # those are pre-training's
     before = description.get("model", now)

@@ -69,13 +69,13 @@ def whole(path: Path) -> Iterator[Path]:
         _tidy(path)
         try:
             yield draft
-            _sync(draft)
+            sync(draft)
             draft.replace(path)
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
         with suppress(OSError):  # some file systems do not sync a folder
-            _sync(path.parent)
+            sync(path.parent)
 
 
 def _tidy(path: Path) -> None:
@@ -86,7 +86,7 @@ def _tidy(path: Path) -> None:
                 left.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until the system has put a file or folder on the disk."""
     number = os.open(path, os.O_RDONLY)
     try:

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -121,9 +121,10 @@ def run_folder(out: Path, job: str) -> Path:
     return out / "runs" / checked_name("job", job)
 
 
-def alone(folder: Path) -> AbstractContextManager[None]:
-    """Keep other processes out of a run's folder, by a lock beside it (:func:`mixcl.lock.held`)."""
-    return held(folder.with_name(f".{folder.name}.lock"), str(folder))
+def alone(folder: Path, main: bool = True) -> AbstractContextManager[None]:
+    """Keep others out of a run's folder, by a lock beside it (:func:`mixcl.lock.held`) that its ``main`` rank holds."""
+    place = folder.resolve()
+    return held(place.with_name(f".{place.name}.lock"), str(folder)) if main else nullcontext()
 
 
 def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
@@ -179,11 +180,20 @@ def weights_id(weights: Mapping[str, NDArray[Any]]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; a last line that a kill cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    """Records of a metrics.jsonl; a last line that a kill cut short is left out.
+
+    Raises
+    ------
+    InputError
+        Another line is damaged.
+    """
+    records: list[dict[str, Any]] = []
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
         except ValueError:
-            break
+            if line.endswith(b"\n") or b"\0" in line:
+                text = "is damaged; take that line away, or train the run again with --restart"
+                raise InputError(f"{path}: line {number} {text}") from None
     return records
