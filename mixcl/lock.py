@@ -18,6 +18,7 @@ from mixcl.files import writing
 
 BEAT = 10.0  # seconds between two signs of life
 PATIENCE = 45.0  # seconds without one after which a holder on another machine is dead
+ENDING = 2.0  # seconds that the parts of a killed workflow need to end
 _HELD: set[int] = set()  # open files of this process, none in one that was forked off
 
 
@@ -75,14 +76,11 @@ def held(path: Path, what: str) -> Iterator[None]:
 
 def _take(number: int, what: str) -> None:
     """Get the lock of an open file, or say who has it."""
-    told = True  # by the file system
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except BlockingIOError:
-        free = False
-    except OSError:  # it knows no locks
-        free, told = True, False
+    free, told = _locked(number)
+    end = time.monotonic() + ENDING
+    while not free and time.monotonic() < end:
+        time.sleep(0.1)
+        free, told = _locked(number)
     owner = _owner(number)
     if free and owner:
         here = _self()
@@ -90,6 +88,17 @@ def _take(number: int, what: str) -> None:
         free = ours or not _lives(number, what, owner)
     if not free:
         raise InputError(f"{what}: {_named(owner)} is at work here; wait for it to end, or stop it", "machine")
+
+
+def _locked(number: int) -> tuple[bool, bool]:
+    """Whether the lock could be got, and whether the file system tells."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False, True
+    except OSError:  # it knows no locks
+        return True, False
+    return True, True
 
 
 def _lives(number: int, what: str, owner: dict[str, Any]) -> bool:

@@ -70,9 +70,9 @@ except InputError as error:
 out=$(realpath -m -- "${out:-$here/../results/$name}")
 mkdir -p -- "$out" || fail "$out cannot be made; choose another --out"
 
-# One run at a time in a folder of results; a killed run lets go of the lock within seconds.
+# One run at a time in a folder of results; the jobs of a killed run save their step and end within half a minute.
 exec 9>"$out/.lock"
-flock --wait 20 9 || fail "another run is at work in $out; wait for it or choose another --out"
+flock --wait 30 9 || fail "another run is at work in $out; wait for it or choose another --out"
 
 echo "mixcl: profile $name, results in $out"
 run=(python -m snakemake --snakefile "$here/Snakefile" --directory "$out" --nolock --rerun-incomplete --keep-going
