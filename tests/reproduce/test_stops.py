@@ -31,7 +31,9 @@ def test_a_stopped_job_saves_and_starts_no_other(tmp_path: Path, number: signal.
         nbformat.v4.new_code_cell('MARK = ""', metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(TRAINS),
     ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "train.ipynb")
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(book, tmp_path / "train.ipynb")
     words = [sys.executable, str(ROOT / "reproduce/run_notebook.py"), str(tmp_path / "train.ipynb")]
     for name in ("first", "second"):
         words += [str(tmp_path / f"{name}.ipynb"), json.dumps({"MARK": str(tmp_path / name)})]
