@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from monai.networks.nets import UNETR
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixcl.errors import InputError
 from mixcl.model import TRANSFER, select
@@ -115,3 +115,13 @@ def freeze(net: UNETR) -> None:
     """Keep the encoder theta as it is; the decoder and the output layer are trained."""
     for parameter in select(dict(net.named_parameters()), "encoder").values():
         parameter.requires_grad_(False)
+
+
+def parameter_groups(module: nn.Module, encoder_rate: float = 1.0) -> list[dict[str, Any]]:
+    """The weights that are trained, as an optimiser takes them: ``rate`` is 1, that of the encoder its own."""
+    named = dict(module.named_parameters())
+    encoder, groups = select(named, "encoder"), dict[float, list[nn.Parameter]]()
+    for name, parameter in named.items():
+        if parameter.requires_grad:
+            groups.setdefault(encoder_rate if name in encoder else 1.0, []).append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]

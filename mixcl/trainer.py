@@ -3,8 +3,8 @@
 accelerate decides device, precision and ranks; what a step computes is in :mod:`mixcl.objective`.  A run lives in
 ``OUT/runs/<job>``: ``run.json`` (what was run, with which settings, versions, commit and data), ``metrics.jsonl``,
 ``checkpoint/`` while it lasts and ``model.safetensors`` when it is finished.  The same call takes up a stopped run
-where it was and returns at once for a finished one.  One process or job of processes works in a folder at a time.
-SIGTERM and SIGINT save at the end of the step and raise :class:`mixcl.run.signals.Stopped`.
+where it was and returns at once for a finished one; what another run has trained is taken over
+(:mod:`mixcl.run.twins`).  One job works in a folder at a time.  SIGTERM and SIGINT save at the end of the step.
 """
 
 import math
@@ -20,15 +20,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import baselines, batches, diagnostics
+from mixcl import baselines, batches, diagnostics, evaluate
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
-from mixcl.data.splits import split
+from mixcl.data.splits import split, start
 from mixcl.data.store import Store, verify
 from mixcl.files import checked_name
-from mixcl.handover import freeze, hand_over, unetr_weights
-from mixcl.model import seeded, segmentation_model, select
+from mixcl.handover import freeze, hand_over, parameter_groups, unetr_weights
+from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-from mixcl.run import checkpoint, determinism, device, signals
+from mixcl.run import checkpoint, determinism, device, signals, twins
 from mixcl.run.jobs import finetune_job
 from mixcl.run.record import Restart, alone, begin, deciding, provenance, run_folder, write_card
 from mixcl.run.steps import Steps, gradient_norm
@@ -51,7 +51,8 @@ def pretrain(
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
     settings = config.pretrain
     decides = {"data": store.fingerprint(config.data.pretrain), **deciding(config, "pretrain")}
-    card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
+    steps = settings.total_steps(len(cases))
+    card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases), steps=steps)
     with seeded(settings.seed):
         objective = baselines.objective(config)
     with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
@@ -65,7 +66,7 @@ def pretrain(
                 values["gradients"] = gradient_norms(objective, terms)
                 if number == 0:
                     values["gradient_coverage"] = gradient_coverage(objective, terms)
-            due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
+            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
             if due and accelerator.is_main_process:
                 values["probe"] = {
                     "step": number,
@@ -76,8 +77,9 @@ def pretrain(
         patches = diagnostics.probe(cases, config)
         if isinstance(objective, Objective):
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
-        pairs = batches.PairStream(cases, config, settings.steps * settings.batch)
-        return loop.run(pairs, step, objective.model)
+        pairs = batches.PairStream(cases, config, steps * settings.batch)
+        with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
+            return loop.run(pairs, step, objective.model)
 
 
 def finetune(
@@ -86,8 +88,8 @@ def finetune(
 ) -> Path:  # fmt: skip
     """Fine-tune a stock UNETR on ``percent`` of the training part of one fold; the folder of the run.
 
-    The decoder and everything that ``config.finetune.transfer`` does not hand over start from ``seed``, alike in every
-    arm.  The weights kept are those of the last step (R17).
+    The scans, the decoder and everything that ``config.finetune.transfer`` does not hand over, the patches and their
+    distortions depend on ``fold`` and ``seed``, alike in every arm.  The weights kept are those of the last step (R17).
 
     Parameters
     ----------
@@ -101,9 +103,10 @@ def finetune(
         Pre-trained weights or the folder of a pre-training run; None is training from scratch.
     """
     store = Store(config.data.store_dir(out), settings=config.data)
-    train, test = split(store.cases(task), config, fold, percent)
-    names, settings = train[0].names, config.finetune
-    with seeded(seed):
+    train, test = split(store.cases(task), config, fold, percent, seed)
+    names, settings, own = train[0].names, config.finetune, start(fold, seed)
+    steps = settings.total_steps(len(train))
+    with seeded(own):
         net = segmentation_model(config.model, len(names))
     if settings.freeze:
         freeze(net)
@@ -115,24 +118,31 @@ def finetune(
         handed, origin = f"{settings.transfer}: {report}", source["id"]
     decides = {
         "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
-        "n_folds": config.grid.n_folds, "init": origin, **deciding(config, "finetune"),
+        "n_folds": config.grid.n_folds, "init": origin, "start": own, "train": [c.id for c in train],
+        **deciding(config, "finetune"),
     }  # fmt: skip
     job = finetune_job(task, percent, checked_name("arm", arm), fold, seed)
     card = provenance(
         config, job=job, task=task, percent=percent, fold=fold, arm=arm, seed=seed, data=decides["data"],
-        labels={str(k): v for k, v in names.items()}, train=[c.id for c in train], test=[c.id for c in test],
-        hand_over=handed, pretraining=source,
+        labels={str(k): v for k, v in names.items()}, train=decides["train"], test=[c.id for c in test],
+        hand_over=handed, pretraining=source, steps=steps,
     )  # fmt: skip
     with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
         loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
         criterion = baselines.segmentation_loss(config)
 
-        def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            image, label = batches.finetuning_batch(raw, config, seed, names, accelerator.device)
-            loss = criterion(loop.module(image), label)
-            return loss, {"total": loss}
+        def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+            values: dict[str, Any] = {}
+            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
+            if due and accelerator.is_main_process:
+                values["test"] = {"step": number, **evaluate.look(net, test, config, names)}
+            image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
+            loss = criterion(device.forward(loop.module, image, config.model), label)
+            return loss, {**values, "total": loss}
 
-        return loop.run(batches.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
+        patches = batches.SegmentationStream(train, config, own, steps * settings.batch)
+        with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
+            return loop.run(patches, step, net)
 
 
 def cosine(step: int, steps: int, lr: float) -> float:
@@ -153,7 +163,7 @@ class _Loop:
         restart: Restart, progress: bool,
     ) -> None:  # fmt: skip
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
-        self.card = {**card, "decides": decides}
+        self.card, self.steps = {**card, "decides": decides}, int(card["steps"])
         self.progress = progress and accelerator.is_main_process
         self.folder = run_folder(out, card["job"])
         if accelerator.is_main_process:
@@ -161,7 +171,10 @@ class _Loop:
         accelerator.wait_for_everyone()
         # fused: one pass, and on a CPU a square root that is alike on all processors, as MKL's is not
         self.optimizer = torch.optim.AdamW(
-            _groups(module, settings), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+            parameter_groups(module, getattr(settings, "encoder_rate", 1.0)),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
@@ -171,24 +184,24 @@ class _Loop:
         accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
         finished = checkpoint.finished(self.folder)
         before = {} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer, self._warn)
-        done = first = settings.steps if finished else int(before.get("step", 0))
+        done = first = self.steps if finished else int(before.get("step", 0))
         device.agree(accelerator, first, self.folder)
         if finished:
             return self.folder
         verify(data.cases)
         metrics, pending = self._open(before), Steps(before.get("pending", ()))
         loader = batches.prefetch(batches.batches(
-            data, settings.batch, start=first, steps=settings.steps, rank=accelerator.process_index,
+            data, settings.batch, start=first, steps=self.steps, rank=accelerator.process_index,
             ranks=accelerator.num_processes, workers=device.workers(self.config.run, accelerator.num_processes),
             pin=accelerator.device.type == "cuda",
         ), accelerator.device)  # fmt: skip
-        bar = tqdm(total=settings.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
+        bar = tqdm(total=self.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
         self.module.train()
         scans, largest = partial(batches.scans, data), device.largest(accelerator)
         with signals.stopping() as stop:
             for number, raw in enumerate(loader, start=first):
                 for group in self.wrapped.param_groups:
-                    group["lr"] = group["rate"] * cosine(number, settings.steps, settings.lr)
+                    group["lr"] = group["rate"] * cosine(number, self.steps, settings.lr)
                 loss, values = step(number, raw)
                 accelerator.backward(loss)
                 done = number + 1
@@ -196,7 +209,7 @@ class _Loop:
                 self.wrapped.step()
                 self.wrapped.zero_grad(set_to_none=True)
                 asked = largest(stop.number)  # one rank is, and all stop
-                last = done == settings.steps
+                last = done == self.steps
                 due = last or done % settings.checkpoint_every == 0
                 logs, saves = due or done % settings.log_every == 0, due or asked
                 if logs or saves:
@@ -211,7 +224,7 @@ class _Loop:
                     stop.number = asked
                     break
             bar.close()
-            if done == settings.steps:
+            if done == self.steps:
                 self._finish(kept, time.perf_counter() - started)
         return self.folder
 
@@ -234,7 +247,7 @@ class _Loop:
 
     def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, record: dict[str, Any]) -> None:
         """A record of the steps since the last one, of the first rank's own terms."""
-        record["lr"] = cosine(done - 1, self.settings.steps, self.settings.lr)
+        record["lr"] = cosine(done - 1, self.steps, self.settings.lr)
         if messages := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
             record["warnings"] = messages
             if self.progress:
@@ -258,14 +271,3 @@ class _Loop:
             write_card(self.folder, {**self.card, **log_fields})
             checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})
         self.accelerator.wait_for_everyone()
-
-
-def _groups(module: nn.Module, settings: PretrainConfig | FinetuneConfig) -> list[dict[str, Any]]:
-    """The weights that are trained, those of the encoder apart where fine-tuning gives them a rate of their own."""
-    rate = settings.encoder_rate if isinstance(settings, FinetuneConfig) else 1.0
-    named = dict(module.named_parameters())
-    encoder, groups = select(named, "encoder"), dict[float, list[nn.Parameter]]()
-    for name, parameter in named.items():
-        if parameter.requires_grad:
-            groups.setdefault(rate if name in encoder else 1.0, []).append(parameter)
-    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]

@@ -68,12 +68,13 @@ def test_a_stop_saves_the_step_and_the_next_run_goes_on(
     undisturbed: Path, config: Experiment, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """Between two records and two checkpoints; metrics and weights end as if nothing had been."""
+    before = signal.getsignal(number)
     with at_step(2, lambda: signal.raise_signal(number)), pytest.raises(signals.Stopped) as stopped:
         trainer.pretrain(config, tmp_path, progress=False)
     assert stopped.value.code == code
     run = tmp_path / "runs" / "pretrain"
     assert [path.name for path in (run / "checkpoint").iterdir()] == ["000000002"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(number) is before
     assert same(trainer.pretrain(config, tmp_path, progress=False), undisturbed)
 
 
@@ -164,10 +165,11 @@ def test_a_second_interruption_does_not_wait() -> None:
 
 
 def test_a_command_that_does_not_train_is_stopped_where_it_is() -> None:
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(signals.Stopped) as stopped, signals.leaving():
         sent(signal.SIGTERM)
     assert stopped.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("restart", ["never", "changed", "always"])
