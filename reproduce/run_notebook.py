@@ -5,8 +5,9 @@
 Several executed copies come out of one kernel, emptied in between, because starting one costs more than many a job.
 A parameter that the notebook does not know is an error (papermill alone would only warn).  When a cell fails, the
 cell's own error and the place of the executed copy are printed, nothing else, and the next copy is made.  While a job
-trains, a line every 15 seconds tells how far it is.  MIXCL_GPUS names devices, of which each job takes one for itself.
-The kernel is that of the Python which runs this file, and reads no settings of the user's for Jupyter or IPython.
+trains, a line every 15 seconds tells how far it is.  SIGTERM and Ctrl-C let it save its step; the exit code is then 143
+or 130.  MIXCL_GPUS names devices, of which each job takes one for itself.  The kernel is that of the Python which runs
+this file, and reads no settings of the user's for Jupyter or IPython.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -32,6 +34,7 @@ from papermill.exceptions import PapermillExecutionError
 from mixcl.run import gpus
 
 EVERY = 15.0  # seconds between two lines of progress
+GRACE = 25.0  # seconds that a notebook has for its end once a stop is asked for
 EMPTY = "get_ipython().reset(new_session=True)"
 USERS = ("JUPYTER", "IPYTHON", "PYTHONSTARTUP", "JPY_SESSION_NAME", "VSCODE_PID")  # the last two: somebody looks on
 QUIET = "--IPKernelApp.log_level=40"  # it warns that others on this machine could listen
@@ -46,8 +49,12 @@ def main() -> int:
         if unknown := set(parameters) - known:
             print(f"{_name(executed)}: {notebook} has no parameter {', '.join(sorted(unknown))}")
             return 2
-    with gpus.held(Path(copies[0][1].get("OUT", "."))), _kernel() as kernel:
-        return max(_run(notebook, executed, parameters, kernel) for executed, parameters in copies)
+    codes = [0]
+    with gpus.held(Path(copies[0][1].get("OUT", "."))), _kernel() as kernel, _stops_passed_on(kernel) as stopped:
+        for executed, parameters in copies:
+            if not stopped:
+                codes.append(_run(notebook, executed, parameters, kernel))
+    return 128 + stopped[0] if stopped else max(codes)
 
 
 def _parameters(notebook: Path) -> set[str]:
@@ -110,6 +117,31 @@ def _kernel() -> Iterator[KernelManager]:
         finally:
             if kernel.has_kernel:
                 kernel.shutdown_kernel(now=True)
+
+
+@contextmanager
+def _stops_passed_on(kernel: KernelManager) -> Iterator[list[int]]:
+    """Hand SIGTERM and Ctrl-C to the notebook, where a training saves its step; gives the signal, once sent.
+
+    What has not ended after `GRACE` seconds is ended: schedulers wait no longer.
+    """
+    stopped: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if not stopped:
+            stopped.append(number)
+            watch = threading.Timer(GRACE, os._exit, [128 + number])
+            watch.daemon = True
+            watch.start()
+            if kernel.has_kernel:
+                os.kill(kernel.provisioner.pid, signal.SIGINT)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _empty(kernel: KernelManager, folder: Path) -> None:

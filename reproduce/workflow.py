@@ -32,7 +32,7 @@ from mixcl.files import write_json, writing
 from mixcl.run import gpus, jobs
 
 HERE = Path(__file__).resolve().parent
-WAIT = 20.0  # seconds for another run to let go of the folder; a killed one does within that
+WAIT = 30.0  # seconds for another run to let go of the folder; a killed one does within that
 ON_A_CLUSTER = re.compile(r"[\w./@%+=:,-]+")  # what a folder may hold that SLURM's own command line names
 
 

@@ -31,6 +31,7 @@ from mixcl.data.prepare.report import Report
 from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Store
 from mixcl.errors import InputError
+from mixcl.lock import held
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -435,10 +436,7 @@ def test_store_that_cannot_be_made(raw: Path, tmp_path: Path) -> None:
 
 def test_two_at_once(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "data/store").mkdir(parents=True)
-    with (
-        module._alone(tmp_path / "data/store"),
-        pytest.raises(InputError, match="another mixcl prepare is at work here"),
-    ):
+    with held(tmp_path / "data/store/.lock", "store"), pytest.raises(InputError, match=r"another mixcl .*at work here"):
         run(raw, tmp_path)
     run(raw, tmp_path)
 

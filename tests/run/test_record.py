@@ -56,7 +56,7 @@ def test_a_job_is_no_way_out_of_its_folder(tmp_path: Path, name: str) -> None:
 
 def made(folder: Path, **decides: object) -> Path:
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"decides": decides}))
+    (folder / "run.json").write_text(json.dumps({"job": folder.name, "decides": decides}))
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
@@ -88,8 +88,9 @@ def test_only_a_run_is_begun_again(tmp_path: Path) -> None:
 def test_weights_without_a_card_are_not_gone_on_from(tmp_path: Path) -> None:
     run = made(tmp_path / "runs" / "pretrain")
     (run / "run.json").unlink()
-    with pytest.raises(InputError, match="not a run"):
-        record.begin(run, {}, "always")
+    for restart in ("never", "changed", "always"):
+        with pytest.raises(InputError, match="not a run"):
+            record.begin(run, {}, restart)
     assert (run / "model.safetensors").is_file()
 
 
@@ -97,7 +98,7 @@ def test_weights_without_a_card_are_not_gone_on_from(tmp_path: Path) -> None:
 def test_a_card_that_cannot_be_read_is_one_sentence(tmp_path: Path, text: str) -> None:
     run = made(tmp_path / "runs" / "pretrain")
     (run / "run.json").write_text(text)
-    with pytest.raises(InputError, match="--restart"):
-        record.begin(run, {}, "never")
-    record.begin(run, {}, "always")
-    assert not run.exists()
+    for restart in ("never", "changed", "always"):
+        with pytest.raises(InputError, match="by hand"):
+            record.begin(run, {}, restart)
+    assert (run / "model.safetensors").is_file()

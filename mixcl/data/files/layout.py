@@ -12,6 +12,7 @@ from mixcl.config.settings import Collection
 from mixcl.data.files.opened import reading
 from mixcl.data.files.table import as_spelled, listed, stem
 from mixcl.errors import InputError
+from mixcl.files import file_name
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".hdr", ".img", ".dcm")
 
@@ -122,6 +123,7 @@ def _match(template: str, root: Path) -> dict[str, _Found]:
             text = f"{path}: its name is that of {before.path.name} but for the way letters are written; rename one"
             raise InputError(text, "missing collection")
         if before is None or rank < before.rank:
+            file_name(match["case"])  # says which name cannot be one
             cases[match["case"]] = _Found(path, rank)
     return cases
 

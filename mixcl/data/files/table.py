@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 from mixcl.errors import InputError
+from mixcl.files import file_name
 
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 SEPARATORS = (",", ";", "\t", "|")
@@ -49,9 +50,9 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
             raise InputError(f"{path}: line {number} has no image or no label; complete it, or take it out", "table")
         image, label = (as_spelled(path.parent / row[key]) for key in ("image", "label"))
         case = unicodedata.normalize("NFC", row.get("case") or stem(image.name))
-        if case in pairs or case in missing or not re.fullmatch(r"[^/.][^/]*", case):
-            text = f"{path}: line {number} names the case {case!r} again, or in a way no folder can be named"
-            raise InputError(text, "table")
+        file_name(case)  # says which name cannot be one
+        if case in pairs or case in missing:
+            raise InputError(f"{path}: line {number} names the case {case!r} again; name each once", "table")
         gone = next((file for file in (image, label) if not file.exists()), None)
         if gone is None:
             pairs[case] = (image, label)

@@ -4,9 +4,9 @@ A case is written to a hidden folder and then moved, so a run that is killed lea
 is made again when its files or the settings have changed.
 """
 
-import hashlib
 import os
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from mixcl.config.settings import DataConfig, LabelGrid
+from mixcl.data import arrays
 from mixcl.data import store as stored
 from mixcl.data.files.align import aligned
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
 from mixcl.data.files.opened import digest, files_of
 from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
 from mixcl.errors import InputError
-from mixcl.files import write_json, writing
+from mixcl.files import write_sealed, writing
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Job:
     data: DataConfig
     names: dict[int, str]
     label_grid: LabelGrid = "same"
+    verify: bool = False  # compare what is kept with its checksums
 
     @property
     def settings(self) -> str:
@@ -67,7 +70,7 @@ def kept(job: Job) -> Outcome | None:
     try:
         record = stored.read_json(job.target / "case.json")
         by_rule = record.get("label_grid", job.label_grid) == job.label_grid  # or its labels were not moved at all
-        if not by_rule or record["settings"] != job.settings or stored.damage(job.target, record) is not None:
+        if not by_rule or record["settings"] != job.settings or _damaged(job, record):
             return None
         source = record["source"]
         if any(source[kind] | _stat(job, path) != source[kind] for kind, path in job.files.items()):
@@ -99,6 +102,13 @@ def make(job: Job) -> Outcome:
         if error.kind == "machine":
             raise
         return Outcome(job, None, fault=str(error))
+
+
+def _damaged(job: Job, record: dict[str, Any]) -> bool:
+    fault = stored.damage(job.target, record, content=job.verify)
+    if fault and job.verify:
+        tqdm.write(f"{fault}; it is made again", file=sys.stderr)
+    return fault is not None
 
 
 def _stat(job: Job, path: Path) -> dict[str, Any]:
@@ -176,25 +186,19 @@ def _put(
     job: Job, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8], dates: dict[str, int]
 ) -> dict[str, Any]:
     """Write a case to a hidden folder and move it to its place."""
-    draft, old = (job.target.with_name(f".{state}-{job.case}") for state in ("tmp", "old"))
+    draft, old = (job.target.with_name(f".{state}-{job.target.name}") for state in ("tmp", "old"))
     draft.mkdir(parents=True)
-    hashes = {"image": _content(scan), "label": _content(labels)}
-    points: dict[str, Any] = {str(v): voxels for v, voxels in stored.draw_foreground(labels, hashes["label"]).items()}
+    hashes = {"image": arrays.content_of(scan), "label": arrays.content_of(labels)}
+    points: dict[str, Any] = {str(v): voxels for v, voxels in arrays.draw_foreground(labels, hashes["label"]).items()}
     np.save(draft / "image.npy", scan)
     np.save(draft / "label.npy", labels)
     _set_dates(draft, dates)
     np.savez(draft / "foreground.npz", **points)
     files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
     record = {**record, "content": hashes, "files": files}
-    write_json(draft / "case.json", record)
+    write_sealed(draft / "case.json", record)
     if job.target.exists():
         job.target.rename(old)
     draft.rename(job.target)
     shutil.rmtree(old, ignore_errors=True)
     return record
-
-
-def _content(array: NDArray[Any]) -> str:
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(array.data)
-    return digest.hexdigest()
