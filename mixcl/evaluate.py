@@ -181,7 +181,6 @@ def _measured(
     with files.whole(run / FOLDER / f"{case.id}.npz") as draft:
         np.savez_compressed(draft, **predicted)  # type: ignore[arg-type]
     rows = _rows(case, predicted[config.evaluate.grid], config.evaluate, names)
-    rows = [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
     seconds = round(time.perf_counter() - started, 2)
     files.write_text(done, json.dumps({"of": key, "seconds": seconds, "rows": rows}))
     return rows
@@ -190,13 +189,13 @@ def _measured(
 def _rows(
     case: Case, predicted: NDArray[np.uint8], settings: EvaluateConfig, names: Mapping[int, str]
 ) -> list[dict[str, Any]]:
-    """The metrics of each organ of a case, on the grid of the settings."""
+    """The metrics of each organ of a case, on the grid of the settings; None where one is undefined."""
     if settings.grid == "original":
-        label, spacing = original_label(case), spacing_of(case.source_affine)
-        return measure(label, predicted, names, spacing=spacing, tolerance_mm=settings.tolerance_mm)
-    return measure(
-        case.label(), predicted, names, spacing=case.spacing, tolerance_mm=settings.tolerance_mm, lost=case.source.lost
-    )
+        label, spacing, lost = original_label(case), spacing_of(case.source_affine), {}
+    else:
+        label, spacing, lost = case.label(), case.spacing, case.source.lost
+    rows = measure(label, predicted, names, spacing=spacing, tolerance_mm=settings.tolerance_mm, lost=lost)
+    return [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
 
 
 def scaled(case: Case, hu: Sequence[float]) -> NDArray[np.float32]:
