@@ -121,14 +121,18 @@ class DataConfig(Frozen):
         if self.hu[0] >= self.hu[1]:
             raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
         _check_names("collection", (*self.collections, *self.pretrain, *self.finetune))
-        both = [name for name in self.pretrain if name in self.finetune]
-        if both and not self.pretrain_sees_test:
+        if self.in_both and not self.pretrain_sees_test:
             raise ValueError(
-                f"pretrain and finetune both name {', '.join(both)}, so pre-training would see the scans and labels "
-                "that fine-tuning is tested on; take it out of one of them, or set data.pretrain_sees_test=true and "
-                "tables will say so"
+                f"pretrain and finetune both name {', '.join(self.in_both)}, so pre-training would see the scans and "
+                "labels that fine-tuning is tested on; take it out of one of them, or set data.pretrain_sees_test=true "
+                "and tables will say so"
             )
         return self
+
+    @property
+    def in_both(self) -> tuple[str, ...]:
+        """Collections whose test cases pre-training sees, labels and all."""
+        return tuple(name for name in self.pretrain if name in self.finetune)
 
     def raw_dir(self, out: Path) -> Path:
         """Folder of the collections as they were given."""

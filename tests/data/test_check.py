@@ -95,6 +95,12 @@ def test_a_leak_that_is_allowed_is_a_warning(corpus: Path, tmp_path: Path) -> No
         )
         (leak,) = check(Experiment(data=data), tmp_path, progress=False).findings
         assert (leak.kind, leak.severity, leak.case) == ("leak", severity, "clean-2")
+    both = DataConfig(
+        root=str(tmp_path), collections=sets, pretrain=("after",), finetune=("after",), pretrain_sees_test=True
+    )
+    (leak,) = check(Experiment(data=both), tmp_path, progress=False).findings
+    assert (leak.kind, leak.severity, leak.collection) == ("leak", "warning", "after")
+    assert leak.text in prepare(Experiment(data=both), tmp_path, workers=1, progress=False).warnings
 
 
 def test_what_the_spacing_loses_is_told_before_training(corpus: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mixcl.data.files.align import aligned, corners_apart, spreads
 from mixcl.data.files.grid import resample_nearest, spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.volume import check_hounsfield, label_map, lost, read_volume, voxels_of
-from mixcl.data.registry import collections, expected_count, folder
+from mixcl.data.registry import collections, expected_count, folder, seen
 from mixcl.errors import InputError
 from mixcl.files import write_json, write_text
 
@@ -61,6 +61,7 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
     if data.source == "files":
         quirks = ((name, text) for name, collection in wanted.items() for text in collection.quirks)
         findings += [Finding("quirk", "note", name, "", f"{name}: {text}") for name, text in quirks]
+    findings += [Finding("leak", "warning", name, "", seen(name)) for name in data.in_both]
     leak: Severity = "warning" if data.pretrain_sees_test else "error"
     findings += duplicates(cases, set(data.pretrain), set(data.finetune), leak)
     result = Check(counts, cases, tuple(findings))
