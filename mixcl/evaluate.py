@@ -11,7 +11,7 @@ scan with its own labels (``evaluate.grid``, R32); an evaluated run has::
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from mixcl.errors import InputError
 from mixcl.handover import weights_id
 from mixcl.metrics import measure
 from mixcl.model import segmentation_model
-from mixcl.predict import original_labels, strongest_labels, window_scores
+from mixcl.predict import original_labels, scaled, strongest_labels, window_scores
 from mixcl.run import checkpoint
 from mixcl.run.device import machine, precision
 from mixcl.run.record import deciding, read_card
@@ -196,13 +196,6 @@ def _rows(
         label, spacing, lost = case.label(), case.spacing, case.source.lost
     rows = measure(label, predicted, names, spacing=spacing, tolerance_mm=settings.tolerance_mm, lost=lost)
     return [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
-
-
-def scaled(case: Case, hu: Sequence[float]) -> NDArray[np.float32]:
-    """A whole prepared scan, float32 [X, Y, Z], the window ``hu`` scaled to [0, 1] as in patches."""
-    image = np.subtract(case.image(), np.float32(hu[0]), dtype=np.float32)
-    image /= np.float32(hu[1] - hu[0])
-    return np.clip(image, 0.0, 1.0, out=image)
 
 
 def _on_original(run: Path, case: Case, config: Experiment) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Sliding-window prediction: the scores of a whole scan, and its labels on the prepared grid or the original one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mixcl.config.settings import Experiment
 from mixcl.data.source import WayBack, way_back
 from mixcl.data.store import Case
-from mixcl.metrics import class_values
+from mixcl.metrics import class_indices, class_values
+from mixcl.run.device import forward
 
 BLOCK = 2**22
 """Numbers of a block, about 34 MB; a handful of them are held at a time."""
@@ -60,7 +61,7 @@ def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experim
             torch.as_tensor(np.ascontiguousarray(volume), dtype=torch.float32, device=device)[None, None],
             roi_size=(config.model.patch,) * 3,
             sw_batch_size=config.evaluate.windows,
-            predictor=lambda x: net(x).float(),
+            predictor=lambda x: forward(net, x, config.model).float(),
             overlap=config.evaluate.overlap,
             mode="gaussian",
         )
@@ -77,6 +78,35 @@ def strongest_labels(scores: Tensor, values: Iterable[int]) -> NDArray[np.uint8]
         raise ValueError(f"{len(classes) - 1} label values for a network with {len(scores) - 1} classes")
     labels: NDArray[np.uint8] = classes[scores.argmax(0).cpu().numpy()]
     return labels
+
+
+@torch.no_grad()
+def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mapping[int, str]) -> dict[str, Any]:
+    """How good a network is that is being trained; nothing of the training depends on it.
+
+    ``dice``: by organ, the mean over the cases that have it; ``cross_entropy``: the mean over cases of the mean over
+    voxels, without weights.  Both tell networks apart before an organ is found, where a mean of Dice cannot.
+    """
+    dice: dict[str, list[float]] = {}
+    entropies = []
+    for case in cases:
+        scores = window_scores(net, scaled(case, config.data.hu), config)
+        target = class_indices(torch.as_tensor(np.array(case.label())), names).to(scores.device)
+        entropies.append(float(nn.functional.cross_entropy(scores[None], target[None])))
+        found = scores.argmax(0)
+        for k, value in enumerate(class_values(names)[1:], start=1):
+            both, size = ((found == k) & (target == k)).sum(), (found == k).sum() + (target == k).sum()
+            if (target == k).any() or value in case.source.lost:
+                dice.setdefault(names[value], []).append(float(2 * both / size.clamp(min=1)))
+    means = {organ: round(float(np.mean(values)), 4) for organ, values in dice.items()}
+    return {"dice": means, "cross_entropy": round(float(np.mean(entropies)), 5)}
+
+
+def scaled(case: Case, hu: Sequence[float]) -> NDArray[np.float32]:
+    """A whole prepared scan, float32 [X, Y, Z], the window ``hu`` scaled to [0, 1] as in patches."""
+    image = np.subtract(case.image(), np.float32(hu[0]), dtype=np.float32)
+    image /= np.float32(hu[1] - hu[0])
+    return np.clip(image, 0.0, 1.0, out=image)
 
 
 @torch.no_grad()
