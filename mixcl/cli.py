@@ -132,7 +132,7 @@ def evaluate(
     job = _job_folder(run, folder)
     table = measure(config, folder, job, save_predictions=save_predictions)
     typer.echo(table.groupby("organ", sort=False)[["dice", "hd95_mm", "surface_dice"]].mean().round(4).to_string())
-    typer.echo(f"evaluated: {job / 'cases.csv'}")
+    typer.echo(f"evaluated on the {config.evaluate.grid} grid: {job / 'cases.csv'}")
 
 
 @app.command()

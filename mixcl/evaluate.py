@@ -1,41 +1,45 @@
 """Sliding-window prediction of the test cases of a fine-tuning run, and how good it is (Sec. 3.2).
 
-Dice, the 95 % Hausdorff distance and surface Dice per organ and case; an evaluated run has::
+Dice, the 95 % Hausdorff distance and surface Dice per organ and case, on the prepared grid or on that of the original
+scan with its own labels (``evaluate.grid``, R32); an evaluated run has::
 
     RUN/cases.csv                    one row a case and organ; written last, whole
     RUN/evaluation/<case>.json       the rows of a case, of which weights, settings and data they are, and checksums
-    RUN/evaluation/<case>.npz        the predicted label map on the prepared grid
-    RUN/predictions/<case>.nii.gz    on request: the same on the grid of the original scan
+    RUN/evaluation/<case>.npz        the predicted label map: on the prepared grid, and where measured on the original
+    RUN/predictions/<case>.nii.gz    on request: the label map on the grid of the original scan
 
 Files are named after cases by `mixcl.files.file_name`.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from mixcl import files
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import EvaluateConfig, Experiment, Grid
+from mixcl.data.files.grid import spacing_of
+from mixcl.data.source import original_label, way_back
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
-from mixcl.metrics import class_indices, class_values, measure
+from mixcl.metrics import measure
 from mixcl.model import segmentation_model
+from mixcl.predict import original_labels, scaled, strongest_labels, window_scores
 from mixcl.run import checkpoint
-from mixcl.run.device import forward, machine, precision
+from mixcl.run.device import machine, precision
 from mixcl.run.record import alone, deciding, read_card
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
-    "voxels_label", "voxels_predicted", "tolerance_mm", "profile", "data",
+    "voxels_label", "voxels_predicted", "tolerance_mm", "grid", "pretrained_on", "profile", "data",
 )  # fmt: skip
+"""Of cases.csv; ``pretrained_on`` is 1 where the arm's pre-training has seen the scan."""
 FOLDER = "evaluation"
 
 
@@ -86,105 +90,28 @@ def _evaluate(config: Experiment, out: Path, run: Path, save_predictions: bool, 
             key = _key(config, card, case)
             rows += _kept(run, case, key) or _measured(net, case, config, run, key, names)
             if save_predictions:
-                write_nifti(_nifti(run, case), read_prediction(run, case.id), case)
-    table = _table(rows, card, config)
+                write_nifti(_nifti(run, case), _on_original(run, case, config), case)
+    seen = _pretrained_on(config, out, card)
+    table = _table(rows, card, config, {case.id for case in cases if case.content[0] in seen})
     files.write_text(run / "cases.csv", table.to_csv(index=False))
     return table
 
 
-@torch.no_grad()
-def predict(
-    net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment, values: Iterable[int]
-) -> NDArray[np.uint8]:
-    """Label a whole scan window by window; windows overlap and are weighted by a Gaussian.
-
-    Parameters
-    ----------
-    net
-        A segmentation network, [B, 1, E, E, E] -> [B, n + 1, E, E, E] with the background first.
-    volume
-        [X, Y, Z], intensities in [0, 1]; may be smaller than a window and is then padded with 0, the lower
-        end of the intensity window, as patches are.
-    config
-        ``model.patch`` is the window, ``evaluate.overlap`` and ``evaluate.windows`` how it moves.
-    values
-        The label values of the classes, see :func:`mixcl.metrics.class_values`.
-
-    Returns
-    -------
-    uint8 [X, Y, Z], 0 is background.
-
-    Raises
-    ------
-    ValueError
-        ``values`` are not as many as the network has classes beside the background.
-    """
-    scores = _scores(net, volume, config)
-    classes = np.array(class_values(values), np.uint8)
-    if len(classes) != scores.shape[1]:
-        raise ValueError(f"{len(classes) - 1} label values for a network with {scores.shape[1] - 1} classes")
-    labels: NDArray[np.uint8] = classes[scores[0].argmax(0).cpu().numpy()]
-    return labels
-
-
-def _scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment) -> Tensor:
-    """[1, n + 1, X, Y, Z] of a whole scan [X, Y, Z], before any softmax."""
-    from monai.inferers import sliding_window_inference
-
-    device = next(net.parameters()).device
-    training = net.training
-    net.eval()
-    try:
-        scores: Any = sliding_window_inference(
-            torch.as_tensor(np.ascontiguousarray(volume), dtype=torch.float32, device=device)[None, None],
-            roi_size=(config.model.patch,) * 3,
-            sw_batch_size=config.evaluate.windows,
-            predictor=lambda x: forward(net, x, config.model).float(),
-            overlap=config.evaluate.overlap,
-            mode="gaussian",
-        )
-    finally:
-        net.train(training)
-    whole: Tensor = scores
-    return whole
-
-
-@torch.no_grad()
-def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mapping[int, str]) -> dict[str, Any]:
-    """How good a network is that is being trained; nothing of the training depends on it.
-
-    ``dice``: by organ, the mean over the cases that have it; ``cross_entropy``: the mean over cases of the mean over
-    voxels, without weights.  Both tell networks apart before an organ is found, where a mean of Dice cannot.
-    """
-    dice: dict[str, list[float]] = {}
-    entropies = []
-    for case in cases:
-        scores = _scores(net, scaled(case, config.data.hu), config)
-        target = class_indices(torch.as_tensor(np.array(case.label())), names).to(scores.device)
-        entropies.append(float(nn.functional.cross_entropy(scores, target[None])))
-        found = scores[0].argmax(0)
-        for k, value in enumerate(class_values(names)[1:], start=1):
-            both, size = ((found == k) & (target == k)).sum(), (found == k).sum() + (target == k).sum()
-            if (target == k).any():
-                dice.setdefault(names[value], []).append(float(2 * both / size))
-    means = {organ: round(float(np.mean(values)), 4) for organ, values in dice.items()}
-    return {"dice": means, "cross_entropy": round(float(np.mean(entropies)), 5)}
-
-
-def read_prediction(run: Path, case: str) -> NDArray[np.uint8]:
-    """The predicted label map of a test case on the prepared grid, uint8 [X, Y, Z].
+def read_prediction(run: Path, case: str, grid: Grid = "prepared") -> NDArray[np.uint8]:
+    """The predicted label map of a test case, uint8 [X, Y, Z], on the prepared grid or, where it was measured there,
+    on that of the original scan.
 
     Raises
     ------
     InputError
-        The run is not evaluated, or the file is damaged.
+        The run is not evaluated so, or the file is damaged.
     """
     path = _file(run, case, ".npz")
     try:
         if files.read_sealed(_file(run, case, ".json"))["labels"] != files.sha256(path):
             raise ValueError("it is not the one that was measured")
         with np.load(path, allow_pickle=False) as arrays:
-            labels: NDArray[np.uint8] = arrays["labels"]
+            labels: NDArray[np.uint8] = arrays[grid]
     except Exception as error:  # zipfile and numpy raise many kinds
         raise InputError(f"{path}: cannot be read ({error}); run mixcl evaluate --run {run.name}") from None
     return labels
@@ -231,7 +158,7 @@ def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]
     """All that decides what is measured on a case."""
     return {
         "weights": card["weights"], "content": list(case.content), "spacing": list(case.spacing),
-        "evaluate": deciding(config, "evaluate")["evaluate"],
+        "evaluate": deciding(config, "evaluate")["evaluate"], "source": case.source.label_sha256,
         "precision": precision(config.run),
     }  # fmt: skip
 
@@ -255,32 +182,43 @@ def _measured(
     with files.writing(done):
         for stale in (done, _nifti(run, case)):
             stale.unlink(missing_ok=True)
-    predicted = predict(net, scaled(case, config.data.hu), config, names)
+    scores = window_scores(net, scaled(case, config.data.hu), config)
+    predicted = {"prepared": strongest_labels(scores, names)}
+    if config.evaluate.grid == "original":
+        predicted["original"] = original_labels(scores, case, names)
+    del scores  # the largest of all
     with files.whole(labels) as draft:
-        np.savez_compressed(draft, labels=predicted)
-    rows = measure(case.label(), predicted, names, spacing=case.spacing, tolerance_mm=config.evaluate.tolerance_mm)
-    rows = [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
+        np.savez_compressed(draft, **predicted)  # type: ignore[arg-type]
+    rows = _rows(case, predicted[config.evaluate.grid], config.evaluate, names)
     seconds = round(time.perf_counter() - started, 2)
     files.write_sealed(done, {"of": key, "seconds": seconds, "rows": rows, "labels": files.sha256(labels)})
     return rows
 
 
-def scaled(case: Case, hu: Sequence[float]) -> NDArray[np.float32]:
-    """A whole prepared scan, float32 [X, Y, Z], the window ``hu`` scaled to [0, 1] as in patches."""
-    image = np.subtract(case.image(), np.float32(hu[0]), dtype=np.float32)
-    image /= np.float32(hu[1] - hu[0])
-    return np.clip(image, 0.0, 1.0, out=image)
+def _rows(
+    case: Case, predicted: NDArray[np.uint8], settings: EvaluateConfig, names: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """The metrics of each organ of a case, on the grid of the settings; None where one is undefined."""
+    if settings.grid == "original":
+        label, spacing, lost = original_label(case), spacing_of(case.source_affine), {}
+    else:
+        label, spacing, lost = case.label(), case.spacing, case.source.lost
+    rows = measure(label, predicted, names, spacing=spacing, tolerance_mm=settings.tolerance_mm, lost=lost)
+    return [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
+
+
+def _on_original(run: Path, case: Case, config: Experiment) -> NDArray[np.uint8]:
+    """What was predicted, on the grid of the original scan; by the nearest voxel where it was not measured there."""
+    if config.evaluate.grid == "original":
+        return read_prediction(run, case.id, "original")
+    return way_back(case).nearest(read_prediction(run, case.id))
 
 
 def write_nifti(path: Path, labels: NDArray[np.uint8], case: Case) -> None:
-    """Write a label map of the prepared grid on the grid of the original scan, by the nearest voxel."""
+    """Write a label map that is on the grid of the original scan, in the axes of its file."""
     import nibabel as nib
-    from nibabel.processing import resample_from_to
 
-    prepared = nib.Nifti1Image(labels, case.affine)
-    # Both grids cover the same box to half a voxel: beyond the last prepared centre the last voxel goes on.
-    turned = resample_from_to(prepared, (case.source_shape, case.source_affine), order=0, mode="nearest")
-    image = nib.Nifti1Image(np.asarray(turned.dataobj, dtype=np.uint8), case.source_affine)
+    image = nib.Nifti1Image(labels, case.source_affine)
     image.set_sform(case.source_affine, code=1)
     image.set_qform(case.source_affine, code=1)
     image.header.set_xyzt_units("mm")
@@ -296,10 +234,21 @@ def _nifti(run: Path, case: Case) -> Path:
     return run / "predictions" / f"{files.file_name(case.id)}.nii.gz"
 
 
-def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment) -> pd.DataFrame:
+def _pretrained_on(config: Experiment, out: Path, card: dict[str, Any]) -> set[str]:
+    """Contents of the scans that the run's pre-training has seen, in whichever collection they lie (R24)."""
+    if card["decides"]["init"] == "none":
+        return set()
+    store = Store(config.data.store_dir(out))
+    there = (name for name in config.data.pretrain if name in store.collections)
+    return {case.content[0] for name in there for case in store.cases(name)}
+
+
+def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment, seen: set[str]) -> pd.DataFrame:
     percent = float(card["percent"])
     shared = {key: card[key] for key in ("task", "arm", "fold", "seed", "profile", "data")}
     shared |= {"percent": int(percent) if percent.is_integer() else percent}
-    shared |= {"tolerance_mm": config.evaluate.tolerance_mm}
-    table = pd.DataFrame([{**shared, **row} for row in rows], columns=list(COLUMNS))
+    shared |= {"tolerance_mm": config.evaluate.tolerance_mm, "grid": config.evaluate.grid}
+    table = pd.DataFrame(
+        [{**shared, **row, "pretrained_on": int(row["case"] in seen)} for row in rows], columns=list(COLUMNS)
+    )
     return table.astype(dict.fromkeys(("dice", "hd95_mm", "surface_dice"), np.float64))

@@ -3,7 +3,8 @@
 The rules for organs that are absent or missed are here, and nowhere else.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def measure(
     *,
     spacing: Sequence[float],
     tolerance_mm: float,
+    lost: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """Dice, HD95 and surface Dice of each organ of one case; the background is no organ.
 
@@ -45,7 +47,8 @@ def measure(
     points that lie within ``tolerance_mm`` of the other surface; points are counted, not weighted by area.
 
     An organ that the case does not have is left out: all three are NaN.  An organ that was missed altogether
-    has Dice 0 and surface Dice 0, and its HD95 is undefined, NaN.
+    has Dice 0 and surface Dice 0, and its HD95 is undefined, NaN.  So has one that the case has but that resampling
+    ``lost``, whatever was predicted.
 
     Parameters
     ----------
@@ -57,6 +60,8 @@ def measure(
         mm.
     tolerance_mm
         Of the surface Dice.
+    lost
+        Label values of organs of the case that have no voxel on this grid.
 
     Returns
     -------
@@ -81,7 +86,12 @@ def measure(
     for value, organ in sorted(names.items()):
         truth, guess = np.asarray(label == value), np.asarray(predicted == value)
         sizes = int(truth.sum()), int(guess.sum())
-        dice, hd95, surface = _scores(truth, guess, sizes, spacing, tolerance_mm)
+        if (sizes[0] or value in lost) and not all(sizes):
+            dice, hd95, surface = 0.0, math.nan, 0.0
+        elif not sizes[0]:
+            dice, hd95, surface = math.nan, math.nan, math.nan
+        else:
+            dice, hd95, surface = _scores(truth, guess, spacing, tolerance_mm)
         records.append(
             {
                 "label": value, "organ": organ, "dice": dice, "hd95_mm": hd95, "surface_dice": surface,
@@ -92,17 +102,9 @@ def measure(
 
 
 def _scores(
-    truth: NDArray[np.bool_],
-    guess: NDArray[np.bool_],
-    sizes: tuple[int, int],
-    spacing: Sequence[float],
-    tolerance: float,
+    truth: NDArray[np.bool_], guess: NDArray[np.bool_], spacing: Sequence[float], tolerance: float
 ) -> tuple[float, float, float]:
-    """Dice, HD95 and surface Dice of two masks."""
-    if not sizes[0]:
-        return float("nan"), float("nan"), float("nan")
-    if not sizes[1]:
-        return 0.0, float("nan"), 0.0
+    """Dice, HD95 and surface Dice of two masks that are not empty."""
     from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
     box = _box(truth | guess)  # nothing outside it counts, and a box costs less than the scan

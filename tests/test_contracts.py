@@ -17,7 +17,7 @@ FLOORS = (  # from the ground up; a module or wing imports only what is on a low
     "files losses sampler",
     "config lock",
     "run data model augment",
-    "handover batches",
+    "handover batches predict",
     "objective diagnostics",
     "baselines evaluate",
     "trainer results",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.preparing import prepared_case
+from helpers.settings import change
 from helpers.volumes import affine_of, scan, write_case
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
@@ -29,9 +30,11 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.data.patches import read_patch
 from mixcl.data.prepare.run import prepare
+from mixcl.data.source import way_back
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.metrics import measure
+from mixcl.predict import predict
 from mixcl.run import record
 
 SPACING = (1.5, 0.7, 3.0)
@@ -125,28 +128,31 @@ def test_windows_cover_a_volume_of_any_size(shape: tuple[int, ...]) -> None:
     config = load_profile("smoke")
     volume = np.random.default_rng(0).random(shape, dtype=np.float32)
     net = Threshold().train()
-    labels = ev.predict(net, volume, config, (4, 11))
+    labels = predict(net, volume, config, (4, 11))
     assert net.training
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, np.array([0, 4, 11])[np.minimum((volume * 3).astype(int), 2)])
     assert {size[2:] for size in net.seen} == {(32, 32, 32)}
     assert max(size[0] for size in net.seen) <= config.evaluate.windows
-    assert set(np.unique(ev.predict(net, torch.from_numpy(volume), config, (1, 2)))) == {0, 1, 2}
+    assert set(np.unique(predict(net, torch.from_numpy(volume), config, (1, 2)))) == {0, 1, 2}
     with pytest.raises(ValueError, match="3 label values for a network with 2 classes"):
-        ev.predict(net, volume, config, (1, 2, 3))
+        predict(net, volume, config, (1, 2, 3))
 
 
-NAMES = {1: "spleen", 5: "liver", 9: "left kidney", 12: "aorta"}  # with gaps; no case has an aorta
+NAMES = {1: "spleen", 5: "liver", 9: "left kidney", 12: "aorta", 13: "gland"}  # with gaps; no case has an aorta
+GLAND = (21, 30, 25)  # the one voxel of it, between two of the prepared grid
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four scans with axes to the left, posterior and up, one of them without a liver."""
+    """Four scans with axes to the left, posterior and up, one of them without a liver, and one of them once more."""
     root = tmp_path_factory.mktemp("scans")
     for k in range(4):
         image, label = scan((44, 36, 30), seed=k, values=(1, 9) if k == 0 else (1, 5, 9))
+        label[GLAND] = 13
         affine = affine_of((-8.0, -9.5, 10.0), (150.0, 120.0, -200.0))
         write_case(root / "mine", f"00{k}", image, label, affine)
+    write_case(root / "other", "copy", image, label, affine)
     return root
 
 
@@ -156,8 +162,8 @@ def config(scans: Path) -> Experiment:
         "extends": "smoke",
         "data": {
             "source": "files", "root": str(scans), "store": str(scans / "store"),
-            "pretrain": ["mine"], "finetune": ["mine"],
-            "collections": {"mine": {"root": "mine", "names": NAMES}},
+            "pretrain": ["other"], "finetune": ["mine"],
+            "collections": {name: {"root": name, "names": NAMES} for name in ("mine", "other")},
         },
         "grid": {"n_folds": 2, "percents": {"mine": [100]}},
     }  # fmt: skip
@@ -194,8 +200,9 @@ def test_a_run_is_evaluated(run: Path, config: Experiment, tmp_path: Path) -> No
     assert tuple(table.columns) == ev.COLUMNS
     card = record.read_card(run)
     assert sorted(table["case"].unique()) == sorted(card["test"])
-    assert len(table) == len(card["test"]) * 4
+    assert len(table) == len(card["test"]) * len(NAMES)
     assert set(table["percent"]) == {100}
+    assert set(table["grid"]) == {"prepared"}
     again = pd.read_csv(run / "cases.csv", dtype={"case": str})
     np.testing.assert_array_equal(again["dice"], table["dice"])
     case = stored(config)[card["test"][0]]
@@ -205,6 +212,8 @@ def test_a_run_is_evaluated(run: Path, config: Experiment, tmp_path: Path) -> No
         assert (row.voxels_label, row.voxels_predicted) == (a.sum(), b.sum())
         if a.any():
             assert row.dice == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-6)
+        elif row.organ == "gland":
+            assert (row.dice, row.surface_dice) == (0, 0)
         else:
             assert np.isnan(row.dice)
     assert (table["voxels_predicted"] > 0).any()
@@ -244,8 +253,8 @@ def test_results_of_other_weights_are_not_kept(
 ) -> None:
     ev.evaluate(config, tmp_path, run, progress=False)
     calls: list[Any] = []
-    predict = ev.predict
-    monkeypatch.setattr(ev, "predict", lambda *a, **k: calls.append(a) or predict(*a, **k))
+    scores = ev.window_scores
+    monkeypatch.setattr(ev, "window_scores", lambda *a: calls.append(a) or scores(*a))
     ev.evaluate(config, tmp_path, run, progress=False)
     assert not calls
     records = sorted(run.glob("evaluation/*.json"))
@@ -259,6 +268,91 @@ def test_results_of_other_weights_are_not_kept(
     wider = ev.evaluate(config.model_copy(update={"evaluate": tolerance}), tmp_path, run, progress=False)
     assert len(calls) == 2 + len(records)
     assert set(wider["tolerance_mm"]) == {5.0}
+
+
+def measured_on(grid: str, config: Experiment) -> Experiment:
+    return change(config, evaluate={"grid": grid})
+
+
+def test_metrics_on_the_original_scans(run: Path, config: Experiment, scans: Path, tmp_path: Path) -> None:
+    """The label map that is written is the one measured: against the label file, with the spacing of the scan."""
+    table = ev.evaluate(measured_on("original", config), tmp_path, run, save_predictions=True, progress=False)
+    assert set(table["grid"]) == {"original"}
+    assert len(table) == len(NAMES) * 2
+    for name, rows in table.groupby("case"):
+        label = np.asarray(nib.load(scans / "mine" / "labelsTr" / f"{name}.nii.gz").dataobj)
+        predicted = np.asarray(nib.load(run / "predictions" / f"{name}.nii.gz").dataobj)
+        np.testing.assert_array_equal(predicted, ev.read_prediction(run, str(name), "original"))
+        expected = pd.DataFrame(measure(label, predicted, NAMES, spacing=(8.0, 9.5, 10.0), tolerance_mm=2.0))
+        for column in ("dice", "hd95_mm", "surface_dice", "voxels_label", "voxels_predicted"):
+            np.testing.assert_array_equal(rows[column], expected[column])
+        assert rows.set_index("organ").loc["gland", "voxels_label"] == 1
+    before = ev.evaluate(measured_on("prepared", config), tmp_path, run, progress=False)
+    assert not before["dice"].equals(table["dice"])
+
+
+def test_equal_grids_give_equal_metrics(scans: Path, tmp_path: Path) -> None:
+    settings = load_profile(
+        scans / "mine.yaml",
+        ["data.spacing=[8,9.5,10]", f"data.store={tmp_path / 'store'}", "finetune.steps=10", "finetune.lr=0.01"],
+    )
+    prepare(settings, tmp_path, workers=1, progress=False)
+    run = trainer.finetune(settings, tmp_path, task="mine", percent=100, fold=0, arm="scratch", progress=False)
+    tables = [
+        ev.evaluate(measured_on(grid, settings), tmp_path, run, progress=False) for grid in ("prepared", "original")
+    ]
+    assert (tables[0]["voxels_predicted"] > 0).any()
+    pd.testing.assert_frame_equal(*(table.drop(columns="grid") for table in tables))
+
+
+@pytest.mark.parametrize(("grid", "voxels"), [("prepared", 0), ("original", 1)])
+def test_an_organ_that_preparation_lost_is_missed_and_its_false_alarm_counts(
+    run: Path, config: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: str, voxels: int
+) -> None:
+    scores = ev.window_scores
+
+    def alarmed(*given: Any) -> Tensor:
+        changed = scores(*given)
+        changed[sorted(NAMES).index(13) + 1, :5, :6, :7] = 100.0
+        return changed
+
+    monkeypatch.setattr(ev, "window_scores", alarmed)
+    table = ev.evaluate(measured_on(grid, config), tmp_path, run, progress=False)
+    gland = table[table["organ"] == "gland"]
+    assert (gland["dice"] == 0).all()
+    assert (gland["surface_dice"] == 0).all()
+    assert (gland["voxels_label"] == voxels).all()
+    assert (gland["voxels_predicted"] >= 5 * 6 * 7 * (1 - voxels)).all()
+    assert (gland["voxels_predicted"] > 100).all()
+    assert gland["hd95_mm"].isna().all() == (grid == "prepared")
+    assert table[table["organ"] == "aorta"]["dice"].isna().all()
+
+
+def test_originals_that_moved_or_changed(run: Path, config: Experiment, scans: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(scans, tmp_path / "moved"))
+    settings = change(measured_on("original", config), data={"root": str(moved), "store": str(moved / "store")})
+    prepare(settings, tmp_path, workers=1, progress=False)  # keeps what is there, and notes the new place
+    label = moved / "mine" / "labelsTr" / "000.nii.gz"
+    assert stored(settings)["000"].source.label == label
+    label.rename(tmp_path / "away")
+    with pytest.raises(InputError, match=r"000.nii.gz: the label map of mine/000 is not there .* set data.root"):
+        ev.evaluate(settings, tmp_path, run, progress=False)
+    image, other = scan((44, 36, 30), seed=9, values=(1,))
+    write_case(moved / "mine", "000", image, other, affine_of((-8.0, -9.5, 10.0), (150.0, 120.0, -200.0)))
+    with pytest.raises(InputError, match="has changed since it was prepared; run mixcl prepare"):
+        ev.evaluate(settings, tmp_path, run, progress=False)
+
+
+def test_scans_that_pretraining_has_seen_are_marked(run: Path, config: Experiment, tmp_path: Path) -> None:
+    """In another collection, under another name (R24); never for a run from scratch."""
+    assert set(ev.evaluate(config, tmp_path, run, progress=False)["pretrained_on"]) == {0}
+    card = record.read_card(run)
+    record.write_card(run, {**card, "decides": {**card["decides"], "init": "a" * 64}})
+    table = ev.evaluate(config, tmp_path, run, progress=False)
+    assert set(card["test"]) == {"000", "003"}
+    assert set(table[table["pretrained_on"] == 1]["case"]) == {"003"}
+    both = change(config, data={"pretrain": ("mine",), "pretrain_sees_test": True})
+    assert set(ev.evaluate(both, tmp_path, run, progress=False)["pretrained_on"]) == {1}
 
 
 def test_predictions_lie_on_the_original_scans(run: Path, config: Experiment, scans: Path, tmp_path: Path) -> None:
@@ -289,22 +383,21 @@ def _same_places(
     np.testing.assert_array_equal(ours[tuple(voxels[clear].T)], prepared[tuple(nearest[clear].T)])
 
 
-def test_predictions_overlay_a_source_with_other_axes(config: Experiment, tmp_path: Path) -> None:
+def test_predictions_overlay_a_source_with_other_axes(tmp_path: Path) -> None:
     """A label map turned to RAS+ and back comes out where it was, whatever the axes of the source are."""
-
-    case = stored(config)["001"]
-    affine = np.array([[0, 0, 3.0, -20], [-1.1, 0, 0, 70], [0, -0.9, 0, 90], [0, 0, 0, 1]])
-    turned = dataclasses.replace(case, source_affine=affine, source_shape=(40, 50, 12))
-    labels = case.label()
-    ev.write_nifti(tmp_path / "p" / "x.nii.gz", np.asarray(labels), turned)
-    image = nib.load(tmp_path / "p" / "x.nii.gz")
+    affine = np.array([[0, 0, 3.3, -20], [-1.1, 0, 0, 70], [0, -0.9, 0, 90], [0, 0, 0, 1]])
+    case = prepared_case(tmp_path, (40, 50, 12), affine)
+    labels = np.asarray(case.label())
+    path = tmp_path / "p" / "x.nii.gz"
+    ev.write_nifti(path, way_back(case).nearest(labels), case)
+    image = nib.load(path)
     assert image.shape == (40, 50, 12)
     assert image.header.get_xyzt_units()[0] == "mm"
-    _same_places(np.asarray(image.dataobj), image.affine, np.asarray(labels), case.affine)
-    first = (tmp_path / "p" / "x.nii.gz").read_bytes()
+    _same_places(np.asarray(image.dataobj), image.affine, labels, case.affine)
+    first = path.read_bytes()
     time.sleep(1.1)  # gzip keeps seconds
-    ev.write_nifti(tmp_path / "p" / "x.nii.gz", np.asarray(labels), turned)
-    assert (tmp_path / "p" / "x.nii.gz").read_bytes() == first
+    ev.write_nifti(path, way_back(case).nearest(labels), case)
+    assert path.read_bytes() == first
 
 
 def test_runs_that_cannot_be_evaluated(run: Path, config: Experiment, tmp_path: Path) -> None:
@@ -314,11 +407,11 @@ def test_runs_that_cannot_be_evaluated(run: Path, config: Experiment, tmp_path: 
     with pytest.raises(InputError, match=r"model\.hidden = 24, not 48"):
         ev.evaluate(config.model_copy(update={"model": larger}), tmp_path, run, progress=False)
     card = json.loads((run / "run.json").read_text())
-    for change, message in (
+    for changed, message in (
         ({"weights": "0" * 64}, r"not the weights of run\.json"),
         ({"data": "0" * 64}, "trained on another mine"),
     ):
-        (run / "run.json").write_text(json.dumps({**card, **change}))
+        (run / "run.json").write_text(json.dumps({**card, **changed}))
         with pytest.raises(InputError, match=message):
             ev.evaluate(config, tmp_path, run, progress=False)
     (run / "run.json").write_text(json.dumps({k: v for k, v in card.items() if k != "weights"}))

@@ -21,7 +21,7 @@ from helpers.settings import change
 from monai.networks.nets import UNETR
 from safetensors.torch import load_file
 
-from mixcl import evaluate, handover, model, trainer
+from mixcl import handover, model, predict, trainer
 from mixcl.config import load_profile, with_settings
 from mixcl.config.settings import Experiment
 from mixcl.data.splits import split
@@ -252,15 +252,15 @@ def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: 
     _, test = split(store.cases("msd_spleen"), config, 0, 100, 0)
     net = segmentation_model(config.model, 1)
     net.load_state_dict(weights)
-    seen = evaluate.look(net, test, config, {1: "spleen"})
+    seen = predict.look(net, test, config, {1: "spleen"})
     dice = []
     for case in test:
-        predicted = evaluate.predict(net, evaluate.scaled(case, config.data.hu), config, [1])
+        predicted = predict.predict(net, predict.scaled(case, config.data.hu), config, [1])
         (row,) = measure(case.label(), predicted, {1: "spleen"}, spacing=case.spacing, tolerance_mm=2)
         dice.append(row["dice"])
     assert seen["dice"]["spleen"] == pytest.approx(np.mean(dice), abs=1e-4)
     net.load_state_dict({name: torch.zeros_like(value) for name, value in weights.items()})
-    assert evaluate.look(net, test, config, {1: "spleen"})["cross_entropy"] == pytest.approx(np.log(2), abs=1e-5)
+    assert predict.look(net, test, config, {1: "spleen"})["cross_entropy"] == pytest.approx(np.log(2), abs=1e-5)
 
 
 def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class Frozen(BaseModel):
 
 
 LabelGrid = Literal["same", "header", "voxels"]
+Grid = Literal["prepared", "original"]
 
 
 class Collection(Frozen):
@@ -110,6 +111,9 @@ class DataConfig(Frozen):
     collections: dict[str, Collection] = Field(default_factory=dict, description="your own collections, by name")
     pretrain: tuple[str, ...] = PRETRAINING_SETS
     finetune: tuple[str, ...] = FINETUNING_SETS
+    pretrain_sees_test: bool = Field(
+        False, description="a collection may be in both, so that pre-training sees its test cases; tables then say so"
+    )
     spacing: tuple[Positive, Positive, Positive] = Field((1.5, 1.5, 2.0), description="mm, Sec. 3.1")
     hu: tuple[float, float] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
     phantom: PhantomConfig = PhantomConfig()
@@ -119,7 +123,18 @@ class DataConfig(Frozen):
         if self.hu[0] >= self.hu[1]:
             raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
         _check_names("collection", (*self.collections, *self.pretrain, *self.finetune))
+        if self.in_both and not self.pretrain_sees_test:
+            raise ValueError(
+                f"pretrain and finetune both name {', '.join(self.in_both)}, so pre-training would see the scans and "
+                "labels that fine-tuning is tested on; take it out of one of them, or set data.pretrain_sees_test=true "
+                "and tables will say so"
+            )
         return self
+
+    @property
+    def in_both(self) -> tuple[str, ...]:
+        """Collections whose test cases pre-training sees, labels and all."""
+        return tuple(name for name in self.pretrain if name in self.finetune)
 
     def raw_dir(self, out: Path) -> Path:
         """Folder of the collections as they were given."""
@@ -274,6 +289,9 @@ class EvaluateConfig(Frozen):
     overlap: float = Field(0.5, ge=0.0, lt=1.0, description="overlap of neighbouring windows")
     windows: Count = Field(4, description="windows a forward pass")
     tolerance_mm: Positive = Field(2.0, description="tolerance of the surface Dice, mm")
+    grid: Grid = Field(
+        "prepared", description="R32: where it is measured, on data.spacing or on the original scan with its own labels"
+    )
 
 
 class RunConfig(Frozen):

@@ -25,7 +25,7 @@ def collections(data: DataConfig) -> dict[str, Collection]:
     InputError
         A name that is neither built in nor defined under ``data.collections``.
 
-    >>> list(collections(DataConfig(pretrain=("kits19", "btcv"), finetune=("btcv",))))
+    >>> list(collections(DataConfig(pretrain=("kits19", "kits19"), finetune=("btcv",))))
     ['kits19', 'btcv']
     """
     known = COLLECTIONS | data.collections
@@ -52,3 +52,10 @@ def folder(collection: Collection, raw_root: Path) -> Path:
     """
     names = [raw_root / Path(os.path.expandvars(name)).expanduser() for name in (collection.root, *collection.roots)]
     return next((path for path in names if path.is_dir()), names[0])
+
+
+def seen(name: str) -> str:
+    """What to say of a collection that is in pre-training and in fine-tuning, where the settings allow it."""
+    return (
+        f"{name}: is in data.pretrain and in data.finetune; pre-training sees the cases that fine-tuning is tested on"
+    )

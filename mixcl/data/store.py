@@ -2,7 +2,7 @@
 
 A store is a folder a collection, with a folder a case in it::
 
-    STORE/<collection>/index.json             the cases in order, label names, settings; written last
+    STORE/<collection>/index.json             cases in order, label names, settings, folder of the scans; written last
     STORE/<collection>/<case>/image.npy       int16 [X, Y, Z], RAS+, HU clipped to the window
     STORE/<collection>/<case>/label.npy       uint8 [X, Y, Z], 0 is background
     STORE/<collection>/<case>/foreground.npz  int32 [k, 3] for each label present: up to 4096 of its voxels
@@ -17,6 +17,7 @@ of the disk, but 5 to 20 times as long for a patch from files in memory, and no 
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.config.settings import DataConfig, cores
+from mixcl.config.settings import DataConfig, LabelGrid, cores
 from mixcl.data import arrays
 from mixcl.data.arrays import MEND, POINTS
 from mixcl.errors import InputError
@@ -52,6 +53,17 @@ def expected_bytes(shape: Sequence[int], labels: int) -> int:
     return 3 * voxels + 12 * min(POINTS * labels, voxels // 20) + 4000
 
 
+@dataclass(frozen=True)
+class Source:
+    """The scan that a case was made from."""
+
+    image: Path
+    label: Path
+    label_sha256: str
+    label_grid: LabelGrid  # how its label map came to lie on its image
+    lost: dict[int, int]  # voxels of the labels that have none on the prepared grid
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """A prepared scan."""
@@ -66,6 +78,7 @@ class Case:
     source_shape: tuple[int, int, int]
     names: dict[int, str] = field(repr=False)  # label value -> name, for all labels of the collection
     content: tuple[str, str] = field(repr=False)  # SHA-256 of the prepared image and of the label map
+    source: Source = field(repr=False)
 
     def image(self) -> NDArray[np.int16]:
         """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map of what was stored.
@@ -143,8 +156,9 @@ class Store:
             text = f"spacing {made[0]} mm and window {made[1]} HU, not {self.settings.spacing} and {self.settings.hu}"
             raise InputError(f"{folder}: was prepared with {text}; {MEND}")
         names = {int(value): name for value, name in index["names"].items()}
+        raw = Path(os.path.normpath(self.root / index.get("folder", "")))
         cases = tuple(
-            _case(collection, folder / file_name(case), case, names, index["settings"]) for case in index["cases"]
+            _case(collection, folder / file_name(case), case, names, index["settings"], raw) for case in index["cases"]
         )
         self._cases[collection] = cases
         return cases
@@ -164,7 +178,7 @@ class Store:
         return read_json(folder / "index.json")
 
 
-def _case(collection: str, path: Path, case: str, names: dict[int, str], settings: str) -> Case:
+def _case(collection: str, path: Path, case: str, names: dict[int, str], settings: str, raw: Path) -> Case:
     record = read_json(path / "case.json")
     if record.get("settings") != settings:
         raise InputError(f"{path}: was prepared with other settings than the rest of its collection; {MEND}")
@@ -181,6 +195,19 @@ def _case(collection: str, path: Path, case: str, names: dict[int, str], setting
         source_shape=tuple(record["source_shape"]),
         names=names,
         content=(record["content"]["image"], record["content"]["label"]),
+        source=_source(record, raw),
+    )
+
+
+def _source(record: dict[str, Any], raw: Path) -> Source:
+    """Where a case came from; ``raw`` is the folder of its collection's scans."""
+    files, before = record["source"], {int(value): number for value, number in record["source_voxels"].items()}
+    return Source(
+        image=raw / files["image"]["name"],
+        label=raw / files["label"]["name"],
+        label_sha256=files["label"]["sha256"],
+        label_grid=record.get("label_grid", "same"),
+        lost={value: number for value, number in before.items() if str(value) not in record["voxels"]},
     )
 
 

@@ -120,9 +120,10 @@ def _read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     card = _checked_card(job)
     expected = {(case, int(label)) for case in card["test"] for label in card["labels"]}
     try:
-        table = pd.read_csv(path, dtype={"case": str, "task": str, "arm": str, "organ": str, "data": str})
+        table = pd.read_csv(path, dtype={"case": str, "task": str, "arm": str, "organ": str, "data": str, "grid": str})
         present = set(zip(table["case"], table["label"].astype(int), strict=True))
         table[METRICS + COUNTS] = table[METRICS + COUNTS].astype(float)
+        table["pretrained_on"] = table["pretrained_on"].astype(int)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); {again}") from None
     if present != expected or len(table) != len(expected):
@@ -169,7 +170,7 @@ def rank(name: str, order: Iterable[str]) -> tuple[int, str]:
 def _plan(card: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run that decide which runs there should be."""
     config = card["config"]
-    return {"grid": config["grid"], "data": {"finetune": config["data"]["finetune"]}}
+    return {"grid": config["grid"], "data": {"pretrain": (), "finetune": config["data"]["finetune"]}}
 
 
 def _varied(card: Mapping[str, Any]) -> list[str]:

@@ -85,9 +85,18 @@ def _estimate(rows: pd.DataFrame, column: str) -> Estimate:
     return estimate(rows[column], rows["fold"], rows["seed"])
 
 
+def counted(cases: pd.DataFrame) -> pd.DataFrame:
+    """The rows of cases.csv and whether the case has the organ, ``n``, and it was ``missed``, or ``invented`` if not.
+
+    An organ that preparation lost is there and was missed, whatever was predicted.
+    """
+    present, empty = cases["dice"].notna(), (cases["voxels_label"] == 0) | (cases["voxels_predicted"] == 0)
+    return cases.assign(n=present, missed=present & empty, invented=~present & (cases["voxels_predicted"] > 0))
+
+
 def fold_scores(cases: pd.DataFrame) -> pd.DataFrame:
     """One row a run: the metrics of its fold, ``cases`` (that have an organ) and ``missed`` organs."""
-    rows = cases.assign(missed=(cases["voxels_label"] > 0) & (cases["voxels_predicted"] == 0))
+    rows = counted(cases)
     by = [*KEYS, "weights", "job"]
     by_case = rows.groupby([*by, "case"], sort=False)[METRICS].mean()
     folds = by_case.groupby(by, sort=False).mean()

@@ -27,10 +27,14 @@ PAIRS = (
     "Differences in HD95 are over the organs that both arms found."
 )
 ORGANS = (
-    "n: case and seed pairs that have the organ; missed: those in which nothing was found (Dice and surface Dice "
-    "0, no HD95); invented: pairs without the organ in which it was found; Diff.: mean difference in Dice over the "
-    "pairs that both arms have."
+    "n: case and seed pairs that have the organ; missed: those in which nothing was found, or which lost it when they "
+    "were prepared (Dice and surface Dice 0, no HD95); invented: pairs without the organ in which it was found; Diff.: "
+    "mean difference in Dice over the pairs that both arms have."
 )
+GRIDS = {
+    "prepared": "the grid they were prepared on",
+    "original": "the grids of the original scans, with their own labels",
+}
 CAPTIONS = {
     1: (
         "Dice after fine-tuning from scratch (T.F.S.) and from pre-trained weights (Ours), the mean over "
@@ -51,7 +55,7 @@ def caption(number: int, folds: pd.DataFrame, where: str) -> str:
 
 
 def origin(runs: Runs, folds: pd.DataFrame) -> str:
-    """Where numbers come from: profile, folds, seeds, commit, data, and of which phantoms they are."""
+    """Where numbers come from: profile, folds, seeds, commit, data, which phantoms, the grid, and what spoils them."""
     if folds.empty:
         return "None of its runs is there yet."
     data = ", ".join(
@@ -66,8 +70,29 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
         f"{_plural('commit', [short(commit) for commit in runs.values('commit')])};",
         f"data {data}{made}.",
         f"{folds['weights'].nunique()} distinct trainings in {folds['job'].nunique()} runs.",
+        *_measured_on(runs),
+        *_leaks(runs),
     ]
     return " ".join([*parts, PHANTOM] if made else parts)
+
+
+def _measured_on(runs: Runs) -> list[str]:
+    """On which grid metrics were measured (R32)."""
+    grids = sorted(runs.cases["grid"].unique(), reverse=True)
+    text = f"Metrics were measured on {' and on '.join(GRIDS.get(grid, str(grid)) for grid in grids)} (R32)."
+    mixed = "Take care: runs on different grids cannot be compared; evaluate all with one evaluate.grid."
+    return [text, mixed] if len(grids) > 1 else [text]
+
+
+def _leaks(runs: Runs) -> list[str]:
+    """A sentence a task whose test cases its pre-training has seen."""
+    seen = runs.cases[runs.cases["pretrained_on"] > 0]
+    tested, known = (dict(rows.groupby("task", sort=False)["case"].nunique()) for rows in (runs.cases, seen))
+    return [
+        f"Take care: pre-training has seen {number} of the {tested[task]} test cases of {title(str(task))}, so what it "
+        "gains there says nothing about new scans."
+        for task, number in known.items()
+    ]
 
 
 def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:

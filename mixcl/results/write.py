@@ -17,7 +17,7 @@ from mixcl.results import wording
 from mixcl.results.formats import csv, write_table
 from mixcl.results.runs import read_runs
 from mixcl.results.sheets import organ_sheets, table_sheets
-from mixcl.results.statistics import CELL, METRICS, pairs
+from mixcl.results.statistics import CELL, METRICS, counted, pairs
 from mixcl.results.table import Table, make_table
 
 
@@ -49,15 +49,13 @@ def organs(out: Path) -> pd.DataFrame:
     """Write tables/organs.csv, .md and .tex: the metrics of every organ over all test cases, folds and seeds.
 
     ``n`` counts the (case, seed) pairs that have the organ and ``missed`` those of them in which nothing was
-    found; Dice and surface Dice are 0 there, and HD95 is the mean over the others.  ``invented`` counts the
-    pairs without the organ in which it was found nevertheless.  ``difference`` is the mean difference of Dice to
-    ``scratch`` over the pairs that both arms have.
+    found, or preparation lost it; Dice and surface Dice are 0 there, and HD95 is the mean over the others.
+    ``invented`` counts the pairs without the organ in which it was found nevertheless.  ``difference`` is the mean
+    difference of Dice to ``scratch`` over the pairs that both arms have.
     """
     runs = read_runs(out)
-    present, predicted = runs.cases["voxels_label"] > 0, runs.cases["voxels_predicted"] > 0
-    rows = runs.cases.assign(n=present, missed=present & ~predicted, invented=~present & predicted)
     by = [*CELL, "label", "organ"]
-    groups = rows.groupby(by, sort=False)
+    groups = counted(runs.cases).groupby(by, sort=False)
     table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1)
     table["difference"] = pairs(runs.cases).groupby(by, sort=False)["difference"].mean()
     table = table.reset_index()

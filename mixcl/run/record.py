@@ -71,6 +71,7 @@ NOT_DECIDING = {
     "grid": "which jobs there are; a job's share, fold, seed and number of folds are its own parameters",
     "data.root": "where scans are; their contents decide",
     "data.store": "where prepared scans are; their contents decide",
+    "data.pretrain_sees_test": "a permission; which collections are trained on decides",
     "pretrain.log_every": "what is logged on the way",
     "pretrain.checkpoint_every": "what is kept on the way",
     "pretrain.probe_every": "what is looked at on the way; no draw of the training depends on it",

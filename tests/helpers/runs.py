@@ -13,7 +13,7 @@ from mixcl.run.jobs import finetune_job
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
-    "voxels_label", "voxels_predicted", "tolerance_mm", "profile", "data",
+    "voxels_label", "voxels_predicted", "tolerance_mm", "grid", "pretrained_on", "profile", "data",
 )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def write_run(
                     "case": case, "label": label, "organ": LABELS[task][label], "dice": value,
                     "hd95_mm": 10.0 * (1 - value) if found else None, "surface_dice": value,
                     "voxels_label": 100 * present, "voxels_predicted": 90 * found, "tolerance_mm": 2.0,
-                    "profile": "phantom", "data": card["data"],
+                    "grid": "prepared", "pretrained_on": 0, "profile": "phantom", "data": card["data"],
                 }
             )  # fmt: skip
     pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(run / "cases.csv", index=False)

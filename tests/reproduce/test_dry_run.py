@@ -54,7 +54,12 @@ def test_an_arm_trains_as_long_as_its_own_settings_say() -> None:
 
 
 def test_scans_whose_number_nobody_has_told_cost_nothing() -> None:
-    own = ["data.collections.mine={names: {1: liver}}", "data.pretrain=[mine]", "data.finetune=[mine]"]
+    own = [
+        "data.collections.mine={names: {1: liver}}",
+        "data.pretrain=[mine]",
+        "data.finetune=[mine]",
+        "data.pretrain_sees_test=true",
+    ]
     config = load_profile("paper", [*own, "grid.percents={mine: [100]}", "grid.ablation={}"])
     assert dry_run.seconds_of("pretrain", config, COSTS) == 10
     assert dry_run.seconds_of("finetune-mine-p100-mixcl-f0-s0", config, COSTS) == 10 + 5

@@ -94,7 +94,7 @@ def real_profile(realct: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
                 "total": {"image": "s0{case}/ct.nii.gz", "label": "s0{case}/seg_btcv13.nii.gz", "names": BTCV_NAMES},
             },
             "pretrain": ["ircad", "total"],
-            "finetune": ["total"],
+            "finetune": [],
         },
         "model": {"patch": 32},
     }  # fmt: skip

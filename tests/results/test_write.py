@@ -354,6 +354,52 @@ def test_an_organ_found_where_there_is_none(tmp_path: Path) -> None:
     assert "| liver | 0 | - | - | - | 0 | 1 | - |" in (tmp_path / "tables" / "organs.md").read_text()
 
 
+def edit_cases(run: Path, label: int, **values: object) -> None:
+    table = pd.read_csv(run / "cases.csv")
+    for name, value in values.items():
+        table.loc[table["label"] == label, name] = value
+    table.to_csv(run / "cases.csv", index=False)
+
+
+def test_an_organ_that_preparation_lost_was_missed(tmp_path: Path) -> None:
+    """Although something was predicted: it counts with Dice 0, and not as invented."""
+    run = write_run(tmp_path, "btcv", 15, "scratch", 0, {"1": {1: 0.5, 6: 0.0, 11: None}})
+    edit_cases(run, 6, voxels_label=0, voxels_predicted=6807)
+    organs = results.organs(tmp_path).set_index("organ")
+    assert organs.loc["liver", ["n", "missed", "invented", "dice"]].tolist() == [1, 1, 0, 0.0]
+    folds = results.table1(tmp_path).folds
+    assert (folds["dice"].item(), folds["missed"].item()) == (0.25, 1)
+
+
+def test_every_caption_says_on_which_grid_and_what_pretraining_has_seen(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, "btcv", 15, arm, 0, {"1": {1: 0.5}, "2": {1: 0.4}}) for arm in ("scratch", "mixcl")]
+    for run in runs:
+        card = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps({**card, "labels": {"1": "spleen"}}))
+
+    def texts() -> list[str]:
+        results.table1(tmp_path), results.table2(tmp_path), results.organs(tmp_path)
+        names = ("table1.md", "table1.tex", "table2.md", "organs.md", "organs.tex")
+        return [(tmp_path / "tables" / name).read_text() for name in names]
+
+    for text in texts():
+        assert "measured on the grid they were prepared on (R32)." in text
+        assert "Take care" not in text
+    edit_cases(runs[1], 1, grid="original")
+    for text in texts():
+        assert (
+            "prepared on and on the grids of the original scans, with their own labels (R32). Take care: runs on"
+            in text
+        )
+    edit_cases(runs[0], 1, grid="original")
+    table = pd.read_csv(runs[1] / "cases.csv")
+    table.loc[0, "pretrained_on"] = 1
+    table.to_csv(runs[1] / "cases.csv", index=False)
+    for text in texts():
+        assert "measured on the grids of the original scans, with their own labels (R32)." in text
+        assert "Take care: pre-training has seen 1 of the 2 test cases of BTCV, so" in text
+
+
 def test_files_that_cannot_be_used(out: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no evaluated run"):
         results.table1(tmp_path / "nothing")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mixcl.data.check.findings import Checked, Finding
 from mixcl.data.check.image_rules import BODY
-from mixcl.data.files import Volume
+from mixcl.data.files import Severity, Volume
 from mixcl.data.files.grid import spacing_of, to_ras
 
 STEP_MM = 2.5
@@ -32,8 +32,8 @@ def content_of(image: Volume) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hashes))
 
 
-def duplicates(cases: Sequence[Checked], before: set[str], after: set[str]) -> list[Finding]:
-    """Scans that are there twice; an error where one is for pre-training and one for fine-tuning (R24)."""
+def duplicates(cases: Sequence[Checked], before: set[str], after: set[str], leak: Severity = "error") -> list[Finding]:
+    """Scans that are there twice; worse, a ``leak``, where one is for pre-training and one for fine-tuning (R24)."""
     groups = defaultdict(list)
     for number, case in enumerate(cases):
         for content in case.content:
@@ -42,10 +42,10 @@ def duplicates(cases: Sequence[Checked], before: set[str], after: set[str]) -> l
     alike = (pair for pair in itertools.combinations(range(len(cases)), 2) if pair not in equal)
     pairs = [(pair, True) for pair in sorted(equal)]
     pairs += [(pair, False) for pair in alike if _alike(cases[pair[0]], cases[pair[1]])]
-    return [_twice(cases[first], cases[second], same, before, after) for (first, second), same in pairs]
+    return [_twice(cases[first], cases[second], same, before, after, leak) for (first, second), same in pairs]
 
 
-def _twice(first: Checked, case: Checked, same: bool, before: set[str], after: set[str]) -> Finding:
+def _twice(first: Checked, case: Checked, same: bool, before: set[str], after: set[str], severity: Severity) -> Finding:
     sets = {first.collection, case.collection}
     leak = bool(sets & before and sets & after and len(sets) > 1)
     kind = ("leak" if leak else "duplicate") if same else "near duplicate"
@@ -53,7 +53,7 @@ def _twice(first: Checked, case: Checked, same: bool, before: set[str], after: s
     why = "; it would be learnt before it is tested" if leak else ""
     mend = "take one away" if same else "compare the two"
     text = f"{case.collection}/{case.case}: {how} {first.collection}/{first.case}{why}; {mend}"
-    return Finding(kind, "error" if leak and same else "warning", case.collection, case.case, text)
+    return Finding(kind, severity if leak and same else "warning", case.collection, case.case, text)
 
 
 def profile_of(image: Volume) -> NDArray[np.float32]:

@@ -1,11 +1,12 @@
 """``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, Experiment, cores
@@ -15,15 +16,16 @@ from mixcl.data.check.findings import Check, Checked, Finding
 from mixcl.data.check.page import page, thumbnail
 from mixcl.data.files import Doubt, Severity, Volume
 from mixcl.data.files.align import aligned, corners_apart, spreads
-from mixcl.data.files.grid import spacing_of, to_ras
+from mixcl.data.files.grid import resample_nearest, spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
-from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
-from mixcl.data.registry import collections, expected_count, folder
+from mixcl.data.files.volume import check_hounsfield, label_map, lost, read_volume, voxels_of
+from mixcl.data.registry import collections, expected_count, folder, seen
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
 from mixcl.files import write_json, write_text
 
 THICK = 10.0  # mm between slices
+CaseJob = tuple[str, Collection, str, Path, Path, tuple[float, float, float]]  # what `check_case` takes
 
 
 def check(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Check:
@@ -54,12 +56,14 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
     jobs, findings, counts = _plan(wanted, data, raw)
     done = outcomes(check_case, jobs, workers or min(cores(), 8))
     bar = tqdm(zip(jobs, done, strict=True), desc="check", total=len(jobs), unit="case", disable=not progress)
-    cases = tuple(_lost(job, answer) if isinstance(answer, InputError) else answer for job, answer in bar)
+    cases = tuple(_unread(job, answer) if isinstance(answer, InputError) else answer for job, answer in bar)
     findings += [finding for case in cases for finding in case.findings]
     if data.source == "files":
         quirks = ((name, text) for name, collection in wanted.items() for text in collection.quirks)
         findings += [Finding("quirk", "note", name, "", f"{name}: {text}") for name, text in quirks]
-    findings += duplicates(cases, set(data.pretrain), set(data.finetune))
+    findings += [Finding("leak", "warning", name, "", seen(name)) for name in data.in_both]
+    leak: Severity = "warning" if data.pretrain_sees_test else "error"
+    findings += duplicates(cases, set(data.pretrain), set(data.finetune), leak)
     result = Check(counts, cases, tuple(findings))
     values = {"counts": counts, "findings": [asdict(finding) for finding in findings]}
     write_json(out / "data" / "check.json", values)
@@ -67,9 +71,9 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
     return result
 
 
-def _lost(job: tuple[str, Collection, str, Path, Path], error: InputError) -> Checked:
+def _unread(job: tuple[str, Collection, str, Path, Path, Sequence[float]], error: InputError) -> Checked:
     """A case of which nothing is known but why."""
-    name, _, case, image, label = job
+    name, _, case, image, label, _ = job
     text = f"{image}: {error} (or its label map {label.name})"
     return Checked(name, case, (Finding(error.kind, "error", name, case, text),))
 
@@ -116,9 +120,20 @@ class _Case:
                 self.add("axes", "warning" if doubt else "note", how + evidence)
         return moved
 
+    def resample(
+        self, path: Path, labels: NDArray[np.uint8], edges: Sequence[float], to: Sequence[float], names: dict[int, str]
+    ) -> None:
+        """What preparation will lose of a label map in RAS+, from voxels of ``edges`` mm to others."""
+        with self.errors():
+            after = voxels_of(resample_nearest(labels, edges, to))
+            if text := lost(path, voxels_of(labels), after, names, to):
+                self.add("lost label", "warning", text)
 
-def check_case(name: str, collection: Collection, case: str, image_path: Path, label_path: Path) -> Checked:
-    """Everything that can be said of one case without the others."""
+
+def check_case(
+    name: str, collection: Collection, case: str, image_path: Path, label_path: Path, spacing: Sequence[float]
+) -> Checked:
+    """Everything that can be said of one case without the others; ``spacing`` is that of the store, mm."""
     here = _Case(name, case)
     image, label = here.read(image_path), here.read(label_path)
     if label is not None:
@@ -147,6 +162,8 @@ def check_case(name: str, collection: Collection, case: str, image_path: Path, l
             sizes = {value: count * voxel for value, count in voxels_of(label.data).items() if value}
             doubts += label_rules.too_large({collection.names[value]: size for value, size in sizes.items()})
         here.add_doubts(doubts, f"{image_path}: ")
+    if labels is not None:
+        here.resample(label_path, labels, edges, spacing, collection.names)
     picture = b""
     if any(finding.severity != "note" for finding in here.findings):
         with suppress(Exception):  # a picture is a help; what is wrong has been told
@@ -156,7 +173,7 @@ def check_case(name: str, collection: Collection, case: str, image_path: Path, l
 
 def _plan(
     wanted: dict[str, Collection], data: DataConfig, raw: Path
-) -> tuple[list[tuple[str, Collection, str, Path, Path]], list[Finding], dict[str, tuple[int, int | None]]]:
+) -> tuple[list[CaseJob], list[Finding], dict[str, tuple[int, int | None]]]:
     """The cases, what is missing of them, and the counts beside the expected ones (R20)."""
     jobs, findings, counts = [], [], {}
     for name, collection in wanted.items():
@@ -166,7 +183,7 @@ def _plan(
             findings.append(Finding(error.kind, "error", name, "", str(error)))
             pairs, missing = {}, {}
         findings += [Finding("missing partner", "error", name, case, text) for case, text in missing.items()]
-        jobs += [(name, collection, case, *paths) for case, paths in pairs.items()]
+        jobs += [(name, collection, case, *paths, data.spacing) for case, paths in pairs.items()]
         expected = expected_count(data, name)
         counts[name] = (len(pairs), expected)
         if expected not in (None, len(pairs)):

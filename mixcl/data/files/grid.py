@@ -69,6 +69,16 @@ def _positions(n: int, a: float, b: float) -> NDArray[np.float64]:
     return np.clip(np.round(_first(n, a, b) + np.arange(length) * (b / a), 9), 0.0, n - 1.0)
 
 
+def positions_back(n: int, a: float, b: float) -> NDArray[np.float64]:
+    """Where the ``n`` voxels of ``a`` mm of an axis lie on the one of ``b`` mm made of it, clamped to its ends.
+
+    >>> positions_back(4, 1.0, 2.0).tolist()
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    (length,) = resampled_shape((n,), (a,), (b,))
+    return np.clip(np.round((np.arange(n) - _first(n, a, b)) * (a / b), 9), 0.0, length - 1.0)
+
+
 def resample_linear(data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]) -> NDArray[np.float32]:
     """Trilinear resampling from ``spacing`` to ``target`` mm, one axis after another; float32.
 

@@ -4,7 +4,7 @@ The first bytes of a file say what it is.  Every fault is an `InputError` of one
 how to mend it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +125,32 @@ def voxels_of(labels: NDArray[np.uint8]) -> dict[int, int]:
     for part in np.array_split(flat, flat.size // 2**20 + 1):  # bincount makes a copy eight times as large
         counts += np.bincount(part, minlength=256)
     return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
+
+
+def lost(
+    path: Path, before: Mapping[int, int], after: Mapping[int, int], names: Mapping[int, str], spacing: Sequence[float]
+) -> str:
+    """What of a label map resampling takes away altogether, in a sentence; nothing when every label has a voxel left.
+
+    Parameters
+    ----------
+    before, after
+        Voxels of each value, see `voxels_of`.
+    spacing
+        mm, after it.
+
+    Raises
+    ------
+    InputError
+        No label has a voxel left.
+
+    >>> lost(Path("seg.nii"), {0: 9, 1: 3, 2: 5}, {0: 2, 2: 1}, {1: "spleen", 2: "liver"}, (9, 9, 9))[:63]
+    'seg.nii: at 9 x 9 x 9 mm nothing is left of spleen (3 voxels), '
+    """
+    gone = ", ".join(f"{names[value]} ({before[value]} voxels)" for value in before if value and value not in after)
+    grid = " x ".join(f"{edge:g}" for edge in spacing)
+    if list(after) == [0]:
+        text = f"{path}: no labelled voxel is left at {grid} mm of {gone}; choose a finer data.spacing"
+        raise InputError(text, "lost label")
+    text = f"{path}: at {grid} mm nothing is left of {gone}, which will count as missed; can data.spacing be finer?"
+    return text if gone else ""

@@ -22,7 +22,7 @@ from mixcl.data import store as stored
 from mixcl.data.files.align import aligned
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
 from mixcl.data.files.opened import digest, files_of
-from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
+from mixcl.data.files.volume import check_hounsfield, label_map, lost, read_volume, voxels_of
 from mixcl.errors import InputError
 from mixcl.files import write_sealed, writing
 
@@ -142,7 +142,7 @@ def _make(job: Job) -> dict[str, Any]:
     del image, turned
     labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, label.affine)[0], spacing, job.data.spacing))
     before, after = voxels_of(label.data), voxels_of(labels)
-    warnings += _lost(job, before, after)
+    warnings += filter(None, [lost(job.label, before, after, job.names, job.data.spacing)])
     record = {
         "schema": stored.SCHEMA,
         "settings": job.settings,
@@ -171,15 +171,6 @@ def _windowed(job: Job, scan: NDArray[np.float32]) -> NDArray[np.int16]:
     if clipped.min() == clipped.max():
         raise InputError(f"{job.image}: none of it lies inside the window {job.data.hu} HU; check its units")
     return clipped
-
-
-def _lost(job: Job, before: dict[int, int], after: dict[int, int]) -> list[str]:
-    """Labels too small to have a voxel on the new grid."""
-    if list(after) == [0]:
-        text = f"{job.label}: no labelled voxel is left at {job.data.spacing} mm"
-        raise InputError(f"{text}; choose a finer data.spacing")
-    gone = [f"{job.names[value]} ({before[value]} voxels)" for value in before if value and value not in after]
-    return [f"{job.label}: too small for the grid of the store, lost: {', '.join(gone)}"] if gone else []
 
 
 def _put(

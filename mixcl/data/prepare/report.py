@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixcl.config.settings import Collection, DataConfig
 from mixcl.data.prepare.case import Outcome
-from mixcl.data.registry import expected_count
+from mixcl.data.registry import expected_count, seen
 from mixcl.files import human
 
 
@@ -73,6 +73,7 @@ def summarise(
             scans[record["content"]["image"]].append((name, case))
     groups = [group for group in scans.values() if len(group) > 1]
     warnings += [_duplicate(group, data) for group in groups]
+    warnings += map(seen, data.in_both)
     return Report(
         tuple(counts),
         tuple(tuple(f"{name}/{case}" for name, case in group) for group in groups),

@@ -6,6 +6,7 @@ Faulty cases do not stop the others, whatever happens while they are read: they 
 Cases are prepared in processes of their own (`mixcl.data.workers`); those that are there already are only looked at.
 """
 
+import os
 import shutil
 import sys
 import time
@@ -78,7 +79,8 @@ def prepare(
                 if faults[name]:  # nobody shall train on a part of a collection
                     index.unlink(missing_ok=True)
                 else:
-                    _write_index(index, collection, data, [outcome.job.case for outcome in mine])
+                    scans = _place(folder(collection, raw).absolute(), root.absolute())
+                    _write_index(index, collection, data, scans, [outcome.job.case for outcome in mine])
             report = summarise(wanted, data, root, outcomes, faults, time.monotonic() - start)
             write_json(out / "data" / "report.json", asdict(report))
     if report.faults:
@@ -124,13 +126,19 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
     return [outcome or made[job.target] for job, outcome in zip(jobs, there, strict=True)]
 
 
-def _write_index(path: Path, collection: Collection, data: DataConfig, cases: Sequence[str]) -> None:
-    """List the cases of a collection."""
+def _place(scans: Path, root: Path) -> str:
+    """Where scans are, seen from the store if they lie beside it, so that both can be moved together."""
+    return os.path.relpath(scans, root) if scans.is_relative_to(root.parent) else str(scans)
+
+
+def _write_index(path: Path, collection: Collection, data: DataConfig, scans: str, cases: Sequence[str]) -> None:
+    """List the cases of a collection, and say where its scans are."""
     index = {
         "schema": stored.SCHEMA,
         "settings": stored.settings_hash(data, collection.names),
         "spacing": data.spacing,
         "hu": data.hu,
+        "folder": scans,
         "title": collection.title,
         "names": dict(sorted(collection.names.items())),
         "cases": cases,
