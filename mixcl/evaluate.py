@@ -31,6 +31,7 @@ from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
 from mixcl.run.device import machine, precision
 from mixcl.run.record import deciding, read_card
+from mixcl.spreadsheet import to_csv
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
@@ -82,7 +83,7 @@ def evaluate(
             if save_predictions and not _nifti(run, case).is_file():
                 write_nifti(_nifti(run, case), read_prediction(run, case.id), case)
     table = _table(rows, card, config)
-    files.write_text(run / "cases.csv", table.to_csv(index=False))
+    files.write_text(run / "cases.csv", to_csv(table))
     return table
 
 

@@ -53,7 +53,8 @@ def whole(path: Path) -> Iterator[Path]:
     """A new path beside ``path``, with its suffixes, to write to; at the end it takes the place of ``path``.
 
     Whoever opens ``path`` meanwhile, or after a kill or a power cut, finds the old file or the new one, whole.  Where
-    the block fails, the old file stays and what was written is taken away.
+    the block fails, the old file stays and what was written is taken away.  Who may read it is what the umask says,
+    whatever the writer thinks (safetensors lets the owner alone).
 
     Raises
     ------
@@ -65,7 +66,10 @@ def whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _tidy(path)
         try:
+            draft.touch()
+            mode = draft.stat().st_mode
             yield draft
+            draft.chmod(mode)
             _sync(draft)
             draft.replace(path)
         finally:

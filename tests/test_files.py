@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mixcl import files
 from mixcl.errors import InputError
@@ -159,3 +161,20 @@ def test_what_is_no_run_in_its_folder_is_kept(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not a run in"):
             files.remove_run(folder, runs)
     assert all(folder.exists() for folder in (*kept, runs / "link", runs / "real"))
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_who_may_read_a_file_is_what_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    """safetensors alone writes for the owner alone, so that colleagues cannot read weights."""
+    ways = {
+        "a.txt": lambda to: to.write_text("a"), "a.npy": lambda to: np.save(to, np.zeros(3)),
+        "a.safetensors": lambda to: save_file({"a": np.zeros(3)}, to),
+    }  # fmt: skip
+    before = os.umask(umask)
+    try:
+        for name, write in ways.items():
+            with files.whole(tmp_path / name) as draft:
+                write(draft)
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode, name
+    finally:
+        os.umask(before)

@@ -27,6 +27,7 @@ from mixcl.results.statistics import fold_scores
 from mixcl.run import determinism
 from mixcl.run.jobs import finetune_job, finetunings, pretrainings
 from mixcl.run.record import WEIGHTS, numbers, read_card, weights_id
+from mixcl.spreadsheet import read_csv
 
 EXPECTED = Path(__file__).resolve().parents[2] / "reproduce" / "expected"
 PAPER_TOLERANCE = 0.03  # Dice, of a cell's mean over folds; our choice, the paper gives no spread
@@ -189,7 +190,7 @@ def _table_agrees(path: Path, folds: dict[str, float]) -> list[Check]:
     try:
         written = {
             finetune_job(r["task"], r["percent"], r["arm"], int(r["fold"]), int(r["seed"])): float(r["dice"])
-            for r in pd.read_csv(path).to_dict("records")
+            for r in read_csv(path, ("task", "arm")).to_dict("records")
         }
     except (OSError, ValueError, KeyError):
         return [Check(path.name, "readable", "damaged", False, path.stem)]
