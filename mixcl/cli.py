@@ -149,8 +149,9 @@ def verify(
     expected: Annotated[Path | None, typer.Option(help="Expected values; default those committed.")] = None,
     write: Annotated[Path | None, typer.Option(help="Write this run's values to a file instead.")] = None,
     other: Annotated[list[Path] | None, typer.Option(help="With --write: a run where bits differ.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Hash every scan and measure every prediction again.")] = False,
 ) -> None:
-    """Compare a finished run with the expected values, cell by cell; exit code 1 when a cell is off."""
+    """Go over a finished run link by link and compare it with the expected values; exit code 1 when one is off."""
     config, folder = _load(profile, overrides, out)
     from mixcl.results import verify as verification
 
@@ -158,7 +159,7 @@ def verify(
         verification.write_expected(config, folder, write, other or ())
         typer.echo(f"expected values: {write}")
         return
-    checks = verification.verify(config, folder, expected)
+    checks = verification.verify(config, folder, expected, full=full)
     typer.echo(verification.report(checks))
     if not all(check.holds for check in checks):
         raise typer.Exit(1)

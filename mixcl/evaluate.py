@@ -3,7 +3,7 @@
 Dice, the 95 % Hausdorff distance and surface Dice per organ and case; an evaluated run has::
 
     RUN/cases.csv                    one row a case and organ; written last, whole
-    RUN/evaluation/<case>.json       the rows of a case, and of which weights, settings and data they are
+    RUN/evaluation/<case>.json       the rows of a case, of which weights, settings and data they are, the map's SHA-256
     RUN/evaluation/<case>.npz        the predicted label map on the prepared grid
     RUN/predictions/<case>.nii.gz    on request: the same on the grid of the original scan
 """
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mixcl import files
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import EvaluateConfig, Experiment
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.handover import weights_id
@@ -203,9 +203,10 @@ def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]
 def _kept(run: Path, case: Case, key: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The rows of a case that was done before, or None."""
     try:
-        record = json.loads((run / FOLDER / f"{case.id}.json").read_text(encoding="utf-8"))
+        record = files.read_json(run / FOLDER / f"{case.id}.json")
         rows: list[dict[str, Any]] = record["rows"]
-        return rows if record["of"] == key and (run / FOLDER / f"{case.id}.npz").is_file() else None
+        same = record["of"] == key and record["labels"] == files.sha256(run / FOLDER / f"{case.id}.npz")
+        return rows if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -221,11 +222,32 @@ def _measured(
     predicted = predict(net, scaled(case, config.data.hu), config, names)
     with files.whole(run / FOLDER / f"{case.id}.npz") as draft:
         np.savez_compressed(draft, labels=predicted)
-    rows = measure(case.label(), predicted, names, spacing=case.spacing, tolerance_mm=config.evaluate.tolerance_mm)
-    rows = [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
-    seconds = round(time.perf_counter() - started, 2)
-    files.write_text(done, json.dumps({"of": key, "seconds": seconds, "rows": rows}))
+    rows = _rows(case, predicted, config.evaluate, names)
+    seconds, labels = round(time.perf_counter() - started, 2), files.sha256(run / FOLDER / f"{case.id}.npz")
+    files.write_text(done, json.dumps({"of": key, "seconds": seconds, "rows": rows, "labels": labels}))
     return rows
+
+
+def measured_again(config: Experiment, run: Path, case: Case) -> list[dict[str, Any]]:
+    """The rows of a test case, from the label map that was predicted and the one of the store.
+
+    Raises
+    ------
+    InputError
+        One of the two is not there, damaged, or of another shape.
+    """
+    try:
+        return _rows(case, read_prediction(run, case.id), config.evaluate, case.names)
+    except ValueError as error:
+        raise InputError(f"{run.name}, {case.id}: {error}") from None
+
+
+def _rows(
+    case: Case, predicted: NDArray[np.uint8], settings: EvaluateConfig, names: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """The metrics of each organ of a case; None where one is undefined."""
+    rows = measure(case.label(), predicted, names, spacing=case.spacing, tolerance_mm=settings.tolerance_mm)
+    return [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
 
 
 def scaled(case: Case, hu: Sequence[float]) -> NDArray[np.float32]:

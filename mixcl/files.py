@@ -2,14 +2,16 @@
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -18,6 +20,7 @@ from mixcl.errors import InputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 LONGEST_NAME = 120
+MOST_JSON, DEEPEST = 64_000_000, 32
 
 
 @contextmanager
@@ -105,6 +108,54 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON, a key a line, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a program wrote: at most `MOST_JSON` bytes and `DEEPEST` levels.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is not there, no file, or something else; the text says what.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("is no file")
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"has more than {human(MOST_JSON)}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"holds a {type(value).__name__}, not an object")
+    check_depth(value)
+    return value
+
+
+def check_depth(value: object) -> None:
+    """Refuse nested lists and mappings that no setting or record has.
+
+    Raises
+    ------
+    ValueError
+        More than `DEEPEST` levels.
+    """
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise ValueError(f"is nested more than {DEEPEST} levels deep")
+
+
+def _inside(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:

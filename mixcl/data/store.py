@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl import files
 from mixcl.config.settings import DataConfig
 from mixcl.errors import InputError
 
@@ -146,6 +147,13 @@ class Store:
 
     def cases(self, collection: str) -> tuple[Case, ...]:
         """The cases of a collection in natural order; what else lies in its folder is not looked at."""
+        try:
+            return self._read(collection)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            text = "index.json or a case.json in it is not what mixcl prepare writes"
+            raise InputError(f"{self.root / collection}: {text}; delete {self.root / collection} and {MEND}") from None
+
+    def _read(self, collection: str) -> tuple[Case, ...]:
         if collection in self._cases:
             return self._cases[collection]
         index, folder = self._index(collection), self.root / collection
@@ -163,7 +171,7 @@ class Store:
     def fingerprint(self, collections: Iterable[str] | None = None) -> str:
         """SHA-256 over settings, case names and contents of some or all collections, not paths or dates."""
         parts = [
-            (name, self._index(name)["settings"], [(case.id, *case.content) for case in self.cases(name)])
+            (name, self._index(name).get("settings"), [(case.id, *case.content) for case in self.cases(name)])
             for name in sorted(self.collections if collections is None else collections)
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -206,6 +214,13 @@ def damage(path: Path, record: dict[str, Any]) -> str | None:
     return None
 
 
+def content_id(array: NDArray[Any]) -> str:
+    """SHA-256 of an array: its type, shape and values."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of the store.
 
@@ -215,11 +230,8 @@ def read_json(path: Path) -> dict[str, Any]:
         Missing or damaged.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return files.read_json(path)
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; {MEND}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{path}: is damaged; delete {path.parent} and {MEND}")
-    return record

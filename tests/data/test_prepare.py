@@ -474,8 +474,8 @@ def test_a_kept_case_is_not_read_again(raw: Path, tmp_path: Path, monkeypatch: p
     """Size and date are enough; after another date, one look at the bytes settles it for the next time."""
     run(raw, tmp_path)
     read: list[Path] = []
-    hashed = case_module._sha256
-    monkeypatch.setattr(case_module, "_sha256", lambda path: (read.append(path), hashed(path))[1])
+    hashed = case_module.sha256_of
+    monkeypatch.setattr(case_module, "sha256_of", lambda path: (read.append(path), hashed(path))[1])
     assert run(raw, tmp_path).collections[0].kept == 1
     assert not read
     for _ in range(2):

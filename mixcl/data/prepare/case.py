@@ -4,7 +4,6 @@ A case is written to a hidden folder and then moved, so a run that is killed lea
 is made again when its files or the settings have changed.
 """
 
-import hashlib
 import os
 import shutil
 from contextlib import suppress
@@ -22,7 +21,7 @@ from mixcl.data.files.dicom import digest_of, files_of
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
 from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
 from mixcl.errors import InputError
-from mixcl.files import write_json, writing
+from mixcl.files import sha256, write_json, writing
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def _kept(job: Job) -> dict[str, Any] | None:
         dates = {kind: max(p.stat().st_mtime_ns for p in [path, *_files(path)]) for kind, path in job.files.items()}
         if all((job.target / f"{kind}.npy").stat().st_mtime_ns == date for kind, date in dates.items()):
             return record
-        if any(_sha256(path) != source[kind]["sha256"] for kind, path in job.files.items()):
+        if any(sha256_of(path) != source[kind]["sha256"] for kind, path in job.files.items()):
             return None
     except (InputError, KeyError, TypeError, OSError):
         return None
@@ -121,11 +120,9 @@ def _set_dates(folder: Path, dates: dict[str, int]) -> None:
         os.utime(folder / f"{kind}.npy", ns=(date, date))
 
 
-def _sha256(path: Path) -> str:
-    if path.is_dir():
-        return digest_of(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, or of all files of a DICOM series."""
+    return digest_of(path) if path.is_dir() else sha256(path)
 
 
 def _make(job: Job) -> dict[str, Any]:
@@ -189,7 +186,7 @@ def _put(
     """Write a case to a hidden folder and move it to its place."""
     draft, old = (job.target.with_name(f".{state}-{job.case}") for state in ("tmp", "old"))
     draft.mkdir(parents=True)
-    hashes = {"image": _content(scan), "label": _content(labels)}
+    hashes = {"image": stored.content_id(scan), "label": stored.content_id(labels)}
     points: dict[str, Any] = {str(v): voxels for v, voxels in stored.draw_foreground(labels, hashes["label"]).items()}
     np.save(draft / "image.npy", scan)
     np.save(draft / "label.npy", labels)
@@ -203,9 +200,3 @@ def _put(
     draft.rename(job.target)
     shutil.rmtree(old, ignore_errors=True)
     return record
-
-
-def _content(array: NDArray[Any]) -> str:
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(array.data)
-    return digest.hexdigest()
