@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 
+LONGEST = 500  # characters of a path or name that is shown
 app = typer.Typer(
     name="mixcl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
@@ -208,11 +209,26 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on where it was", 130, False)
     except Exception as error:
+        if sentence := _of_the_machine(error):
+            _fail(sentence, 2, debug)
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1, debug)
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _of_the_machine(error: Exception) -> str:
+    """What the machine refused, in one sentence; nothing where the fault is ours."""
+    from mixcl.run.memory import MEND, out_of_memory
+
+    if out_of_memory(error):
+        return f"too little memory; {MEND}"
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f"{str(error.filename)[:200]}: " if error.filename else ""
+        return f"{place}{os.strerror(error.errno)}; mend it, or choose another path"
+    return ""
+
+
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    print(f"mixcl: {' '.join(message.split())}", file=sys.stderr)
+    parts = [part if len(part) <= LONGEST else f"{part[:LONGEST]}..." for part in message.split()]
+    print(f"mixcl: {' '.join(parts)}", file=sys.stderr)
     sys.exit(code)

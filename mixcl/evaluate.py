@@ -30,6 +30,7 @@ from mixcl.metrics import class_values, measure
 from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
 from mixcl.run.device import machine, precision
+from mixcl.run.memory import enough_memory
 from mixcl.run.record import deciding, read_card
 from mixcl.spreadsheet import to_csv
 
@@ -40,6 +41,7 @@ COLUMNS = (
 FOLDER = "evaluation"
 
 
+@enough_memory()
 def evaluate(
     config: Experiment, out: Path, run: Path, *, save_predictions: bool = False, progress: bool = True
 ) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def hand_over(
     Raises
     ------
     InputError
-        A weight that ``transfer`` names is missing from ``weights`` or has another shape.
+        A weight that ``transfer`` names is missing from ``weights``, has another shape, or no floating-point numbers.
     """
     own = target.state_dict()
     wanted = select(own, transfer)
@@ -99,6 +99,10 @@ def hand_over(
             f"{source}: {len(missing)} of the {len(wanted)} weights of transfer={transfer!r} are missing, "
             f"first {missing[0]}; give an encoder written by 'mixcl export' or a pre-training run"
         )
+    whole = [name for name in wanted if not weights[name].is_floating_point()]
+    if whole:
+        text = f"{len(whole)} of {len(wanted)} weights are no floating-point numbers, first {whole[0]}"
+        raise InputError(f"{source}: {text} with {weights[whole[0]].dtype}; give the weights as they were trained")
     other = [name for name, value in wanted.items() if weights[name].shape != value.shape]
     if other:
         name = other[0]

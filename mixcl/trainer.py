@@ -27,11 +27,13 @@ from mixcl.model import seeded, segmentation_model, select
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device
 from mixcl.run.jobs import finetune_job
+from mixcl.run.memory import enough_memory
 from mixcl.run.record import Restart, begin, deciding, provenance, run_folder, write_card
 
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
 
+@enough_memory()
 def pretrain(
     config: Experiment, out: Path, *, job: str = "pretrain", restart: Restart = "never", progress: bool = True
 ) -> Path:
@@ -44,6 +46,8 @@ def pretrain(
     """
     store = Store(config.data.store_dir(out), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
+    if not cases:
+        raise InputError("data.pretrain names no collection to pre-train on; name one")
     settings = config.pretrain
     decides = {"data": store.fingerprint(config.data.pretrain), **deciding(config, "pretrain")}
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
@@ -75,6 +79,7 @@ def pretrain(
         return loop.run(pairs, step, objective.model)
 
 
+@enough_memory()
 def finetune(
     config: Experiment, out: Path, *, task: str, percent: float, fold: int, arm: str, seed: int = 0,
     init: Path | None = None, restart: Restart = "never", progress: bool = True,

@@ -46,8 +46,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("mixcl", "{}"))
+        if not isinstance(metadata, dict):
+            raise ValueError("its description is no JSON object")
         return load_file(path), metadata
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({error}); copy or make it again") from None
 
 

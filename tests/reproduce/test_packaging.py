@@ -131,7 +131,7 @@ def test_version_of_the_package_is_that_of_the_metadata() -> None:
 
 def test_every_dependency_says_what_it_is_for() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    for requirement in requirements("dev", "bench", "browser"):
+    for requirement in requirements("dev", "bench", "browser", "fuzz"):
         line = rf'"{re.escape(requirement.name)}(?:[<>=][^"]*)?"[^#\n]*# \w'
         assert re.search(line, text), f"{requirement.name}: what is it for?"
 
@@ -207,7 +207,7 @@ def test_environment_yml_agrees_with_the_lock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("mixcl", ()), ("tests", ("dev",)), ("reproduce", ("dev", "bench", "browser"))]
+    ("folder", "extras"), [("mixcl", ()), ("tests", ("dev", "fuzz")), ("reproduce", ("dev", "bench", "browser"))]
 )
 def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, ...]) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
