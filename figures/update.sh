@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Copy what a full run drew into this folder, with its tables: figures/update.sh [results/phantom]
 # The figures are drawn by notebooks 10, 20 to 22 and 30; their captions name profile, seed, commit and data.
-# Of a run with --only effects, such as the fair test, the effects go into a folder of its name, with their table.
+# Of a run with --only effects, such as results/fair, the effects go into a folder of its name, with their table.
 # Then pages.py writes the README.md of every folder; it needs the environment in which mixcl is installed.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mixcl import batches, losses
 from mixcl.batches import Batch
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import Experiment, FinetuneConfig
 from mixcl.data.registry import collections
 from mixcl.errors import InputError
 from mixcl.metrics import class_indices
@@ -160,10 +160,32 @@ class Supervised(Pretraining):
 
 
 def segmentation_loss(config: Experiment) -> nn.Module:
-    """Dice + cross-entropy (R17), MONAI's: of logits [B, C, *spatial] and classes [B, 1, *spatial]."""
-    from monai.losses import DiceCELoss
+    """Dice + cross-entropy (R17) of logits [B, C, *spatial] and classes [B, 1, *spatial]."""
+    return SegmentationLoss(config.finetune)
 
-    return DiceCELoss(to_onehot_y=True, softmax=True, include_background=config.finetune.dice_background)
+
+class SegmentationLoss(nn.Module):
+    """MONAI's Dice loss and torch's cross-entropy, added up (R17).
+
+    With ``balance`` b a voxel of a class with n voxels in the batch weighs n^-b in the mean of the cross-entropy: large
+    organs do not drown small ones, and no class's weight has to be known beforehand.
+    """
+
+    def __init__(self, settings: FinetuneConfig) -> None:
+        super().__init__()
+        from monai.losses import DiceLoss
+
+        self.balance = settings.balance
+        self.dice = DiceLoss(to_onehot_y=True, softmax=True, include_background=settings.dice_background)
+
+    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Logits [B, C, *spatial] and classes [B, 1, *spatial]; the loss, a number."""
+        target, weight = classes[:, 0].long(), None
+        if self.balance:
+            voxels = torch.stack([(target == c).sum() for c in range(logits.shape[1])])
+            weight = voxels.clamp(min=1).to(torch.promote_types(logits.dtype, torch.float32)) ** -self.balance
+        loss: Tensor = self.dice(logits, classes) + nn.functional.cross_entropy(logits, target, weight)
+        return loss
 
 
 def mask(patch: Tensor, seed: int) -> Tensor:

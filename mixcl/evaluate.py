@@ -26,10 +26,10 @@ from mixcl.config.settings import EvaluateConfig, Experiment
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.handover import weights_id
-from mixcl.metrics import class_values, measure
+from mixcl.metrics import class_indices, class_values, measure
 from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
-from mixcl.run.device import machine, precision
+from mixcl.run.device import forward, machine, precision
 from mixcl.run.memory import enough_memory
 from mixcl.run.record import deciding, read_card
 from mixcl.spreadsheet import to_csv
@@ -116,6 +116,16 @@ def predict(
     ValueError
         ``values`` are not as many as the network has classes beside the background.
     """
+    scores = _scores(net, volume, config)
+    classes = np.array(class_values(values), np.uint8)
+    if len(classes) != scores.shape[1]:
+        raise ValueError(f"{len(classes) - 1} label values for a network with {scores.shape[1] - 1} classes")
+    labels: NDArray[np.uint8] = classes[scores[0].argmax(0).cpu().numpy()]
+    return labels
+
+
+def _scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment) -> Tensor:
+    """[1, n + 1, X, Y, Z] of a whole scan [X, Y, Z], before any softmax."""
     from monai.inferers import sliding_window_inference
 
     device = next(net.parameters()).device
@@ -126,17 +136,36 @@ def predict(
             torch.as_tensor(np.ascontiguousarray(volume), dtype=torch.float32, device=device)[None, None],
             roi_size=(config.model.patch,) * 3,
             sw_batch_size=config.evaluate.windows,
-            predictor=lambda x: net(x).float(),
+            predictor=lambda x: forward(net, x, config.model).float(),
             overlap=config.evaluate.overlap,
             mode="gaussian",
         )
     finally:
         net.train(training)
-    classes = np.array(class_values(values), np.uint8)
-    if len(classes) != scores.shape[1]:
-        raise ValueError(f"{len(classes) - 1} label values for a network with {scores.shape[1] - 1} classes")
-    labels: NDArray[np.uint8] = classes[scores[0].argmax(0).cpu().numpy()]
-    return labels
+    whole: Tensor = scores
+    return whole
+
+
+@torch.no_grad()
+def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mapping[int, str]) -> dict[str, Any]:
+    """How good a network is that is being trained; nothing of the training depends on it.
+
+    ``dice``: by organ, the mean over the cases that have it; ``cross_entropy``: the mean over cases of the mean over
+    voxels, without weights.  Both tell networks apart before an organ is found, where a mean of Dice cannot.
+    """
+    dice: dict[str, list[float]] = {}
+    entropies = []
+    for case in cases:
+        scores = _scores(net, scaled(case, config.data.hu), config)
+        target = class_indices(torch.as_tensor(np.array(case.label())), names).to(scores.device)
+        entropies.append(float(nn.functional.cross_entropy(scores, target[None])))
+        found = scores[0].argmax(0)
+        for k, value in enumerate(class_values(names)[1:], start=1):
+            both, size = ((found == k) & (target == k)).sum(), (found == k).sum() + (target == k).sum()
+            if (target == k).any():
+                dice.setdefault(names[value], []).append(float(2 * both / size))
+    means = {organ: round(float(np.mean(values)), 4) for organ, values in dice.items()}
+    return {"dice": means, "cross_entropy": round(float(np.mean(entropies)), 5)}
 
 
 def read_prediction(run: Path, case: str) -> NDArray[np.uint8]:

@@ -3,12 +3,14 @@
 accelerate decides device, precision and ranks; what a step computes is in :mod:`mixcl.objective`.  A run lives in
 ``OUT/runs/<job>``: ``run.json`` (what was run, with which settings, versions, commit and data), ``metrics.jsonl``,
 ``checkpoint/`` while it lasts and ``model.safetensors`` when it is finished.  The same call takes up a stopped run
-where it was and returns at once for a finished one.
+where it was and returns at once for a finished one.  What another run has trained is taken over
+(:mod:`mixcl.run.twins`).
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import baselines, batches, diagnostics
+from mixcl import baselines, batches, diagnostics, evaluate
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
-from mixcl.data.splits import split
+from mixcl.data.splits import split, start
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.handover import freeze, hand_over, unetr_weights, weights_id
 from mixcl.model import seeded, segmentation_model, select
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-from mixcl.run import checkpoint, determinism, device
+from mixcl.run import checkpoint, determinism, device, twins
 from mixcl.run.jobs import finetune_job
 from mixcl.run.memory import enough_memory
 from mixcl.run.record import Restart, begin, deciding, provenance, run_folder, write_card
@@ -50,7 +52,8 @@ def pretrain(
         raise InputError("data.pretrain names no collection to pre-train on; name one")
     settings = config.pretrain
     decides = {"data": store.fingerprint(config.data.pretrain), **deciding(config, "pretrain")}
-    card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases))
+    steps = settings.total_steps(len(cases))
+    card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases), steps=steps)
     with seeded(settings.seed):
         objective = baselines.objective(config)
     with device.machine(config.run) as accelerator:
@@ -64,7 +67,7 @@ def pretrain(
                 values["gradients"] = gradient_norms(objective, terms)
                 if number == 0:
                     values["gradient_coverage"] = gradient_coverage(objective, terms)
-            due = settings.probe_every and (number % settings.probe_every == 0 or number == settings.steps - 1)
+            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
             if due and accelerator.is_main_process:
                 values["probe"] = {
                     "step": number,
@@ -75,8 +78,9 @@ def pretrain(
         patches = diagnostics.probe(cases, config)
         if isinstance(objective, Objective):
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
-        pairs = batches.PairStream(cases, config, settings.steps * settings.batch)
-        return loop.run(pairs, step, objective.model)
+        pairs = batches.PairStream(cases, config, steps * settings.batch)
+        with loop.once():
+            return loop.run(pairs, step, objective.model)
 
 
 @enough_memory()
@@ -86,8 +90,8 @@ def finetune(
 ) -> Path:  # fmt: skip
     """Fine-tune a stock UNETR on ``percent`` of the training part of one fold; the folder of the run.
 
-    The decoder and everything that ``config.finetune.transfer`` does not hand over start from ``seed``, alike in every
-    arm.  The weights kept are those of the last step (R17).
+    The scans, the decoder and everything that ``config.finetune.transfer`` does not hand over, the patches and their
+    distortions depend on ``fold`` and ``seed``, alike in every arm.  The weights kept are those of the last step (R17).
 
     Parameters
     ----------
@@ -101,9 +105,10 @@ def finetune(
         Pre-trained weights or the folder of a pre-training run; None is training from scratch.
     """
     store = Store(config.data.store_dir(out), settings=config.data)
-    train, test = split(store.cases(task), config, fold, percent)
-    names, settings = train[0].names, config.finetune
-    with seeded(seed):
+    train, test = split(store.cases(task), config, fold, percent, seed)
+    names, settings, own = train[0].names, config.finetune, start(fold, seed)
+    steps = settings.total_steps(len(train))
+    with seeded(own):
         net = segmentation_model(config.model, len(names))
     if settings.freeze:
         freeze(net)
@@ -115,24 +120,31 @@ def finetune(
         handed, origin = f"{settings.transfer}: {report}", source.get("id") or weights_id(weights)
     decides = {
         "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
-        "n_folds": config.grid.n_folds, "init": origin, **deciding(config, "finetune"),
+        "n_folds": config.grid.n_folds, "init": origin, "start": own, "train": [c.id for c in train],
+        **deciding(config, "finetune"),
     }  # fmt: skip
     job = finetune_job(task, percent, arm, fold, seed)
     card = provenance(
         config, job=job, task=task, percent=percent, fold=fold, arm=arm, seed=seed, data=decides["data"],
-        labels={str(k): v for k, v in names.items()}, train=[c.id for c in train], test=[c.id for c in test],
-        hand_over=handed, pretraining=source,
+        labels={str(k): v for k, v in names.items()}, train=decides["train"], test=[c.id for c in test],
+        hand_over=handed, pretraining=source, steps=steps,
     )  # fmt: skip
     with device.machine(config.run) as accelerator:
         loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
         criterion = baselines.segmentation_loss(config)
 
-        def step(_: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            image, label = batches.finetuning_batch(raw, config, seed, names, accelerator.device)
-            loss = criterion(loop.module(image), label)
-            return loss, {"total": loss}
+        def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+            values: dict[str, Any] = {}
+            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
+            if due and accelerator.is_main_process:
+                values["test"] = {"step": number, **evaluate.look(net, test, config, names)}
+            image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
+            loss = criterion(device.forward(loop.module, image, config.model), label)
+            return loss, {**values, "total": loss}
 
-        return loop.run(batches.SegmentationStream(train, config, seed, settings.steps * settings.batch), step, net)
+        patches = batches.SegmentationStream(train, config, own, steps * settings.batch)
+        with loop.once():
+            return loop.run(patches, step, net)
 
 
 def cosine(step: int, steps: int, lr: float) -> float:
@@ -153,9 +165,9 @@ class _Loop:
         restart: Restart, progress: bool,
     ) -> None:  # fmt: skip
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
-        self.card = {**card, "decides": decides}
+        self.card, self.steps = {**card, "decides": decides}, int(card["steps"])
         self.progress = progress and accelerator.is_main_process
-        self.folder = run_folder(out, card["job"])
+        self.folder, self.shares = run_folder(out, card["job"]), restart != "always"
         if accelerator.is_main_process:
             begin(self.folder, decides, restart)
         accelerator.wait_for_everyone()
@@ -166,35 +178,46 @@ class _Loop:
         device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
 
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Train what no other run has trained, unless the run was asked to be trained again."""
+        if self.accelerator.is_main_process and self.shares:
+            with twins.once(self.folder, self.card):
+                self.accelerator.wait_for_everyone()
+                yield
+        else:
+            self.accelerator.wait_for_everyone()
+            yield
+
     def run(self, data: Any, step: Step, kept: nn.Module) -> Path:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
         accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
         finished = (self.folder / checkpoint.WEIGHTS).is_file()
-        before = {"step": settings.steps} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer)
+        before = {"step": self.steps} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer)
         first = int(before.get("step", 0))
         device.agree(accelerator, first, self.folder)
         if finished:
             return self.folder
         metrics = self._open(first)
         loader = batches.prefetch(batches.batches(
-            data, settings.batch, start=first, steps=settings.steps, rank=accelerator.process_index,
+            data, settings.batch, start=first, steps=self.steps, rank=accelerator.process_index,
             ranks=accelerator.num_processes, workers=device.workers(self.config.run, accelerator.num_processes),
             pin=accelerator.device.type == "cuda",
         ), accelerator.device)  # fmt: skip
-        bar = tqdm(total=settings.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
+        bar = tqdm(total=self.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
         self.module.train()
         pending: list[dict[str, Any]] = []
         for number, raw in enumerate(loader, start=first):
             for group in self.wrapped.param_groups:
-                group["lr"] = group["rate"] * cosine(number, settings.steps, settings.lr)
+                group["lr"] = group["rate"] * cosine(number, self.steps, settings.lr)
             loss, values = step(number, raw)
             accelerator.backward(loss)
             self.wrapped.step()
             self.wrapped.zero_grad(set_to_none=True)
             pending.append({k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()})
             done = number + 1
-            saves = done % settings.checkpoint_every == 0 and done < settings.steps
-            if saves or done % settings.log_every == 0 or done == settings.steps:
+            saves = done % settings.checkpoint_every == 0 and done < self.steps
+            if saves or done % settings.log_every == 0 or done == self.steps:
                 self._log(metrics, bar, done, pending)
                 pending = []
             if saves:
@@ -220,7 +243,7 @@ class _Loop:
                 f"{self.folder.name}: {bad[0]} is not finite at step {done}; lower the learning rate or set "
                 "run.precision=no, and check the input for broken volumes; the last checkpoint is kept"
             )
-        record["lr"] = cosine(done - 1, self.settings.steps, self.settings.lr)
+        record["lr"] = cosine(done - 1, self.steps, self.settings.lr)
         if messages := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
             record["warnings"] = messages
             if self.progress:

@@ -1,6 +1,6 @@
 """What run_all.sh would do, how long it would take and what it would write: called by ``run_all.sh --dry-run``.
 
-The jobs come from Snakemake's own plan.  Times are steps times the seconds a step measured by
+The jobs come from Snakemake's own plan.  Times are patches times the seconds a patch measured by
 ``reproduce/bench/costs.py``, whose results are in ``reproduce/expected/costs-<profile>.json``.
 """
 
@@ -14,12 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mixcl.config import load_profile
+from mixcl.config import load_profile, with_settings
 from mixcl.config.settings import Experiment, ModelConfig
 from mixcl.data.registry import expected_count
+from mixcl.data.splits import folds, fraction
 from mixcl.data.store import expected_bytes
 from mixcl.files import human
-from mixcl.run.jobs import finetunings, kernels, pretrainings
+from mixcl.run.jobs import Job, finetunings, kernels, pretrainings
 
 EXPECTED = Path(__file__).resolve().parent / "expected"
 KINDS = ("prepare", "pretrain", "finetune", "tables and figures")
@@ -47,6 +48,8 @@ def main() -> int:
         for rule, todo in rules.items():
             print(f"    {'to do' if todo else 'done ':6} {rule}")
     print(verdict(total, int(cores), int(gpus), costs))
+    if untold := ", ".join(name for name, number in cases(config).items() if not number):
+        print(f"  without the scans of {untold}: no count is given under data.collections")
     print(
         f"  the whole plan writes about {human(disk(config))}; {human(shutil.disk_usage(out).free)} are free in {out}"
     )
@@ -68,10 +71,14 @@ def kind_of(rule: str) -> str:
 
 
 def read_costs(config: Experiment) -> dict[str, Any]:
-    """The measured costs of the profile, or nothing."""
-    path = EXPECTED / f"costs-{config.profile}.json"
-    costs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return costs
+    """The measured costs of the profile, or of one with the same network and voxels, or nothing."""
+    for path in sorted(EXPECTED.glob("costs-*.json"), key=lambda path: path.stem != f"costs-{config.profile}"):
+        costs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        measured = load_profile(costs["profile"])
+        alike = (measured.model, measured.data.spacing) == (config.model, config.data.spacing)
+        if alike or measured.profile == config.profile:
+            return costs
+    return {}
 
 
 def cases(config: Experiment) -> dict[str, int]:
@@ -81,17 +88,37 @@ def cases(config: Experiment) -> dict[str, int]:
 
 def seconds_of(rule: str, config: Experiment, costs: dict[str, Any]) -> float:
     """Seconds of one core that a rule takes."""
-    kind, jobs = kind_of(rule), kernels(finetunings(config), config.run.folds_a_kernel).get(rule, [])
+    kind, seconds = kind_of(rule), float(costs["kernel"])
     if kind == "prepare":
         return float(costs["prepare_case"] * sum(cases(config).values()))
     if kind == "pretrain":
-        return float(costs["kernel"] + config.pretrain.steps * config.pretrain.batch * costs["pretrain_sample"])
+        job = next(job for job in pretrainings(config) if job.name == rule)
+        return seconds + samples(job, config) * float(costs["pretrain_sample"])
     if kind == "finetune":
-        tested = cases(config).get(jobs[0].parameters["TASK"], 0) / config.grid.n_folds
-        one = config.finetune.steps * config.finetune.batch * costs["finetune_sample"]
-        one += tested * costs["case"] + costs["copy"]
-        return float(costs["kernel"] + len(jobs) * one)
-    return float(costs["kernel"])
+        for job in kernels(finetunings(config), config.run.folds_a_kernel)[rule]:
+            tested = cases(config)[job.parameters["TASK"]] / config.grid.n_folds
+            seconds += samples(job, config) * costs["finetune_sample"] + tested * costs["case"] + costs["copy"]
+    return seconds
+
+
+def samples(job: Job, config: Experiment) -> int:
+    """Patches (of a pre-training: samples) that a job trains on, all steps together."""
+    mine, number = with_settings(config, job.settings), cases(config)
+    if job.notebook == "10_pretrain":
+        settings, scans = mine.pretrain, sum(number[name] for name in mine.data.pretrain)
+        return settings.total_steps(scans) * settings.batch
+    share = _share(
+        number[job.parameters["TASK"]], config.grid.n_folds, job.parameters["FOLD"], job.parameters["PERCENT"]
+    )
+    return mine.finetune.total_steps(share) * mine.finetune.batch
+
+
+def _share(scans: int, n_folds: int, fold: int, percent: float) -> int:
+    """How many scans of a collection a fold trains on (R18); 0 where there are not known to be enough."""
+    if scans < n_folds:
+        return 0
+    train, _ = folds(map(str, range(scans)), n_folds)[fold]
+    return len(fraction(train, percent))
 
 
 def disk(config: Experiment) -> float:

@@ -10,12 +10,12 @@ usage() {
 usage: reproduce/run_all.sh [--profile NAME] [--out DIR] [--cores N] [--gpus N] [--only WHAT] [--set KEY=VALUE]...
                             [--dry-run] [--slurm DIR]
 
-  --profile NAME   smoke, phantom (default), paper, paper-long, or a YAML file of your own
+  --profile NAME   smoke, phantom (default), paper, paper-steps, or a YAML file of your own
   --out DIR        folder of results (default: results/NAME in the repository)
   --cores N        processor cores to use (default: all); a job takes run.threads of them
   --gpus N         GPUs to use, one a job (default: all that nvidia-smi lists; 0 stays on the processor)
   --only WHAT      prepare, pretrain, table1, table2, effects or figures, with what it needs
-  --set KEY=VALUE  change one setting, for example --set pretrain.steps=1000
+  --set KEY=VALUE  change one setting, for example --set finetune.epochs=500
   --dry-run        show the jobs that would run and how long they would take, and run none
   --slurm DIR      send the jobs to SLURM, as DIR/config.yaml says (see reproduce/slurm); --cores is then jobs at a time
 TEXT

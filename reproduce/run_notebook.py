@@ -151,8 +151,7 @@ def _progress(folder: Path) -> tuple[dict[str, Any], int]:
     try:
         record = json.loads((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         card = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        section = "finetune" if "task" in card else "pretrain"
-        return record, int(card["config"][section]["steps"])
+        return record, int(card["steps"])
     except (OSError, ValueError, IndexError, KeyError):
         return {}, 0
 

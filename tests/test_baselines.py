@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.settings import change
@@ -12,8 +13,9 @@ from mixcl import baselines, model, objective, trainer
 from mixcl.batches import Batch
 from mixcl.config import load_profile
 from mixcl.config.profile import with_settings
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import Experiment, FinetuneConfig
 from mixcl.data.registry import collections
+from mixcl.data.splits import start
 from mixcl.errors import InputError
 from mixcl.evaluate import evaluate
 from mixcl.model import ENCODER, seeded
@@ -97,6 +99,30 @@ def test_supervision_is_dice_and_cross_entropy_under_the_head_of_each_collection
     assert objective(batch).total.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_a_class_counts_by_its_voxels_to_the_power_of_one_less_the_balance(balance: float) -> None:
+    """Against a loop over voxels; at 1, every class that is there counts alike."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 3, 3, 3, generator=generator, dtype=torch.float64)
+    classes = torch.randint(0, 3, (2, 1, 3, 3, 3), generator=generator)  # class 3 is not there
+    classes[0, 0, :2] = 0
+    loss = baselines.SegmentationLoss(FinetuneConfig(balance=balance))
+    x, y = logits.movedim(1, -1).reshape(-1, 4).numpy(), classes.flatten().numpy()
+    count = np.bincount(y, minlength=4)
+    total, weights = 0.0, 0.0
+    for row, k in zip(x, y, strict=True):
+        weight = float(count[k]) ** -balance
+        total += weight * (np.log(np.exp(row).sum()) - row[k])
+        weights += weight
+    assert float(loss(logits, classes) - loss.dice(logits, classes)) == pytest.approx(total / weights, rel=1e-9)
+    if balance == 1:
+        rare = [np.mean([np.log(np.exp(r).sum()) - r[k] for r in x[y == k]]) for k in range(3)]
+        assert total / weights == pytest.approx(np.mean(rare))
+    images = logits.clone().requires_grad_()
+    loss(images, classes).backward()
+    assert torch.isfinite(images.grad).all()
+
+
 @pytest.mark.parametrize("method", ["barlow", "masked", "supervised"])
 def test_every_method_moves_the_encoder_and_hands_it_over(method: str, smoke: Experiment, tmp_path: Path) -> None:
     config = change(smoke, pretrain={"method": method, "batch": 2, "steps": 2, "probe_every": 1})
@@ -123,7 +149,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_the_decoder_learns(smoke: Experi
     config = change(smoke, finetune={"freeze": True})
     run = trainer.finetune(config, tmp_path, task="msd_spleen", percent=100, fold=0, arm="scratch", progress=False)
     weights, _ = checkpoint.read_weights(run)
-    with seeded(0):
+    with seeded(start(0, 0)):
         fresh = model.segmentation_model(config.model, 1).state_dict()
     for name, value in weights.items():
         same = torch.equal(value, fresh[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -11,19 +12,29 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.settings import change
 from monai.networks.nets import UNETR
 from safetensors.torch import load_file
 
-from mixcl import handover, model, trainer
-from mixcl.config import load_profile
+from mixcl import evaluate, handover, model, trainer
+from mixcl.config import load_profile, with_settings
 from mixcl.config.settings import Experiment
+from mixcl.data.splits import split
+from mixcl.data.store import Store
 from mixcl.errors import InputError
+from mixcl.handover import weights_id
+from mixcl.metrics import measure
+from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
 from mixcl.run.record import read_card
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
+run_notebook = importlib.import_module("run_notebook")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +98,46 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained: Path, prepared: Pa
         ours, theirs = load_file(tmp_path / "runs/pretrain" / name), load_file(pretrained / name)
         assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
     assert (tmp_path / "runs/pretrain/metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
+
+
+def test_epochs_are_the_steps_that_their_scans_make(
+    smoke: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 scans at 4 a step are 3 steps (R15): all is as with steps=3, though the run is stopped and taken up again."""
+    settings = ["pretrain.batch=4", "pretrain.checkpoint_every=2"]
+    by_steps, by_epochs = (with_settings(smoke, [*settings, f"pretrain.{n}"]) for n in ("steps=3", "epochs=1"))
+    whole = trainer.pretrain(by_steps, tmp_path / "steps", progress=False)
+    save = checkpoint.save
+
+    def stop(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.pretrain(by_epochs, tmp_path, progress=False)
+    assert run_notebook._progress(tmp_path / "runs" / "pretrain")[1] == 3
+    monkeypatch.undo()
+    run = trainer.pretrain(by_epochs, tmp_path, progress=False)
+    assert read_card(run)["steps"] == read_card(whole)["steps"] == 3
+    assert read_card(run)["weights"] == read_card(whole)["weights"]
+    records = checkpoint.read_metrics(run / "metrics.jsonl")
+    assert records == checkpoint.read_metrics(whole / "metrics.jsonl")
+    assert records[-1]["step"] == records[-1]["probe"]["step"] + 1 == 3
+
+
+def test_few_labels_mean_few_steps_by_epochs_alone(smoke: Experiment, tmp_path: Path) -> None:
+    """One and four of a fold's four scans, two a step, three epochs."""
+    lengths = {}
+    for length in ("finetune.epochs=3", "finetune.steps=3"):
+        for percent in (25, 100):
+            run = trainer.finetune(
+                with_settings(smoke, [length]), tmp_path / length, task="msd_spleen", percent=percent, fold=0,
+                arm="scratch", progress=False,
+            )  # fmt: skip
+            lengths[length, percent] = read_card(run)["steps"]
+            assert checkpoint.read_metrics(run / "metrics.jsonl")[-1]["step"] == lengths[length, percent]
+    assert list(lengths.values()) == [3, 6, 3, 3]
 
 
 def test_a_finished_run_is_not_trained_again(
@@ -161,6 +212,55 @@ def test_finetuning_hands_over_the_encoder(pretrained: Path, smoke: Experiment, 
     assert card["pretraining"]["job"] == "pretrain"
     assert len(card["labels"]) == 13
     assert not set(card["train"]) & set(card["test"])
+
+
+def test_the_start_belongs_to_fold_and_seed_alone(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
+    """Weights after a step that moves nothing are the fresh ones; the loss of that step tells the patches."""
+    still = change(smoke, finetune={"lr": 1e-30, "weight_decay": 0.0, "steps": 1, "log_every": 1})
+
+    def started(arm: str, percent: float, fold: int, seed: int) -> tuple[torch.Tensor, float]:
+        run = trainer.finetune(
+            still, tmp_path, task="btcv", percent=percent, fold=fold, seed=seed, arm=arm,
+            init=pretrained if arm == "mixcl" else None, progress=False,
+        )  # fmt: skip
+        weights, _ = checkpoint.read_weights(run)
+        return weights["decoder2.transp_conv.conv.weight"], checkpoint.read_metrics(run / "metrics.jsonl")[0]["total"]
+
+    fresh, loss = started("scratch", 100, 0, 0)
+    for arm, percent in (("mixcl", 100), ("scratch", 50)):
+        assert torch.equal(started(arm, percent, 0, 0)[0], fresh)
+    for fold, seed in ((1, 0), (0, 1)):
+        weights, other = started("scratch", 100, fold, seed)
+        assert not torch.equal(weights, fresh)
+        assert other != loss
+
+
+def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: Path) -> None:
+    """The weights stay the same to the bit; what is seen is what the metrics measure."""
+    given: dict[str, Any] = {"task": "msd_spleen", "percent": 100, "fold": 0, "arm": "scratch", "progress": False}
+    steps = {"steps": 5, "lr": 3e-3}
+    plain = trainer.finetune(change(smoke, finetune=steps), tmp_path / "plain", **given)
+    config = change(smoke, finetune={**steps, "probe_every": 2})
+    run = trainer.finetune(config, tmp_path / "watched", **given)
+    weights, _ = checkpoint.read_weights(run)
+    assert weights_id(weights) == weights_id(checkpoint.read_weights(plain)[0])
+    records = checkpoint.read_metrics(run / "metrics.jsonl")
+    assert [record["test"]["step"] for record in records if "test" in record] == [0, 2, 4]
+    assert not any("test" in record for record in checkpoint.read_metrics(plain / "metrics.jsonl"))
+
+    store = Store(config.data.store_dir(tmp_path), settings=config.data)
+    _, test = split(store.cases("msd_spleen"), config, 0, 100, 0)
+    net = segmentation_model(config.model, 1)
+    net.load_state_dict(weights)
+    seen = evaluate.look(net, test, config, {1: "spleen"})
+    dice = []
+    for case in test:
+        predicted = evaluate.predict(net, evaluate.scaled(case, config.data.hu), config, [1])
+        (row,) = measure(case.label(), predicted, {1: "spleen"}, spacing=case.spacing, tolerance_mm=2)
+        dice.append(row["dice"])
+    assert seen["dice"]["spleen"] == pytest.approx(np.mean(dice), abs=1e-4)
+    net.load_state_dict({name: torch.zeros_like(value) for name, value in weights.items()})
+    assert evaluate.look(net, test, config, {1: "spleen"})["cross_entropy"] == pytest.approx(np.log(2), abs=1e-5)
 
 
 def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:

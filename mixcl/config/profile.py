@@ -7,14 +7,14 @@ profile with ``extends: NAME``.  Every unknown or ill-typed key is refused with 
 import difflib
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import LENGTHS, TRAININGS, Experiment
 from mixcl.config.text import read_text, read_yaml, words
 from mixcl.errors import InputError
 from mixcl.files import DEEPEST
@@ -61,8 +61,7 @@ def with_settings(config: Experiment, overrides: Iterable[str], where: str = "")
 
 
 def _experiment(values: dict[str, Any], overrides: Iterable[str], where: str) -> Experiment:
-    for item in overrides:
-        _merge(values, _parse_override(item))
+    values = _lay(values, [_parse_override(item) for item in overrides])
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
@@ -111,7 +110,41 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
         sibling = _expanded(str(path.parent / f"{base}.yaml"))
         merged = _read(str(sibling or base), (*seen, path))
     values.setdefault("profile", path.stem)
-    return _merge(merged, values)
+    return _lay(merged, [values])
+
+
+def _lay(base: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay what one author gives over ``base``; steps or epochs in it take the place of either in ``base`` (R15)."""
+    for section in TRAININGS:
+        if any(_lengths(layer, section) for layer in layers) and isinstance(base.get(section), dict):
+            base = base | {section: {key: value for key, value in base[section].items() if key not in LENGTHS}}
+    return reduce(_merge, layers, base)
+
+
+def _lengths(layer: Mapping[str, Any], section: str) -> list[str]:
+    """Which of steps and epochs a layer gives to a training."""
+    given = layer.get(section)
+    return [key for key in LENGTHS if isinstance(given, Mapping) and given.get(key) is not None]
+
+
+def overlaid(overrides: Iterable[str], later: Sequence[str]) -> list[str]:
+    """Overrides of one author and on top of them another's, as one list of overrides.
+
+    Of one author steps and epochs are a mistake (R15), of two the later one's stand.
+
+    >>> overlaid(["pretrain.steps=9"], ["pretrain.epochs=2"])
+    ['pretrain.steps=9', 'pretrain.epochs=2', 'pretrain.steps=null']
+    """
+    layer = reduce(_merge, map(_parse_override, later), dict[str, Any]())
+    given = {section: _lengths(layer, section) for section in TRAININGS}
+    gone = [
+        f"{section}.{key}=null"
+        for section, keys in given.items()
+        if len(keys) == 1
+        for key in LENGTHS
+        if key not in keys
+    ]
+    return [*overrides, *later, *gone]
 
 
 def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The defaults of the classes below are the paper's own values (section numbers re
 reproduce/READINGS.md).
 """
 
+import math
 import os
 import re
 import typing
@@ -25,6 +26,7 @@ Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 
 PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
 FINETUNING_SETS = ("msd_spleen", "btcv")
+TRAININGS, LENGTHS = ("pretrain", "finetune"), ("steps", "epochs")  # sections, and how each says how long it is
 VARIED = ("model", "loss", "sampler", "views", "pretrain", "finetune")  # sections that a variant may change
 
 
@@ -232,11 +234,42 @@ class FinetuneAugment(Frozen):
     shift: NonNegative = Field(0.1, description="fraction of the window")
 
 
-class PretrainConfig(Frozen):
+class Training(Frozen):
+    """What both trainings have: how long they are (R15), in optimiser steps or in epochs over their scans."""
+
+    steps: Count | None = Field(None, description="R15: optimiser steps, the same for any number of scans")
+    epochs: Count | None = Field(None, description="R15: as many steps as take each training scan this often")
+    batch: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replace_default(cls, given: object) -> object:
+        """Steps or epochs that are given take the place of the default of the other."""
+        return dict.fromkeys(LENGTHS) | given if isinstance(given, dict) and set(LENGTHS) & given.keys() else given
+
+    @model_validator(mode="after")
+    def _check(self) -> typing.Self:
+        if (self.steps is None) == (self.epochs is None):
+            fault = "neither is given" if self.steps is None else f"both are, {self.steps} and {self.epochs}"
+            raise ValueError(f"a training is as long as its steps or its epochs say (R15), and {fault}; give one")
+        return self
+
+    def total_steps(self, scans: int) -> int:
+        """Optimiser steps of a training on ``scans`` scans: ``steps``, or ``epochs`` x ceil(``scans`` / ``batch``).
+
+        >>> PretrainConfig(epochs=1000, batch=6).total_steps(765)
+        128000
+        >>> [FinetuneConfig(epochs=2000, batch=2).total_steps(scans) for scans in (4, 12, 24)]
+        [4000, 12000, 24000]
+        """
+        return self.steps or (self.epochs or 0) * math.ceil(scans / self.batch)
+
+
+class PretrainConfig(Training):
     """Sec. 3.1, "Optimization", pre-training; ``method`` names what is trained."""
 
     method: str = Field("mixcl", description="Eq. 2, another one of mixcl.baselines.METHODS, or none at all")
-    steps: Count = Field(1000, description="optimiser steps (R15)")
+    epochs: Count | None = Field(1000, description='"1000 iterations" (R15)')
     batch: Count = Field(6, description="samples a step over all ranks: 6 GPUs with 1 each (R19)")
     lr: Positive = 1e-4
     weight_decay: NonNegative = Field(1e-5, description="R15")
@@ -247,19 +280,24 @@ class PretrainConfig(Frozen):
     checkpoint_every: Count = 100
 
 
-class FinetuneConfig(Frozen):
+class FinetuneConfig(Training):
     """Sec. 3.1, "Optimization", fine-tuning, and R16-R18."""
 
-    steps: Count = 2000
+    epochs: Count | None = Field(2000, description='"2000 iterations" (R15)')
     batch: Count = 2
     lr: Positive = 1e-4
     weight_decay: NonNegative = 1e-5
     foreground_prob: Fraction = Field(0.5, description="patches centred on a labelled voxel; not given in the paper")
     dice_background: bool = Field(True, description="R17: the Dice term counts the background as a class")
+    balance: Fraction = Field(
+        0.0,
+        description="R17: in the cross-entropy a class counts by its voxels to the power of 1 - balance; 0 is plain",
+    )
     transfer: Literal["encoder", "vit", "all"] = Field("encoder", description="R16: weights handed over")
     freeze: bool = Field(False, description="the encoder keeps the weights it starts from; a control")
     encoder_rate: Fraction = Field(1.0, description="learning rate of the encoder, as a fraction of lr")
     log_every: Count = 20
+    probe_every: int = Field(0, ge=0, description="steps between two looks at the test cases, for curves; 0 is never")
     checkpoint_every: Count = 200
 
 

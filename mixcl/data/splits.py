@@ -1,12 +1,15 @@
 """Which cases train and which test: folds and nested label fractions (R18, Table 1).
 
 Nothing here depends on the order in which cases are given, on the machine, or on the version of a library:
-cases are ordered by a SHA-256 of the seed and their name.
+cases are ordered by a SHA-256 of the seed and their name.  A fine-tuning is named by its fold and seed; what of it is
+drawn (:func:`split`, :func:`start`) is drawn anew for each of them.
 """
 
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import Any
 
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Case
@@ -56,24 +59,69 @@ def fraction(case_ids: Iterable[str], pct: float, seed: int = 0) -> list[str]:
     >>> len(fraction([f"case{k}" for k in range(20)], 15))
     3
     """
+    return _first(_shuffled(case_ids, "fraction", seed), pct)
+
+
+def split(
+    cases: tuple[Case, ...], config: Experiment, fold: int, percent: float, seed: int
+) -> tuple[list[Case], list[Case]]:
+    """Training cases (``percent`` of them, R18) and test cases of one fold, sorted by name.
+
+    Test cases depend on the fold alone.  Training cases are drawn by fold and seed, and by nothing else, so that all
+    arms have the same: the first ones of :func:`draw`.
+    """
+    by_id = {case.id: case for case in cases}
+    try:
+        parts = [test for _, test in folds(by_id, config.grid.n_folds)]
+        kept = _first(draw(parts, fold, seed), percent)
+        tested = parts[fold]
+    except (ValueError, IndexError) as error:
+        raise InputError(f"fold {fold} at {percent} % of {len(by_id)} cases cannot be made: {error}") from None
+    return [by_id[i] for i in kept], [by_id[i] for i in sorted(tested)]
+
+
+def draw(parts: Sequence[Sequence[str]], fold: int, seed: int) -> list[str]:
+    """The training cases of a fold in the order in which a share of them is filled, another one for every seed.
+
+    The test parts of the other folds give a case each in turn, the one after the fold's own first; a seed begins one
+    case further in each part, and when all have been first, with another part and anew shuffled.  So shares of two
+    folds always differ, and so do two seeds' smallest ones, as long as there are cases enough.  Over folds and seeds
+    all cases are used about equally often.
+
+    >>> [draw([["a", "b"], ["c", "d"], ["e", "f"]], fold, seed)[0] for fold in range(3) for seed in range(2)]
+    ['c', 'd', 'f', 'e', 'a', 'b']
+    """
+    others = [*parts[fold + 1 :], *parts[:fold]]
+    lap, first = divmod(seed, min(map(len, parts)))
+    turns = [_turned(_shuffled(part, f"draw/{fold}", lap), first) for part in _turned(others, lap)]
+    return [case for row in itertools.zip_longest(*turns) for case in row if case is not None]
+
+
+def start(fold: int, seed: int) -> int:
+    """The seed of a fine-tuning's fresh weights, patches and distortions: another one for every fold and seed.
+
+    Arms and shares of one fold and seed have the same.  Below 2^32, which is all that torch's generator looks at.
+
+    >>> start(0, 0) != start(1, 0) != start(0, 1)
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"start/{fold}/{seed}".encode()).digest()[:4])
+
+
+def _first(order: list[str], pct: float) -> list[str]:
+    """``ceil(pct / 100 * n)`` of the cases in the order given, sorted by name."""
     if not 0 < pct <= 100:
         raise ValueError(f"pct is {pct}; it is a percentage above 0 and up to 100")
-    order = _shuffled(case_ids, "fraction", seed)
     if not order:
         raise ValueError("there are no cases to take a fraction of")
     exact = Fraction(str(pct)) * len(order) / 100
     return sorted(order[: -(-exact.numerator // exact.denominator)])
 
 
-def split(cases: tuple[Case, ...], config: Experiment, fold: int, percent: float) -> tuple[list[Case], list[Case]]:
-    """Training cases (``percent`` of them, R18) and test cases of one fold."""
-    by_id = {case.id: case for case in cases}
-    try:
-        train, test = folds(list(by_id), config.grid.n_folds, seed=0)[fold]
-        kept = fraction(train, percent, seed=0)
-    except (ValueError, IndexError) as error:
-        raise InputError(f"fold {fold} at {percent} % of {len(by_id)} cases cannot be made: {error}") from None
-    return [by_id[i] for i in sorted(kept)], [by_id[i] for i in sorted(test)]
+def _turned(items: Sequence[Any], by: int) -> list[Any]:
+    """The items from the ``by``-th on, then those before it, round and round."""
+    by %= len(items)
+    return [*items[by:], *items[:by]]
 
 
 def _shuffled(case_ids: Iterable[str], purpose: str, seed: int) -> list[str]:

@@ -16,20 +16,19 @@ from mixcl.results.wording import origin, title
 from mixcl.run.jobs import FULL, SCRATCH
 
 RULE = (
-    "Of all axial slices with a labelled organ in the test cases of all folds, the one is shown on which {first} and "
-    "{last} differ in most voxels. The box, a third of the slice's shorter side, is where exactly one of the two is "
-    "right in most voxels, whichever of them"
+    "Of the test cases on which the best arm ({best}, by its mean Dice) reaches its median Dice, and of their axial "
+    "slices with at least half as many organs as any slice has, the one is shown on which {first} and {last} differ "
+    "in most voxels. Below each prediction: the mean Dice of that case. The scan is drawn between its voxels, "
+    "outlines half-way between them"
 )
 RULE_ONE_ARM = "Of all axial slices of the test cases, the one with most labelled voxels is shown"
-BOX = 3  # the box's edge is the slice's shorter side divided by this
 
 
 class Picture(NamedTuple):
     """A scan, its label map and what was predicted, all on one RAS+ grid [X, Y, Z].
 
     ``image`` in HU; ``spacing`` in mm; ``names`` label value -> organ; ``predictions`` by arm; ``z``
-    the axial slice to show, None is what :func:`choose_slice` gives; ``box`` what is shown enlarged, its
-    first voxel (x, y) and its edge in voxels.
+    the axial slice to show, None is what :func:`choose_slice` gives; ``dice`` an arm's mean Dice on the scan.
     """
 
     image: Array
@@ -39,7 +38,7 @@ class Picture(NamedTuple):
     predictions: Mapping[str, Array] = {}
     title: str = ""
     z: int | None = None
-    box: tuple[int, int, int] | None = None
+    dice: Mapping[str, float] = {}
 
 
 def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
@@ -64,27 +63,6 @@ def difference(predictions: Iterable[Array]) -> NDArray[np.bool_]:
     return np.any([first != other for other in others or [first]], axis=0)
 
 
-def choose_box(label: Array, first: Array, last: Array) -> tuple[tuple[int, int, int], int, int]:
-    """The square of a slice [X, Y] in which exactly one of two predictions is right in most voxels.
-
-    Its edge is the slice's shorter side divided by `BOX`; of equal squares the one with the lowest x, then y.
-    Returned are (x, y, edge), and in how many of its voxels only ``first`` and only ``last`` is right.
-
-    >>> label = np.zeros((9, 9), int)
-    >>> wrong = label.copy()
-    >>> wrong[4:6, 7] = 1
-    >>> choose_box(label, wrong, label)
-    ((3, 5, 3), 0, 2)
-    """
-    edge = max(min(label.shape) // BOX, 1)
-    one_right = (first == label) ^ (last == label)
-    counts = np.lib.stride_tricks.sliding_window_view(one_right, (edge, edge)).sum(axis=(2, 3))
-    x, y = (int(i) for i in np.unravel_index(counts.argmax(), counts.shape))
-    inside = (slice(x, x + edge), slice(y, y + edge))
-    only_first = int((one_right & (first == label))[inside].sum())
-    return (x, y, edge), only_first, int(counts.max()) - only_first
-
-
 def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
     """One picture for each task of the ablation that is evaluated, as Fig. 3, and what to say below them.
 
@@ -97,19 +75,19 @@ def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
     """
     runs, store = read_runs(out), Store(config.data.store_dir(out), settings=config.data)
     order = [SCRATCH, *config.grid.variants, FULL]
-    pictures, boxes, used = [], "", []
+    pictures, best, used = [], [], []
     for task in dict.fromkeys(runs.cases["task"]):
         rows = _chosen_runs(runs, task, config.grid.ablation.get(task))
         cases = {case.id: case for case in store.cases(task)}
+        arm, learned = _learned(rows)
         name = f"{title(task)}, {rows['percent'].iloc[0]:g} %"
-        picture, box = _best(rows, _ordered(rows, order), cases, out / "runs", name)
-        pictures.append(picture)
-        boxes += f" {name}: {box}" if box else ""
+        pictures.append(_most_different(_pictures(learned, rows, cases, out / "runs", name), _ordered(rows, order)))
+        best.append(f"{arm} on {title(task)}")
         used.append(rows)
     rows = pd.concat(used)
     arms = _ordered(rows, order)
-    rule = RULE.format(first=arms[0], last=arms[-1]) if len(arms) > 1 else RULE_ONE_ARM
-    return pictures, f"{rule}.{boxes} {origin(runs, rows)}"
+    rule = RULE.format(best=", ".join(best), first=arms[0], last=arms[-1]) if len(arms) > 1 else RULE_ONE_ARM
+    return pictures, f"{rule}. {origin(runs, rows)}"
 
 
 def _ordered(rows: pd.DataFrame, order: Sequence[str]) -> list[str]:
@@ -126,30 +104,45 @@ def _chosen_runs(runs: Runs, task: str, percent: float | None) -> pd.DataFrame:
     return rows[rows["seed"] == rows["seed"].min()]
 
 
-def _best(
-    rows: pd.DataFrame, arms: Sequence[str], cases: Mapping[str, Case], runs: Path, name: str
-) -> tuple[Picture, str]:
-    """The picture of the case and slice that the rule names, with its box, and what that holds."""
+def _learned(rows: pd.DataFrame) -> tuple[str, list[tuple[int, str]]]:
+    """The arm of the highest mean Dice, and the (fold, case) on which it reaches its median."""
+    arm = rows.groupby("arm")["dice"].mean().idxmax()
+    dice = rows[rows["arm"] == arm].groupby(["fold", "case"])["dice"].mean()
+    return str(arm), [(int(fold), str(case)) for fold, case in dice[dice >= dice.median()].index]
+
+
+def _pictures(
+    learned: Iterable[tuple[int, str]], rows: pd.DataFrame, cases: Mapping[str, Case], runs: Path, name: str
+) -> list[Picture]:
+    """The scans named, with what every arm predicted on them."""
     from mixcl.evaluate import read_prediction  # which imports torch
 
-    best, largest = None, (False, -1)
-    for (fold, case), part in rows.groupby(["fold", "case"]):
+    pictures = []
+    for fold, case in learned:
+        part, scan = rows[(rows["fold"] == fold) & (rows["case"] == case)], cases[case]
         jobs = dict(zip(part["arm"], part["job"], strict=True))
-        predictions = {arm: read_prediction(runs / jobs[arm], str(case)) for arm in arms if arm in jobs}
-        scan, ends = cases[str(case)], _ends(predictions, arms)
-        index = choose_slice(scan.label(), ends)
-        counted = difference(p[..., index] for p in ends) if ends else scan.label()[..., index]
-        size = (bool(ends), int(np.count_nonzero(counted)))  # a case that only one arm has comes last
+        predictions = {arm: read_prediction(runs / job, case) for arm, job in jobs.items()}
+        dice = {str(arm): float(value) for arm, value in part.groupby("arm")["dice"].mean().items()}
+        where = f"{name}, fold {fold}\ncase {case}"
+        pictures.append(Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, dice=dice))
+    return pictures
+
+
+def _most_different(pictures: Sequence[Picture], arms: Sequence[str]) -> Picture:
+    """The picture and slice that `RULE` names, its predictions in the order of ``arms``."""
+    organs = [sum((picture.label == value).any((0, 1)).astype(int) for value in picture.names) for picture in pictures]
+    fewest = max(int(np.max(count)) for count in organs) / 2
+    best, largest = pictures[0], (False, -1)
+    for picture, count in zip(pictures, organs, strict=True):
+        ends = _ends(picture.predictions, arms)
+        shown = difference(ends) if ends else picture.label > 0
+        voxels = shown.sum((0, 1)) * (np.asarray(count) >= max(fewest, 1))
+        size = (bool(ends), int(voxels.max()))  # a case that only one arm has comes last
         if size > largest:
-            where, largest = f"{name}, fold {fold}\ncase {case}, slice {index}", size
-            best = Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, index)
-    assert best is not None  # a task has evaluated cases
-    if not largest[0]:
-        return best, ""
-    first, last = (prediction[..., best.z] for prediction in _ends(best.predictions, arms))
-    box, only_first, only_last = choose_box(best.label[..., best.z], first, last)
-    text = f"in the box only {arms[0]} is right in {only_first} voxels, only {arms[-1]} in {only_last}."
-    return best._replace(box=box), text
+            z, largest = int(voxels.argmax()), size
+            ordered = {arm: picture.predictions[arm] for arm in arms if arm in picture.predictions}
+            best = picture._replace(z=z, title=f"{picture.title}, slice {z}", predictions=ordered)
+    return best
 
 
 def _ends(predictions: Mapping[str, Array], arms: Sequence[str]) -> list[Array]:

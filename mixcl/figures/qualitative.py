@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import choice, ct
@@ -34,22 +33,20 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
     maps = [(np.stack([m[..., row.z] for m in (row.label, *row.predictions.values())]), row.names) for row in rows]
     names = list(dict.fromkeys(name for part, organs in maps for name in ct.organs_in(part, organs).values()))
     # Inches: panels of one width under each other, then the legend, then the caption.
-    width, left, head, gap = (1.9 if len(titles) < 5 else 1.45), 0.45, 0.25, 0.05
-    strips = [(row, zoomed) for row in rows for zoomed in ((False, True) if row.box else (False,))]
-    voxels = [1.0 if zoomed else row.image.shape[1] / row.image.shape[0] for row, zoomed in strips]
-    heights = [width * n * row.spacing[1] / row.spacing[0] for n, (row, _) in zip(voxels, strips, strict=True)]
+    width, left, head, gap = (2.4 if len(titles) < 6 else 1.9), 0.45, 0.25, 0.05
+    heights = [width * row.image.shape[1] * row.spacing[1] / (row.image.shape[0] * row.spacing[0]) for row in rows]
     wide = left + len(titles) * (width + gap)
     below, per_line = textwrap.wrap(caption, int(wide * 21)), max(int(wide / 1.5), 1)
-    tall = head + sum(heights) + gap * len(strips) + 0.15 + 0.13 * len(below) + 0.16 * math.ceil(len(names) / per_line)
+    tall = head + sum(heights) + gap * len(rows) + 0.15 + 0.13 * len(below) + 0.16 * math.ceil(len(names) / per_line)
     top = tall - head
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=(wide, tall))
         figure.caption = caption
-        for number, ((row, zoomed), height) in enumerate(zip(strips, heights, strict=True)):
+        for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
             for column, title in enumerate(titles):
                 x, y = left + column * (width + gap), top - height
                 ax = figure.add_axes((x / wide, y / tall, width / wide, height / tall))
-                _panel(ax, row, title, window, zoomed)
+                _panel(ax, row, title, window)
                 if number == 0:
                     ax.set_title(title, pad=3)
             top -= height + gap
@@ -68,23 +65,20 @@ def qualitative(config: Experiment, out: Path) -> Plot:
     return overlay(pictures, caption=caption, window=config.data.hu)
 
 
-def _panel(ax: Axes, row: Picture, title: str, window: ct.Window, zoomed: bool) -> None:
-    """One panel of the qualitative figure, or its box enlarged; an arm without a prediction leaves it empty."""
+def _panel(ax: Axes, row: Picture, title: str, window: ct.Window) -> None:
+    """One panel of the qualitative figure; an arm without a prediction leaves it empty."""
     shown = {"label": row.label, **row.predictions}
     if title != "CT" and title not in shown:
         ax.set_axis_off()
         return
     assert row.z is not None
-    ct.show_ct(ax, row.image, row.z, row.spacing, window)
+    ct.show_ct(ax, row.image, row.z, row.spacing, window, interpolation="bicubic")
     if title in shown:
-        ct.show_labels(ax, shown[title], row.z, row.spacing, row.names)
+        ct.show_smooth_labels(ax, shown[title], row.z, row.spacing, row.names)
     else:
-        ax.set_ylabel("the box, enlarged" if zoomed else row.title, fontsize=6)
-        if not zoomed:
-            ct.scale_bar(ax, row.image.shape, row.spacing)
-    if row.box is not None:
-        left, low, wide, tall = ct.box_mm(row.box, row.image.shape, row.spacing)
-        if zoomed:
-            ax.set(xlim=(left, left + wide), ylim=(low, low + tall))
-        else:
-            ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor="white", linewidth=0.9))
+        ax.set_ylabel(row.title, fontsize=6)
+        ct.scale_bar(ax, row.image.shape, row.spacing)
+    if title in row.dice:
+        ax.text(
+            0.98, 0.02, f"Dice {row.dice[title]:.2f}", transform=ax.transAxes, color="white", fontsize=7, ha="right"
+        )

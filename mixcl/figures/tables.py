@@ -29,7 +29,7 @@ PAIR = (REFERENCE, "mixcl")
 
 
 def table1_plot(table: Table) -> Plot:
-    """Dice against the share of labels, by arm: points are folds and seeds, bars the 95 % interval over cases.
+    """Dice against the share of labels, by arm: points are folds and seeds, bars the 95 % interval of the mean.
 
     A dash is the mean over folds; a line joins these.  The paper's values are drawn too (open diamonds) unless the
     results are of phantoms.
@@ -44,7 +44,7 @@ def table1_plot(table: Table) -> Plot:
         if not table.phantom:
             handles += [_dot(arm, f"{name}, paper", **DIAMOND) for arm, name in ARMS.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=4)
-        how = "Points: folds; dashes: means over folds; bars: 95 % bootstrap interval of the mean over cases."
+        how = "Points: folds; dashes: means over folds; bars: 95 % interval of the mean over trainings."
         write_caption(figure, f"{DICE}. {how} {table.origin}")
     return figure
 
@@ -70,7 +70,7 @@ def dumbbells(organs: pd.DataFrame, origin: str = "") -> Plot:
 
 
 def ablation_plot(table: Table) -> Plot:
-    """Arms as rows: mean difference in Dice to training from scratch, with its 95 % interval over cases."""
+    """Arms as rows: mean difference in Dice to training from scratch, with its 95 % interval."""
     with matplotlib.rc_context(STYLE):
         columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
         arms = [arm for arm in dict.fromkeys(arm for *_, arm in table.planned) if arm != REFERENCE]
@@ -85,7 +85,7 @@ def ablation_plot(table: Table) -> Plot:
             ax.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(arms)), [_terms(arm, table) for arm in arms])
         axes[0].set_ylim(max(len(arms), 1) - 0.5, -0.5)
-        how = "Dots: mean difference over test cases; bars: its 95 % bootstrap interval, of cases, not of trainings."
+        how = "Dots: mean difference over pairs of trainings; bars: its 95 % interval, see the table."
         terms = "Id, Label, Recon: terms of the pre-training (identity and label consistency, reconstruction)."
         write_caption(figure, f"{DICE}. {how} {terms} {table.origin}")
     return figure
@@ -115,7 +115,7 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
             ax.set_ylim(len(part) - 0.25, -0.75)
             ax.set_title(name)
         axes[-1].set_xlabel("difference in Dice")
-        how = "Filled: p < 0.05 after Holm's adjustment over all rows. Bars: 95 % bootstrap interval over pairs."
+        how = "Filled: p < 0.05 after Holm's adjustment over all rows. Bars: 95 % interval over folds and seeds."
         write_caption(figure, f"Arms compared by fold and seed. {how} {origin}")
     return figure
 

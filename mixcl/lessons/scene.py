@@ -153,13 +153,13 @@ def trained(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL,
     if (own / checkpoint.WEIGHTS).is_file():
         weights, card = checkpoint.read_weights(own)
         if card.get("model") == config.model.model_dump(mode="json"):
-            return _network(config, weights), f"after {record.read_card(own)['config']['pretrain']['steps']} steps"
+            return _network(config, weights), f"after {record.read_card(own)['steps']} steps"
     return briefly(config, out, steps, job)
 
 
 def briefly(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL, str]:
     """The network after ``steps`` of pre-training as OUT/runs/``job``, now or before, and what to call that."""
-    quick = {"steps": steps, "log_every": 1, "gradients_every": 0, "checkpoint_every": steps}
+    quick = {"steps": steps, "epochs": None, "log_every": 1, "gradients_every": 0, "checkpoint_every": steps}
     short = config.model_copy(update={"pretrain": config.pretrain.model_copy(update=quick)})
     run = trainer.pretrain(short, out, job=job, restart="changed", progress=False)
     return _network(config, checkpoint.read_weights(run)[0]), f"after {steps} steps"

@@ -7,8 +7,8 @@ none of these names, a reading of the paper for example, is compared with MixCL 
 
 A pair is one fold and one seed: both arms fine-tune on the same scans in the same order from the same fresh decoder and
 are tested on the same cases, and an arm's pre-training has the pair's seed.  A pair's value is the fold's score of
-``statistics.fold_scores``.  Pairs of one fold share test cases and pairs of one seed share a pre-training, so
-an interval over pairs is somewhat too narrow.
+``statistics.fold_scores``.  Pairs are counted, and intervals and p made, as in the tables: see
+:mod:`mixcl.results.statistics` and :mod:`mixcl.results.inference`.
 """
 
 import math
@@ -18,19 +18,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mixcl.config.settings import Experiment, GridConfig
 from mixcl.results import wording
 from mixcl.results.formats import MISSING, Sheet, write_table
+from mixcl.results.inference import LEVEL, Estimate, estimate
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
-from mixcl.results.statistics import CELL, REFERENCE, Comparison, compare, fold_differences, fold_scores, holm
-from mixcl.results.wording import interval, shown, title
+from mixcl.results.statistics import CELL, REFERENCE, distinct, fold_differences, fold_scores, holm
+from mixcl.results.wording import alone, interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
 
-LEVEL, POWER = 0.05, 0.8
 RECORDS = 3
 FROZEN, FRESH = "finetune.freeze=true", "pretrain.method=none"
 
@@ -50,6 +49,8 @@ class Effect(NamedTuple):
     high: float
     p: float
     detectable: float
+    folds: int
+    n_seeds: int
     better: float
     seeds: str
     fit: float
@@ -63,14 +64,14 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        task, percent, arm and what it is compared with, ``against``; ``n`` pairs; ``reference`` and ``mean``, the Dice
-        of that and of the arm over the pairs; ``difference`` with its 95 % interval ``low``, ``high`` (bootstrap over
-        pairs) and ``p`` (Wilcoxon's signed ranks); ``detectable``, the true difference that n such pairs would find
-        with 80 % power (normal approximation, two-sided 5 %); ``better``, the share of pairs in which the arm is
-        ahead; ``seeds``, the mean difference of each seed in points, by rising seed, which shows whether an effect is
-        one of the starts; ``fit``, the difference of the losses on the training patches (Dice + cross-entropy, mean of
-        the last records of metrics.jsonl), above 0 where the arm fits worse; ``p_holm``, adjusted for all rows;
-        ``verdict``: better or worse where ``p_holm`` is below 0.05, else not told apart.
+        task, percent, arm and what it is compared with, ``against``; ``n`` pairs of distinct trainings, 0 where the
+        two are the same ones; ``reference`` and ``mean``, the Dice of that and of the arm over the pairs;
+        ``difference`` with its 95 % interval ``low``, ``high`` and ``p``; ``detectable``, the true difference that n
+        such pairs would find with 80 % power at 5 %; ``folds`` and ``n_seeds``, of which these are made; ``better``,
+        the share of pairs in which the arm is ahead; ``seeds``, the mean difference of each seed in points, by rising
+        seed, which shows whether an effect is one of the starts; ``fit``, the difference of the losses on the training
+        patches (Dice + cross-entropy, mean of the last records of metrics.jsonl), above 0 where the arm fits worse;
+        ``p_holm``, adjusted for all rows; ``verdict``, see :func:`verdict`.
         ``attrs["origin"]``: profile, folds, seeds, commit and data.
 
     Raises
@@ -86,7 +87,8 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     cells: list[Any] = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
     table = pd.DataFrame(sorted(rows, key=lambda row: cells.index(row[:2])), columns=Effect._fields[:-2])
     table["p_holm"] = holm(list(table["p"]))
-    table["verdict"] = [verdict(p, gain) for p, gain in zip(table["p_holm"], table["difference"], strict=True)]
+    told = zip(table["p_holm"], table["difference"], table["n"], strict=True)
+    table["verdict"] = [verdict(p, gain, pairs) for p, gain, pairs in told]
     table.attrs["origin"] = wording.origin(runs, folds)
     sheets = [_sheet(table, task, table.attrs["origin"]) for task in dict.fromkeys(table["task"])]
     write_table(out / "tables", "effects", table, sheets)
@@ -130,8 +132,8 @@ def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFra
     -------
     DataFrame
         task, percent, ``arm``, the arm ``against`` which it is compared and which lacks the label term alone,
-        ``organs`` (labelled or others), ``n`` pairs of fold and seed, the mean ``difference`` of Dice over a pair's
-        cases and their organs, its 95 % interval and ``p``, which is not adjusted.
+        ``organs`` (labelled or others), and :class:`mixcl.results.inference.Estimate` of the difference of Dice over
+        a pair's cases and their organs; ``p`` is not adjusted.
 
     Raises
     ------
@@ -144,10 +146,11 @@ def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFra
     rows: list[tuple[Any, ...]] = []
     for reference, arm in _label_steps(config.grid):
         for group, part in cases[cases["arm"].isin((reference, arm))].groupby("organs"):
-            for cell, values in fold_differences(part, reference).groupby(CELL)["dice"]:
-                rows.append((*cell, reference, group, *compare(values)[:5]))
-    table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *Comparison._fields[:5]])
-    write_table(out / "tables", "effects_organs", table, [_organ_sheet(rows, wording.origin(runs, runs.cases))])
+            for cell, values in distinct(fold_differences(part, reference)).groupby(CELL):
+                rows.append((*cell, reference, group, *estimate(values["dice"], values["fold"], values["seed"])))
+    table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *Estimate._fields])
+    table = table.rename(columns={"mean": "difference"})
+    write_table(out / "tables", "effects_organs", table, [_organ_sheet(table, wording.origin(runs, runs.cases))])
     return table
 
 
@@ -162,15 +165,30 @@ def _label_steps(grid: GridConfig) -> list[tuple[str, str]]:
     ]
 
 
-def verdict(p_holm: float, difference: float) -> str:
-    """What an adjusted p and a difference allow to say of an arm.
+def verdict(p_holm: float, difference: float, n: int) -> str:
+    """What an adjusted p and a difference of ``n`` pairs allow to say of an arm.
 
-    >>> verdict(0.01, 0.02), verdict(0.01, -0.02), verdict(0.2, 0.02)
-    ('better', 'worse', 'not told apart')
+    >>> verdict(0.01, 0.02, 5), verdict(0.01, -0.02, 5), verdict(0.2, 0.02, 5), verdict(math.nan, 0, 0)
+    ('better', 'worse', 'not told apart', 'the same trainings')
     """
+    if not n:
+        return "the same trainings"
     if not p_holm < LEVEL:
         return "not told apart"
     return "better" if difference > 0 else "worse"
+
+
+def sentence(row: Effect) -> str:
+    """A row of :func:`effects` in words."""
+    told = "has" if row.verdict == "the same trainings" else "is"
+    link = {"better": "than", "worse": "than", "not told apart": "from", "the same trainings": "as"}[row.verdict]
+    ends = interval(100 * row.low, 100 * row.high, 1)
+    return (
+        f"{title(row.task)} with {row.percent:g} % of the labels: {row.arm} {told} {row.verdict} {link} {row.against}, "
+        f"{100 * row.difference:+.1f} points (95 % interval {ends}, n = {row.n}{alone(row.folds, row.n_seeds)}, "
+        f"by seed {row.seeds}, adjusted p = {_p(row.p_holm)}; {shown(100 * row.detectable, 1)} points would show in "
+        "4 of 5 trials)."
+    )
 
 
 def as_rows(table: pd.DataFrame) -> list[Effect]:
@@ -181,23 +199,21 @@ def as_rows(table: pd.DataFrame) -> list[Effect]:
 def _compared(folds: pd.DataFrame, reference: str, arm: str) -> list[tuple[Any, ...]]:
     """Rows of :func:`effects`, without the last two columns, of an arm against another."""
     by = ["task", "percent", "fold", "seed"]
-    base = folds[folds["arm"] == reference].set_index(by)[["dice", "loss"]]
+    base = folds[folds["arm"] == reference].set_index(by)[["dice", "loss", "weights"]]
     both = folds[folds["arm"] == arm].join(base.add_prefix("reference_"), on=by)
     both = both.dropna(subset=["dice", "reference_dice"])
     return [(*cell, reference, *_effect(part)) for cell, part in both.groupby(CELL, sort=False)]
 
 
-def _effect(part: pd.DataFrame) -> tuple[float | str, ...]:
+def _effect(runs: pd.DataFrame) -> tuple[float | str, ...]:
     """One row of :func:`effects` after the cell's name."""
+    part = distinct(runs)
     gains = part["dice"] - part["reference_dice"]
-    overall = compare(gains)
-    spread = float(gains.std()) if overall.n > 1 else math.nan
-    z = stats.norm.ppf(1 - LEVEL / 2) + stats.norm.ppf(POWER)
+    told = estimate(gains, part["fold"], part["seed"])
     return (
-        overall.n, float(part["reference_dice"].mean()), float(part["dice"].mean()),
-        overall.difference, overall.low, overall.high, overall.p,
-        float(z * spread / math.sqrt(overall.n)), float((gains > 0).mean()),
-        " ".join(shown(100 * gain, 1, "+") for gain in gains.groupby(part["seed"]).mean()),
+        told.n, float(runs["reference_dice"].mean()), float(runs["dice"].mean()),
+        told.mean if told.n else 0.0, told.low, told.high, told.p, told.detectable, told.folds, told.seeds,
+        float((gains > 0).mean()), " ".join(shown(100 * gain, 1, "+") for gain in gains.groupby(part["seed"]).mean()),
         float((part["loss"] - part["reference_loss"]).mean()),
     )  # fmt: skip
 
@@ -210,21 +226,21 @@ def _last_loss(run: Path) -> float:
 
 def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
     columns = (
-        "Pct.", "arm", "against", "n", "its Dice", "arm's Dice", "difference", "95 % interval", "p", "Holm", "verdict",
-        "detectable", "ahead", "by seed", "training loss",
+        "Pct.", "arm", "against", "n pairs", "its Dice", "arm's Dice", "difference", "95 % interval", "p", "Holm",
+        "verdict", "detectable", "ahead", "by seed", "training loss",
     )  # fmt: skip
     rows = [
         (
-            f"{r.percent:g}", r.arm, r.against, str(r.n), f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}",
-            interval(r.low, r.high), _p(r.p), _p(r.p_holm), r.verdict, shown(r.detectable), f"{r.better:.0%}", r.seeds,
-            shown(r.fit, 3, "+"),
+            f"{r.percent:g}", r.arm, r.against, f"{r.n}{alone(r.folds, r.n_seeds)}", f"{r.reference:.4f}",
+            f"{r.mean:.4f}", f"{r.difference:+.4f}", interval(r.low, r.high), _p(r.p), _p(r.p_holm), r.verdict,
+            shown(r.detectable), f"{r.better:.0%}" if r.n else MISSING, r.seeds, shown(r.fit, 3, "+"),
         )
         for r in as_rows(table[table["task"] == task])
     ]  # fmt: skip
     caption = f"{title(task)}: each arm against training from scratch, or as named, paired by fold and seed. {origin}"
     note = (
-        "Interval: bootstrap over pairs; p: Wilcoxon's signed ranks; Holm: adjusted for every row of both tasks; "
-        "verdict: better or worse where Holm's p is below 0.05, else not told apart, which is no proof of no effect; "
+        f"n pairs: of distinct trainings. {wording.INTERVAL} Holm: p adjusted for every row of both tasks; verdict: "
+        "better or worse where Holm's p is below 0.05, else not told apart, which is no proof of no effect; "
         "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won; "
         "by seed: mean difference of each seed, in points; "
         "training loss: at the end, minus that of what is compared with; above 0 the training scans are fitted worse."
@@ -232,14 +248,18 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
     return Sheet("Effects.", caption, [("", columns)], rows, [note])
 
 
-def _organ_sheet(rows: list[tuple[Any, ...]], origin: str) -> Sheet:
-    columns = ("task", "Pct.", "arm", "against", "organs", "n", "difference", "95 % interval", "p")
+def _organ_sheet(table: pd.DataFrame, origin: str) -> Sheet:
+    columns = ("task", "Pct.", "arm", "against", "organs", "n pairs", "difference", "95 % interval", "p")
     texts = [
-        (title(task), f"{percent:g}", *names, str(n), f"{mean:+.4f}", interval(low, high), _p(p))
-        for task, percent, *names, n, mean, low, high, p in rows
-    ]
+        (
+            title(r["task"]), f"{r['percent']:g}", r["arm"], r["against"], r["organs"],
+            f"{r['n']}{alone(r['folds'], r['seeds'])}", f"{r['difference']:+.4f}", interval(r["low"], r["high"]),
+            _p(r["p"]),
+        )
+        for r in table.to_dict("records")
+    ]  # fmt: skip
     caption = f"What it adds, for organs that the pre-training's collections label and for the others. {origin}"
-    note = "Interval: bootstrap over pairs; p: Wilcoxon's signed ranks, not adjusted."
+    note = f"{wording.INTERVAL} p is not adjusted."
     return Sheet("Label term, by organ.", caption, [("", columns)], texts, [note])
 
 

@@ -20,6 +20,7 @@ from mixcl.run.record import flat, read_card
 from mixcl.spreadsheet import read_csv
 
 COUNTS = ["voxels_label", "voxels_predicted"]
+DRAWN = {"percent", "fold", "arm", "seed", "start", "train"}  # what a run is named by, and what follows from that
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Runs:
             if card["task"] == task
         ]
         differing = []
-        for key in sorted({key for *_, settings in runs for key in settings} - {"percent", "fold", "arm", "seed"}):
+        for key in sorted({key for *_, settings in runs for key in settings} - DRAWN):
             values = [(arm, json.dumps(settings.get(key))) for arm, _, settings in runs]
             varies = [key == "init" or any(f"{key}.".startswith(f"{v}.") for v in varied) for _, varied, _ in runs]
             fixed = {value for (_, value), free in zip(values, varies, strict=True) if not free}
@@ -107,7 +108,7 @@ def read_runs(out: Path) -> Runs:
             raise InputError(f"{path.parent}: is the same job as {jobs[key]}; take one of the two away")
         jobs[key] = path.parent.name
         cards[path.parent.name] = card
-        tables.append(table.assign(job=path.parent.name))
+        tables.append(table.assign(job=path.parent.name, weights=card["weights"]))
     if not tables:
         raise InputError(f"{out / 'runs'}: no evaluated run here; run mixcl finetune and mixcl evaluate first")
     cases = pd.concat(tables, ignore_index=True)
@@ -144,7 +145,7 @@ def _checked_card(job: Path) -> dict[str, Any]:
         raise InputError(f"{job / 'run.json'}: {where}: {first['msg']}; {again}") from None
     except (InputError, KeyError, TypeError):
         raise InputError(f"{job / 'run.json'}: missing or damaged; {again}") from None
-    for name in (*KEYS, "test", "labels", "commit", "profile", "data"):
+    for name in (*KEYS, "test", "labels", "commit", "profile", "data", "weights"):
         if name not in card:
             raise InputError(f"{job / 'run.json'}: has no {name}; {again}")
     return card

@@ -11,10 +11,10 @@ from mixcl.results.paper import SLIPS, TABLE1, TABLE2, TITLES, UNKNOWN
 from mixcl.results.runs import rank
 from mixcl.results.statistics import METRICS, REFERENCE, Cell
 from mixcl.results.table import Table
-from mixcl.results.wording import DIGITS, NAMES, ORGANS, arm_title, interval, shown, title
+from mixcl.results.wording import DIGITS, NAMES, ORGANS, alone, arm_title, interval, shown, title
 
 COLUMNS = ("Pct.", "T.F.S.", "Ours", "Diff.")
-CASES_ROW = "over cases"
+PAIRS_ROW = "over pairs"
 Groups = list[tuple[str, Sequence[str]]]
 
 
@@ -31,7 +31,7 @@ def table_sheets(table: Table, number: int) -> list[Sheet]:
 
 
 def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
-    """A row of ours, one over cases and one of the paper's for every share."""
+    """A row of ours, one over pairs of trainings and one of the paper's for every share."""
     shares = {(task, percent) for task, percent, _ in table.planned}
     shares |= set(zip(table.folds["task"], table.folds["percent"], strict=True))
     if metric == "dice":
@@ -39,32 +39,32 @@ def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
     tasks = sorted({task for task, _ in shares}, key=lambda task: rank(task, TITLES))
     rows = []
     for percent in sorted({percent for _, percent in shares}):
-        ours, cases, paper = ["this run"], [CASES_ROW], ["paper"]
+        ours, pairs, paper = ["this run"], [PAIRS_ROW], ["paper"]
         for task in tasks:
             planned = (task, percent) in shares
             head, blank = f"{percent:g} %", [""] * len(COLUMNS)
             scratch, mixcl = (_over_folds(table, metric, (task, percent, arm)) for arm in (REFERENCE, "mixcl"))
             ours += [head, scratch[0], *mixcl] if planned else blank
-            tested = _over_cases(table, metric, (task, percent, "mixcl"))
-            cases += [head, "", *tested] if tested else blank
+            tested = _over_pairs(table, metric, (task, percent, "mixcl"))
+            pairs += [head, _trainings(table, (task, percent)), *tested] if tested else blank
             paper += [head, *_paper(task, percent)] if planned else blank
-        rows += [ours, *([cases] if any(cases[1:]) else []), *([paper] if metric == "dice" else [])]
+        rows += [ours, *([pairs] if any(pairs[1:]) else []), *([paper] if metric == "dice" else [])]
     return [("", [""]), *((title(task), COLUMNS) for task in tasks)], rows
 
 
 def _table2(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
-    """An arm a row, with the terms it was pre-trained with, and one over cases."""
+    """An arm a row, with the terms it was pre-trained with, and one over pairs of trainings."""
     columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
     paper = [UNKNOWN] if metric == "dice" else []
     rows = []
     for arm in dict.fromkeys(arm for *_, arm in table.planned):
         ours = [arm_title(arm), *table.marks.get(arm, (MISSING,) * len(TABLE2))]
-        cases = [CASES_ROW, *[""] * len(TABLE2)]
+        pairs = [PAIRS_ROW, *[""] * len(TABLE2)]
         for task, percent in columns:
             score, difference = _over_folds(table, metric, (task, percent, arm))
             ours += [score, "" if arm == REFERENCE else difference]
-            cases += _over_cases(table, metric, (task, percent, arm)) or ["", ""]
-        rows += [[*ours, *paper], *([[*cases, *([""] * len(paper))]] if any(cases[1:]) else [])]
+            pairs += _over_pairs(table, metric, (task, percent, arm)) or ["", ""]
+        rows += [[*ours, *paper], *([[*pairs, *([""] * len(paper))]] if any(pairs[1:]) else [])]
     groups: Groups = [("", ("", *TABLE2))]
     groups += [(f"{title(task)} {percent:g} %", (NAMES[metric], "Diff.")) for task, percent in columns]
     return [*groups, *([("", ("paper",))] if paper else [])], rows
@@ -112,15 +112,22 @@ def _over_folds(table: Table, metric: str, cell: Cell) -> list[str]:
     return texts
 
 
-def _over_cases(table: Table, metric: str, cell: Cell) -> list[str]:
+def _trainings(table: Table, share: tuple[str, float]) -> str:
+    """How many distinct trainings from scratch and with MixCL a share has."""
+    rows = table.folds[(table.folds["task"] == share[0]) & (table.folds["percent"] == share[1])]
+    return f"{rows['weights'].nunique()} trainings"
+
+
+def _over_pairs(table: Table, metric: str, cell: Cell) -> list[str]:
     """``n = 15, p = 0.031`` and ``[-0.01, +0.02]`` of a cell; nothing where there are no pairs."""
     rows = statistics.of(table.comparisons, cell)
     rows = rows[(rows["metric"] == metric) & (rows["n"] > 0)]
     if rows.empty:
         return []
     row = rows.iloc[0]
-    p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
-    return [f"n = {row['n']}, {p}", interval(row["low"], row["high"], DIGITS[metric])]
+    p = "" if math.isnan(row["p"]) else ", p < 0.001" if row["p"] < 0.001 else f", p = {row['p']:.3f}"
+    count = f"n = {row['n']}{p}{alone(row['folds'], row['seeds'])}"
+    return [count, interval(row["low"], row["high"], DIGITS[metric])]
 
 
 def _paper(task: str, percent: float) -> list[str]:

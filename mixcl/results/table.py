@@ -8,17 +8,18 @@ from mixcl.results import statistics, wording
 from mixcl.results.formats import MARK
 from mixcl.results.paper import TABLE1, TABLE2
 from mixcl.results.runs import Runs
-from mixcl.results.statistics import CELL, KEYS, METRICS, REFERENCE, Cell
+from mixcl.results.statistics import CELL, KEYS, METRICS, REFERENCE, WEIGHTS, Cell
 
 
 @dataclass(frozen=True)
 class Table:
     """Table 1 or 2 of a folder of results.
 
-    ``folds``: one row a fold, as in table1.csv.  ``cells``: task, percent, arm, mean, sd, folds, seeds, of Dice.
+    ``folds``: one row a fold, as in table1.csv.  ``cells``: task, percent, arm, mean, sd, folds, seeds,
+    ``trainings`` (distinct ones), of Dice.
     ``caption`` and ``notes``: what to say about it.  ``phantom``: whether any of it is from phantoms.
     ``origin``: where it comes from, also a part of the caption.  ``planned``: the cells in the table's order.
-    ``marks``: Id, Label and Recon by arm.  ``intervals``: of each cell's mean Dice over cases.
+    ``marks``: Id, Label and Recon by arm.  ``intervals``: of each cell's mean Dice over trainings.
     ``paired``: one row a fold and arm, of the differences to ``scratch``.  ``comparisons``: as in statistics.csv.
     """
 
@@ -31,7 +32,7 @@ class Table:
     planned: tuple[Cell, ...] = ()
     marks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     intervals: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*CELL, "mean", "low", "high"]))
-    paired: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*KEYS, *METRICS]))
+    paired: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*KEYS, *METRICS, *WEIGHTS]))
     comparisons: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*CELL, "metric", "n"]))
 
 
@@ -50,7 +51,7 @@ def make_table(runs: Runs, number: int) -> Table:
         origin=where,
         planned=planned,
         marks=_marks(part),
-        intervals=statistics.intervals(part.cases),
+        intervals=statistics.intervals(folds),
         paired=statistics.fold_differences(part.cases),
         comparisons=statistics.comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2)))),
     )
@@ -82,4 +83,4 @@ def _described(folds: pd.DataFrame, runs: Runs) -> pd.DataFrame:
         source=[card["config"]["data"]["source"] for card in cards],
         commit=[card["commit"] for card in cards],
         data=[card["data"] for card in cards],
-    )[[*KEYS, *METRICS, "cases", "missed", "paper_dice", "profile", "source", "commit", "data", "job"]]
+    )[[*KEYS, *METRICS, "cases", "missed", "paper_dice", "profile", "source", "commit", "data", "weights", "job"]]

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from mixcl.config import with_settings
 from mixcl.config.settings import Experiment
-from mixcl.data.splits import split
+from mixcl.data.splits import split, start
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.files import read_json, sha256
@@ -117,6 +117,7 @@ def _pretrained(run: _Run) -> dict[str, Any]:
     names, settings = run.config.data.pretrain, deciding(run.config, "pretrain")
     cases, data = sum(len(run.cases(name)) for name in names), _fingerprint(run, names)
     own = {"job": run.job.name, "seed": run.config.pretrain.seed, "cases": cases, "data": data}
+    own["steps"] = run.config.pretrain.total_steps(cases)
     return {**own, "config": settings, "decides": {"data": data, **settings}}
 
 
@@ -124,14 +125,21 @@ def _finetuned(run: _Run) -> dict[str, Any]:
     """What the run.json of a fine-tuning has to say; which weights it starts from is told by the job before it."""
     job, config = run.job, run.config
     task, fold, percent = (job.parameters[key] for key in ("TASK", "FOLD", "PERCENT"))
-    train, test = split(run.cases(task), config, fold, percent)
+    train, test = split(run.cases(task), config, fold, percent, job.parameters["SEED"])
     init = read_card(run.path.with_name(job.needs)).get("weights") if job.needs else "none"
     settings, own = deciding(config, "finetune"), {key.lower(): value for key, value in job.parameters.items()}
     whole = settings | (deciding(config, "pretrain") if job.needs else {})  # Table 2 has its marks from these
     own |= {"data": _fingerprint(run, (task,))}
-    cases = {"train": [case.id for case in train], "test": [case.id for case in test]}
-    decides = {**own, "n_folds": config.grid.n_folds, "init": init, **settings}
-    return {"job": job.name, **own, **cases, "config": whole, "decides": decides}
+    begun = {"start": start(fold, job.parameters["SEED"]), "train": [case.id for case in train]}
+    decides = {**own, **begun, "n_folds": config.grid.n_folds, "init": init, **settings}
+    more = {
+        "train": begun["train"],
+        "test": [case.id for case in test],
+        "steps": config.finetune.total_steps(len(train)),
+    }
+    if twin := run.card.get("same_as"):  # whose weights it took over
+        more["weights"] = read_card(run.path.with_name(str(twin))).get("weights")
+    return {"job": job.name, **own, **more, "config": whole, "decides": decides}
 
 
 def _fingerprint(run: _Run, names: Sequence[str]) -> str:
@@ -146,7 +154,7 @@ def _weights(run: _Run) -> Check:
         with safe_open(run.path / WEIGHTS, framework="numpy") as file:
             said = json.loads((file.metadata() or {}).get("mixcl", "{}"))
         actual = weights_id(load_file(run.path / WEIGHTS))
-        other = [key for key in ("job", "seed", "data", "profile", "commit") if said.get(key) != card.get(key)]
+        other = [key for key in ("job", "data") if said.get(key) != card.get(key)]
         other += ["id"] if said.get("id") != expected else []
     except (SafetensorError, OSError, ValueError, AttributeError, RecursionError):
         return same(what, expected, "damaged or missing", name)
@@ -157,7 +165,7 @@ def _weights(run: _Run) -> Check:
 
 def _steps(run: _Run) -> Iterator[str]:
     """Whether the record of a training goes to its last step."""
-    steps = run.card.get("steps") or flat(run.card).get(f"config.{run.stage}.steps")
+    steps = run.card.get("steps")
     records = read_metrics(run.path / "metrics.jsonl")
     last = records[-1]["step"] if records else 0
     if last != steps:

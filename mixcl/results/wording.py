@@ -8,18 +8,22 @@ import pandas as pd
 from mixcl.results.formats import MISSING
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, TITLES, UNKNOWN
 from mixcl.results.runs import Runs
-from mixcl.results.statistics import CELL, KEYS, RESAMPLES, SEED, Cell
+from mixcl.results.statistics import CELL, KEYS, Cell
 
 NAMES = {"dice": "Dice", "hd95_mm": "HD95, mm", "surface_dice": "surface Dice"}
 DIGITS = {"dice": 4, "hd95_mm": 2, "surface_dice": 4}
 PHANTOM = "These are phantoms, not patients: the numbers must not be compared with the paper's."
-CASES = (
-    "Over cases: n test cases that both arms have, 95 % paired bootstrap interval (BCa, "
-    f"{RESAMPLES} resamples, seed {SEED}) of the mean difference to T.F.S. over cases, and "
-    "two-sided p of Wilcoxon's signed-rank test. Mean ± standard deviation weigh folds alike, these weigh cases alike. "
-    "Cases of a fold share a network and folds share training scans: the interval is one of cases, not of trainings. "
-    "With few cases it is too narrow, and p cannot be small (5 cases: at least 0.0625). No p is adjusted for the "
-    "number of tests. Differences in HD95 are over the organs that both arms found."
+INTERVAL = (
+    "The 95 % interval and p are of the mean over pairs, with random effects of folds, which share test scans, and of "
+    "seeds, which share a pre-training (mixcl.results.inference): they tell how it would vary with other scans and "
+    "other pre-trainings. Where it says one pre-training (or one fold), the interval does not contain how another one "
+    "would have turned out."
+)
+PAIRS = (
+    "Over pairs: n pairs of distinct trainings, one fold and one seed each, on the same scans from the same start; a "
+    "training that another run repeats to the bit is counted once. "
+    f"{INTERVAL} No p is adjusted for the number of tests. "
+    "Differences in HD95 are over the organs that both arms found."
 )
 ORGANS = (
     "n: case and seed pairs that have the organ; missed: those in which nothing was found (Dice and surface Dice "
@@ -60,6 +64,7 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
         f"{_plural('seed', sorted(folds['seed'].unique()))};",
         f"{_plural('commit', [short(commit) for commit in runs.values('commit')])};",
         f"data {data}{made}.",
+        f"{folds['weights'].nunique()} distinct trainings in {folds['job'].nunique()} runs.",
     ]
     return " ".join([*parts, PHANTOM] if made else parts)
 
@@ -79,7 +84,7 @@ def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
             lines.append(
                 f"Take care: the runs of {title(task)} were not made alike, they differ in {', '.join(unlike)}."
             )
-    return (*lines, CASES)
+    return (*lines, PAIRS)
 
 
 def _about_table1(planned: Sequence[Cell]) -> list[str]:
@@ -143,6 +148,15 @@ def interval(low: float, high: float, digits: int = 4) -> str:
     """
     ends = [shown(end, digits, "+") for end in (low, high)]
     return MISSING if MISSING in ends else f"[{', '.join(ends)}]"
+
+
+def alone(folds: int, seeds: int) -> str:
+    """What an interval over so many folds and seeds can not contain, to be put behind it.
+
+    >>> alone(5, 1), alone(5, 3)
+    (', one pre-training', '')
+    """
+    return (", one fold" if folds == 1 else "") + (", one pre-training" if seeds == 1 else "")
 
 
 def shown(value: float, digits: int = 4, sign: str = "") -> str:

@@ -5,7 +5,7 @@ Everything is read from ``OUT/runs/<job>/cases.csv`` and ``run.json``; nothing i
 Dice of a fold is the mean over its test cases of each case's mean over the organs that it has.  Organs that a
 case does not have are left out, never counted as 0 or 1, and means are taken once, from the cases.  With
 several seeds a fold's value is the mean over its seeds.  Standard deviations are over folds (n - 1); intervals and
-tests are over cases, see :mod:`mixcl.results.statistics`.
+p are over pairs of trainings, see :mod:`mixcl.results.inference`.
 """
 
 from pathlib import Path

@@ -77,6 +77,7 @@ NOT_DECIDING = {
     "pretrain.probe_every": "what is looked at on the way; no draw of the training depends on it",
     "finetune.log_every": "what is logged on the way",
     "finetune.checkpoint_every": "what is kept on the way",
+    "finetune.probe_every": "what is looked at on the way; nothing is chosen by it",
     "evaluate.windows": "how many windows pass the network together",
 }
 """All other settings, each with the reason why it decides nothing."""

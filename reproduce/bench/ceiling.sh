@@ -6,7 +6,7 @@
 #
 # OUT is the folder of a run of PROFILE, fair unless named (run_all.sh --profile PROFILE --only effects); give the same
 # settings as there.  PERCENT of BTCV's labels, 15 unless named, are then used.  The same command goes on after a stop.
-# Three arms, five folds, seed 0: 20 minutes of a core in bf16 with fair, 50 with fair-fine.
+# Three arms, five folds, seed 0: some 20 minutes of a core in bf16.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -24,7 +24,7 @@ source "$root/reproduce/bits.sh"
 teacher=$out/ceiling job=finetune-btcv-p100-ceiling-f0-s0
 other=(--profile "$profile" --out "$teacher" "$@" --set phantom.seed=1001 --set phantom.counts.btcv=40
     --set 'data.pretrain=[btcv]' --set 'data.finetune=[btcv]' --set grid.n_folds=20 --set 'grid.folds=[0]'
-    --set 'grid.percents={}' --set 'grid.ablation={}' --set 'grid.variants={}' --set finetune.steps=3000)
+    --set 'grid.percents={}' --set 'grid.ablation={}' --set 'grid.variants={}' --set finetune.steps=3000 --set finetune.epochs=null)
 mixcl prepare "${other[@]}"
 mixcl finetune "${other[@]}" --task btcv --arm ceiling
 mixcl evaluate "${other[@]}" --run "$job"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mixcl.batches import draw_pixels, pretraining_batch
-from mixcl.config import load_profile
+from mixcl.config import load_profile, overlaid
 from mixcl.config.settings import Experiment
 from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store
@@ -32,7 +32,7 @@ def options(parser: argparse.ArgumentParser, profile: str = "paper") -> None:
 
 def experiment(args: argparse.Namespace, *more: str) -> Experiment:
     """The profile with the settings given, and ``more`` after them."""
-    return load_profile(args.profile, [*args.set, *more])
+    return load_profile(args.profile, overlaid(args.set, more))
 
 
 class Step:

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mixcl.config import load_profile, with_settings
+from mixcl.config import load_profile, overlaid, with_settings
 from mixcl.errors import InputError
-from mixcl.run.record import provenance
+from mixcl.run.record import flat, provenance
 
 
 def test_paper_profile_is_literal() -> None:
@@ -21,12 +21,23 @@ def test_paper_profile_is_literal() -> None:
     assert c.model.patch == 96
     assert c.data.spacing == (1.5, 1.5, 2.0)
     assert c.data.hu == (-150.0, 250.0)
-    assert (c.pretrain.steps, c.pretrain.batch, c.pretrain.lr, c.pretrain.weight_decay) == (1000, 6, 1e-4, 1e-5)
-    assert (c.finetune.steps, c.finetune.batch, c.finetune.lr) == (2000, 2, 1e-4)
+    assert (c.pretrain.epochs, c.pretrain.batch, c.pretrain.lr, c.pretrain.weight_decay) == (1000, 6, 1e-4, 1e-5)
+    assert (c.finetune.epochs, c.finetune.batch, c.finetune.lr) == (2000, 2, 1e-4)
     assert (c.views.spatial_prob, c.views.intensity_prob, c.finetune_augment.prob) == (0.5, 0.2, 0.2)
     assert c.grid.percents == {"msd_spleen": (5, 15, 50, 100), "btcv": (15, 50, 100)}
     assert c.grid.n_folds == 5
     assert sum(c.data.phantom.counts[name] for name in c.data.pretrain) == 765
+
+
+def test_the_other_reading_of_iterations_has_a_profile() -> None:
+    """R15: the same but for steps in the place of epochs, and for what is logged and kept on the way."""
+    paper, other = load_profile("paper"), load_profile("paper-steps")
+    assert (other.pretrain.steps, other.finetune.steps) == (1000, 2000)
+    assert (other.pretrain.epochs, other.finetune.epochs) == (None, None)
+    differ = {key for key in flat(paper.model_dump()) if flat(paper.model_dump())[key] != flat(other.model_dump())[key]}
+    ways = ("steps", "epochs", "log_every", "gradients_every", "checkpoint_every")
+    assert differ - {"profile"} <= {f"{section}.{key}" for section in ("pretrain", "finetune") for key in ways}
+    assert load_profile("paper-balanced").finetune.epochs == 2000
 
 
 def test_literal_readings_are_the_defaults() -> None:
@@ -38,7 +49,7 @@ def test_literal_readings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "smoke", "phantom", "paper", "paper-long", "paper-balanced", "fair", "fair-fine", "fair-size", "walkthrough",
+        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "fair-size", "walkthrough",
         "walkthrough-fine",
     ],
 )  # fmt: skip
@@ -47,9 +58,9 @@ def test_profiles_load_and_name_themselves(name: str) -> None:
 
 
 def test_a_variant_is_the_profile_with_its_settings() -> None:
-    config = load_profile("fair-fine")
+    config = load_profile("map")
     for settings in config.grid.variants.values():
-        assert with_settings(config, settings) == load_profile("fair-fine", settings)
+        assert with_settings(config, settings) == load_profile("map", settings)
 
 
 def test_a_wrong_variant_is_named() -> None:
@@ -113,6 +124,75 @@ def test_mistakes_get_one_sentence(override: str, words: list[str]) -> None:
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+LENGTH = {  # of a training, as profile "mine" and --set give it, and the (steps, epochs) that come of it
+    "a default": ("", [], (None, 1000)),
+    "a profile": ("pretrain: {steps: 9}", [], (9, None)),
+    "a profile that extends steps": ("extends: smoke\npretrain: {epochs: 2}", [], (None, 2)),
+    "a profile that extends epochs": ("extends: paper\npretrain: {steps: 9}", [], (9, None)),
+    "a setting over a default": ("", ["pretrain.steps=9"], (9, None)),
+    "a setting over a profile": ("pretrain: {steps: 9}", ["pretrain.epochs=2"], (None, 2)),
+    "a whole section": ("pretrain: {steps: 9}", ["pretrain={epochs: 2}"], (None, 2)),
+    "the same twice": ("", ["pretrain.steps=9", "pretrain.steps=8"], (8, None)),
+    "another setting": ("extends: smoke\npretrain: {lr: 1}", [], (4, None)),
+    "null beside the other": ("extends: smoke\npretrain: {epochs: 2, steps: null}", [], (None, 2)),
+    "an emptied section": ("extends: smoke\npretrain: {}", [], (None, 1000)),
+}
+
+
+@pytest.mark.parametrize("case", LENGTH)
+@pytest.mark.parametrize("section", ["pretrain", "finetune"])
+def test_who_gives_steps_or_epochs_replaces_what_is_inherited(tmp_path: Path, case: str, section: str) -> None:
+    text, overrides, length = LENGTH[case]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("pretrain", section))
+    settings = getattr(load_profile(mine, [item.replace("pretrain", section) for item in overrides]), section)
+    defaults = {"pretrain": 1000, "finetune": 2000}
+    assert (settings.steps, settings.epochs) == (length if length[1] != 1000 else (None, defaults[section]))
+
+
+@pytest.mark.parametrize("section", ["pretrain", "finetune"])
+def test_steps_and_epochs_by_one_author_are_a_mistake(tmp_path: Path, section: str) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: smoke\n{section}: {{steps: 9, epochs: 2}}\n")
+    both = rf"'{section}': .*steps or its epochs.* both are, 9 and 2; give one"
+    with pytest.raises(InputError, match=both):
+        load_profile(mine)
+    for overrides in (
+        [f"{section}.steps=9", f"{section}.epochs=2"],
+        [f"{section}.epochs=2", f"{section}={{steps: 9}}"],
+    ):
+        with pytest.raises(InputError, match=both):
+            load_profile("smoke", overrides)
+    with pytest.raises(InputError, match=rf"variant 'odd': {both}"):
+        load_profile("smoke", [f"grid.variants={{odd: [{section}.epochs=2, {section}.steps=9]}}"])
+
+
+@pytest.mark.parametrize("section", ["pretrain", "finetune"])
+@pytest.mark.parametrize("profile", ["smoke", "paper"])
+def test_neither_steps_nor_epochs_is_a_mistake(profile: str, section: str) -> None:
+    inherited = "steps" if profile == "smoke" else "epochs"
+    with pytest.raises(InputError, match=rf"'{section}': .* neither is given; give one"):
+        load_profile(profile, [f"{section}.{inherited}=null"])
+
+
+def test_an_epoch_takes_each_scan_once() -> None:
+    """R15, by hand: 765 scans at 6 a step are 127.5 steps; 15, 50 and 100 % of BTCV's 24 are 4, 12 and 24 scans."""
+    paper, smoke = load_profile("paper"), load_profile("smoke")
+    assert paper.pretrain.total_steps(765) == 1000 * 128
+    assert [paper.finetune.total_steps(scans) for scans in (4, 12, 24, 1)] == [4000, 12000, 24000, 2000]
+    assert {smoke.finetune.total_steps(scans) for scans in (1, 4, 24)} == {4}
+
+
+def test_overrides_of_two_authors_make_one_list() -> None:
+    """A variant's steps over a user's epochs; what they give alike or apart stays as it is."""
+    arm = ["pretrain.steps=7", "finetune.lr=0.1"]
+    one = overlaid(["pretrain.epochs=3", "finetune.epochs=5"], arm)
+    config = load_profile("smoke", one)
+    assert (config.pretrain.steps, config.pretrain.epochs) == (7, None)
+    assert (config.finetune.epochs, config.finetune.lr) == (5, 0.1)
+    assert config == with_settings(load_profile("smoke", ["pretrain.epochs=3", "finetune.epochs=5"]), arm)
 
 
 def test_unknown_profile_names_the_nearest() -> None:

@@ -6,10 +6,14 @@ import itertools
 import math
 import random
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from mixcl.data.splits import folds, fraction
+from mixcl.config import load_profile
+from mixcl.data.splits import folds, fraction, split, start
+from mixcl.errors import InputError
 
 CASES = [f"spleen_{k}" for k in range(41)]
 
@@ -97,3 +101,77 @@ def test_bad_cases() -> None:
         folds(CASES, 1)
     with pytest.raises(ValueError, match="no cases"):
         fraction([], 50)
+
+
+PAPER = load_profile("paper")
+DRAWS = list(itertools.product(range(5), range(3)))  # fold, seed
+
+
+def trained(n: int, fold: int, percent: float, seed: int) -> frozenset[str]:
+    """Names of the training cases that `split` gives; it looks at nothing of a case but its name."""
+    train, _ = split(cases(n), PAPER, fold, percent, seed)
+    return frozenset(case.id for case in train)
+
+
+def cases(n: int) -> tuple[Any, ...]:
+    return tuple(cast("Any", SimpleNamespace(id=f"spleen_{k}")) for k in range(n))
+
+
+@pytest.mark.parametrize(
+    ("n", "percent", "size"), [(20, 5, 1), (20, 15, 3), (20, 30, 5), (15, 15, 2), (41, 5, 2), (30, 15, 4), (20, 50, 8)]
+)
+def test_every_fold_and_seed_has_a_share_of_its_own(n: int, percent: float, size: int) -> None:
+    shares = {trained(n, fold, percent, seed) for fold, seed in DRAWS}
+    assert {len(share) for share in shares} == {size}
+    assert len(shares) == len(DRAWS)
+
+
+@pytest.mark.parametrize("n", [5, 6, 8, 10, 15, 20])
+@pytest.mark.parametrize("percent", [1, 5, 15, 50, 100])
+@pytest.mark.parametrize("seed", [0, 1, 2, 17])
+def test_no_two_folds_train_on_the_same_scans(n: int, percent: float, seed: int) -> None:
+    assert len({trained(n, fold, percent, seed) for fold in range(5)}) == 5
+
+
+def test_scans_are_used_about_equally_often() -> None:
+    """One scan of 20 in 5 folds and 4 seeds: each once; 3 of 12 in 5 folds and 3 seeds: 45 draws of 15 scans."""
+    ones = [case for fold in range(5) for seed in range(4) for case in trained(20, fold, 5, seed)]
+    assert sorted(ones) == sorted(case.id for case in cases(20))
+    threes = [case for fold, seed in DRAWS for case in trained(15, fold, 25, seed)]
+    counts = [threes.count(case.id) for case in cases(15)]
+    assert min(counts) >= 2
+    assert max(counts) <= 4
+
+
+@pytest.mark.parametrize("n", [5, 7, 15, 20, 41])
+@pytest.mark.parametrize(("fold", "seed"), [*DRAWS, (2, 40)])
+def test_shares_are_nested_within_a_fold_and_seed(n: int, fold: int, seed: int) -> None:
+    shares = [trained(n, fold, percent, seed) for percent in (1, 5, 15, 30, 50, 75, 100)]
+    for small, large in itertools.pairwise(shares):
+        assert small <= large
+    train, test = folds([case.id for case in cases(n)], 5)[fold]
+    assert shares[-1] == set(train)
+    assert [case.id for case in split(cases(n), PAPER, fold, 5, seed)[1]] == test  # whatever the seed and the share
+
+
+def test_shares_are_the_same_on_every_machine_and_in_every_order() -> None:
+    """These may never change: results of others rest on them."""
+    drawn = [sorted(trained(15, fold, 15, seed)) for fold, seed in [(0, 0), (1, 0), (0, 1), (4, 2)]]
+    numbers = [[int(name.removeprefix("spleen_")) for name in share] for share in drawn]
+    assert numbers == [[10, 11], [13, 14], [13, 3], [2, 5]]
+    assert [start(0, 0), start(1, 0), start(0, 1)] == [3575952099, 1897658481, 3707894959]
+    mixed = tuple(reversed(cases(15)))
+    assert [case.id for case in split(mixed, PAPER, 3, 50, 1)[0]] == sorted(trained(15, 3, 50, 1))
+
+
+def test_starts_differ() -> None:
+    starts = {start(fold, seed) for fold in range(30) for seed in range(30)}
+    assert len(starts) == 900
+    assert max(starts) < 2**32
+
+
+def test_a_fold_that_is_not_there() -> None:
+    with pytest.raises(InputError, match="fold 5 at 15 % of 15 cases"):
+        split(cases(15), PAPER, 5, 15, 0)
+    with pytest.raises(InputError, match="4 cases cannot make 5 folds"):
+        split(cases(4), PAPER, 0, 15, 0)

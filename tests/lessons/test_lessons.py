@@ -11,11 +11,13 @@ import torch
 
 from mixcl import augment, losses, trainer
 from mixcl.batches import Batch, generator
+from mixcl.config import with_settings
 from mixcl.config.settings import Experiment, ViewsConfig
 from mixcl.data.store import Store
 from mixcl.lessons import identity, label, overview, restore, scene, similarity, views
 from mixcl.lessons.scene import Pair
 from mixcl.model import MixCL
+from mixcl.run import record
 
 
 @pytest.fixture
@@ -73,6 +75,14 @@ def test_the_profile_s_own_training_is_preferred(smoke: Experiment, tmp_path: Pa
     assert any(not torch.equal(weights[name], value) for name, value in short.state_dict().items())
     other = smoke.model_copy(update={"model": smoke.model.model_copy(update={"hidden": 36, "heads": 3})})
     assert scene.trained(other, tmp_path, 1, "other")[1] == "after 1 steps"  # what does not fit is not taken
+
+
+def test_a_short_training_of_a_profile_of_epochs(smoke: Experiment, tmp_path: Path) -> None:
+    by_epochs = with_settings(smoke, ["pretrain.epochs=1", "pretrain.batch=4"])
+    assert scene.briefly(by_epochs, tmp_path, 2, "short")[1] == "after 2 steps"
+    assert record.read_card(tmp_path / "runs" / "short")["steps"] == 2
+    trainer.pretrain(by_epochs, tmp_path, progress=False)
+    assert scene.trained(by_epochs, tmp_path, 1, "walkthrough")[1] == "after 3 steps"
 
 
 def test_a_slider_only_where_somebody_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -13,7 +14,12 @@ from typing import Any
 import pytest
 from helpers.pages import README, ROOT, code, table
 
+from mixcl import figures
 from mixcl.config import load_profile
+from mixcl.results import public
+
+sys.path.insert(0, str(ROOT / "reproduce"))
+fill_readme = importlib.import_module("fill_readme")
 
 READINGS = ROOT / "reproduce/READINGS.md"
 STORY = ROOT / "notebooks/31_does_it_work.ipynb"
@@ -75,10 +81,38 @@ def test_notebooks_that_the_readme_names_by_number_have_an_address() -> None:
     assert named == {path.name[:2] for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
-def test_readme_table_of_the_fair_test_is_that_of_the_committed_effects() -> None:
-    command = [sys.executable, str(ROOT / "reproduce/fill_readme.py"), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_readme_table_is_that_of_the_committed_effects(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fill_readme.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme, effects = tmp_path / "README.md", tmp_path / "effects.csv"
+    monkeypatch.setattr(fill_readme, "README", readme)
+    monkeypatch.setattr(fill_readme, "EFFECTS", effects)
+    empty = f"before\n{fill_readme.BEGIN}\n{fill_readme.END}\nafter\n"
+    readme.write_text(empty)
+    assert fill_readme.main(["--check"]) == 0
+    effects.write_text(
+        "task,percent,arm,against,n,reference,mean,difference,low,high\n"
+        "btcv,100,mixcl,scratch,15,0.5,0.52,0.02,-0.01,0.05\n"
+        "btcv,15,mixcl,scratch,15,0.1,0.2,0.1,0.05,0.15\n"
+        "btcv,15,id,scratch,15,0.1,0.3,0.2,0.05,0.15\n"
+        "msd_spleen,5,mixcl,scratch,15,0.7,0.6999,-0.0001,-0.1,0.1\n"
+    )
+    assert fill_readme.main(["--check"]) == 1
+    assert readme.read_text() == empty
+    fill_readme.main([])
+    assert table(readme) == [
+        ["Spleen, 5 %", "15", "0.700", "0.700", "+0.0", "-10.0 to +10.0"],
+        ["BTCV, 15 %", "15", "0.100", "0.200", "+10.0", "+5.0 to +15.0"],
+        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0"],
+    ]
+    assert fill_readme.main(["--check"]) == 0
+    effects.unlink()
+    fill_readme.main([])
+    assert readme.read_text() == empty
 
 
 @pytest.mark.slow
@@ -141,11 +175,11 @@ def test_readings_that_the_code_names_are_in_the_table() -> None:
     assert named <= {row[0] for row in READING_ROWS}
 
 
-def test_the_story_of_the_fair_test_is_an_executed_article() -> None:
+def test_the_story_is_an_executed_article() -> None:
     everything = cells(STORY)
     source = ["".join(cell["source"]) for cell in everything]
     assert "**Question.**" in source[0]
-    assert "rest on folds that were mostly the same training" in source[0]
+    assert "folds shared scans" in source[0]
     assert everything[1]["metadata"]["tags"] == ["parameters"]
     assert "**What this shows:**" in source[-1]
     assert "**What it does" in source[-1]
@@ -154,16 +188,38 @@ def test_the_story_of_the_fair_test_is_an_executed_article() -> None:
     assert max(len("".join(cell["source"]).splitlines()) for cell in run) <= 15
 
 
-def test_the_story_of_the_fair_test_shows_the_committed_effects(tmp_path: Path) -> None:
-    """Run again, its tables are the same, and what is committed is clean of times and paths."""
-    run, kept = tmp_path / "run.ipynb", tmp_path / "kept.ipynb"
-    for script, words in (("run_notebook", [STORY, run, "{}"]), ("clean_notebook", [run, kept])):
+def tell(folder: Path, **parameters: object) -> Path:
+    """The story, run again and cleaned of times and paths."""
+    run, kept = folder / "run.ipynb", folder / "kept.ipynb"
+    for script, words in (("run_notebook", [STORY, run, json.dumps(parameters)]), ("clean_notebook", [run, kept])):
         command = [sys.executable, str(ROOT / f"reproduce/{script}.py"), *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+    return kept
+
+
+def test_the_story_shows_the_committed_figures(tmp_path: Path) -> None:
+    """Run again, its tables are the same."""
+    kept = tell(tmp_path)
     for committed, now in zip(cells(STORY), cells(kept), strict=True):
         assert committed.keys() == now.keys()
         assert committed["source"] == now["source"]
         for before, after in zip(committed.get("outputs", []), now.get("outputs", []), strict=True):
-            if "image/png" not in before["data"]:
+            if "image/png" not in before.get("data", {}):
                 assert before == after, "run reproduce/walkthrough.sh 31_does_it_work"
+
+
+def test_the_story_shows_what_has_been_measured(tmp_path: Path) -> None:
+    """A folder with a picture and one with a table, as figures/update.sh leaves them."""
+    drawn = figures.published_curves(public.curves(), public.paper_points())
+    figures.save(drawn, tmp_path / "map" / "gain")
+    (tmp_path / "epochs").mkdir()
+    (tmp_path / "epochs" / "effects.csv").write_text("task,difference\nbtcv,0.12345\n")
+    *_, last = [cell for cell in cells(tell(tmp_path, FIGURES=str(tmp_path))) if cell["cell_type"] == "code"]
+    shown = json.dumps(last["outputs"])
+    assert '"image/png"' in shown
+    assert drawn.caption[:60] in shown
+    assert "0.123" in shown
+    assert "not measured yet" not in shown
+    absent = "".join("".join(output["data"].get("text/markdown", "")) for output in cells(STORY)[-2]["outputs"])
+    assert ("map: not measured yet" in absent) == (not (ROOT / "figures/map").is_dir())

@@ -16,10 +16,11 @@ from scipy import stats
 from mixcl.config import load_profile
 from mixcl.errors import InputError
 from mixcl.figures import tables
-from mixcl.results import effects, statistics
+from mixcl.results import effects, inference, statistics
+from mixcl.run.jobs import finetune_job
 
 FAIR = load_profile("fair")
-GAINS = [0.10, 0.02, 0.07, 0.05, 0.01, 0.06, 0.09, 0.03]  # 4 folds x 2 seeds
+GAINS = [0.050, 0.055, 0.050, 0.045, 0.055, 0.055, 0.060, 0.060]  # 4 folds x 2 seeds
 
 
 def fill(out: Path, percent: float, arm: str, gains: list[float]) -> None:
@@ -47,18 +48,41 @@ def test_pairs_are_of_one_fold_and_seed(out: Path) -> None:
     assert ours.difference == pytest.approx(np.mean(GAINS))
     assert ours.mean - ours.reference == pytest.approx(ours.difference)
     assert rows[5, "id"].reference == pytest.approx(np.mean([0.4 + 0.01 * k for k in range(6)]))  # its own pairs alone
-    assert ours.p == pytest.approx(2 / 2**8)  # all signs alike: 1 of 2^n patterns at either end
-    assert ours.low < ours.difference < ours.high
+    expected = inference.estimate(GAINS, *np.divmod(np.arange(8), 2))
+    assert (ours.low, ours.high, ours.p, ours.detectable) == pytest.approx((*expected[2:6],), rel=1e-4)
+    assert (ours.folds, ours.n_seeds) == (4, 2)
     assert (ours.better, rows[5, "id"].better) == (1.0, 0.0)
     assert ours.seeds == f"{100 * np.mean(GAINS[::2]):+.1f} {100 * np.mean(GAINS[1::2]):+.1f}"
 
 
-def test_the_detectable_difference_has_80_percent_power(out: Path) -> None:
-    ours = next(row for row in effects.as_rows(effects.effects(FAIR, out)) if row.arm == "mixcl")
-    sd, rng = float(np.std(GAINS, ddof=1)), np.random.default_rng(0)
-    means = rng.normal(ours.detectable, sd / math.sqrt(8), 200_000)
-    found = np.abs(means / (sd / math.sqrt(8))) > stats.norm.ppf(0.975)
-    assert found.mean() == pytest.approx(0.8, abs=0.01)
+def test_one_seed_says_what_its_interval_does_not_contain(tmp_path: Path) -> None:
+    for fold, gain in enumerate(GAINS[:4]):
+        write_run(tmp_path, "msd_spleen", 5, "scratch", fold, {f"{fold}": {1: 0.4}})
+        write_run(tmp_path, "msd_spleen", 5, "mixcl", fold, {f"{fold}": {1: 0.4 + gain}})
+    (row,) = effects.as_rows(effects.effects(FAIR, tmp_path))
+    low, high = stats.ttest_1samp(GAINS[:4], 0).confidence_interval()
+    assert (row.low, row.high) == pytest.approx((low, high), abs=1e-8)
+    text = (tmp_path / "tables" / "effects.md").read_text()
+    assert "| 4, one pre-training |" in text
+    assert "the interval does not contain how another one would have turned out" in text
+
+
+def test_arms_that_are_the_same_trainings_are_told(out: Path) -> None:
+    """A variant that changes nothing: its runs have the weights of those from scratch."""
+    for number in range(8):
+        fold, seed = divmod(number, 2)
+        scratch = out / "runs" / finetune_job("msd_spleen", 5, "scratch", fold, seed) / "run.json"
+        weights = json.loads(scratch.read_text())["weights"]
+        dice = {f"{fold}": {1: 0.4 + 0.01 * number}}
+        write_run(out, "msd_spleen", 5, "twin", fold, dice, seed=seed, weights=weights)
+    rows = {row.arm: row for row in effects.as_rows(effects.effects(FAIR, out)) if row.against == "scratch"}
+    assert (rows["twin"].n, rows["twin"].verdict, rows["twin"].difference) == (0, "the same trainings", 0.0)
+    assert rows["mixcl"].n == 8
+    text = (out / "tables" / "effects.md").read_text()
+    assert "| the same trainings |" in text
+    assert "nan" not in text
+    assert "38 distinct trainings in 46 runs." in text
+    tables.effects_plot(list(rows.values()))
 
 
 def test_holm_is_the_step_down_rule() -> None:
@@ -84,7 +108,7 @@ def _rejected(values: list[float], level: float) -> set[float]:
 
 def test_a_verdict_is_that_of_the_adjusted_p(out: Path) -> None:
     table = effects.effects(FAIR, out)
-    assert (table["p_holm"] < 0.05).tolist() == [True] * 3  # 6 and 8 pairs of one sign: p = 0.031 and 0.008
+    assert (table["p_holm"] < 0.05).tolist() == [True] * 3
     verdicts = dict(zip(zip(table["percent"], table["arm"], strict=True), table["verdict"], strict=True))
     assert verdicts == {(5, "mixcl"): "better", (15, "mixcl"): "better", (5, "id"): "worse"}
     fill(out, 15, "id", [0.05, -0.05] * 4)
@@ -228,7 +252,7 @@ def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Pat
     assert list(table["n"]) == [3, 3]
     assert table.loc["labelled", "low"] < np.mean(by_case) < table.loc["labelled", "high"]
     text = (tmp_path / "tables" / "effects_organs.md").read_text()
-    assert f"| BTCV | 15 | mixcl | id-recon | labelled | 3 | {np.mean(by_case):+.4f} |" in text
+    assert f"| BTCV | 15 | mixcl | id-recon | labelled | 3, one pre-training | {np.mean(by_case):+.4f} |" in text
     assert "phantoms, not patients" in text
     assert len(pd.read_csv(tmp_path / "tables" / "effects_organs.csv")) == 2
 
@@ -264,9 +288,9 @@ def test_the_notebook_says_the_verdicts_in_plain_words(out: Path, capsys: pytest
     text = capsys.readouterr().out
     assert "Spleen with 5 % of the labels: mixcl is better than scratch, +5.4 points (95 % interval [" in text
     assert "The paper has +5.3." in text
-    assert "points against scratch:\n    better: mixcl +5.4\n    not told apart: id -5.2\n" in text
+    assert "points against scratch:\n    better: mixcl +5.4\n    worse: id -5.2\n" in text
     assert "    not told apart: id +0.0\n" in text
     fill(out, 5, "id-label", [0.01] * 8)
     for cell in cells[1:]:
         exec("".join(cell["source"]), names)
-    assert "id-label is not told apart from id, +6.2 points" in capsys.readouterr().out
+    assert "id-label is better than id, +6.2 points" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.runs import CONFIG, GRID, LABELS, NONE, write_run
+from scipy import stats
 
 from mixcl import results
 from mixcl.config import load_profile
@@ -78,11 +79,10 @@ def test_markdown_has_the_papers_shape(out: Path) -> None:
     assert lines[0] == ["", "Spleen: Pct.", "T.F.S.", "Ours", "Diff.", "BTCV: Pct.", "T.F.S.", "Ours", "Diff."]
     assert {len(line) for line in lines} == {9}
     body = {(line[0], line[1] or line[5]): line for line in lines[2:]}
-    # case differences 0.4 - 0.25, 0.8 - 0.7 and 0.5 - 0.4: rank sum 6 of 6, p = 2 / 8
-    assert body["over cases", "15 %"][5:8] == ["15 %", "", "n = 3, p = 0.250"]
-    low, high = map(float, body["over cases", "15 %"][8].strip("[]").split(", "))
-    assert 0.1 <= low <= (0.15 + 0.1 + 0.1) / 3 <= high <= 0.15
-    assert body["over cases", "15 %"][1:5] == [""] * 4
+    # fold differences 0.125 and 0.1: mean 0.1125, standard error 0.0125, Student's t with one degree of freedom 9
+    pairs = body["over pairs", "15 %"]
+    assert pairs[5:] == ["15 %", "4 trainings", "n = 2, p = 0.070, one pre-training", "[-0.0463, +0.2713]"]
+    assert pairs[1:5] == [""] * 4
     # folds from scratch 0.475 and 0.4, pre-trained 0.6 and 0.5: sd = difference / sqrt(2)
     assert body["this run", "15 %"][6:] == ["0.4375 ± 0.0530", "0.5500 ± 0.0707", "+0.1125 ± 0.0177"]
     assert body["paper", "15 %"] == [
@@ -104,8 +104,16 @@ def test_what_is_said_beside_the_table(out: Path) -> None:
     assert "Missing: BTCV" not in said
     assert "Not among the jobs of this profile: Spleen 50 %, Spleen 100 %, BTCV 50 %, BTCV 100 %." in table.notes
     assert "Take care" not in said
-    for part in ("Profile phantom;", "folds 0, 1;", "seed 0;", "commit 0123456789ab;", "BTCV btcvxxxxxxxx"):
+    for part in (
+        "Profile phantom;",
+        "folds 0, 1;",
+        "seed 0;",
+        "5 distinct trainings in 5 runs.",
+        "commit 0123456789ab;",
+        "BTCV btcvxxxxxxxx",
+    ):
         assert part in table.caption
+    assert "5 distinct trainings in 5 runs." in table.caption
     assert "phantoms, not patients" in table.caption
     assert "(phantom.seed 2, difficulty 1.5)." in table.caption
     text = (out / "tables" / "table1.md").read_text()
@@ -140,7 +148,7 @@ def test_latex_is_whole(out: Path) -> None:
     inner = main.split(r"\begin{tabular}{l|llll|llll}")[1].split(r"\end{tabular}")[0]
     rows = [row for row in inner.replace(r"\hline", "").split(r"\\") if row.strip()]
     widths = [row.count("&") + 1 + 3 * row.count(r"\multicolumn{4}") for row in rows]
-    assert widths == [9] * 11  # two lines of header, four shares twice, one of them also over cases
+    assert widths == [9] * 11  # two lines of header, four shares twice, one of them also over pairs
     assert r"$+$0.0019\textsuperscript{a}" in text
     assert r"$+$0.1125 $\pm$ 0.0177" in text
 
@@ -209,15 +217,17 @@ def test_table2_has_the_papers_shape(ablation: Path) -> None:
     lines = [cells(line) for line in text.split("**HD95, mm.**")[0].splitlines() if line.startswith("|")]
     assert lines[0] == ["", "Id", "Label", "Recon", "BTCV 15 %: Dice", "Diff.", "paper"]
     unknown = "not in the source text"
-    assert [line for line in lines[2:] if line[0] != "over cases"] == [
+    assert [line for line in lines[2:] if line[0] != "over pairs"] == [
         ["T.F.S.", "", "", "", "0.4375 ± 0.0530", "", unknown],
         ["id", "✓", "", "", "0.4375 ± 0.0530", "+0.0000 ± 0.0000", unknown],
         ["id-label", "✓", "✓", "", "0.5000", "+0.1000", unknown],
         ["Ours", "✓", "✓", "✓", "0.5500 ± 0.0707", "+0.1125 ± 0.0177", unknown],
     ]
-    over_cases = [line for line in lines if line[0] == "over cases"]
-    assert [line[4] for line in over_cases] == ["n = 3, p = 1.000", "n = 1, p = 1.000", "n = 3, p = 0.250"]
-    assert [line[5] for line in over_cases[:2]] == ["[+0.0000, +0.0000]", "-"]
+    pairs = [line for line in lines if line[0] == "over pairs"]
+    assert [line[4] for line in pairs] == [
+        "n = 2, p = 1.000, one pre-training", "n = 1, one fold, one pre-training", "n = 2, p = 0.070, one pre-training",
+    ]  # fmt: skip
+    assert [line[5] for line in pairs[:2]] == ["[+0.0000, +0.0000]", "-"]
     assert "Missing: BTCV 15 % id-label, 1 of 2 runs (fold 0 seed 0)." in table.notes
     assert not any("Spleen" in note for note in table.notes)
     tex = (ablation / "tables" / "table2.tex").read_text()
@@ -240,18 +250,18 @@ def test_statistics_csv_has_all_cells_of_both_tables(ablation: Path) -> None:
     assert (ablation / "tables" / "statistics.csv").read_bytes() == first
     table = pd.read_csv(ablation / "tables" / "statistics.csv")
     assert table.columns.tolist() == [
-        "task", "percent", "arm", "metric", "n", "difference", "low", "high", "p", "method",
+        "task", "percent", "arm", "metric", "n", "difference", "low", "high", "p", "detectable", "folds", "seeds",
     ]  # fmt: skip
     table = table.set_index(["task", "percent", "arm", "metric"])
     assert len(table) == 3 * (2 + 3)  # Spleen 5 and 15 % mixcl; BTCV 15 % id, id-label and mixcl
     row = table.loc[("btcv", 15, "mixcl", "dice")]
-    assert (row["n"], row["difference"], row["p"]) == (3, pytest.approx(0.35 / 3), 0.25)
+    assert (row["n"], row["folds"], row["seeds"], row["difference"]) == (2, 2, 1, pytest.approx(0.1125))
+    assert row["p"] == pytest.approx(stats.ttest_1samp([0.125, 0.1], 0).pvalue, rel=1e-4)
     assert table.loc[("btcv", 15, "id", "dice"), "p"] == 1.0
     assert table.loc[("msd_spleen", 15, "mixcl", "dice"), "n"] == 0
     # HD95 is 10 (1 - Dice) where an organ was found: 0001 -1, 0002 spleen alone -1, 0004 (+1 - 2 - 2) / 3 = -1
     row = table.loc[("btcv", 15, "mixcl", "hd95_mm")]
-    assert (row["n"], row["difference"], row["low"], row["high"]) == (3, -1.0, -1.0, -1.0)
-    assert "all values are equal" in row["method"]
+    assert (row["n"], row["difference"], row["low"], row["high"]) == (2, -1.0, -1.0, -1.0)
 
 
 def test_a_variant_may_differ_in_what_makes_it_and_in_nothing_else(ablation: Path) -> None:
