@@ -1,6 +1,5 @@
 """The page of a run: tables, figures, run card and executed notebooks in one place, to be opened in any browser."""
 
-import json
 import re
 import shutil
 from functools import cache
@@ -10,7 +9,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 
 from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
 from mixcl.files import whole, write_text
+from mixcl.results.runcard import read_run_card
 from mixcl.results.wording import PHANTOM
 from mixcl.run import jobs
 
@@ -71,10 +72,10 @@ def _template() -> Template:
 def _origin(out: Path) -> str:
     """Commit, seeds and data, as the run card has them."""
     try:
-        card = json.loads((out / "RUN.json").read_text(encoding="utf-8"))
+        card = read_run_card(out)
         data = ", ".join(f"{name} {prepared['fingerprint'][:12]}" for name, prepared in card["data"].items())
         return f"Commit {card['commit'][:12]}; seeds {card['seeds']['finetune']}; data {data}."
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except InputError:
         return "There is no run card yet, so commit and data are not known."
 
 
