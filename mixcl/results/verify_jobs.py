@@ -6,6 +6,7 @@ Every link is computed from the one before it, never taken from what the run say
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +217,8 @@ def _measured(run: _Run, cases: Sequence[Case]) -> Iterator[str]:
     for case in cases:
         try:
             kept = _record(run, case)[1]
-            again = {row["label"]: row for row in measured_again(run.config, run.path, case)}
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # MONAI's, of its own calls
+                again = {row["label"]: row for row in measured_again(run.config, run.path, case)}
             if kept.keys() != again.keys() or any(_differ(kept[k], again[k], ROUNDING) for k in again):
                 yield f"{case.id} has other metrics"
         except InputError as error:
