@@ -4,7 +4,7 @@
 #   docker build --build-arg COMMIT=$(git rev-parse HEAD) -t mixcl .
 #   docker run mixcl                                                    the main job on phantoms, then its verification
 #   docker run --gpus all -v data:/data -v results:/results mixcl --profile paper
-#   docker run -p 8888:8888 mixcl lab                                   JupyterLab; its address and token are printed
+#   docker run -p 127.0.0.1:8888:8888 mixcl lab                         JupyterLab, for this machine alone; prints its token
 #   docker run mixcl mixcl --help                                       any other command
 #
 # Collections of scans are looked for below /data, and results go to /results.  A folder of the host mounted there must
@@ -17,17 +17,20 @@ ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 
 WORKDIR /mixcl
 
 # torch's CUDA build runs on a CPU as well, so the default serves both.  TORCH=cpu makes a much smaller image for the CPU
-# alone; pip must then be told of a place that has torch's CPU build, with one of the two settings below.
+# alone; pip must then be told of a place that has torch's CPU build.  Whatever pip has to be told, passwords too, is a
+# secret of the build, which no layer and no history of the image keeps:
+#
+#   docker build --secret id=pip,src=$HOME/.config/pip/pip.conf --build-arg TORCH=cpu -t mixcl .
 ARG TORCH=cuda
-ARG PIP_FIND_LINKS
-ARG PIP_EXTRA_INDEX_URL
 
-# Every package is in the lock, so pip needs neither to resolve nor to fetch anything to build with.  The few without a
+# Every package is in the lock (but for dev.txt, with which mixcl is tested, not run), so pip needs neither to resolve nor to fetch anything to build with.  The few without a
 # wheel are pure Python: no compiler is needed, and none is ever inside.
 COPY reproduce/lock/*.txt reproduce/lock/
-RUN pip install --require-hashes --no-deps --no-build-isolation --use-pep517 -r reproduce/lock/build.txt \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install --require-hashes --no-deps --no-build-isolation --use-pep517 -r reproduce/lock/build.txt \
  && pip install --require-hashes --no-deps --no-build-isolation --use-pep517 -r reproduce/lock/base.txt
-RUN pip install --require-hashes --no-deps --no-build-isolation --use-pep517 -r reproduce/lock/torch-${TORCH}.txt \
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install --require-hashes --no-deps --no-build-isolation --use-pep517 -r reproduce/lock/torch-${TORCH}.txt \
  && pip check
 
 # mixcl itself has no hash: it is what lies here, and --no-index keeps pip from looking elsewhere.
@@ -35,13 +38,12 @@ COPY . .
 RUN pip install --no-index --no-deps --no-build-isolation --editable . \
  && pip check
 
-# The code belongs to root.  Results, the home folder and the notebooks (saved from JupyterLab) can be written by anyone,
-# so that --user works.  results/ in the repository, where everything goes by default, is /results.
+# The code belongs to root, and so do the notebooks, which a run executes: `lab` works on copies in the home folder.
+# Results and the home folder can be written by anyone, so that --user works.  results/ in the repository, where everything goes by default, is /results.
 RUN useradd --uid 1000 --create-home mixcl \
  && mkdir /data /results \
  && ln -s /results results \
- && chmod 1777 /results /home/mixcl \
- && chmod -R a+rwX notebooks
+ && chmod 1777 /results /home/mixcl
 VOLUME /results
 
 # What decides the bits of a run on a CPU, beside the packages, stands in reproduce/bits.sh: the entry point sources it

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,6 +19,7 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.run import signals
 
+LONGEST = 500  # characters of a path or name that is shown
 app = typer.Typer(
     name="mixcl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
@@ -159,8 +160,9 @@ def verify(
     expected: Annotated[Path | None, typer.Option(help="Expected values; default those committed.")] = None,
     write: Annotated[Path | None, typer.Option(help="Write this run's values to a file instead.")] = None,
     other: Annotated[list[Path] | None, typer.Option(help="With --write: a run where bits differ.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Hash every scan and measure every prediction again.")] = False,
 ) -> None:
-    """Compare a finished run with the expected values, cell by cell; exit code 1 when a cell is off."""
+    """Go over a finished run link by link and compare it with the expected values; exit code 1 when one is off."""
     config, folder = _load(profile, overrides, out)
     from mixcl.results import verify as verification
 
@@ -168,7 +170,7 @@ def verify(
         verification.write_expected(config, folder, write, other or ())
         typer.echo(f"expected values: {write}")
         return
-    checks = verification.verify(config, folder, expected)
+    checks = verification.verify(config, folder, expected, full=full)
     typer.echo(verification.report(checks))
     if not all(check.holds for check in checks):
         raise typer.Exit(1)
@@ -221,11 +223,26 @@ def main(arguments: list[str] | None = None) -> None:
     except signals.Stopped as stop:
         _fail(str(stop), stop.code, False)
     except Exception as error:
+        if sentence := _of_the_machine(error):
+            _fail(sentence, 2, debug)
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1, debug)
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _of_the_machine(error: Exception) -> str:
+    """What the machine refused, in one sentence; nothing where the fault is ours."""
+    from mixcl.run.memory import MEND, out_of_memory
+
+    if out_of_memory(error):
+        return f"too little memory; {MEND}"
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f"{str(error.filename)[:200]}: " if error.filename else ""
+        return f"{place}{os.strerror(error.errno)}; mend it, or choose another path"
+    return ""
+
+
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    print(f"mixcl: {' '.join(message.split())}", file=sys.stderr)
+    parts = [part if len(part) <= LONGEST else f"{part[:LONGEST]}..." for part in message.split()]
+    print(f"mixcl: {' '.join(parts)}", file=sys.stderr)
     sys.exit(code)

@@ -33,7 +33,9 @@ from mixcl.model import segmentation_model
 from mixcl.predict import original_labels, scaled, strongest_labels, window_scores
 from mixcl.run import checkpoint
 from mixcl.run.device import machine, precision
+from mixcl.run.memory import enough_memory
 from mixcl.run.record import alone, deciding, read_card
+from mixcl.spreadsheet import to_csv
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
@@ -43,6 +45,7 @@ COLUMNS = (
 FOLDER = "evaluation"
 
 
+@enough_memory()
 def evaluate(
     config: Experiment, out: Path, run: Path, *, save_predictions: bool = False, progress: bool = True
 ) -> pd.DataFrame:
@@ -93,7 +96,7 @@ def _evaluate(config: Experiment, out: Path, run: Path, save_predictions: bool, 
                 write_nifti(_nifti(run, case), _on_original(run, case, config), case)
     seen = _pretrained_on(config, out, card)
     table = _table(rows, card, config, {case.id for case in cases if case.content[0] in seen})
-    files.write_text(run / "cases.csv", table.to_csv(index=False))
+    files.write_text(run / "cases.csv", to_csv(table))
     return table
 
 
@@ -170,7 +173,7 @@ def _kept(run: Path, case: Case, key: dict[str, Any]) -> list[dict[str, Any]] | 
         rows: list[dict[str, Any]] = record["rows"]
         same = record["of"] == key and record["labels"] == files.sha256(_file(run, case.id, ".npz"))
         return rows if same else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -193,6 +196,20 @@ def _measured(
     seconds = round(time.perf_counter() - started, 2)
     files.write_sealed(done, {"of": key, "seconds": seconds, "rows": rows, "labels": files.sha256(labels)})
     return rows
+
+
+def measured_again(config: Experiment, run: Path, case: Case) -> list[dict[str, Any]]:
+    """The rows of a test case, from the label map that was predicted and the one it is measured by.
+
+    Raises
+    ------
+    InputError
+        One of the two is not there, damaged, or of another shape.
+    """
+    try:
+        return _rows(case, read_prediction(run, case.id, config.evaluate.grid), config.evaluate, case.names)
+    except ValueError as error:
+        raise InputError(f"{run.name}, {case.id}: {error}") from None
 
 
 def _rows(
@@ -238,9 +255,7 @@ def _pretrained_on(config: Experiment, out: Path, card: dict[str, Any]) -> set[s
     """Contents of the scans that the run's pre-training has seen, in whichever collection they lie (R24)."""
     if card["decides"]["init"] == "none":
         return set()
-    store = Store(config.data.store_dir(out))
-    there = (name for name in config.data.pretrain if name in store.collections)
-    return {case.content[0] for name in there for case in store.cases(name)}
+    return Store(config.data.store_dir(out)).contents(config.data.pretrain)
 
 
 def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment, seen: set[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mixcl.errors import InputError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 LONGEST_NAME, LONGEST_CASE = 120, 200
+MOST_JSON, DEEPEST = 64_000_000, 32
 SEAL = "sha256"  # the key of a JSON object's own checksum
 
 
@@ -56,7 +57,8 @@ def whole(path: Path) -> Iterator[Path]:
     """A new path beside ``path``, with its suffixes, to write to; at the end it takes the place of ``path``.
 
     Whoever opens ``path`` meanwhile, or after a kill or a power cut, finds the old file or the new one, whole.  Where
-    the block fails, the old file stays and what was written is taken away.
+    the block fails, the old file stays and what was written is taken away.  Who may read it is what the umask says,
+    whatever the writer thinks (safetensors lets the owner alone).
 
     Raises
     ------
@@ -68,7 +70,10 @@ def whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _tidy(path)
         try:
+            draft.touch()
+            mode = draft.stat().st_mode
             yield draft
+            draft.chmod(mode)
             sync(draft)
             draft.replace(path)
         finally:
@@ -106,6 +111,48 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that a program wrote: at most `MOST_JSON` bytes and `DEEPEST` levels.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is not there, no file, or something else; the text says what.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("is no file")
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"has more than {human(MOST_JSON)}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"holds a {type(value).__name__}, not an object")
+    check_depth(value)
+    return value
+
+
+def check_depth(value: object) -> None:
+    """Refuse nested lists and mappings that no setting or record has.
+
+    Raises
+    ------
+    ValueError
+        More than `DEEPEST` levels.
+    """
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise ValueError(f"is nested more than {DEEPEST} levels deep")
+
+
+def _inside(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+
+
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON with a checksum of its own, ``sha256``, for `read_sealed`."""
     write_json(path, {**value, SEAL: _digest(value)})
@@ -117,10 +164,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises
     ------
     OSError, ValueError
-        It is not there; it is no JSON object, or not the one that was written.
+        As `read_json`, or it is not what was written.
     """
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict) or SEAL not in value:
+    value = read_json(path)
+    if SEAL not in value:
         raise ValueError("it has no checksum; another version of mixcl may have written it")
     if value.pop(SEAL) != _digest(value):
         raise ValueError("its checksum is not that of its content")
@@ -250,7 +297,6 @@ def _tidy_removed(runs: Path) -> None:
 def _job_of(folder: Path) -> object:
     """The job that the run.json in a folder names, or None."""
     try:
-        card = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(folder / "run.json").get("job")
+    except (OSError, ValueError):
         return None
-    return card.get("job") if isinstance(card, dict) else None

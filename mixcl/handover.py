@@ -87,7 +87,8 @@ def hand_over(
     Raises
     ------
     InputError
-        A weight that ``transfer`` names is missing from ``weights``, has another shape or is not finite.
+        A weight that ``transfer`` names is missing from ``weights``, has another shape, or no finite floating-point
+        numbers.
     """
     own = target.state_dict()
     wanted = select(own, transfer)
@@ -97,6 +98,10 @@ def hand_over(
             f"{source}: {len(missing)} of the {len(wanted)} weights of transfer={transfer!r} are missing, "
             f"first {missing[0]}; give an encoder written by 'mixcl export' or a pre-training run"
         )
+    whole = [name for name in wanted if not weights[name].is_floating_point()]
+    if whole:
+        text = f"{len(whole)} of {len(wanted)} weights are no floating-point numbers, first {whole[0]}"
+        raise InputError(f"{source}: {text} with {weights[whole[0]].dtype}; give the weights as they were trained")
     other = [name for name, value in wanted.items() if weights[name].shape != value.shape]
     if other:
         name = other[0]
@@ -104,7 +109,7 @@ def hand_over(
             f"{source}: {len(other)} of {len(wanted)} weights have another shape, first {name} with "
             f"{tuple(weights[name].shape)} for {tuple(own[name].shape)}; use the model settings of the pre-training"
         )
-    if bad := [name for name in wanted if not weights[name].is_floating_point() or not weights[name].isfinite().all()]:
+    if bad := [name for name in wanted if not weights[name].isfinite().all()]:
         text = f"{len(bad)} of {len(wanted)} weights are not finite numbers, first {bad[0]}"
         raise InputError(f"{source}: {text}; give the weights of another run")
     target.load_state_dict({name: weights[name] for name in wanted}, strict=False)

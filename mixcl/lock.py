@@ -143,7 +143,7 @@ def _owner(number: int) -> dict[str, Any]:
     """Who wrote a lock's file, {} for nobody."""
     try:
         owner = json.loads(os.pread(number, 4096, 0))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 

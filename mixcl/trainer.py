@@ -24,18 +24,21 @@ from mixcl import baselines, batches, diagnostics, predict
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import split, start
 from mixcl.data.store import Store, verify
+from mixcl.errors import InputError
 from mixcl.files import checked_name
 from mixcl.handover import freeze, hand_over, parameter_groups, unetr_weights
 from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device, signals, twins
 from mixcl.run.jobs import finetune_job
+from mixcl.run.memory import enough_memory
 from mixcl.run.record import Restart, alone, begin, deciding, provenance, run_folder, write_card
 from mixcl.run.steps import Steps, gradient_norm
 
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
 
+@enough_memory()
 def pretrain(
     config: Experiment, out: Path, *, job: str = "pretrain", restart: Restart = "never", progress: bool = True
 ) -> Path:
@@ -49,6 +52,8 @@ def pretrain(
     """
     store = Store(config.data.store_dir(out), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
+    if not cases:
+        raise InputError("data.pretrain names no collection to pre-train on; name one")
     settings = config.pretrain
     decides = {"data": store.fingerprint(config.data.pretrain), **deciding(config, "pretrain")}
     steps = settings.total_steps(len(cases))
@@ -68,10 +73,8 @@ def pretrain(
                     values["gradient_coverage"] = gradient_coverage(objective, terms)
             due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
             if due and accelerator.is_main_process:
-                values["probe"] = {
-                    "step": number,
-                    **diagnostics.measure_features(objective.model, patches, projected=objective.trains_projectors),
-                }
+                found = diagnostics.measure_features(objective.model, patches, projected=objective.trains_projectors)
+                values["probe"] = {"step": number, **found}
             return terms.total, values
 
         patches = diagnostics.probe(cases, config)
@@ -82,6 +85,7 @@ def pretrain(
             return loop.run(pairs, step, objective.model)
 
 
+@enough_memory()
 def finetune(
     config: Experiment, out: Path, *, task: str, percent: float, fold: int, arm: str, seed: int = 0,
     init: Path | None = None, restart: Restart = "never", progress: bool = True,
@@ -170,12 +174,8 @@ class _Loop:
             begin(self.folder, decides, restart)
         accelerator.wait_for_everyone()
         # fused: one pass, and on a CPU a square root that is alike on all processors, as MKL's is not
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(module, getattr(settings, "encoder_rate", 1.0)),
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        groups = parameter_groups(module, getattr(settings, "encoder_rate", 1.0))
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
 

@@ -103,6 +103,7 @@ mixcl_install() { # installs into $mixcl_env unless its stamp tells that this ve
     mixcl_say "installing the packages of the lock (some minutes the first time)"
     mixcl_locked_install build.txt || mixcl_give_up "$busy"
     mixcl_locked_install base.txt || mixcl_give_up "$busy"
+    mixcl_locked_install dev.txt || mixcl_give_up "$busy"
     mixcl_install_torch || mixcl_give_up "$busy"
     mixcl_pip install --no-deps --no-build-isolation -e "$mixcl_root" || mixcl_give_up "$busy"
     "$mixcl_python" -I -m pip check --disable-pip-version-check >&2 || mixcl_complain "$busy"

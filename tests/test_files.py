@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from mixcl import files
 from mixcl.errors import InputError
@@ -163,7 +165,7 @@ def test_json_that_is_not_what_was_written(tmp_path: Path, text: str) -> None:
     files.write_sealed(path, {"a": 1, "b": (1.5, None)})
     assert files.read_sealed(path) == {"a": 1, "b": [1.5, None]}
     path.write_text(text.replace("SUM", json.loads(path.read_text())["sha256"]))
-    with pytest.raises(ValueError, match=r"checksum|Expecting"):
+    with pytest.raises(ValueError, match=r"checksum|Expecting|not an object"):
         files.read_sealed(path)
 
 
@@ -229,3 +231,20 @@ def test_a_kill_while_a_run_is_removed_leaves_no_half_of_it(tmp_path: Path, monk
     assert not run.exists()
     files.remove_run(run, tmp_path / "runs")
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_who_may_read_a_file_is_what_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    """safetensors alone writes for the owner alone, so that colleagues cannot read weights."""
+    ways = {
+        "a.txt": lambda to: to.write_text("a"), "a.npy": lambda to: np.save(to, np.zeros(3)),
+        "a.safetensors": lambda to: save_file({"a": np.zeros(3)}, to),
+    }  # fmt: skip
+    before = os.umask(umask)
+    try:
+        for name, write in ways.items():
+            with files.whole(tmp_path / name) as draft:
+                write(draft)
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode, name
+    finally:
+        os.umask(before)

@@ -12,18 +12,17 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from mixcl.config.settings import LENGTHS, TRAININGS, Experiment
+from mixcl.config.text import read_text, read_value, read_yaml, words
 from mixcl.errors import InputError
+from mixcl.files import DEEPEST
 
 PROFILE_FOLDERS = (
     Path(__file__).resolve().parents[2] / "reproduce" / "profiles",
     Path(__file__).resolve().parents[1] / "profiles",
 )
-
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is there, is eight times as fast
 
 
 def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
@@ -71,14 +70,25 @@ def _experiment(values: dict[str, Any], overrides: Iterable[str], where: str) ->
 
 def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")) or os.sep in name:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise InputError(f"{path}: no such profile file; check the path given to --profile")
+        path = _expanded(name)
+        if path is None:
+            raise InputError(f"{words(name, 200)}: no such profile file; check the path given to --profile")
         return path
     known = {path.stem: path for folder in reversed(PROFILE_FOLDERS) for path in sorted(folder.glob("*.yaml"))}
     if name in known:
         return known[name]
-    raise InputError(f"unknown profile {name!r}{nearest(name, known)}; the profiles are {', '.join(sorted(known))}")
+    raise InputError(
+        f"unknown profile {words(name)}{nearest(name, known)}; the profiles are {', '.join(sorted(known))}"
+    )
+
+
+def _expanded(name: str) -> Path | None:
+    """The file that a path names, or None; a name may well be too long for one, or of nobody's home."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError):
+        return None
 
 
 def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -87,16 +97,18 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise InputError(f"{path}: the profile extends itself through {' -> '.join(map(str, seen))}; break the circle")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), LOADER) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
+        values = read_yaml(read_text(path)) or {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as YAML ({error}); mend the file") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: a profile is a mapping of sections, not a {type(values).__name__}")
     base = values.pop("extends", None)
     merged: dict[str, Any] = {}
     if base is not None:
-        sibling = path.parent / f"{base}.yaml"
-        merged = _read(str(sibling) if sibling.is_file() else str(base), (*seen, path))
+        if not isinstance(base, str):
+            raise InputError(f"{path}: extends is {words(base)}; give the name or the path of a profile")
+        sibling = _expanded(str(path.parent / f"{base}.yaml"))
+        merged = _read(str(sibling or base), (*seen, path))
     values.setdefault("profile", path.stem)
     return _lay(merged, [values])
 
@@ -148,47 +160,30 @@ def _merge(base: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 def _parse_override(item: str) -> dict[str, Any]:
     key, equals, text = item.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set {item!r}: write it as section.key=value, for example --set loss.alpha=0.1")
+        raise InputError(f"--set {words(item)}: write it as section.key=value, for example --set loss.alpha=0.1")
     try:
-        value = _value(text.strip())
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none, for one
-        text = " ".join(str(error).split())
-        raise InputError(f"--set {item!r}: the value is not readable as YAML ({text})") from None
+        value = read_value(text)
+    except ValueError as error:
+        raise InputError(f"--set {words(item)}: the value is not readable as YAML ({error})") from None
     parts = key.strip().split(".")
+    if len(parts) > DEEPEST:
+        raise InputError(f"--set {words(item)}: no setting lies so deep; write it as section.key=value")
     if parts[0] == "phantom":  # the one section below another that people set by hand
         parts = ["data", *parts]
     return reduce(lambda inner, part: {part: inner}, reversed(parts), value)
 
 
-def _value(text: str) -> Any:
-    """What a value typed after ``=`` is: YAML where it begins like a list, a section or a quotation.
-
-    Else it is one plain scalar to its end: in ``data.root=/data/run #2: new`` neither ``#`` nor ``: `` means anything.
-
-    >>> _value("[1, 2]"), _value("0.1"), _value("null"), _value("/data/run #2: new")
-    ([1, 2], 0.1, None, '/data/run #2: new')
-    """
-    if text[:1] in ("[", "{", '"', "'"):
-        return yaml.load(text, LOADER)
-    if text == "~":  # a folder, as in a shell
-        return text
-    loader = LOADER("")
-    return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
-
-
 def _explain(error: ValidationError) -> str:
     """The first fault of a configuration as one sentence, with the nearest valid name for an unknown key."""
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a misspelt key first
-    where = ".".join(str(part) for part in fault["loc"])
+    where = words(".".join(str(part) for part in fault["loc"]), 200)
     if fault["type"] == "extra_forbidden":
         names = _field_names(fault["loc"][:-1])
-        return f"unknown key {where!r}{nearest(str(fault['loc'][-1]), names)}; valid here: {', '.join(names)}"
+        return f"unknown key {where}{nearest(str(fault['loc'][-1])[:80], names)}; valid here: {', '.join(names)}"
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{where!r} is a section and needs keys below it, not {fault['input']!r}"
+        return f"{where} is a section and needs keys below it, not {words(fault['input'])}"
     message = fault["msg"].removeprefix("Value error, ")
-    given = repr(fault["input"])
-    given = given if len(given) <= 80 else f"{given[:77]}..."
-    return f"{where!r}: {message[:1].lower()}{message[1:]} (got {given})"
+    return f"{where}: {message[:1].lower()}{message[1:]} (got {words(fault['input'])})"
 
 
 def _field_names(loc: tuple[int | str, ...]) -> list[str]:

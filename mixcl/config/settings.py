@@ -9,6 +9,7 @@ import os
 import re
 import typing
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from mixcl.files import checked_name
 Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = typing.Annotated[float, Field(gt=0.0)]
 NonNegative = typing.Annotated[float, Field(ge=0.0)]
-Count = typing.Annotated[int, Field(ge=1)]
+Count = typing.Annotated[int, Field(ge=1, le=10**12)]
 Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 
 PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
@@ -47,6 +48,36 @@ class Frozen(BaseModel):
     """Base of all settings: immutable, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, given: object) -> object:
+        """pydantic takes true for 1; ``steps: true`` is a slip."""
+        if isinstance(given, dict):
+            for name in _numeric(cls) & given.keys():
+                if _holds_truth(given[name]):
+                    raise ValueError(f"{name} takes numbers, not true or false")
+        return given
+
+
+@cache
+def _numeric(section: type[BaseModel]) -> frozenset[str]:
+    """Names of the settings of a section that take numbers, and neither true nor false."""
+    fields = section.model_fields.items()
+    return frozenset(name for name, field in fields if {int, float} & _kinds(field.annotation))
+
+
+def _holds_truth(value: object) -> bool:
+    """Whether a value, or one in a list or mapping of it, is true or false."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return isinstance(value, bool) or any(map(_holds_truth, inner))
+
+
+def _kinds(annotation: object) -> set[object]:
+    """The plain types that an annotation is made of; none where one of them is bool."""
+    parts = typing.get_args(annotation)
+    kinds: set[object] = set().union(*map(_kinds, parts)) if parts else {annotation}
+    return set() if bool in kinds else kinds
 
 
 LabelGrid = Literal["same", "header", "voxels"]
@@ -129,6 +160,8 @@ class DataConfig(Frozen):
                 "labels that fine-tuning is tested on; take it out of one of them, or set data.pretrain_sees_test=true "
                 "and tables will say so"
             )
+        if not self.pretrain and not self.finetune:
+            raise ValueError("neither pretrain nor finetune names a collection; name one")
         return self
 
     @property
@@ -333,8 +366,10 @@ class GridConfig(Frozen):
         description="Table 2: arms beside scratch and mixcl, each with the settings that make it",
     )
     n_folds: int = Field(5, ge=2)
-    folds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    seeds: tuple[Seed, ...] = Field((0,), description="each is one pre-training an arm and one fine-tuning a fold")
+    folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    seeds: tuple[Seed, ...] = Field(
+        (0,), min_length=1, description="each is one pre-training an arm and one fine-tuning a fold"
+    )
     compare: tuple[tuple[str, str], ...] = Field(
         (),
         description="effects: (reference, arm) beside the defaults, which are every arm against no pre-training and "

@@ -146,6 +146,13 @@ class Store:
 
     def cases(self, collection: str) -> tuple[Case, ...]:
         """The cases of a collection in natural order; what else lies in its folder is not looked at."""
+        try:
+            return self._read(collection)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            text = "index.json or a case.json in it is not what mixcl prepare writes"
+            raise InputError(f"{self.root / collection}: {text}; delete {self.root / collection} and {MEND}") from None
+
+    def _read(self, collection: str) -> tuple[Case, ...]:
         if collection in self._cases:
             return self._cases[collection]
         index, folder = self._index(collection), self.root / collection
@@ -166,10 +173,14 @@ class Store:
     def fingerprint(self, collections: Iterable[str] | None = None) -> str:
         """SHA-256 over settings, case names and contents of some or all collections, not paths or dates."""
         parts = [
-            (name, self._index(name)["settings"], [(case.id, *case.content) for case in self.cases(name)])
+            (name, self._index(name).get("settings"), [(case.id, *case.content) for case in self.cases(name)])
             for name in sorted(self.collections if collections is None else collections)
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def contents(self, collections: Iterable[str]) -> set[str]:
+        """SHA-256 of the prepared images of those of some collections that are here."""
+        return {case.content[0] for name in collections if name in self.collections for case in self.cases(name)}
 
     def _index(self, collection: str) -> dict[str, Any]:
         folder = self.root / checked_name("collection", collection)

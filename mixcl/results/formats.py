@@ -8,9 +8,16 @@ from pathlib import Path
 import pandas as pd
 
 from mixcl.files import write_text
+from mixcl.spreadsheet import to_csv
 
 MISSING = "-"
 MARK = "✓"
+TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "|": r"\textbar{}", '"': r"\symbol{34}",
+    "`": r"\symbol{96}", "<": "$<$", ">": "$>$", "±": "$\\pm$",
+}  # fmt: skip
+"""What stands for each character that LaTeX, or a package such as babel, would take for a command."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ def write_table(folder: Path, name: str, table: pd.DataFrame, sheets: Sequence[S
 
 def csv(table: pd.DataFrame) -> str:
     """As CSV, percent as it is said (15, not 15.0)."""
-    return table.assign(percent=[f"{p:g}" for p in table["percent"]]).to_csv(index=False)
+    return to_csv(table.assign(percent=[f"{p:g}" for p in table["percent"]]))
 
 
 def markdown(sheets: Iterable[Sheet]) -> str:
@@ -60,7 +67,7 @@ def markdown(sheets: Iterable[Sheet]) -> str:
         ]
         table = [header, ["---"] * len(header), *sheet.rows]
         lines += [f"**{sheet.name}** {sheet.caption}", ""]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+        lines += ["| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |" for row in table]
         lines += ["", *(f"- {note}" for note in sheet.notes), *([""] if sheet.notes else [])]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -81,13 +88,19 @@ def _table(sheet: Sheet) -> str:
         " & ".join(blocks) + r" \\",
         " & ".join(tex(name) for _, names in sheet.groups for name in names) + r" \\",
         r"\hline",
-        *(" & ".join(tex(cell) for cell in row) + r" \\" for row in sheet.rows),
+        *(_row(row) for row in sheet.rows),
         r"\hline",
         r"\end{tabular}}",
         *(rf"\par\smallskip{{\footnotesize {tex(note)}}}" for note in sheet.notes),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    """A row; a bracket or star at its beginning would be an argument of the line break before it."""
+    row = " & ".join(map(tex, cells)) + r" \\"
+    return f"{{}}{row}" if row.startswith(("[", "*")) else row
 
 
 def tex(text: str) -> str:
@@ -97,12 +110,21 @@ def tex(text: str) -> str:
     'btcv\\_2: 5 \\% $+$0.0019\\textsuperscript{a}'
     >>> tex("[-0.1, +0.2], p < 0.001")
     '[$-$0.1, $+$0.2], p $<$ 0.001'
+    >>> tex(r"\input{a}")
+    '\\textbackslash{}input\\{a\\}'
     """
     if text in (MISSING, MARK):
         return "--" if text == MISSING else r"$\surd$"
-    for sign in "&%#_":
-        text = text.replace(sign, f"\\{sign}")
-    text = re.sub(r" ?± ?", r" $\\pm$ ", text)
+    text = "".join(TEX.get(sign, sign) for sign in one_line(text))
+    text = re.sub(r" ?(\$\\pm\$) ?", r" \1 ", text)
     text = re.sub(r"(?<![\w.$])([+-])(?=\d)", r"$\1$", text)
-    text = re.sub(r"([<>])", r"$\1$", text)
     return re.sub(r" ?\[([a-z])\]", r"\\textsuperscript{\1}", text)
+
+
+def one_line(text: str) -> str:
+    r"""Printable signs and single spaces: a line break in a name would end a row.
+
+    >>> one_line("left\n\nkidney\0")
+    'left kidney'
+    """
+    return "".join(sign for sign in " ".join(text.split()) if sign.isprintable())

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from mixcl.errors import InputError
+from mixcl.files import write_text
 from mixcl.results import wording
-from mixcl.results.formats import Sheet, write_table
+from mixcl.results.formats import Sheet, csv, write_table
 from mixcl.results.inference import Estimate, estimate
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import REFERENCE, fold_scores
@@ -121,7 +122,7 @@ def tuned(out: Path) -> pd.DataFrame:
 
 
 def organs_found(out: Path) -> pd.DataFrame:
-    """At which step each organ first passes a Dice of `FOUND` on the test cases, by `POINT`.
+    """Write tables/found.csv: at which step each organ first passes a Dice of `FOUND` on the test cases, by `POINT`.
 
     Returns
     -------
@@ -138,7 +139,9 @@ def organs_found(out: Path) -> pd.DataFrame:
     table = pd.DataFrame(lines, columns=[*POINT, "organ", "step"])
     groups = table.groupby([*POINT, "organ"], sort=False)["step"]
     made = groups.agg(n="count", found=lambda steps: float(np.isfinite(steps).mean()), step="median")
-    return made.reset_index()
+    table = made.reset_index()
+    write_text(out / "tables" / "found.csv", csv(table))
+    return table
 
 
 def plateau(table: pd.DataFrame) -> float:

@@ -1,20 +1,67 @@
 """The run card: what made the results in a folder, for a reviewer or a paper's appendix."""
 
-import hashlib
-import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.errors import InputError
-from mixcl.files import write_json, write_text
+from mixcl.files import read_json, read_sealed, sha256, write_json, write_text
 from mixcl.results.formats import Sheet, markdown
 from mixcl.results.wording import PHANTOM, short
 from mixcl.run.record import provenance, read_card
 
-OUTPUTS = ("tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.pdf", "figures/*.png", "runs/*/cases.csv")
+OUTPUTS = (
+    "tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.pdf", "figures/*.png", "runs/*/cases.csv",
+    "runs/*/run.json", "runs/*/metrics.jsonl",
+)  # fmt: skip
+
+
+class _Data(BaseModel):
+    fingerprint: str
+    cases: int
+
+
+class _Job(BaseModel):
+    job: str
+    finished: bool
+    evaluated: bool
+    seconds: float | None
+    seconds_evaluation: float
+    weights: str
+    same_as: str
+    commit: str
+    data: str
+
+
+class _Machine(BaseModel):
+    system: str
+    cpus: int | None
+
+
+class _Seeds(BaseModel):
+    pretrain: int
+    finetune: list[int]
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    profile: str
+    commit: str
+    made: str
+    source: str
+    seeds: _Seeds
+    versions: dict[str, str]
+    machine: _Machine
+    config: dict[str, Any]
+    data: dict[str, _Data]
+    jobs: list[_Job]
+    outputs: dict[str, str]
 
 
 def run_card(config: Experiment, out: Path) -> dict[str, Any]:
@@ -26,22 +73,45 @@ def run_card(config: Experiment, out: Path) -> dict[str, Any]:
     collection), ``seeds``, ``jobs`` (weights, commit, seconds, and the job whose training it took, ``same_as``) and
     ``outputs`` (SHA-256 of each).
     """
-    card = provenance(
-        config,
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
-        source=config.data.source,
-        seeds={"pretrain": config.pretrain.seed, "finetune": list(config.grid.seeds)},
-        data=_data(config, out),
-        jobs=[_job(path.parent) for path in sorted((out / "runs").glob("*/run.json"))],
-        outputs={
-            path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+    card = provenance(config, made=datetime.now(UTC).isoformat(timespec="seconds"), **contents(config, out))
+    write_json(out / "RUN.json", card)
+    write_text(out / "RUN.md", markdown_of(card))
+    return card
+
+
+def read_run_card(out: Path) -> dict[str, Any]:
+    """RUN.json of a folder of results.
+
+    Raises
+    ------
+    InputError
+        It is not there, or not what `run_card` writes.
+    """
+    path = out / "RUN.json"
+    try:
+        card = read_json(path)
+        _Card.model_validate(card)
+    except (OSError, ValueError):
+        again = "make it with reproduce/run_all.sh --only figures, or by running notebook 22"
+        raise InputError(f"{path}: no run card, or a broken one; {again}") from None
+    return card
+
+
+def contents(config: Experiment, out: Path) -> dict[str, Any]:
+    """What RUN.json says of a folder of results, as the folder is now."""
+    return {
+        "profile": config.profile,
+        "source": config.data.source,
+        "seeds": {"pretrain": config.pretrain.seed, "finetune": list(config.grid.seeds)},
+        "data": _data(config, out),
+        "jobs": [_job(path.parent) for path in sorted((out / "runs").glob("*/run.json"))],
+        "outputs": {
+            path.relative_to(out).as_posix(): sha256(path)
             for pattern in OUTPUTS
             for path in sorted(out.glob(pattern))
+            if path.is_file()
         },
-    )
-    write_json(out / "RUN.json", card)
-    write_text(out / "RUN.md", _markdown(card))
-    return card
+    }
 
 
 def _data(config: Experiment, out: Path) -> dict[str, Any]:
@@ -59,28 +129,28 @@ def _data(config: Experiment, out: Path) -> dict[str, Any]:
 def _job(run: Path) -> dict[str, Any]:
     card = read_card(run)
     try:
-        cases = [json.loads(path.read_text(encoding="utf-8")) for path in run.glob("evaluation/*.json")]
-        evaluation = round(sum(case.get("seconds", 0.0) for case in cases), 1)
-    except (OSError, ValueError):
+        seconds = [float(read_sealed(path).get("seconds", 0.0)) for path in run.glob("evaluation/*.json")]
+    except (OSError, ValueError, TypeError):
         raise InputError(f"{run / 'evaluation'}: is damaged; run mixcl evaluate --run {run.name} again") from None
     return {
         "job": run.name,
         "finished": "weights" in card,
         "evaluated": (run / "cases.csv").is_file(),
         "seconds": card.get("seconds_of_last_part"),
-        "seconds_evaluation": evaluation,
+        "seconds_evaluation": round(sum(seconds), 1),
         **{key: card.get(key, "") for key in ("weights", "same_as", "commit", "data")},
     }
 
 
-def _training(job: dict[str, Any]) -> str:
+def _training(job: Mapping[str, Any]) -> str:
     """Seconds of a job's training, or the job that it took the training from."""
     if not job["finished"]:
         return "not finished"
     return f"as {job['same_as']}" if job["same_as"] else str(job["seconds"])
 
 
-def _markdown(card: dict[str, Any]) -> str:
+def markdown_of(card: Mapping[str, Any]) -> str:
+    """RUN.md: the card for people."""
     phantom = f" {PHANTOM}" if card["source"] == "phantom" else ""
     seconds = sum((job["seconds"] or 0.0) + job["seconds_evaluation"] for job in card["jobs"])
     lines = [
@@ -106,10 +176,13 @@ def _markdown(card: dict[str, Any]) -> str:
         for job in card["jobs"]
     ]  # fmt: skip
     columns = ("job", "training, s", "evaluation, s", "weights", "commit")
+    shown = [(name, digest) for name, digest in card["outputs"].items() if not name.startswith("runs/")]
     note = "Seconds of training are those since the job was last taken up; what was trained before was not again."
     sheets = [
         Sheet("Data.", "As they were prepared.", [("", ("collection", "cases", "fingerprint"))], data),
         Sheet("Jobs.", note, [("", columns)], jobs),
-        Sheet("Outputs.", "Files and their sums.", [("", ("output", "SHA-256"))], list(card["outputs"].items())),
+        Sheet(
+            "Outputs.", "Files and their sums; those of the runs are in RUN.json.", [("", ("output", "SHA-256"))], shown
+        ),
     ]
     return "\n".join([*lines, "", markdown(sheets)])

@@ -17,6 +17,7 @@ from mixcl.results.paper import ARMS, TITLES
 from mixcl.results.statistics import KEYS, METRICS, Cell
 from mixcl.run.jobs import SCRATCH, table1_cells, table2_cells
 from mixcl.run.record import flat, read_card
+from mixcl.spreadsheet import read_csv
 
 COUNTS = ["voxels_label", "voxels_predicted"]
 DRAWN = {"percent", "fold", "arm", "seed", "start", "train"}  # what a run is named by, and what follows from that
@@ -120,7 +121,7 @@ def _read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     card = _checked_card(job)
     expected = {(case, int(label)) for case in card["test"] for label in card["labels"]}
     try:
-        table = pd.read_csv(path, dtype={"case": str, "task": str, "arm": str, "organ": str, "data": str, "grid": str})
+        table = read_csv(path, ("case", "task", "arm", "organ", "profile", "data", "grid"))
         present = set(zip(table["case"], table["label"].astype(int), strict=True))
         table[METRICS + COUNTS] = table[METRICS + COUNTS].astype(float)
         table["pretrained_on"] = table["pretrained_on"].astype(int)

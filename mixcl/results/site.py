@@ -1,6 +1,5 @@
 """The page of a run: tables, figures, run card and executed notebooks in one place, to be opened in any browser."""
 
-import json
 import re
 import shutil
 from functools import cache
@@ -10,7 +9,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 
 from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
 from mixcl.files import whole, write_text
+from mixcl.results.runcard import read_run_card
 from mixcl.results.wording import PHANTOM
 from mixcl.run import jobs
 
@@ -33,6 +34,11 @@ FIGURES = {
 }
 WALK = Path(__file__).resolve().parents[2] / "notebooks"
 READINGS = WALK.parent / "reproduce" / "READINGS.md"
+LINK = re.compile(
+    r'<a href="(?![#/]|[\w.+-]+:)(?P<folder>(?:[^"#]*/)?)(?P<name>[^"#/]*)(?P<part>#[^"]*)?"[^>]*>(?P<text>.*?)</a>',
+    re.DOTALL,
+)
+"""A link to a place beside the page."""
 MATH = re.compile(
     r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$", re.DOTALL
 )
@@ -52,7 +58,7 @@ def site(config: Experiment, out: Path) -> Path:
     missing: list[str] = []
     page = out / "site" / "index.html"
     if readings := _markdown(READINGS, "the readings of the paper: reproduce/READINGS.md", missing):
-        text = _template().render(title="Readings", notebook=readings)
+        text = _template().render(title="Readings", notebook=_linked(readings))
         write_text(out / "site" / "reproduce" / "READINGS.html", text)
     text = _template().render(
         title=f"mixcl: profile {config.profile}",
@@ -77,10 +83,10 @@ def _template() -> Template:
 def _origin(out: Path) -> str:
     """Commit, seeds and data, as the run card has them."""
     try:
-        card = json.loads((out / "RUN.json").read_text(encoding="utf-8"))
+        card = read_run_card(out)
         data = ", ".join(f"{name} {prepared['fingerprint'][:12]}" for name, prepared in card["data"].items())
         return f"Commit {card['commit'][:12]}; seeds {card['seeds']['finetune']}; data {data}."
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except InputError:
         return "There is no run card yet, so commit and data are not known."
 
 
@@ -104,6 +110,22 @@ def _figures(out: Path, missing: list[str]) -> list[dict[str, str]]:
     return figures
 
 
+def _walk() -> dict[str, Path]:
+    """The notebooks that are committed as they were executed, by the names of their pages."""
+    return {path.stem: path for pattern in ("0*", "31_*") for path in sorted(WALK.glob(f"{pattern}.ipynb"))}
+
+
+def _linked(body: str) -> str:
+    """Links between our pages lead to their HTML; of one to a file that has no page, the text is left."""
+    pages = {READINGS.name: "READINGS.html"} | {path.name: f"{name}.html" for name, path in _walk().items()}
+
+    def put(match: re.Match[str]) -> str:
+        folder, name = match["folder"], pages.get(match["name"])
+        return f'<a href="{folder}{name}{match["part"] or ""}">{match["text"]}</a>' if name else match["text"]
+
+    return LINK.sub(put, body)
+
+
 def _copied(out: Path, path: Path) -> str:
     """The name of a file's copy, so that the folder of the page stands alone; nothing where there is no file."""
     if not path.is_file():
@@ -122,8 +144,7 @@ def _notebooks(config: Experiment, out: Path, missing: list[str]) -> dict[str, l
         for name in ("20_table1", "21_table2", "30_what_matters", "32_when_does_it_help")
     }
     folds = {job.name: out / "runs" / job.name / "11_finetune.ipynb" for job in jobs.finetunings(config)}
-    walk = {path.stem: path for path in sorted(WALK.glob("0*.ipynb"))}
-    groups = {"walk": walk, "runs": runs, "folds": folds}
+    groups = {"walk": _walk(), "runs": runs, "folds": folds}
     return {
         group: [name for name, path in notebooks.items() if _page(out, name, path, missing)]
         for group, notebooks in groups.items()
@@ -156,7 +177,7 @@ def rendered_notebook(path: Path) -> str | None:
         body, _ = _exporter().from_notebook_node(book)
     except (ValueError, AttributeError, nbformat.ValidationError):
         return None
-    return str(body.replace('.ipynb"', '.html"').replace('/READINGS.md"', '/READINGS.html"'))
+    return _linked(str(body))
 
 
 def with_mathml(text: str) -> str:

@@ -5,48 +5,49 @@ bits when they were made.  Where a run has the same of the latter, numbers must 
 mean over folds of a cell must lie within the stated tolerance.  The profile ``paper`` is compared with the paper.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from pydantic import BaseModel, ConfigDict
 
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.files import file_name, write_json
+from mixcl.files import read_json, write_json
+from mixcl.results import verify_data, verify_jobs, verify_tables
 from mixcl.results.paper import TABLE1
-from mixcl.results.runs import read_runs
+from mixcl.results.runcard import read_run_card
+from mixcl.results.runs import Runs, read_runs
 from mixcl.results.statistics import fold_scores
+from mixcl.results.verdict import Check as Check
+from mixcl.results.verdict import report as report
+from mixcl.results.verdict import same
 from mixcl.run import determinism
 from mixcl.run.jobs import finetune_job, finetunings, pretrainings
-from mixcl.run.record import WEIGHTS, numbers, read_card, weights_id
+from mixcl.run.record import numbers, read_card
 
 EXPECTED = Path(__file__).resolve().parents[2] / "reproduce" / "expected"
 PAPER_TOLERANCE = 0.03  # Dice, of a cell's mean over folds; our choice, the paper gives no spread
-PARTS = {"bits", "settings", "spread", "data", "dice", "weights"}  # what a file of expected values must hold
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the verdict: ``what`` was compared, the two values, whether it holds, and the job that made it."""
+class _Expected(BaseModel):
+    """What a file of expected values must hold."""
 
-    what: str
-    expected: str
-    actual: str
-    holds: bool
-    job: str = ""
-    note: str = ""
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    bits: dict[str, Any]
+    settings: dict[str, Any]
+    spread: float | None
+    data: dict[str, str]
+    dice: dict[str, float]
+    weights: dict[str, str]
 
 
-def verify(config: Experiment, out: Path, expected: Path | None = None) -> list[Check]:
-    """Compare a finished run with what is expected of its profile.
+def verify(config: Experiment, out: Path, expected: Path | None = None, *, full: bool = False) -> list[Check]:
+    """Compare a finished run with what is expected of its profile, and go over each of its own links again.
 
     Parameters
     ----------
@@ -54,15 +55,21 @@ def verify(config: Experiment, out: Path, expected: Path | None = None) -> list[
         The settings and the folder of the run.
     expected
         File of expected values; None is the one committed for the profile, or the paper for ``paper``.
+    full
+        Hash all scans and measure all predictions again, not a sample.
+
+    Returns
+    -------
+    What was compared, and what was not looked at.
 
     Raises
     ------
     InputError
-        Nothing to compare with, or the file of expected values is damaged.
+        Nothing to compare with, or the file of expected values or RUN.json is missing or damaged.
     """
     against_paper = expected is None and config.profile.startswith("paper")
     values = {} if against_paper else read_expected(expected or EXPECTED / f"{config.profile}.json")
-    folds, checks = _own_parts(config, out)
+    folds, checks = _own_parts(config, out, full)
     if against_paper:
         return checks + _like_the_paper(folds)
     if reasons := _reasons(config, out, values):
@@ -85,12 +92,14 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
     InputError
         The run does not hold together, or is not complete.
     """
-    folds, checks = _own_parts(config, out)
-    if wrong := [check for check in checks if not check.holds]:
+    folds, checks = _own_parts(config, out, full=False)
+    if wrong := [check for check in checks if not check.holds and not check.what.startswith("code of")]:
         raise InputError(f"{out}: {wrong[0].what} is {wrong[0].actual}, not {wrong[0].expected}; finish the run first")
     means = _means(folds)
-    spreads = [abs(means[cell] - mean) for o in others for cell, mean in _means(_folds(config, o)[0]).items()]
-    card = json.loads((out / "RUN.json").read_text(encoding="utf-8"))
+    spreads = [
+        abs(means[cell] - mean) for o in others for cell, mean in _means(_folds(config, read_runs(o))[0]).items()
+    ]
+    card = read_run_card(out)
     before = read_expected(to) if to.is_file() and not others else {}
     values = {
         "profile": config.profile,
@@ -111,28 +120,13 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
 def read_expected(path: Path) -> dict[str, Any]:
     """The file of expected values, whole; see :func:`write_expected`."""
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        whole = values.keys() >= PARTS
+        values = read_json(path)
+        _Expected.model_validate(values)
     except FileNotFoundError:
         raise InputError(f"{path}: no expected values for this profile; make them with mixcl verify --write") from None
-    except (OSError, ValueError, AttributeError):
-        whole = False
-    if not whole:
-        raise InputError(f"{path}: damaged; take the committed file again (git checkout {path.name})")
+    except (OSError, ValueError):
+        raise InputError(f"{path}: damaged; take the committed file again (git checkout {path.name})") from None
     return values
-
-
-def report(checks: Iterable[Check]) -> str:
-    """The checks as a table: what is off at the top, cells next, and the count of the rest."""
-    rows = sorted(checks, key=lambda check: check.holds)
-    shown = [check for check in rows if not check.holds or check.what.startswith("Dice")]
-    table = pd.DataFrame(
-        [[c.what, c.expected, c.actual, "ok" if c.holds else "OFF", c.note or c.job] for c in shown],
-        columns=["what", "expected", "found", "", "job"],
-    )
-    off = sum(not check.holds for check in rows)
-    lines = [table.to_string(index=False)] if len(table) else []
-    return "\n".join([*lines, f"{len(rows)} checks: {f'{off} off' if off else 'all equal or within tolerance'}"])
 
 
 def _other_settings(config: Experiment, expected: dict[str, Any]) -> list[str]:
@@ -150,85 +144,21 @@ def _card(out: Path, job: str) -> dict[str, Any]:
     return read_card(out / "runs" / job)
 
 
-def _own_parts(config: Experiment, out: Path) -> tuple[dict[str, float], list[Check]]:
-    """Dice of every fold, and whether cases, evaluation, tables, outputs and weights agree."""
-    folds, checks = _folds(config, out)
-    return folds, [*checks, *_outputs(out), *(_weights(out, job) for job in _jobs(config))]
+def _own_parts(config: Experiment, out: Path, full: bool) -> tuple[dict[str, float], list[Check]]:
+    """Dice of every fold, and whether scans, jobs, tables and the run card follow from each other."""
+    card, runs = read_run_card(out), read_runs(out)
+    folds, checks = _folds(config, runs)
+    checks += verify_data.scans(config, out, card, full)
+    checks += verify_jobs.jobs(config, out, runs, full)
+    return folds, [*checks, *verify_tables.tables(config, out), *verify_tables.card(config, out, card)]
 
 
-def _folds(config: Experiment, out: Path) -> tuple[dict[str, float], list[Check]]:
-    """Dice of every fold from its cases, and whether cases, evaluation and tables agree."""
-    runs = read_runs(out)
+def _folds(config: Experiment, runs: Runs) -> tuple[dict[str, float], list[Check]]:
+    """Dice of every fold from its cases, and which folds are missing."""
     scores = fold_scores(runs.cases)
     folds = dict(zip(scores["job"], scores["dice"].astype(float), strict=True))
     jobs = [job.name for job in finetunings(config)]
-    checks = [Check(f"run {job}", "evaluated", "missing", False, job) for job in jobs if job not in folds]
-    checks += [_cases_agree(out, job, runs.cases[runs.cases["job"] == job]) for job in folds]
-    for path in sorted((out / "tables").glob("table[12].csv")):
-        checks += _table_agrees(path, folds)
-    return folds, checks
-
-
-def _cases_agree(out: Path, job: str, rows: pd.DataFrame) -> Check:
-    """cases.csv against the record that evaluation keeps of each case, and that against the weights."""
-    weights = _card(out, job).get("weights")
-    for case, part in rows.groupby("case"):
-        try:
-            record = json.loads(
-                (out / "runs" / job / "evaluation" / f"{file_name(str(case))}.json").read_text(encoding="utf-8")
-            )
-            kept = {row["label"]: row["dice"] for row in record["rows"]}
-        except (OSError, ValueError, KeyError):
-            return Check(f"cases of {job}", "as evaluated", f"no record of {case}", False, job)
-        dice = {label: None if math.isnan(x) else x for label, x in zip(part["label"], part["dice"], strict=True)}
-        if dice != {label: kept.get(label) for label in dice} or record["of"]["weights"] != weights:
-            return Check(f"cases of {job}", "as evaluated", f"{case} differs", False, job)
-    return Check(f"cases of {job}", "as evaluated", "as evaluated", True, job)
-
-
-def _table_agrees(path: Path, folds: dict[str, float]) -> list[Check]:
-    """The folds of a table on disk against those that its cases give."""
-    try:
-        written = {
-            finetune_job(r["task"], r["percent"], r["arm"], int(r["fold"]), int(r["seed"])): float(r["dice"])
-            for r in pd.read_csv(path).to_dict("records")
-        }
-    except (OSError, ValueError, KeyError):
-        return [Check(path.name, "readable", "damaged", False, path.stem)]
-    return [
-        Check(f"{path.name}: {job}", f"{folds.get(job, math.nan):.6f}", f"{dice:.6f}", False, job)
-        for job, dice in written.items()
-        if folds.get(job) != dice
-    ] or [Check(path.name, "as its cases give", "as its cases give", True, path.stem)]
-
-
-def _outputs(out: Path) -> list[Check]:
-    """Every output against the checksum in RUN.json."""
-    try:
-        outputs = json.loads((out / "RUN.json").read_text(encoding="utf-8"))["outputs"]
-    except (OSError, ValueError, KeyError):
-        return [Check("RUN.json", "the run card", "missing or damaged", False, "figures")]
-    checks = []
-    for name, digest in outputs.items():
-        path = out / name
-        actual = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-        checks.append(_same(name, digest, actual, path.parent.name if name.startswith("runs/") else path.stem))
-    return checks
-
-
-def _same(what: str, expected: str, actual: str, job: str) -> Check:
-    """Two digests, of which the verdict shows the beginning."""
-    return Check(what, expected[:12], actual[:12], actual == expected, job)
-
-
-def _weights(out: Path, job: str) -> Check:
-    """The weights on disk against the name that the run gave them."""
-    expected = _card(out, job).get("weights", "none")
-    try:
-        actual = weights_id(load_file(out / "runs" / job / WEIGHTS))
-    except (SafetensorError, OSError):
-        actual = "damaged or missing"
-    return _same(f"weights of {job}", expected, actual, job)
+    return folds, [Check(f"run {job}", "evaluated", "missing", False, job) for job in jobs if job not in folds]
 
 
 def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]:
@@ -246,13 +176,13 @@ def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]
 
 def _equal(folds: dict[str, float], values: dict[str, Any], out: Path) -> list[Check]:
     """Bit for bit: data, weights, Dice."""
-    data = json.loads((out / "RUN.json").read_text(encoding="utf-8"))["data"]
+    data = read_run_card(out)["data"]
     checks = [
-        _same(f"data {name}", expected, data.get(name, {}).get("fingerprint", "missing"), "prepare")
+        same(f"expected data {name}", expected, data.get(name, {}).get("fingerprint", "missing"), "prepare")
         for name, expected in values["data"].items()
     ]
     for job, expected in values["weights"].items():
-        checks.append(_same(f"expected weights of {job}", expected, str(_card(out, job).get("weights")), job))
+        checks.append(same(f"expected weights of {job}", expected, str(_card(out, job).get("weights")), job))
     for job, dice in values["dice"].items():
         actual = folds.get(job, math.nan)
         checks.append(Check(f"Dice of {job}", repr(dice), repr(actual), actual == dice, job))

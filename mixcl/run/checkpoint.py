@@ -52,9 +52,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: only .safetensors files are opened, because a pickle can run code; convert it first")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(json.loads((file.metadata() or {}).get("mixcl", "{}")))
+            metadata = json.loads((file.metadata() or {}).get("mixcl", "{}"))
+        if not isinstance(metadata, dict):
+            raise ValueError("its description is no JSON object")
         weights = load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({error}); {AGAIN}") from None
     identity = weights_id(weights)
     if metadata.get("id", identity) != identity:
@@ -222,5 +224,5 @@ def _step_of(line: bytes) -> int:
     """The step of a record, or 0 where it is none."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return 0

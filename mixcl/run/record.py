@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.files import checked_name, remove_run, write_text
+from mixcl.files import checked_name, read_json, remove_run, write_text
 from mixcl.lock import held
+from mixcl.run.code import code_id
 
 
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def provenance(config: Experiment, **more: object) -> dict[str, Any]:
     return {
         "profile": config.profile,
         "commit": commit(),
+        "code": code_id(),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
         **more,
@@ -105,12 +108,40 @@ def numbers(config: Experiment) -> dict[str, Any]:
 def read_card(run: Path) -> dict[str, Any]:
     """run.json of a run: settings, seed, versions, commit, data, and what the job was."""
     try:
-        card: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        card = read_json(run / "run.json")
+        _Card.model_validate(card)
     except (OSError, ValueError):
         raise InputError(
             f"{run}: no run of mixcl here (run.json is missing or broken); give the folder of one"
         ) from None
     return card
+
+
+class _Card(BaseModel):
+    """The kinds of what is read in a run.json; a run that is not finished, or no fine-tuning, has not all of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    job: str = ""
+    profile: str = ""
+    commit: str = ""
+    code: str = ""
+    data: str = ""
+    config: dict[str, Any] = {}
+    decides: dict[str, Any] = {}
+    bits: dict[str, Any] = {}
+    task: str = ""
+    percent: float = 0
+    fold: int = 0
+    seed: int = 0
+    arm: str = ""
+    labels: dict[Annotated[str, Field(pattern=r"^\d{1,3}$")], str] = {}
+    train: list[str] = []
+    test: list[str] = []
+    hand_over: str = ""
+    weights: str = ""
+    same_as: str = ""
+    seconds_of_last_part: float = 0
 
 
 def write_card(run: Path, card: Mapping[str, Any]) -> None:
@@ -144,8 +175,8 @@ def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
     different = None
     if restart != "always":
         try:
-            before = flat(json.loads((folder / "run.json").read_text(encoding="utf-8"))["decides"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+            before = flat(read_json(folder / "run.json")["decides"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise InputError(
                 f"{folder / 'run.json'}: not readable; take the folder away by hand to start the run over"
             ) from None
@@ -193,8 +224,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+            if not isinstance(record["step"], int):
+                raise ValueError
+            records.append(record)
+        except (ValueError, KeyError, TypeError, RecursionError):
             if line.endswith(b"\n") or b"\0" in line:
                 text = "is damaged; take that line away, or train the run again with --restart"
                 raise InputError(f"{path}: line {number} {text}") from None

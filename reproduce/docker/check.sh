@@ -34,10 +34,16 @@ check() { # NAME COMMAND...: one line, and the end of what the command said when
     fi
 }
 
-# Where this machine's pip looks.  A build on the stand-in gets these settings as a file, and the certificates and
+# Where this machine's pip looks.  A build gets these settings as a secret, and one on the stand-in the certificates and
 # folders they name at the same places.
 pip_settings() {
     {
+        for name in PIP_FIND_LINKS PIP_EXTRA_INDEX_URL; do # TORCH=cpu needs one of them, or a setting of pip's
+            if [ -n "${!name:-}" ]; then
+                tr '[:upper:]_' '[:lower:]-' <<<"${name#PIP_}" | tr -d '\n'
+                echo " = ${!name}"
+            fi
+        done
         python3 -m pip config list 2>/dev/null |
             sed -nE "s/^[^.]+\.(cert|find-links|index-url|extra-index-url|proxy|timeout)='(.*)'$/\1 = \2/p" |
             sed 's/\\n/ /g'
@@ -46,8 +52,7 @@ pip_settings() {
 }
 pip_mounts() {
     local place
-    pip_settings >"$work/pip.conf"
-    mounts=(-v "$work/pip.conf:/etc/pip.conf:ro")
+    mounts=()
     # shellcheck disable=SC2013 # words are meant: a setting may name several places
     for place in $(sed -n 's/^[a-z-]* = //p' "$work/pip.conf"); do
         case $place in
@@ -66,10 +71,8 @@ stand_in() { # makes $1, unless it is there
             --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' "$work/base.tar" "$1"
 }
 
-arguments=(--build-arg "TORCH=$torch" --build-arg "COMMIT=$commit")
-for name in PIP_FIND_LINKS PIP_EXTRA_INDEX_URL; do # TORCH=cpu needs one of them, unless pip_mounts tells pip
-    if [ -n "${!name:-}" ]; then arguments+=(--build-arg "$name=${!name}"); fi
-done
+(umask 077 && pip_settings >"$work/pip.conf")
+arguments=(--build-arg "TORCH=$torch" --build-arg "COMMIT=$commit" --secret "id=pip,src=$work/pip.conf")
 if docker info >/dev/null 2>&1; then
     engine=(docker) build=(docker build)
 elif podman run --rm "$pinned" true >/dev/null 2>&1; then
@@ -83,7 +86,7 @@ else
     say "no engine can run the pinned base: testing the Dockerfile's instructions on a stand-in, NOT the pinned base"
     check "a stand-in for the base" stand_in localhost/stand-in:bookworm || exit 1
     pip_mounts
-    arguments+=(--build-arg BASE_IMAGE=localhost/stand-in:bookworm "${mounts[@]}")
+    arguments+=(--build-arg BASE_IMAGE=localhost/stand-in:bookworm ${mounts[@]+"${mounts[@]}"})
 fi
 run() { "${engine[@]}" run --rm --network host ${limits[@]+"${limits[@]}"} "$@"; }
 inside() { run "$image" "$@"; }
@@ -104,6 +107,9 @@ keeps_the_status() {
     inside --profile no-such || status=$?
     [ "$status" -eq 2 ]
 }
+no_test_tools() { ! inside python -c 'import pytest' && ! inside bash -c 'type -p ruff || type -p mypy'; }
+keeps_its_notebooks() { ! inside bash -c 'touch /mixcl/notebooks/x || echo >>/mixcl/notebooks/11_finetune.ipynb'; }
+tells_no_secret() { ! "${engine[@]}" history --no-trunc "$image" | grep -iE 'pip_|index-url|find-links'; }
 any_user() { run --user 12345:12345 "$image" bash -c 'touch /results/x ~/x && mixcl --help >/dev/null'; }
 smoke() {
     run -v "$results:/results" "$image" --profile smoke && return
@@ -159,6 +165,9 @@ check "it knows its commit" knows_its_commit || :
 check "what decides the bits is pinned" bits_are_pinned || :
 check "neither .git nor data nor results are inside" no_litter || :
 check "exit statuses are kept" keeps_the_status || :
+check "no test tools are inside" no_test_tools || :
+check "notebooks that a run executes cannot be written" keeps_its_notebooks || :
+check "its history tells no setting of pip" tells_no_secret || :
 check "any other user can write results" any_user || :
 check "lab: refused without the token, open with it" lab_answers || :
 check "--profile smoke, verified" smoke || :

@@ -2,7 +2,7 @@
 # What the image does with the arguments of `docker run IMAGE ...`:
 #
 #   none, or options (--profile paper)   run_all.sh with them, then `mixcl verify` of what came out
-#   lab [...]                            JupyterLab on port 8888, for other machines too, with its token
+#   lab [...]                            JupyterLab on port 8888, with its token, on copies of the notebooks in ~
 #   anything else                        that command
 set -euo pipefail
 
@@ -12,7 +12,12 @@ source "$root/reproduce/bits.sh" # threads and instruction set
 case ${1:-} in
     lab)
         shift
-        exec jupyter lab --ip=0.0.0.0 --no-browser --ServerApp.root_dir="$root" "$@" ;;
+        mkdir -p "$HOME/notebooks"
+        for book in "$root"/notebooks/*.ipynb; do # what was saved there before stays
+            [ -e "$HOME/notebooks/${book##*/}" ] || cp -- "$book" "$HOME/notebooks/"
+        done
+        for place in results figures reproduce; do ln -sfn "$root/$place" "$HOME/$place"; done # as notebooks find them
+        exec jupyter lab --ip=0.0.0.0 --no-browser --ServerApp.root_dir="$HOME" "$@" ;;
     '' | -*) ;;
     *) exec "$@" ;;
 esac

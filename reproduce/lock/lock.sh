@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Writes the lock from pyproject.toml (with its extra `dev`) and requirements.in:
 #
-#   base.txt        every package but torch and its CUDA libraries, each with the hashes of its files
+#   base.txt        every package that a run needs but torch and its CUDA libraries, each with the hashes of its files
+#   dev.txt         what the tests and checks need besides; the image does without
 #   build.txt       the one of them that packages without a wheel are built with, installed before the others
 #   torch-cuda.txt  torch from the package registry, with the CUDA libraries and triton it asks for
 #   torch-cpu.txt   torch's CPU build, where pip finds one (a folder or an index that you have told pip of)
-#   cpu.txt, cuda.txt   two lines each: base and one of the two
+#   cpu.txt, cuda.txt   three lines each: base, dev and one of the two
+#   sbom.cdx.json   all of cuda.txt as a CycloneDX bill of materials, by cyclonedx-py, which uv fetches
 #
 # Usage: reproduce/lock/lock.sh [--upgrade | --upgrade-package NAME ...]
 # Without an argument versions stay as they are unless pyproject.toml or requirements.in asks for others.
@@ -18,10 +20,15 @@ command -v uv >/dev/null || { echo "lock: the command uv is missing; install it 
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 
-cat "$here/base.txt" "$here/torch-cuda.txt" >"$work/all.txt" 2>/dev/null || : # versions so far are preferred
+cat "$here/base.txt" "$here/dev.txt" "$here/torch-cuda.txt" >"$work/all.txt" 2>/dev/null || : # versions so far are preferred
 (cd "$root" && uv pip compile pyproject.toml reproduce/lock/requirements.in --extra dev \
     --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
     --generate-hashes --no-header --quiet --output-file "$work/all.txt" "$@" >/dev/null)
+
+cp "$work/all.txt" "$work/run.txt" # the same versions, without what only `dev` asks for
+(cd "$root" && uv pip compile pyproject.toml reproduce/lock/requirements.in \
+    --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
+    --generate-hashes --no-header --quiet --output-file "$work/run.txt" >/dev/null)
 
 # The CPU build is published beside the registry, under a version that ends in +cpu.
 torch=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' "$work/all.txt")
@@ -36,25 +43,53 @@ elif ! grep -q "^torch==$torch+cpu " "$here/torch-cpu.txt"; then
     exit 1
 fi
 
-python3 - "$work/all.txt" "$here" <<'PYTHON'
+python3 - "$work/all.txt" "$work/run.txt" "$here" <<'PYTHON'
 import re
 import sys
 from pathlib import Path
 
-source, folder = Path(sys.argv[1]), Path(sys.argv[2])
-blocks = re.split(r"^(?=[A-Za-z0-9])", source.read_text(), flags=re.MULTILINE)
-packages = [block for block in blocks if "==" in block.split("\n", 1)[0]]
+folder = Path(sys.argv[3])
+
+
+def blocks(name):
+    """The packages of a file, each with its hashes."""
+    found = re.split(r"^(?=[A-Za-z0-9])", Path(name).read_text(), flags=re.MULTILINE)
+    return [block for block in found if "==" in block.split("\n", 1)[0]]
+
+
+packages, run = blocks(sys.argv[1]), {block.split()[0] for block in blocks(sys.argv[2])}
 with_torch = [block for block in packages if re.match(r"(torch|triton|nvidia-\S+|cuda-\S+)==", block)]
-base = [block for block in packages if block not in with_torch]
+base = [block for block in packages if block not in with_torch and block.split()[0] in run]
+dev = [block for block in packages if block not in with_torch and block.split()[0] not in run]
 build = [block for block in base if block.startswith("setuptools==")]
 heads = {
-    "base.txt": "# Written by lock.sh: every package but torch and its CUDA libraries.\n",
+    "base.txt": "# Written by lock.sh: every package that a run needs but torch and its CUDA libraries.\n",
+    "dev.txt": "# Written by lock.sh: what the tests and checks need besides.\n",
     "build.txt": "# Written by lock.sh: what packages without a wheel are built with.\n",
     "torch-cuda.txt": "# Written by lock.sh: torch as the registry has it, with its CUDA libraries.\n",
 }
-for name, chosen in (("base.txt", base), ("build.txt", build), ("torch-cuda.txt", with_torch)):
+for name, chosen in (("base.txt", base), ("dev.txt", dev), ("build.txt", build), ("torch-cuda.txt", with_torch)):
     (folder / name).write_text(heads[name] + "".join(chosen))
 for kind in ("cpu", "cuda"):
-    (folder / f"{kind}.txt").write_text(f"-r base.txt\n-r torch-{kind}.txt\n")
-print(f"locked {len(base)} packages, and torch with {len(with_torch) - 1} more for CUDA")
+    (folder / f"{kind}.txt").write_text(f"-r base.txt\n-r dev.txt\n-r torch-{kind}.txt\n")
+print(f"locked {len(base)} packages, {len(dev)} more for tests, and torch with {len(with_torch) - 1} more for CUDA")
+PYTHON
+
+# The bill of materials says what, in which version, with which hashes; where each comes from is left to pip.
+uv tool run --quiet --from "cyclonedx-bom>=7" cyclonedx-py requirements "$here/cuda.txt" --output-reproducible \
+    --output-file "$work/sbom.json" 2>/dev/null
+python3 - "$work/sbom.json" "$here/sbom.cdx.json" <<'PYTHON'
+import json
+import sys
+from pathlib import Path
+
+bill = json.loads(Path(sys.argv[1]).read_text())
+bill["metadata"].pop("tools", None)
+for part in bill["components"]:
+    part.pop("description", None)
+    references = part.pop("externalReferences", [])
+    part["hashes"] = [digest for reference in references for digest in reference.get("hashes", [])]
+bill["components"].sort(key=lambda part: part["name"])
+Path(sys.argv[2]).write_text(json.dumps(bill, indent=0, sort_keys=True) + "\n")
+print(f"listed {len(bill['components'])} packages in sbom.cdx.json")
 PYTHON

@@ -352,10 +352,13 @@ def test_missing_and_damaged_records(copy: Path) -> None:
     (copy / "a/c9/case.json").unlink()
     with pytest.raises(InputError, match=r"case\.json: is missing"):
         Store(copy).cases("a")
-    for text in ("[]", "{}", "\0" * 500):
+    for text in ("{}", "\0" * 500):
         (copy / "a/index.json").write_text(text)
         with pytest.raises(InputError, match=r"index\.json: cannot be read"):
             Store(copy).cases("a")
+    (copy / "a/index.json").write_text("[]")
+    with pytest.raises(InputError, match=r"index\.json: cannot be read \(holds a list, not an object\)"):
+        Store(copy).cases("a")
 
 
 def test_store_of_another_version(copy: Path) -> None:

@@ -61,6 +61,35 @@ def test_nothing_else_is_fetched_and_no_compiler_comes_in() -> None:
     assert not values("ADD")
 
 
+def test_what_pip_is_told_is_a_secret_of_the_build() -> None:
+    """An ARG, and a password in it, stays in the image's history."""
+    assert {value.partition("=")[0] for value in values("ARG")} == {"BASE_IMAGE", "TORCH", "COMMIT"}
+    fetching = [rest for rest in values("RUN") if "--require-hashes" in rest]
+    assert len(fetching) == 2
+    assert all(rest.startswith("--mount=type=secret,id=pip,target=/etc/pip.conf ") for rest in fetching)
+    check = (ROOT / "reproduce/docker/check.sh").read_text(encoding="utf-8")
+    assert '--secret "id=pip,src=$work/pip.conf"' in check
+    assert not re.search(r"--build-arg \S*PIP_", check)
+
+
+def test_a_run_cannot_be_given_other_notebooks() -> None:
+    assert not [command for command in commands() if re.search(r"\b(chmod|chown)\b.*\bnotebooks\b", command)]
+
+
+def test_the_image_has_no_test_tools() -> None:
+    locked = (ROOT / "reproduce/lock/base.txt").read_text(encoding="utf-8")
+    for tool in ("pytest", "hypothesis", "ruff", "mypy", "scikit-image"):
+        assert not re.search(rf"^{tool}==", locked, re.MULTILINE)
+    assert "dev.txt" not in " ".join(commands())
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "README.md", "reproduce/README.md"])
+def test_jupyterlab_is_published_to_this_machine_alone(name: str) -> None:
+    published = re.findall(r"-p (\S+)", (ROOT / name).read_text(encoding="utf-8"))
+    assert all(port == "127.0.0.1:8888:8888" for port in published)
+    assert published or name == "README.md"
+
+
 def test_user_is_not_root() -> None:
     names = [name for name, _ in INSTRUCTIONS]
     assert values("USER") == ["mixcl"]
@@ -154,6 +183,8 @@ def container(tmp_path: Path) -> Path:
     docker, programs = tmp_path / "reproduce" / "docker", tmp_path / "bin"
     docker.mkdir(parents=True)
     programs.mkdir()
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "00_overview.ipynb").touch()
     shutil.copy(ROOT / "reproduce/docker/entrypoint.sh", docker)
     (tmp_path / "reproduce" / "bits.sh").write_text("export BITS=pinned\n")
     for file in (tmp_path / "reproduce" / "run_all.sh", programs / "mixcl", programs / "jupyter"):
@@ -165,8 +196,8 @@ def container(tmp_path: Path) -> Path:
 
 
 def enter(container: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{container / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    script = container / "reproduce" / "docker" / "entrypoint.sh"
+    paths = {"PATH": f"{container / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(container / "home")}
+    environment, script = {**os.environ, **paths}, container / "reproduce" / "docker" / "entrypoint.sh"
     return subprocess.run(
         ["bash", str(script), *arguments], env=environment, cwd=container, capture_output=True, text=True, timeout=60
     )
@@ -228,6 +259,18 @@ def test_lab_is_open_to_other_machines_and_keeps_its_token(container: Path) -> N
     assert "[--ip=0.0.0.0]" in line
     assert line.endswith("[--port=9999] pinned")
     assert not re.search("token|password|allow_root|disable_check", line)
+
+
+def test_lab_works_on_copies_and_keeps_what_was_saved(container: Path) -> None:
+    home = container / "home"
+    for name in ("a", "b"):
+        (container / "notebooks" / f"{name}.ipynb").write_text("given")
+    said(container, "lab")
+    (home / "notebooks" / "a.ipynb").write_text("saved")
+    (line,) = said(container, "lab")
+    assert f"[--ServerApp.root_dir={home}]" in line
+    assert [(home / "notebooks" / f"{name}.ipynb").read_text() for name in ("a", "b")] == ["saved", "given"]
+    assert (home / "figures").readlink() == container / "figures"
 
 
 def test_anything_else_is_run_as_it_is(container: Path) -> None:

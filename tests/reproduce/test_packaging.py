@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ TOP_LEVEL = (
     "Dockerfile",
     ".ci/run",
     ".github/CONTRIBUTING.md",
+    ".github/SECURITY.md",
     ".github/workflows/ci.yml",
     ".pre-commit-config.yaml",
     "reproduce/README.md",
@@ -91,7 +93,9 @@ def test_layout_is_complete(name: str) -> None:
     assert (ROOT / name).exists(), f"{name} is missing"
 
 
-@pytest.mark.parametrize("name", [".ci/run", "reproduce/run_all.sh", "reproduce/test.sh", "reproduce/setup.sh"])
+@pytest.mark.parametrize(
+    "name", [".ci/run", "reproduce/run_all.sh", "reproduce/test.sh", "reproduce/setup.sh", "reproduce/lock/audit.sh"]
+)
 def test_scripts_stop_at_the_first_failure(name: str) -> None:
     text = (ROOT / name).read_text()
     assert text.startswith("#!/usr/bin/env bash\n")
@@ -131,7 +135,7 @@ def test_version_of_the_package_is_that_of_the_metadata() -> None:
 
 def test_every_dependency_says_what_it_is_for() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    for requirement in requirements("dev", "bench", "browser"):
+    for requirement in requirements("dev", "bench", "browser", "fuzz"):
         line = rf'"{re.escape(requirement.name)}(?:[<>=][^"]*)?"[^#\n]*# \w'
         assert re.search(line, text), f"{requirement.name}: what is it for?"
 
@@ -140,7 +144,7 @@ def test_checks_before_a_commit_are_those_of_the_lock() -> None:
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert {hook["id"] for hook in repository["hooks"]} == {"ruff-check", "ruff-format", "mypy"}
     pinned = [text for hook in repository["hooks"] for text in hook.get("additional_dependencies", [])]
-    assert set(pinned) == {f"ruff=={pins('base.txt')['ruff']}"}
+    assert set(pinned) == {f"ruff=={pins('dev.txt')['ruff']}"}
 
 
 def test_the_code_host_runs_what_a_change_must_pass_and_builds_the_image() -> None:
@@ -152,7 +156,7 @@ def test_the_code_host_runs_what_a_change_must_pass_and_builds_the_image() -> No
         assert check in (ROOT / ".ci/run").read_text()
 
 
-@pytest.mark.parametrize("name", ["base.txt", "build.txt", "torch-cpu.txt", "torch-cuda.txt"])
+@pytest.mark.parametrize("name", ["base.txt", "dev.txt", "build.txt", "torch-cpu.txt", "torch-cuda.txt"])
 def test_every_locked_package_has_hashes(name: str) -> None:
     lines = [line for line in (LOCK / name).read_text().splitlines() if line and not line.lstrip().startswith("#")]
     blocks = re.split(r"\n(?=\S)", "\n".join(lines))
@@ -162,7 +166,8 @@ def test_every_locked_package_has_hashes(name: str) -> None:
 
 
 def test_lock_separates_torch_from_the_rest() -> None:
-    base, cpu, cuda = pins("base.txt"), pins("torch-cpu.txt"), pins("torch-cuda.txt")
+    base, cpu, cuda = {**pins("base.txt"), **pins("dev.txt")}, pins("torch-cpu.txt"), pins("torch-cuda.txt")
+    assert not pins("base.txt").keys() & pins("dev.txt").keys()
     assert cpu.keys() == {"torch"}
     assert cpu["torch"] == f"{cuda['torch']}+cpu"
     assert not base.keys() & cuda.keys()
@@ -180,6 +185,39 @@ def test_lock_satisfies_the_dependencies(kind: str) -> None:
         assert name in locked, f"{requirement} is not in the lock; run reproduce/lock/lock.sh"
         assert requirement.specifier.contains(locked[name]), f"{requirement} excludes the locked {locked[name]}"
     assert "editables" in locked  # an editable install without build isolation needs it
+
+
+def test_what_a_run_needs_is_locked_without_the_test_tools() -> None:
+    locked = pins("base.txt", "torch-cuda.txt")
+    assert {canonicalize_name(requirement.name) for requirement in requirements()} <= locked.keys()
+    tools = {canonicalize_name(text.partition(">")[0]) for text in PROJECT["optional-dependencies"]["dev"]}
+    assert tools - {"packaging"} <= pins("dev.txt").keys()  # packaging is needed by others, too
+
+
+def test_the_bill_of_materials_is_the_lock() -> None:
+    bill = json.loads((LOCK / "sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    listed = {canonicalize_name(part["name"]): part for part in bill["components"]}
+    assert {name: part["version"] for name, part in listed.items()} == pins("cuda.txt")
+    text = "".join((LOCK / name).read_text() for name in ("base.txt", "dev.txt", "torch-cuda.txt"))
+    hashes = {digest["content"] for part in listed.values() for digest in part["hashes"]}
+    assert hashes == set(re.findall(r"--hash=sha256:([0-9a-f]{64})", text))
+    assert all(part["purl"].startswith("pkg:pypi/") for part in listed.values())
+
+
+def test_known_weaknesses_are_asked_for_or_it_is_said_why_not(tmp_path: Path) -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert "bash reproduce/lock/audit.sh" in [step.get("run") for job in jobs.values() for step in job["steps"]]
+    place = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    run = ["bash", str(LOCK / "audit.sh")]
+    done = subprocess.run(run, env=place, capture_output=True, text=True, check=True)
+    assert done.stdout == "audit: skipped: pip-audit is not installed\n"
+
+
+def test_security_says_what_is_trusted() -> None:
+    text = (ROOT / ".github/SECURITY.md").read_text()
+    for words in ("## What is trusted", "## What is not trusted", "Profiles", "Scans", "Weights", "archives"):
+        assert words in text
 
 
 def test_dependencies_admit_the_other_supported_machine() -> None:
@@ -207,7 +245,7 @@ def test_environment_yml_agrees_with_the_lock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("mixcl", ()), ("tests", ("dev",)), ("reproduce", ("dev", "bench", "browser"))]
+    ("folder", "extras"), [("mixcl", ()), ("tests", ("dev", "fuzz")), ("reproduce", ("dev", "bench", "browser"))]
 )
 def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, ...]) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}

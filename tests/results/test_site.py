@@ -65,7 +65,7 @@ def test_what_is_there_is_on_the_page(config: Experiment, out: Path) -> None:
 def test_no_link_is_broken(config: Experiment, out: Path) -> None:
     index = site.site(config, out)
     pages = [index, *(out / "site").glob("*/*.html")]
-    assert len(pages) == 3 + len(list(site.WALK.glob("0*.ipynb")))
+    assert len(pages) == 4 + len(list(site.WALK.glob("0*.ipynb")))
     for page in pages:
         links = [link for link in Links(page).links if "://" not in link and not link.startswith(("#", "data:"))]
         assert links

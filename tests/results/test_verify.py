@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 
-from mixcl import cli, evaluate, results, trainer
+from mixcl import cli, evaluate, files, results, trainer
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.results import runcard, verify
-from mixcl.run import checkpoint, determinism, jobs, record
+from mixcl.results import runcard, verify, verify_data, verify_jobs, verify_tables
+from mixcl.run import checkpoint, code, determinism, jobs, record
+from mixcl.spreadsheet import read_csv, to_csv
 
 JOB = "finetune-msd_spleen-p100-mixcl-f0-s0"
 
@@ -43,7 +49,7 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 SETTINGS = ["grid.percents={msd_spleen: [100]}", "grid.ablation={}", "grid.folds=[0]", "grid.variants={}"]
-SETTINGS += ["pretrain.steps=1", "finetune.steps=1", "data.finetune=[msd_spleen]"]
+SETTINGS += ["pretrain.steps=1", "finetune.steps=1", "data.finetune=[msd_spleen]", "grid.n_folds=2"]
 
 
 @pytest.fixture
@@ -220,3 +226,239 @@ def test_a_spread_is_kept_where_no_other_run_tells_it(run: tuple[Experiment, Pat
     path.write_text(json.dumps({**values, "spread": 0.25, "spread_runs": 1}))
     again = verify.write_expected(config, out, path)
     assert (again["spread"], again["spread_runs"]) == (0.25, 1)
+
+
+# --- each link of the chain, changed ---------------------------------------------------------------------------------
+
+
+def edit(path: Path, change: Callable[[Any], object]) -> None:
+    """Change a JSON file in place, and its own checksum where it has one."""
+    value = json.loads(path.read_text())
+    sealed = value.pop(files.SEAL, None) is not None
+    change(value)
+    (files.write_sealed if sealed else files.write_json)(path, value)
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the last part of a file."""
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 1
+    path.write_bytes(raw)
+
+
+def first(folder: Path, pattern: str) -> Path:
+    return min(folder.glob(pattern))
+
+
+def other_points(path: Path) -> None:
+    with np.load(path) as arrays:
+        points = {key: arrays[key][::-1] for key in arrays}
+    np.savez(path, **points)
+
+
+def other_hd95(out: Path, kept: bool) -> None:
+    """Another HD95 in cases.csv and, where asked for, in the record of the case too; all that follows is made anew."""
+    path, record = out / "runs" / JOB / "cases.csv", first(out / "runs" / JOB / "evaluation", "*.json")
+    table = read_csv(path, ("case", "organ"))
+    chosen = table["case"] == record.stem
+    table.loc[chosen, "hd95_mm"] = 1.5
+    path.write_text(to_csv(table))
+    if kept:
+        edit(record, lambda value: value["rows"][0].update(hd95_mm=1.5))
+    made_anew(out)
+
+
+def other_mark(out: Path, name: str, value: object) -> None:
+    """Something else that cases.csv says of its metrics; all that follows is made anew."""
+    path = out / "runs" / JOB / "cases.csv"
+    path.write_text(to_csv(read_csv(path, ("case", "organ")).assign(**{name: value})))
+    made_anew(out)
+
+
+def made_anew(out: Path) -> None:
+    results.table1(out)
+    runcard.run_card(load_profile("smoke", SETTINGS), out)
+
+
+def other_map(out: Path, kept: bool) -> None:
+    """Another predicted map; where asked for with its checksum made anew."""
+    path = first(out / "runs" / JOB / "evaluation", "*.npz")
+    with np.load(path) as arrays:
+        labels = arrays["prepared"]
+    labels[:] = 1 - (labels[::-1] > 0)
+    np.savez_compressed(path, prepared=labels)
+    if kept:
+        edit(path.with_suffix(".json"), lambda value: value.update(labels=files.sha256(path)))
+        made_anew(out)
+
+
+def card_of(change: Callable[[Any], object], job: str = JOB) -> Callable[[Path], object]:
+    return lambda out: edit(out / "runs" / job / "run.json", change)
+
+
+def run_card_of(change: Callable[[Any], object]) -> Callable[[Path], object]:
+    return lambda out: edit(out / "RUN.json", change)
+
+
+STORED = "data/store/msd_spleen/*"
+CHANGED: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a voxel of the store": ("prepared scans of msd_spleen", lambda out: flip(first(out, f"{STORED}/image.npy"))),
+    "a label of the store": ("prepared scans of msd_spleen", lambda out: flip(first(out, f"{STORED}/label.npy"))),
+    "the points of the store": (
+        "prepared scans of msd_spleen",
+        lambda out: other_points(first(out, f"{STORED}/foreground.npz")),
+    ),
+    "no store": ("data msd_spleen", lambda out: shutil.rmtree(out / "data" / "store")),
+    "a case less in the store": (
+        "data msd_spleen",
+        lambda out: edit(out / "data/store/msd_spleen/index.json", lambda value: value["cases"].pop()),
+    ),
+    "a raw scan": ("raw scans of msd_spleen", lambda out: flip(first(out / "data/raw", "*pleen/imagesTr/*"))),
+    "a raw label": ("raw scans of msd_spleen", lambda out: flip(first(out / "data/raw", "*pleen/labelsTr/*"))),
+    "no raw scan": ("raw scans of msd_spleen", lambda out: first(out / "data/raw", "*pleen/imagesTr/*").unlink()),
+    "a setting that decides": (
+        f"settings of {JOB}", card_of(lambda card: card["decides"]["finetune"].update(lr=9)),
+    ),
+    "a setting": (f"settings of {JOB}", card_of(lambda card: card["config"]["finetune"].update(lr=9))),
+    "a mark of Table 2": (f"settings of {JOB}", card_of(lambda card: card["config"]["loss"].update(alpha=0))),
+    "a setting of the pre-training": (
+        "settings of pretrain", card_of(lambda card: card["config"]["loss"].update(alpha=9), "pretrain"),
+    ),
+    "the training cases": (f"settings of {JOB}", card_of(lambda card: card["train"].pop())),
+    "the test cases": (f"settings of {JOB}", card_of(lambda card: card["test"].reverse())),
+    "the weights it starts from": (f"settings of {JOB}", card_of(lambda card: card["decides"].update(init="none"))),
+    "the commit": (f"runs/{JOB}/run.json", card_of(lambda card: card.update(commit="0" * 40))),
+    "the name of the weights": (f"weights of {JOB}", card_of(lambda card: card.update(weights="0" * 64))),
+    "the record of the training": (
+        f"steps of {JOB}", lambda out: (out / "runs" / JOB / "metrics.jsonl").write_text(""),
+    ),
+    "a loss of the training": (
+        f"runs/{JOB}/metrics.jsonl",
+        lambda out: (out / "runs" / JOB / "metrics.jsonl").write_text('{"step": 1, "total": 0.0}\n'),
+    ),
+    "HD95 in cases.csv": (f"cases of {JOB}", lambda out: other_hd95(out, kept=False)),
+    "what pre-training saw": (f"cases of {JOB}", lambda out: other_mark(out, "pretrained_on", 7)),
+    "the grid of the metrics": (f"cases of {JOB}", lambda out: other_mark(out, "grid", "original")),
+    "a job that it took its weights from": (
+        f"settings of {JOB}", card_of(lambda card: card.update(same_as=JOB.replace("mixcl", "scratch"))),
+    ),
+    "HD95 everywhere": (f"metrics of {JOB}", lambda out: other_hd95(out, kept=True)),
+    "a predicted map": (f"cases of {JOB}", lambda out: other_map(out, kept=False)),
+    "a predicted map and its checksum": (f"metrics of {JOB}", lambda out: other_map(out, kept=True)),
+    "no predicted map": (
+        f"cases of {JOB}", lambda out: first(out / "runs" / JOB / "evaluation", "*.npz").unlink(),
+    ),
+    "the settings of an evaluation": (
+        f"cases of {JOB}",
+        lambda out: edit(
+            first(out / "runs" / JOB / "evaluation", "*.json"), lambda value: value["of"]["evaluate"].update(overlap=0)
+        ),
+    ),
+    "a table in Markdown": (
+        "tables/table1.md", lambda out: (out / "tables" / "table1.md").write_text("| Ours | 0.99 |\n"),
+    ),
+    "statistics and their checksum": (
+        "tables/statistics.csv",
+        lambda out: [
+            (out / "tables" / "statistics.csv").write_text("p\n0.001\n"),
+            runcard.run_card(load_profile("smoke", SETTINGS), out),
+        ],
+    ),
+    "no outputs in RUN.json": ("tables/table1.csv", run_card_of(lambda card: card["outputs"].clear())),
+    "an output less in RUN.json": (
+        "tables/table1.md", run_card_of(lambda card: card["outputs"].pop("tables/table1.md")),
+    ),
+    "no jobs in RUN.json": ("jobs of RUN.json", run_card_of(lambda card: card["jobs"].clear())),
+    "no data in RUN.json": ("data msd_spleen", run_card_of(lambda card: card["data"].clear())),
+    "other seeds in RUN.json": ("seeds of RUN.json", run_card_of(lambda card: card["seeds"].update(pretrain=7))),
+    "other settings in RUN.json": (
+        "settings of RUN.json", run_card_of(lambda card: card["config"]["loss"].update(alpha=7)),
+    ),
+    "another commit in RUN.json": ("RUN.md", run_card_of(lambda card: card.update(commit="0" * 40))),
+    "another day in RUN.json": ("RUN.md", run_card_of(lambda card: card.update(made="yesterday"))),
+    "RUN.md": ("RUN.md", lambda out: (out / "RUN.md").write_text("# Run card\n")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_whatever_is_changed_is_noticed(run: tuple[Experiment, Path], name: str) -> None:
+    what, change = CHANGED[name]
+    change(run[1])
+    assert what in {check.what for check in off(run)}
+
+
+@pytest.mark.parametrize("module", [verify_jobs, verify_tables])
+def test_code_that_was_changed_since_is_noticed(
+    run: tuple[Experiment, Path], monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
+    monkeypatch.setattr(module, "code_id", lambda: "0" * 64)
+    (check,) = off(run)
+    assert check.what in ("code of 3 jobs", "code of tables and figures")
+    assert check.actual == "0" * 12
+
+
+def test_the_code_is_known_by_its_content(tmp_path: Path) -> None:
+    package, notebooks = tmp_path / "mixcl", tmp_path / "notebooks"
+    shutil.copytree(code.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(code.NOTEBOOKS, notebooks)
+    assert code.code_of(package, notebooks) == code.code_id()
+    book = notebooks / "11_finetune.ipynb"
+    edit(book, lambda value: [cell.update(outputs=["x"]) for cell in value["cells"] if cell["cell_type"] == "code"])
+    (notebooks / "01_identity_consistency.ipynb").write_text("played with")
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__" / "a.pyc").touch()
+    assert code.code_of(package, notebooks) == code.code_id()
+    edit(book, lambda value: value["cells"][-1].update(cell_type="code", source=["pass"]))
+    changed = code.code_of(package, notebooks)
+    assert changed != code.code_id()
+    with (package / "losses.py").open("a") as file:
+        file.write("#")
+    assert code.code_of(package, notebooks) not in (changed, code.code_id())
+
+
+def test_every_notebook_that_a_run_executes_is_part_of_the_code() -> None:
+    root = Path(__file__).resolve().parents[2]
+    named = set(re.findall(r'notebook\("(\d\d_\w+)"', (root / "reproduce" / "Snakefile").read_text()))
+    jobs_of = {
+        job.notebook
+        for config in [load_profile("smoke")]
+        for job in (*jobs.pretrainings(config), *jobs.finetunings(config))
+    }
+    assert named | jobs_of == set(code.EXECUTED)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", "{", '{"outputs": {}}', "[" * 10000, "1" * 4301])
+def test_a_missing_or_broken_run_card_is_one_sentence(run: tuple[Experiment, Path], text: str | None) -> None:
+    (run[1] / "RUN.json").unlink()
+    if text is not None:
+        (run[1] / "RUN.json").write_text(text)
+    with pytest.raises(InputError, match=r"RUN\.json: no run card, or a broken one; make it with") as raised:
+        off(run)
+    assert "\n" not in str(raised.value)
+
+
+def test_it_says_what_it_did_not_look_at(run: tuple[Experiment, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = run
+    text = verify.report(verify.verify(config, out, out / "expected.json"))
+    assert "not looked at: whether weights follow from their training cases: only a training tells" in text
+    assert "metrics from predicted maps" not in text
+    monkeypatch.setattr(verify_jobs, "MEASURED", 1)
+    monkeypatch.setattr(verify_data, "BYTES", 1)
+    shutil.rmtree(out / "data" / "raw" / "kits19", ignore_errors=True)
+    text = verify.report(verify.verify(config, out, out / "expected.json"))
+    assert re.search(r"not looked at: metrics from predicted maps: \d+ of \d+; --full takes all", text)
+    assert re.search(r"not looked at: prepared scans of msd_spleen: \d+ of \d+; --full takes all", text)
+    assert "not looked at: raw scans of kits19: " in text
+    assert "all equal" in text
+    full = verify.report(verify.verify(config, out, out / "expected.json", full=True))
+    assert "--full" not in full
+
+
+def test_a_run_that_does_not_name_its_code_is_told(run: tuple[Experiment, Path]) -> None:
+    config, out = run
+    for path in out.glob("runs/*/run.json"):
+        edit(path, lambda card: card.pop("code"))
+    runcard.run_card(config, out)
+    text = verify.report(verify.verify(config, out, out / "expected.json"))
+    assert "not looked at: which code made 3 jobs" in text
+    assert "all equal" in text

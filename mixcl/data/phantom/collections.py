@@ -1,6 +1,5 @@
 """Phantom collections, written as the files people have."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mixcl.data.files.grid import to_axes
 from mixcl.data.phantom.scan import LABELS, labelled, make_case
 from mixcl.data.registry import COLLECTIONS, collections, folder
 from mixcl.errors import InputError
-from mixcl.files import whole, write_json
+from mixcl.files import read_json, whole, write_json
 
 VERSION = 3  # of what is drawn; files of another version are made again
 AXES = {"msd_lung": "LPS", "nih_pancreas": "LPS", "kits19": "IPL", "btcv": "LAS"}  # the others are stored RAS
@@ -83,7 +82,7 @@ def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: s
     place.mkdir(parents=True, exist_ok=True)
     made_with = None
     with suppress(FileNotFoundError, ValueError):  # a damaged note counts as one of other settings
-        made_with = json.loads(mark.read_text(encoding="utf-8"))
+        made_with = read_json(mark)
     patterns = [str(pattern.relative_to(place)) for pattern in _files(collection, place, "*")]
     for path in [path for pattern in patterns for path in place.glob(pattern) if not path.name.startswith(".")]:
         if made_with != settings or path not in wanted:

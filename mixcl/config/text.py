@@ -1,0 +1,128 @@
+"""YAML that somebody wrote, in bounded memory and time, and values as a few words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixcl.files import DEEPEST
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is there, is eight times as fast
+MOST = 1_000_000
+"""Characters of a text, and of what it stands for when every alias is written out."""
+
+
+def read_text(path: Path) -> str:
+    """A small text file.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is no file, cannot be read, is not UTF-8 or has more than `MOST` bytes.
+    """
+    if not path.is_file():
+        raise ValueError("is no file")
+    with path.open("rb") as file:
+        raw = file.read(MOST + 1)
+    if len(raw) > MOST:
+        raise ValueError(f"has more than {MOST:,} bytes")
+    return raw.decode("utf-8")
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text says.
+
+    It is gone over event by event first, which takes no memory to speak of: nested deeper than `DEEPEST` levels, or
+    longer than `MOST` characters with every alias written out, it is refused before anything is made of it.
+
+    Raises
+    ------
+    ValueError
+        It is no YAML, too large or deep, or holds a value that is none, such as the date 2001-99-99.
+
+    >>> read_yaml("{a: [1, 2.5], b: null}")
+    {'a': [1, 2.5], 'b': None}
+    """
+    with _one_kind():
+        _check_length(text)
+        _check_size(text)
+        return yaml.load(text, LOADER)
+
+
+def read_value(text: str) -> Any:
+    """What a value typed after ``=`` is: YAML where it begins like a list, a section or a quotation.
+
+    Else it is one plain scalar to its end: in ``data.root=/data/run #2: new`` neither ``#`` nor ``: `` means anything.
+
+    Raises
+    ------
+    ValueError
+        As `read_yaml`.
+
+    >>> read_value("[1, 2]"), read_value("0.1"), read_value("null"), read_value("/data/run #2: new")
+    ([1, 2], 0.1, None, '/data/run #2: new')
+    """
+    text = text.strip()
+    if text[:1] in ("[", "{", '"', "'"):
+        return read_yaml(text)
+    if text == "~":  # a folder, as in a shell
+        return text
+    with _one_kind():
+        _check_length(text)
+        loader = LOADER("")
+        return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
+
+
+@contextmanager
+def _one_kind() -> Iterator[None]:
+    """Turn all that yaml raises into a ValueError of one line."""
+    try:
+        yield
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _check_length(text: str) -> None:
+    if len(text) > MOST:
+        raise ValueError(f"has more than {MOST:,} characters")
+
+
+def _check_size(text: str) -> None:
+    known: dict[str, int] = {}
+    open_parts: list[tuple[str | None, int]] = [(None, 0)]  # anchor, and characters so far
+    for event in yaml.parse(text, LOADER):
+        anchor, size = getattr(event, "anchor", None), 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_parts.append((anchor, 0))
+            if len(open_parts) > DEEPEST:
+                raise ValueError(f"is nested more than {DEEPEST} levels deep")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_parts.pop()
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1 + len(event.value)
+        elif isinstance(event, yaml.AliasEvent):
+            if anchor not in known:
+                raise ValueError(f"the alias *{anchor} names nothing that is complete")
+            size, anchor = known[str(anchor)], None
+        if anchor is not None:
+            known[anchor] = size
+        outer, before = open_parts[-1]
+        open_parts[-1] = outer, before + size
+        if before + size > MOST:
+            raise ValueError(f"stands for more than {MOST:,} characters")
+
+
+def words(value: object, most: int = 80) -> str:
+    """A value as it is written in Python, cut where it is long.
+
+    >>> words("x" * 100, 10), words(10**5000)
+    ("'xxxxxx...", 'a number of more than 4300 digits')
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no longer ones
+        return "a number of more than 4300 digits"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

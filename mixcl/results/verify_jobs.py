@@ -1,0 +1,261 @@
+"""The jobs of a run gone over again: code, settings, training cases, weights, predictions, metrics.
+
+Every link is computed from the one before it, never taken from what the run says of itself.
+"""
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
+
+from mixcl.config import with_settings
+from mixcl.config.settings import Experiment
+from mixcl.data.splits import split, start
+from mixcl.data.store import Case, Store
+from mixcl.errors import InputError
+from mixcl.files import file_name, read_sealed, sha256
+from mixcl.results.runs import Runs
+from mixcl.results.statistics import METRICS
+from mixcl.results.verdict import Check, agrees, left, same, unseen
+from mixcl.run.code import code_id
+from mixcl.run.jobs import Job, finetunings, pretrainings
+from mixcl.run.record import WEIGHTS, deciding, flat, read_card, read_metrics, weights_id
+
+MEASURED = 60
+"""Predictions that are measured again unless all are asked for; at least one a job."""
+ROUNDING = 2e-6
+"""By which a metric of six decimals may differ where another processor measures it again."""
+COUNTS, MARKS = ("voxels_label", "voxels_predicted"), ("grid", "tolerance_mm")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A job and what is known of it: its own settings, its folder, its card, the store that it is of."""
+
+    job: Job
+    config: Experiment
+    path: Path
+    card: Mapping[str, Any]
+    store: Store | None
+
+    @property
+    def stage(self) -> str:
+        return "finetune" if "TASK" in self.job.parameters else "pretrain"
+
+    def cases(self, collection: str) -> tuple[Case, ...]:
+        """The prepared cases of a collection."""
+        if self.store is None:
+            raise InputError("there is no store of prepared scans")
+        return self.store.cases(collection)
+
+
+def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
+    """Settings, training and test cases, weights, predictions and metrics of every job, and which code made them."""
+    checks, codes, looked, total, lost = list[Check](), dict[str, list[str]](), 0, 0, 0
+    trainings, tests = pretrainings(config), finetunings(config)
+    most = None if full else max(1, MEASURED // max(len(tests), 1))
+    store = _store(config, out)
+    for job in (*trainings, *tests):
+        name, path = job.name, out / "runs" / job.name
+        try:
+            run = _Run(job, with_settings(config, job.settings), path, read_card(path), store)
+        except InputError as error:
+            checks.append(Check(f"run {name}", "a run", str(error), False, name))
+            continue
+        codes.setdefault(str(run.card.get("code", "")), []).append(name)
+        checks += [agrees(f"settings of {name}", _settings(run), name), _weights(run)]
+        checks.append(agrees(f"steps of {name}", _steps(run), name))
+        rows = runs.cases[runs.cases["job"] == name]
+        if len(rows):
+            tested, away = _measurable(run)
+            chosen = tested[:most]
+            lost += away
+            looked, total = looked + len(chosen), total + len(tested)
+            checks.append(agrees(f"cases of {name}", _cases(run, rows), name, "as evaluated"))
+            checks.append(agrees(f"metrics of {name}", _measured(run, chosen), name, "as measured again"))
+    checks += left("metrics from predicted maps", looked, total)
+    if lost:
+        checks.append(unseen(f"metrics of {lost} predicted maps: the original label maps are not here"))
+    return [*_codes(codes), *checks, unseen("whether weights follow from their training cases: only a training tells")]
+
+
+def _store(config: Experiment, out: Path) -> Store | None:
+    try:
+        return Store(config.data.store_dir(out), settings=config.data)
+    except InputError:
+        return None
+
+
+def _codes(codes: Mapping[str, Sequence[str]]) -> Iterator[Check]:
+    """The code that made the jobs against the code that is here."""
+    for code, names in codes.items():
+        if code:
+            yield same(f"code of {len(names)} jobs", code, code_id(), names[0])
+        else:
+            yield unseen(f"which code made {len(names)} jobs ({names[0]}, ...): their run.json does not say")
+
+
+def _settings(run: _Run) -> Iterator[str]:
+    """What run.json says that a job was made of against what the settings, the store and the job before it give."""
+    try:
+        expected = _pretrained(run) if run.stage == "pretrain" else _finetuned(run)
+    except InputError as error:
+        yield str(error)
+        return
+    found = flat(run.card)
+    for key, value in flat(json.loads(json.dumps(expected))).items():
+        if found.get(key) != value:
+            yield f"{key} is {str(found.get(key))[:60]}, not {str(value)[:60]}"
+
+
+def _pretrained(run: _Run) -> dict[str, Any]:
+    """What the run.json of a pre-training has to say."""
+    names, settings = run.config.data.pretrain, deciding(run.config, "pretrain")
+    cases, data = sum(len(run.cases(name)) for name in names), _fingerprint(run, names)
+    own = {"job": run.job.name, "seed": run.config.pretrain.seed, "cases": cases, "data": data}
+    own["steps"] = run.config.pretrain.total_steps(cases)
+    return {**own, **_twin(run), "config": settings, "decides": {"data": data, **settings}}
+
+
+def _finetuned(run: _Run) -> dict[str, Any]:
+    """What the run.json of a fine-tuning has to say; which weights it starts from is told by the job before it."""
+    job, config = run.job, run.config
+    task, fold, percent = (job.parameters[key] for key in ("TASK", "FOLD", "PERCENT"))
+    train, test = split(run.cases(task), config, fold, percent, job.parameters["SEED"])
+    init = read_card(run.path.with_name(job.needs)).get("weights") if job.needs else "none"
+    settings, own = deciding(config, "finetune"), {key.lower(): value for key, value in job.parameters.items()}
+    whole = settings | (deciding(config, "pretrain") if job.needs else {})  # Table 2 has its marks from these
+    own |= {"data": _fingerprint(run, (task,))}
+    begun = {"start": start(fold, job.parameters["SEED"]), "train": [case.id for case in train]}
+    decides = {**own, **begun, "n_folds": config.grid.n_folds, "init": init, **settings}
+    more = {
+        "train": begun["train"],
+        "test": [case.id for case in test],
+        "steps": config.finetune.total_steps(len(train)),
+    }
+    return {"job": job.name, **own, **more, **_twin(run), "config": whole, "decides": decides}
+
+
+def _twin(run: _Run) -> dict[str, Any]:
+    """The weights of the job whose training a run took over."""
+    twin = run.card.get("same_as")
+    return {"weights": read_card(run.path.with_name(str(twin))).get("weights")} if twin else {}
+
+
+def _fingerprint(run: _Run, names: Sequence[str]) -> str:
+    return run.store.fingerprint(names) if run.store else ""
+
+
+def _weights(run: _Run) -> Check:
+    """The weights on disk, and what stands in their file, against the name that the run gave them."""
+    name, card = run.job.name, run.card
+    what, expected = f"weights of {name}", card.get("weights", "none")
+    try:
+        with safe_open(run.path / WEIGHTS, framework="numpy") as file:
+            said = json.loads((file.metadata() or {}).get("mixcl", "{}"))
+        actual = weights_id(load_file(run.path / WEIGHTS))
+        other = [key for key in ("job", "data") if said.get(key) != card.get(key)]
+        other += ["id"] if said.get("id") != expected else []
+    except (SafetensorError, OSError, ValueError, AttributeError, RecursionError):
+        return same(what, expected, "damaged or missing", name)
+    if actual == expected and other:
+        return Check(what, "of run.json", f"the file has another {other[0]}", False, name)
+    return same(what, expected, actual, name)
+
+
+def _steps(run: _Run) -> Iterator[str]:
+    """Whether the record of a training goes to its last step."""
+    steps = run.card.get("steps")
+    try:
+        records = read_metrics(run.path / "metrics.jsonl")
+    except InputError as error:
+        yield str(error)
+        return
+    last = records[-1]["step"] if records else 0
+    if last != steps:
+        yield f"metrics.jsonl ends at step {last}, not {steps}"
+
+
+def _tested(run: _Run) -> list[Case]:
+    """The test cases of a fine-tuning that are prepared, in an order that no name decides."""
+    try:
+        cases = [case for case in run.cases(str(run.card.get("task"))) if case.id in run.card.get("test", ())]
+    except InputError:  # which the data's own checks tell
+        return []
+    return sorted(cases, key=lambda case: hashlib.sha256(f"{run.job.name}/{case.id}".encode()).digest())
+
+
+def _measurable(run: _Run) -> tuple[list[Case], int]:
+    """Test cases whose label maps are here, and how many there are beside them (R32)."""
+    tested = _tested(run)
+    here = [case for case in tested if run.config.evaluate.grid == "prepared" or case.source.label.exists()]
+    return here, len(tested) - len(here)
+
+
+def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
+    """cases.csv against the record that evaluation keeps of each case, and that against weights, store and maps."""
+    settings, prepared = deciding(run.config, "evaluate")["evaluate"], {case.id: case for case in _tested(run)}
+    seen = run.store.contents(run.config.data.pretrain) if run.store and run.job.needs else set()
+    for name, part in rows.groupby("case"):
+        case, written = prepared.get(str(name)), {row["label"]: row for row in part.to_dict("records")}
+        if case is None:
+            yield f"{name} is not prepared"
+            continue
+        try:
+            of, kept, map_id = _record(run, case)
+            if written.keys() != kept.keys() or any(_differ(written[k], kept[k], 0.0) for k in kept):
+                yield f"{name} differs"
+            if of["weights"] != run.card.get("weights") or of["evaluate"] != settings:
+                yield f"{name} is of other weights or settings"
+            if of["content"] != list(case.content) or of["spacing"] != list(case.spacing):
+                yield f"{name} is of another prepared scan"
+            if of["source"] != case.source.label_sha256:
+                yield f"{name} is of another original label map"
+            said = {"pretrained_on": int(case.content[0] in seen), **{key: settings[key] for key in MARKS}}
+            if other := [key for key in said if any(row[key] != said[key] for row in written.values())]:
+                yield f"{name} has another {other[0]}"
+            if map_id != sha256(run.path / "evaluation" / f"{file_name(case.id)}.npz"):
+                yield f"{name}.npz is another map"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            yield f"no record of {name}"
+
+
+def _record(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]], str]:
+    """What evaluation keeps of a case: of what it is, its rows by label, the checksum of the predicted map."""
+    record = read_sealed(run.path / "evaluation" / f"{file_name(case.id)}.json")
+    return record["of"], {row["label"]: row for row in record["rows"]}, record["labels"]
+
+
+def _measured(run: _Run, cases: Sequence[Case]) -> Iterator[str]:
+    """Test cases whose metrics are others when they are measured again from predicted map and label."""
+    from mixcl.evaluate import measured_again  # MONAI is not needed to say what else is wrong
+
+    for case in cases:
+        try:
+            kept = _record(run, case)[1]
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # MONAI's, of its own calls
+                again = {row["label"]: row for row in measured_again(run.config, run.path, case)}
+            if kept.keys() != again.keys() or any(_differ(kept[k], again[k], ROUNDING) for k in again):
+                yield f"{case.id} has other metrics"
+        except InputError as error:
+            yield str(error)
+        except (OSError, ValueError, KeyError, TypeError):
+            yield f"no record of {case.id}"
+
+
+def _differ(one: Mapping[Any, Any], other: Mapping[Any, Any], by: float) -> bool:
+    """Whether two rows have other metrics or voxels."""
+
+    def number(value: object) -> float:
+        return math.nan if value is None else float(str(value))
+
+    pairs = [(number(one[key]), number(other[key])) for key in (*METRICS, *COUNTS)]
+    return any(a != b and not (a != a and b != b) and not abs(a - b) <= by for a, b in pairs)

@@ -1,0 +1,54 @@
+"""The name of the code that runs, by its content: a commit tells nothing of what was changed since."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+NOTEBOOKS = PACKAGE.parent / "notebooks"
+EXECUTED = (
+    "10_pretrain",
+    "11_finetune",
+    "20_table1",
+    "21_table2",
+    "22_figures",
+    "30_what_matters",
+    "32_when_does_it_help",
+)
+"""The notebooks that a run executes."""
+
+
+@cache
+def code_id() -> str:
+    """SHA-256 over the package's own files and the code cells of the notebooks that a run executes, where they are.
+
+    Taken once a process, at the first call.  Outputs and texts of notebooks, profiles and caches do not count.
+    """
+    return code_of(PACKAGE, NOTEBOOKS)
+
+
+def code_of(package: Path, notebooks: Path) -> str:
+    """`code_id` of a package's folder and of a folder of notebooks, which may not be there."""
+    digest = hashlib.sha256()
+    for name, content in (*_files(package), *_cells(notebooks)):
+        digest.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
+    return digest.hexdigest()
+
+
+def _files(package: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(package.rglob("*")):
+        name = path.relative_to(package)
+        own = name.parts[0] != "profiles" and not any(part.startswith(".") for part in name.parts)  # wheels carry those
+        if own and path.suffix in (".py", ".yaml", ".html"):
+            yield name.as_posix(), path.read_bytes()
+
+
+def _cells(notebooks: Path) -> Iterator[tuple[str, bytes]]:
+    for name in EXECUTED:
+        path = notebooks / f"{name}.ipynb"
+        if path.is_file():
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+            yield name, json.dumps(code).encode()
