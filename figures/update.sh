@@ -4,7 +4,7 @@
 # Of a run with --only effects, such as results/fair, the effects go into a folder of its name, with their table.
 # Then pages.py writes the README.md of every folder; it needs the environment in which mixcl is installed.
 set -euo pipefail
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
 from=${1:-$here/../results/phantom}
 made=$from/RUN.json
 [ -f "$made" ] || made=$from/tables/effects.md

@@ -20,6 +20,7 @@ from mixcl.data.store import Case
 from mixcl.errors import InputError
 from mixcl.metrics import class_indices
 from mixcl.model import LABEL_LEVEL, level_edges
+from mixcl.run import signals
 
 
 class Batch(NamedTuple):
@@ -85,10 +86,20 @@ class SegmentationStream(Dataset[dict[str, Tensor]]):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return _item(self.places(index), self.config, index)
+
+    def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
+        """The scan and the first voxel [x, y, z] of the patch."""
         g = generator(self.seed, index, 1)
         case = self.cases[int(torch.randint(len(self.cases), (), generator=g))]
-        origin = _origin(case, self.config, self.config.finetune.foreground_prob, g)
-        return _item([(case, origin)], self.config, index)
+        return [(case, _origin(case, self.config, self.config.finetune.foreground_prob, g))]
+
+
+def scans(stream: PairStream | SegmentationStream, samples: Iterable[int]) -> str:
+    """The scans that samples of a stream are cut from, in words."""
+    names = {f"{case.collection}/{case.id}": None for sample in samples for case, _ in stream.places(sample)}
+    listed = list(names)
+    return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
 
 
 def batches(
@@ -110,7 +121,7 @@ def batches(
     first = (range(step * batch + rank * share, step * batch + (rank + 1) * share) for step in range(start, steps))
     loader: DataLoader[dict[str, Any]] = DataLoader(
         stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin,
-        collate_fn=collate,
+        collate_fn=collate, worker_init_fn=signals.in_worker,
     )  # fmt: skip
     yield from loader
 

@@ -4,6 +4,7 @@ Thin on purpose: each command reads a profile and calls one function of the pack
 on standard error and exit code 2; ``--debug`` shows the traceback as well.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ from mixcl import __version__
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
+from mixcl.run import signals
 
 app = typer.Typer(
     name="mixcl", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -34,12 +36,20 @@ Restart = Annotated[bool, typer.Option("--restart", help="Drop what this run has
 
 @app.command()
 @data_app.command("prepare")
-def prepare(profile: Profile = "phantom", overrides: Set = None, out: Out = None, workers: Workers = None) -> None:
+def prepare(
+    profile: Profile = "phantom",
+    overrides: Set = None,
+    out: Out = None,
+    workers: Workers = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare all with its checksums; mend what differs.")
+    ] = False,
+) -> None:
     """Check, orient, resample and store the profile's collections (phantoms are made first)."""
     config, folder = _load(profile, overrides, out)
     from mixcl.data.prepare.run import prepare as run
 
-    typer.echo(run(config, folder, workers=workers).to_markdown())
+    typer.echo(run(config, folder, workers=workers, verify=verify).to_markdown())
 
 
 @data_app.command("check")
@@ -197,15 +207,19 @@ def _root(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit code 2 for bad input, 130 for an interruption."""
+    """Run the command line; exit code 2 for bad input, 130 for an interruption, 143 for SIGTERM."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words  # wherever it stands
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8, a name that is
     try:
-        app(args=[word for word in words if word != "--debug"], prog_name="mixcl")
+        with signals.leaving():
+            app(args=[word for word in words if word != "--debug"], prog_name="mixcl")
     except InputError as error:
         _fail(str(error), 2, debug)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on where it was", 130, False)
+    except signals.Stopped as stop:
+        _fail(str(stop), stop.code, False)
     except Exception as error:
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1, debug)
 

@@ -3,12 +3,13 @@
 Dice, the 95 % Hausdorff distance and surface Dice per organ and case; an evaluated run has::
 
     RUN/cases.csv                    one row a case and organ; written last, whole
-    RUN/evaluation/<case>.json       the rows of a case, and of which weights, settings and data they are
+    RUN/evaluation/<case>.json       the rows of a case, of which weights, settings and data they are, and checksums
     RUN/evaluation/<case>.npz        the predicted label map on the prepared grid
     RUN/predictions/<case>.nii.gz    on request: the same on the grid of the original scan
+
+Files are named after cases by `mixcl.files.file_name`.
 """
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,11 @@ from mixcl import files
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
-from mixcl.handover import weights_id
 from mixcl.metrics import class_indices, class_values, measure
 from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
 from mixcl.run.device import forward, machine, precision
-from mixcl.run.record import deciding, read_card
+from mixcl.run.record import alone, deciding, read_card
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
@@ -70,6 +70,12 @@ def evaluate(
     InputError
         ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
     """
+    _read_finished(run)
+    with alone(run):
+        return _evaluate(config, out, run, save_predictions, progress)
+
+
+def _evaluate(config: Experiment, out: Path, run: Path, save_predictions: bool, progress: bool) -> pd.DataFrame:
     card, names = _read_finished(run)
     net = _network(config, run, card, names)
     cases = _test_cases(config, out, run, card)
@@ -79,7 +85,7 @@ def evaluate(
         for case in tqdm(cases, desc=f"evaluate {run.name}", disable=not progress, unit="case"):
             key = _key(config, card, case)
             rows += _kept(run, case, key) or _measured(net, case, config, run, key, names)
-            if save_predictions and not _nifti(run, case).is_file():
+            if save_predictions:
                 write_nifti(_nifti(run, case), read_prediction(run, case.id), case)
     table = _table(rows, card, config)
     files.write_text(run / "cases.csv", table.to_csv(index=False))
@@ -173,8 +179,10 @@ def read_prediction(run: Path, case: str) -> NDArray[np.uint8]:
     InputError
         The run is not evaluated, or the file is damaged.
     """
-    path = run / FOLDER / f"{case}.npz"
+    path = _file(run, case, ".npz")
     try:
+        if files.read_sealed(_file(run, case, ".json"))["labels"] != files.sha256(path):
+            raise ValueError("it is not the one that was measured")
         with np.load(path, allow_pickle=False) as arrays:
             labels: NDArray[np.uint8] = arrays["labels"]
     except Exception as error:  # zipfile and numpy raise many kinds
@@ -195,7 +203,7 @@ def _read_finished(run: Path) -> tuple[dict[str, Any], dict[int, str]]:
 def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping[int, str]) -> nn.Module:
     """The fine-tuned network, on the CPU."""
     weights, description = checkpoint.read_weights(run)
-    if weights_id(weights) != card["weights"]:
+    if description["id"] != card["weights"]:
         raise InputError(f"{run / checkpoint.WEIGHTS}: not the weights of run.json; start the run over with --restart")
     now = config.model.model_dump(mode="json", exclude={"levels", "projector_width"})  # those are pre-training's
     before = description.get("model", now)
@@ -231,10 +239,11 @@ def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]
 def _kept(run: Path, case: Case, key: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The rows of a case that was done before, or None."""
     try:
-        record = json.loads((run / FOLDER / f"{case.id}.json").read_text(encoding="utf-8"))
+        record = files.read_sealed(_file(run, case.id, ".json"))
         rows: list[dict[str, Any]] = record["rows"]
-        return rows if record["of"] == key and (run / FOLDER / f"{case.id}.npz").is_file() else None
-    except (OSError, ValueError, KeyError, TypeError):
+        same = record["of"] == key and record["labels"] == files.sha256(_file(run, case.id, ".npz"))
+        return rows if same else None
+    except (OSError, ValueError, KeyError):
         return None
 
 
@@ -242,17 +251,17 @@ def _measured(
     net: nn.Module, case: Case, config: Experiment, run: Path, key: dict[str, Any], names: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """Predict and measure one case; its .json, written last, tells that the rest is there."""
-    started, done = time.perf_counter(), run / FOLDER / f"{case.id}.json"
+    started, done, labels = time.perf_counter(), _file(run, case.id, ".json"), _file(run, case.id, ".npz")
     with files.writing(done):
         for stale in (done, _nifti(run, case)):
             stale.unlink(missing_ok=True)
     predicted = predict(net, scaled(case, config.data.hu), config, names)
-    with files.whole(run / FOLDER / f"{case.id}.npz") as draft:
+    with files.whole(labels) as draft:
         np.savez_compressed(draft, labels=predicted)
     rows = measure(case.label(), predicted, names, spacing=case.spacing, tolerance_mm=config.evaluate.tolerance_mm)
     rows = [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
     seconds = round(time.perf_counter() - started, 2)
-    files.write_text(done, json.dumps({"of": key, "seconds": seconds, "rows": rows}))
+    files.write_sealed(done, {"of": key, "seconds": seconds, "rows": rows, "labels": files.sha256(labels)})
     return rows
 
 
@@ -279,8 +288,12 @@ def write_nifti(path: Path, labels: NDArray[np.uint8], case: Case) -> None:
         nib.save(image, draft)
 
 
+def _file(run: Path, case: str, suffix: str) -> Path:
+    return run / FOLDER / f"{files.file_name(case)}{suffix}"
+
+
 def _nifti(run: Path, case: Case) -> Path:
-    return run / "predictions" / f"{case.id}.nii.gz"
+    return run / "predictions" / f"{files.file_name(case.id)}.nii.gz"
 
 
 def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment) -> pd.DataFrame:

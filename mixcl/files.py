@@ -2,14 +2,16 @@
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -17,7 +19,8 @@ from mixcl.errors import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-LONGEST_NAME = 120
+LONGEST_NAME, LONGEST_CASE = 120, 200
+SEAL = "sha256"  # the key of a JSON object's own checksum
 
 
 @contextmanager
@@ -66,13 +69,13 @@ def whole(path: Path) -> Iterator[Path]:
         _tidy(path)
         try:
             yield draft
-            _sync(draft)
+            sync(draft)
             draft.replace(path)
         finally:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
         with suppress(OSError):  # some file systems do not sync a folder
-            _sync(path.parent)
+            sync(path.parent)
 
 
 def _tidy(path: Path) -> None:
@@ -83,7 +86,7 @@ def _tidy(path: Path) -> None:
                 left.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until the system has put a file or folder on the disk."""
     number = os.open(path, os.O_RDONLY)
     try:
@@ -101,6 +104,39 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON, a key a line, whole or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with a checksum of its own, ``sha256``, for `read_sealed`."""
+    write_json(path, {**value, SEAL: _digest(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without the checksum.
+
+    Raises
+    ------
+    OSError, ValueError
+        It is not there; it is no JSON object, or not the one that was written.
+    """
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict) or SEAL not in value:
+        raise ValueError("it has no checksum; another version of mixcl may have written it")
+    if value.pop(SEAL) != _digest(value):
+        raise ValueError("its checksum is not that of its content")
+    return value
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON object as it is read again, however it is laid out."""
+    plain = json.loads(json.dumps(value))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:
@@ -154,18 +190,67 @@ def checked_name(kind: str, name: str) -> str:
     return name
 
 
-def remove_run(folder: Path, runs: Path) -> None:
-    """Remove the folder of a run, and nothing else; one that is not there is no fault.
+def file_name(case: str) -> str:
+    """A case's name as people have it, as one that every file system takes; `urllib.parse.unquote` gives it back.
+
+    Letters, digits, ``.``, ``_`` and ``-`` stay, but for a dot or dash in front; each byte of anything else becomes
+    ``%`` and two hexadecimal digits.  Different names stay different.
 
     Raises
     ------
     InputError
-        ``folder`` is no folder right inside ``runs``, a link, or without a run.json.
+        No name at all, one too long for a file, or one that is not Unicode.
+
+    >>> file_name("liver_10"), file_name("Anna (2)/a"), file_name("..")
+    ('liver_10', 'Anna%20%282%29%2Fa', '%2E.')
     """
+    try:
+        name = re.sub(r"^[.-]|[^A-Za-z0-9._-]", lambda m: "".join(f"%{byte:02X}" for byte in m[0].encode()), case)
+    except UnicodeEncodeError:
+        raise InputError(f"case {case!a}: its name is not UTF-8; rename its files") from None
+    if not 0 < len(name) <= LONGEST_CASE:
+        raise InputError(f"case {case[:LONGEST_CASE]!r}: its name is empty or too long; rename its files")
+    return name
+
+
+def remove_run(folder: Path, runs: Path) -> None:
+    """Remove the folder of a run, and nothing else; one that is not there is no fault.
+
+    It goes out of sight at once and then piece by piece, so that a kill leaves no half of a run; links in it are
+    removed, what they point to stays.
+
+    Raises
+    ------
+    InputError
+        ``folder`` is no folder right inside ``runs``, either is a link, or its run.json is not of the job it is
+        named after.
+    """
+    _tidy_removed(runs)
     if not folder.exists() and not folder.is_symlink():
         return
     inside = folder.parent.resolve() == runs.resolve() and folder.name not in ("", ".", "..")
-    if not inside or folder.is_symlink() or not (folder / "run.json").is_file():
-        raise InputError(f"{folder}: not a run in {runs} (a folder there with a run.json); take it away by hand")
+    linked = folder.is_symlink() or runs.is_symlink() or folder.parent.is_symlink()
+    if not inside or linked or not folder.is_dir() or _job_of(folder) != folder.name:
+        raise InputError(
+            f"{folder}: not a run in {runs} (a folder there, no link, with the run.json of that job); "
+            "take it away by hand"
+        )
     with writing(folder):
-        shutil.rmtree(folder)
+        folder.rename(folder.with_name(f".removed-{os.getpid()}-{folder.name}"))
+        _tidy_removed(runs)
+
+
+def _tidy_removed(runs: Path) -> None:
+    """Take away what is no run any more."""
+    for left in runs.glob(".removed-[0-9]*"):
+        if not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _job_of(folder: Path) -> object:
+    """The job that the run.json in a folder names, or None."""
+    try:
+        card = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return card.get("job") if isinstance(card, dict) else None

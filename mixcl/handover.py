@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from monai.networks.nets import UNETR
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixcl.errors import InputError
 from mixcl.model import TRANSFER, select
-from mixcl.run import checkpoint, record
+from mixcl.run import checkpoint
+from mixcl.run.checkpoint import weights_id
 
 
 def unetr_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,7 +40,9 @@ def export_encoder(run: Path, to: Path, transfer: str = "encoder") -> str:
     model = description.get("model")
     if not model:
         raise InputError(f"{run}: not a pre-training run of mixcl; give the folder of one")
-    checkpoint.write_weights(to, select(unetr_weights(weights), transfer), {**description, "transfer": transfer})
+    chosen = select(unetr_weights(weights), transfer)
+    about = {**description, "of": description["id"], "id": weights_id(chosen), "transfer": transfer}
+    checkpoint.write_weights(to, chosen, about)
     return (
         "from monai.networks.nets import UNETR\n"
         "from safetensors.torch import load_file\n"
@@ -48,11 +51,6 @@ def export_encoder(run: Path, to: Path, transfer: str = "encoder") -> str:
         f"num_heads={model['heads']})\n"
         f"net.load_state_dict(load_file({str(to)!r}), strict=False)"
     )
-
-
-def weights_id(state: Mapping[str, Tensor]) -> str:
-    """The name of weights, see :func:`mixcl.run.record.weights_id`."""
-    return record.weights_id({name: value.detach().cpu().contiguous().numpy() for name, value in state.items()})
 
 
 class Handover(NamedTuple):
@@ -89,7 +87,7 @@ def hand_over(
     Raises
     ------
     InputError
-        A weight that ``transfer`` names is missing from ``weights`` or has another shape.
+        A weight that ``transfer`` names is missing from ``weights``, has another shape or is not finite.
     """
     own = target.state_dict()
     wanted = select(own, transfer)
@@ -106,6 +104,9 @@ def hand_over(
             f"{source}: {len(other)} of {len(wanted)} weights have another shape, first {name} with "
             f"{tuple(weights[name].shape)} for {tuple(own[name].shape)}; use the model settings of the pre-training"
         )
+    if bad := [name for name in wanted if not weights[name].is_floating_point() or not weights[name].isfinite().all()]:
+        text = f"{len(bad)} of {len(wanted)} weights are not finite numbers, first {bad[0]}"
+        raise InputError(f"{source}: {text}; give the weights of another run")
     target.load_state_dict({name: weights[name] for name in wanted}, strict=False)
     return Handover(tuple(wanted), tuple(name for name in own if name not in wanted))
 
@@ -114,3 +115,13 @@ def freeze(net: UNETR) -> None:
     """Keep the encoder theta as it is; the decoder and the output layer are trained."""
     for parameter in select(dict(net.named_parameters()), "encoder").values():
         parameter.requires_grad_(False)
+
+
+def parameter_groups(module: nn.Module, encoder_rate: float = 1.0) -> list[dict[str, Any]]:
+    """The weights that are trained, as an optimiser takes them: ``rate`` is 1, that of the encoder its own."""
+    named = dict(module.named_parameters())
+    encoder, groups = select(named, "encoder"), dict[float, list[nn.Parameter]]()
+    for name, parameter in named.items():
+        if parameter.requires_grad:
+            groups.setdefault(encoder_rate if name in encoder else 1.0, []).append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]

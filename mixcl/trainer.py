@@ -3,14 +3,15 @@
 accelerate decides device, precision and ranks; what a step computes is in :mod:`mixcl.objective`.  A run lives in
 ``OUT/runs/<job>``: ``run.json`` (what was run, with which settings, versions, commit and data), ``metrics.jsonl``,
 ``checkpoint/`` while it lasts and ``model.safetensors`` when it is finished.  The same call takes up a stopped run
-where it was and returns at once for a finished one.  What another run has trained is taken over
-(:mod:`mixcl.run.twins`).
+where it was and returns at once for a finished one; what another run has trained is taken over
+(:mod:`mixcl.run.twins`).  One job works in a folder at a time.  SIGTERM and SIGINT save at the end of the step.
 """
 
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from tqdm.auto import tqdm
 from mixcl import baselines, batches, diagnostics, evaluate
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import split, start
-from mixcl.data.store import Store
-from mixcl.errors import InputError
-from mixcl.handover import freeze, hand_over, unetr_weights, weights_id
-from mixcl.model import seeded, segmentation_model, select
+from mixcl.data.store import Store, verify
+from mixcl.files import checked_name
+from mixcl.handover import freeze, hand_over, parameter_groups, unetr_weights
+from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-from mixcl.run import checkpoint, determinism, device, twins
+from mixcl.run import checkpoint, determinism, device, signals, twins
 from mixcl.run.jobs import finetune_job
-from mixcl.run.record import Restart, begin, deciding, provenance, run_folder, write_card
+from mixcl.run.record import Restart, alone, begin, deciding, provenance, run_folder, write_card
+from mixcl.run.steps import Steps, gradient_norm
 
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
@@ -42,7 +44,8 @@ def pretrain(
     Raises
     ------
     InputError
-        Nothing prepared, a run of the same name with other settings, a loss that is not finite, a full disk.
+        Nothing prepared, a run of the same name with other settings or at work, damaged files, a loss, gradient or
+        weight that is not finite, a full disk.
     """
     store = Store(config.data.store_dir(out), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
@@ -52,7 +55,7 @@ def pretrain(
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases), steps=steps)
     with seeded(settings.seed):
         objective = baselines.objective(config)
-    with device.machine(config.run) as accelerator:
+    with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
         baselines.check_ranks(objective, accelerator.num_processes)
         loop = _Loop(accelerator, objective, config, settings, out, card, decides, restart, progress)
 
@@ -75,7 +78,7 @@ def pretrain(
         if isinstance(objective, Objective):
             loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
         pairs = batches.PairStream(cases, config, steps * settings.batch)
-        with loop.once():
+        with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
             return loop.run(pairs, step, objective.model)
 
 
@@ -112,19 +115,19 @@ def finetune(
     if init is not None:
         weights, source = checkpoint.read_weights(init)
         report = hand_over(unetr_weights(weights), net, transfer=settings.transfer, source=str(init))
-        handed, origin = f"{settings.transfer}: {report}", source.get("id") or weights_id(weights)
+        handed, origin = f"{settings.transfer}: {report}", source["id"]
     decides = {
         "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
         "n_folds": config.grid.n_folds, "init": origin, "start": own, "train": [c.id for c in train],
         **deciding(config, "finetune"),
     }  # fmt: skip
-    job = finetune_job(task, percent, arm, fold, seed)
+    job = finetune_job(task, percent, checked_name("arm", arm), fold, seed)
     card = provenance(
         config, job=job, task=task, percent=percent, fold=fold, arm=arm, seed=seed, data=decides["data"],
         labels={str(k): v for k, v in names.items()}, train=decides["train"], test=[c.id for c in test],
         hand_over=handed, pretraining=source, steps=steps,
     )  # fmt: skip
-    with device.machine(config.run) as accelerator:
+    with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
         loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
         criterion = baselines.segmentation_loss(config)
 
@@ -138,7 +141,7 @@ def finetune(
             return loss, {**values, "total": loss}
 
         patches = batches.SegmentationStream(train, config, own, steps * settings.batch)
-        with loop.once():
+        with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
             return loop.run(patches, step, net)
 
 
@@ -162,38 +165,31 @@ class _Loop:
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
         self.card, self.steps = {**card, "decides": decides}, int(card["steps"])
         self.progress = progress and accelerator.is_main_process
-        self.folder, self.shares = run_folder(out, card["job"]), restart != "always"
+        self.folder = run_folder(out, card["job"])
         if accelerator.is_main_process:
             begin(self.folder, decides, restart)
         accelerator.wait_for_everyone()
         # fused: one pass, and on a CPU a square root that is alike on all processors, as MKL's is not
         self.optimizer = torch.optim.AdamW(
-            _groups(module, settings), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+            parameter_groups(module, getattr(settings, "encoder_rate", 1.0)),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
 
-    @contextmanager
-    def once(self) -> Iterator[None]:
-        """Train what no other run has trained, unless the run was asked to be trained again."""
-        if self.accelerator.is_main_process and self.shares:
-            with twins.once(self.folder, self.card):
-                self.accelerator.wait_for_everyone()
-                yield
-        else:
-            self.accelerator.wait_for_everyone()
-            yield
-
-    def run(self, data: Any, step: Step, kept: nn.Module) -> Path:
+    def run(self, data: batches.PairStream | batches.SegmentationStream, step: Step, kept: nn.Module) -> Path:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
         accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
-        finished = (self.folder / checkpoint.WEIGHTS).is_file()
-        before = {"step": self.steps} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer)
-        first = int(before.get("step", 0))
+        finished = checkpoint.finished(self.folder)
+        before = {} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer, self._warn)
+        done = first = self.steps if finished else int(before.get("step", 0))
         device.agree(accelerator, first, self.folder)
         if finished:
             return self.folder
-        metrics = self._open(first)
+        verify(data.cases)
+        metrics, pending = self._open(before), Steps(before.get("pending", ()))
         loader = batches.prefetch(batches.batches(
             data, settings.batch, start=first, steps=self.steps, rank=accelerator.process_index,
             ranks=accelerator.num_processes, workers=device.workers(self.config.run, accelerator.num_processes),
@@ -201,43 +197,56 @@ class _Loop:
         ), accelerator.device)  # fmt: skip
         bar = tqdm(total=self.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
         self.module.train()
-        pending: list[dict[str, Any]] = []
-        for number, raw in enumerate(loader, start=first):
-            for group in self.wrapped.param_groups:
-                group["lr"] = group["rate"] * cosine(number, self.steps, settings.lr)
-            loss, values = step(number, raw)
-            accelerator.backward(loss)
-            self.wrapped.step()
-            self.wrapped.zero_grad(set_to_none=True)
-            pending.append({k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()})
-            done = number + 1
-            saves = done % settings.checkpoint_every == 0 and done < self.steps
-            if saves or done % settings.log_every == 0 or done == self.steps:
-                self._log(metrics, bar, done, pending)
-                pending = []
-            if saves:
-                if accelerator.is_main_process:
-                    checkpoint.save(self.folder, done, self.plain, self.optimizer, {})
-                accelerator.wait_for_everyone()
-            bar.update()
-        bar.close()
-        return self._finish(kept, time.perf_counter() - started)
+        scans, largest = partial(batches.scans, data), device.largest(accelerator)
+        with signals.stopping() as stop:
+            for number, raw in enumerate(loader, start=first):
+                for group in self.wrapped.param_groups:
+                    group["lr"] = group["rate"] * cosine(number, self.steps, settings.lr)
+                loss, values = step(number, raw)
+                accelerator.backward(loss)
+                done = number + 1
+                pending.add(done, raw["sample"].tolist(), values, gradient_norm(self.optimizer, accelerator.scaler))
+                self.wrapped.step()
+                self.wrapped.zero_grad(set_to_none=True)
+                asked = largest(stop.number)  # one rank is, and all stop
+                last = done == self.steps
+                due = last or done % settings.checkpoint_every == 0
+                logs, saves = due or done % settings.log_every == 0, due or asked
+                if logs or saves:
+                    pending.check(self.folder.name, scans, self.plain if saves else None)
+                if logs:
+                    self._log(metrics, bar, done, pending.means())
+                    pending = Steps()
+                if saves and not last:
+                    self._save(done, metrics, pending)
+                bar.update()
+                if asked:
+                    stop.number = asked
+                    break
+            bar.close()
+            if done == self.steps:
+                self._finish(kept, time.perf_counter() - started)
+        return self.folder
 
-    def _open(self, first: int) -> checkpoint.Metrics | None:
+    def _open(self, before: dict[str, Any]) -> checkpoint.Metrics | None:
         if not self.accelerator.is_main_process:
             return None
         write_card(self.folder, self.card)
-        return checkpoint.Metrics(self.folder, first, self.config.run.tensorboard)
+        state = {"step": before.get("step", 0), **before.get("metrics", {})}
+        return checkpoint.Metrics(self.folder, state, self.config.run.tensorboard, self._warn)
 
-    def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, pending: list[dict[str, Any]]) -> None:
-        """Means since the last record, of the first rank's own terms; the only place where the device is waited for."""
-        record = _means(pending)
-        bad = [name for name, value in record.items() if isinstance(value, float) and not math.isfinite(value)]
-        if bad:
-            raise InputError(
-                f"{self.folder.name}: {bad[0]} is not finite at step {done}; lower the learning rate or set "
-                "run.precision=no, and check the input for broken volumes; the last checkpoint is kept"
-            )
+    def _save(self, done: int, metrics: checkpoint.Metrics | None, pending: Steps) -> None:
+        if metrics is not None:
+            extra = {"metrics": metrics.state(), "pending": pending.state()}
+            checkpoint.save(self.folder, done, self.plain, self.optimizer, extra)
+        self.accelerator.wait_for_everyone()
+
+    def _warn(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(f"mixcl: {text}", file=sys.stderr)
+
+    def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, record: dict[str, Any]) -> None:
+        """A record of the steps since the last one, of the first rank's own terms."""
         record["lr"] = cosine(done - 1, self.steps, self.settings.lr)
         if messages := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
             record["warnings"] = messages
@@ -248,10 +257,10 @@ class _Loop:
         shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}
         bar.set_postfix(shown, refresh=False)
 
-    def _finish(self, kept: nn.Module, seconds: float) -> Path:
+    def _finish(self, kept: nn.Module, seconds: float) -> None:
         if self.accelerator.is_main_process:
             state = kept.state_dict()
-            identity = weights_id(state)
+            identity = checkpoint.weights_id(state)
             description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
             model = self.config.model.model_dump(mode="json")
             log_fields = {
@@ -262,24 +271,3 @@ class _Loop:
             write_card(self.folder, {**self.card, **log_fields})
             checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})
         self.accelerator.wait_for_everyone()
-        return self.folder
-
-
-def _groups(module: nn.Module, settings: PretrainConfig | FinetuneConfig) -> list[dict[str, Any]]:
-    """The weights that are trained, those of the encoder apart where fine-tuning gives them a rate of their own."""
-    rate = settings.encoder_rate if isinstance(settings, FinetuneConfig) else 1.0
-    named = dict(module.named_parameters())
-    encoder, groups = select(named, "encoder"), dict[float, list[nn.Parameter]]()
-    for name, parameter in named.items():
-        if parameter.requires_grad:
-            groups.setdefault(rate if name in encoder else 1.0, []).append(parameter)
-    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
-
-
-def _means(pending: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean of each tensor over the steps; of numbers given now and then, such as gradient norms, the last."""
-    record: dict[str, Any] = {}
-    for name in dict.fromkeys(name for values in pending for name in values):
-        given = [values[name] for values in pending if name in values]
-        record[name] = torch.stack(given).double().mean(0).tolist() if isinstance(given[0], Tensor) else given[-1]
-    return record

@@ -80,7 +80,12 @@ def _lab(folder: Path) -> Iterator[str]:
         "--IdentityProvider.token=",
         f"--notebook-dir={folder}",
     ]
-    environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+    users = ("JUPYTER", "IPYTHON", "PYTHONSTARTUP")  # none of the user's kernels and settings
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(users)}
+    environment |= {
+        name: str(folder / name.lower()) for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
+    }
+    environment |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTER_PREFER_ENV_PATH": "1"}
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", *options], env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

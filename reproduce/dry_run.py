@@ -1,4 +1,4 @@
-"""What run_all.sh would do, how long it would take and what it would write: called by ``run_all.sh --dry-run``.
+"""What run_all.sh would do, how long it would take and what it would write: shown by ``run_all.sh --dry-run``.
 
 The jobs come from Snakemake's own plan.  Times are patches times the seconds a patch measured by
 ``reproduce/bench/costs.py``, whose results are in ``reproduce/expected/costs-<profile>.json``.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +26,9 @@ EXTENT = {"files": (410.0, 410.0, 400.0), "phantom": (320.0, 253.0, 256.0)}  # m
 RAW_BYTES = 1.4  # a voxel of a phantom as drawn, with its label, packed
 
 
-def main() -> int:
-    """Print the table; the engine's exit status when it has no plan."""
-    profile, settings, cores, gpus, only, *engine = sys.argv[1:]
-    config, out = load_profile(profile, json.loads(settings)), Path(engine[engine.index("--directory") + 1])
-    done = subprocess.run([*engine, "--cores", "1", "--summary", "--", only], capture_output=True, text=True)
-    if done.returncode:
-        print(f"run_all.sh: the workflow has no plan: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-        return done.returncode
-    pending = pending_rules(done.stdout)
+def show(summary: str, config: Experiment, out: Path, cores: int, gpus: int) -> None:
+    """Print the table of what ``snakemake --summary`` has told."""
+    pending = pending_rules(summary)
     costs = read_costs(config)
     total = 0.0
     for kind in KINDS:
@@ -47,13 +39,11 @@ def main() -> int:
         print(f"  {kind:20} {runs:24}" + (f" about {span(seconds)} of one core" if seconds else ""))
         for rule, todo in rules.items():
             print(f"    {'to do' if todo else 'done ':6} {rule}")
-    print(verdict(total, int(cores), int(gpus), costs))
+    print(verdict(total, cores, gpus, costs) if any(pending.values()) else "  nothing is left to do")
     if untold := ", ".join(name for name, number in cases(config).items() if not number):
         print(f"  without the scans of {untold}: no count is given under data.collections")
-    print(
-        f"  the whole plan writes about {human(disk(config))}; {human(shutil.disk_usage(out).free)} are free in {out}"
-    )
-    return 0
+    free = human(shutil.disk_usage(out).free)
+    print(f"  the whole plan writes about {human(disk(config))}; {free} are free in {out}")
 
 
 def pending_rules(summary: str) -> dict[str, bool]:
@@ -144,8 +134,6 @@ def verdict(total: float, cores: int, gpus: int, costs: dict[str, Any]) -> str:
     """The line on wall time, or why there is none."""
     if not costs:
         return "  no costs were measured for this profile: python reproduce/bench/costs.py --help"
-    if not total:
-        return "  nothing is left to do"
     where = f"measured on {costs['machine']['cpu']}, {costs['device']}"
     if gpus and costs["device"] == "CPU":
         return f"  on one core {span(total)}; how much faster {gpus} GPU(s) are was not measured ({where})"
@@ -161,7 +149,3 @@ def span(seconds: float) -> str:
     if seconds < 5400:
         return f"{max(seconds / 60, 1):.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,16 +5,19 @@
 Several executed copies come out of one kernel, emptied in between, because starting one costs more than many a job.
 A parameter that the notebook does not know is an error (papermill alone would only warn).  When a cell fails, the
 cell's own error and the place of the executed copy are printed, nothing else, and the next copy is made.  While a job
-trains, a line every 15 seconds tells how far it is.  With MIXCL_GPUS=N each job takes one of N GPUs for itself.
+trains, a line every 15 seconds tells how far it is.  SIGTERM and Ctrl-C let it save its step; the exit code is then 143
+or 130.  MIXCL_GPUS names devices, of which each job takes one for itself.  The kernel is that of the Python which runs
+this file, and reads no settings of the user's for Jupyter or IPython.
 """
 
 from __future__ import annotations
 
 import ast
-import fcntl
 import json
 import os
+import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,11 +27,17 @@ from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
+from mixcl.run import gpus
+
 EVERY = 15.0  # seconds between two lines of progress
+GRACE = 25.0  # seconds that a notebook has for its end once a stop is asked for
 EMPTY = "get_ipython().reset(new_session=True)"
+USERS = ("JUPYTER", "IPYTHON", "PYTHONSTARTUP", "JPY_SESSION_NAME", "VSCODE_PID")  # the last two: somebody looks on
+QUIET = "--IPKernelApp.log_level=40"  # it warns that others on this machine could listen
 
 
 def main() -> int:
@@ -40,8 +49,12 @@ def main() -> int:
         if unknown := set(parameters) - known:
             print(f"{_name(executed)}: {notebook} has no parameter {', '.join(sorted(unknown))}")
             return 2
-    with _gpu(copies[0][1].get("OUT", ".")), _kernel() as kernel:
-        return max(_run(notebook, executed, parameters, kernel) for executed, parameters in copies)
+    codes = [0]
+    with gpus.held(Path(copies[0][1].get("OUT", "."))), _kernel() as kernel, _stops_passed_on(kernel) as stopped:
+        for executed, parameters in copies:
+            if not stopped:
+                codes.append(_run(notebook, executed, parameters, kernel))
+    return 128 + stopped[0] if stopped else max(codes)
 
 
 def _parameters(notebook: Path) -> set[str]:
@@ -61,12 +74,15 @@ def _run(notebook: Path, executed: Path, parameters: dict[str, Any], kernel: Ker
     try:
         _empty(kernel, notebook.parent)
         papermill.execute_notebook(
-            str(notebook), str(executed), parameters, kernel_name="python3", progress_bar=False, log_output=False,
+            _plain(notebook), _plain(executed), parameters, kernel_name="python3", progress_bar=False, log_output=False,
             cwd=str(notebook.parent), km=kernel,
         )  # fmt: skip
     except PapermillExecutionError as error:
-        print(f"{name}: cell {error.exec_count} failed with {error.ename}: {error.evalue}")
+        print(f"{name}: cell {error.exec_count} failed with {error.ename}: {' '.join(str(error.evalue).split())}")
         print(f"{name}: the executed notebook is {executed}")
+        return 1
+    except OSError as error:
+        print(f"{name}: {error}; mend it, or choose another --out")
         return 1
     except RuntimeError as error:  # nbclient's DeadKernelError is one
         print(f"{name}: the notebook's process ended ({error}); was it killed, or out of memory?")
@@ -82,20 +98,56 @@ def _name(executed: Path) -> str:
     return executed.parent.name if executed.parent.parent.name == "runs" else executed.stem
 
 
+def _plain(path: Path) -> str:
+    """A path for papermill, which puts parameters into the braces of one."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 @contextmanager
 def _kernel() -> Iterator[KernelManager]:
-    kernel = KernelManager(kernel_name="python3")
+    """A kernel of this very Python, whatever others are called python3, with folders of its own for Jupyter."""
+    for name in [name for name in os.environ if name.startswith(USERS)]:
+        del os.environ[name]
+    with tempfile.TemporaryDirectory(prefix="mixcl-", ignore_cleanup_errors=True) as folder:
+        places = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+        os.environ |= {name: str(Path(folder, name.lower())) for name in places}
+        kernel = KernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+        try:
+            yield kernel
+        finally:
+            if kernel.has_kernel:
+                kernel.shutdown_kernel(now=True)
+
+
+@contextmanager
+def _stops_passed_on(kernel: KernelManager) -> Iterator[list[int]]:
+    """Hand SIGTERM and Ctrl-C to the notebook, where a training saves its step; gives the signal, once sent.
+
+    What has not ended after `GRACE` seconds is ended: schedulers wait no longer.
+    """
+    stopped: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        if not stopped:
+            stopped.append(number)
+            watch = threading.Timer(GRACE, os._exit, [128 + number])
+            watch.daemon = True
+            watch.start()
+            if kernel.has_kernel:
+                os.kill(kernel.provisioner.pid, signal.SIGINT)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield kernel
+        yield stopped
     finally:
-        if kernel.has_kernel:
-            kernel.shutdown_kernel(now=True)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _empty(kernel: KernelManager, folder: Path) -> None:
     """Start the kernel in the notebook's folder, or take all names from it and count from 1 again."""
     if not kernel.has_kernel or not kernel.is_alive():
-        kernel.start_kernel(cwd=str(folder))
+        kernel.start_kernel(cwd=str(folder), extra_arguments=[QUIET])
         return
     client = kernel.client()
     client.start_channels()
@@ -104,27 +156,6 @@ def _empty(kernel: KernelManager, folder: Path) -> None:
         client.execute_interactive(EMPTY, silent=True, store_history=False, timeout=60)
     finally:
         client.stop_channels()
-
-
-@contextmanager
-def _gpu(out: str) -> Iterator[None]:
-    """Hold one of MIXCL_GPUS devices that no other job holds; nothing where the scheduler has chosen already."""
-    count = int(os.environ.get("MIXCL_GPUS", "0"))
-    if count == 0 or "CUDA_VISIBLE_DEVICES" in os.environ or "SLURM_JOB_ID" in os.environ:
-        yield
-        return
-    Path(out).mkdir(parents=True, exist_ok=True)
-    while True:
-        for number in range(count):
-            with (Path(out) / f".gpu{number}").open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    continue
-                os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
-                yield
-                return
-        time.sleep(1)
 
 
 def _report(name: str, folder: Path, stop: threading.Event) -> None:

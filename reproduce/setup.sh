@@ -11,7 +11,7 @@
 # active environment and that pyproject.toml admits is kept.
 set -euo pipefail
 
-mixcl_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+mixcl_root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/..")
 mixcl_lock=$mixcl_root/reproduce/lock
 mixcl_force=() # what pip is told besides, when the last install was cut off
 
@@ -158,9 +158,22 @@ mixcl_use_container() {
     mixcl_say "using the container's own environment"
 }
 
+mixcl_forget() { # what would change how the shell, Python, git, pip or accelerate work here, from the user's own shell
+    local name
+    while read -r _ _ name; do unset -f "$name"; done < <(declare -Fx)
+    set +o noclobber +o noglob
+    export -n SHELLOPTS BASHOPTS
+    unset BASH_ENV ENV CDPATH GLOBIGNORE GREP_OPTIONS POSIXLY_CORRECT PIP_TARGET PIP_PREFIX PIP_ROOT
+    unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_OBJECT_DIRECTORY # of a hook around this
+    for name in "${!PYTHON@}" "${!ACCELERATE_@}" "${!OMPI_@}" "${!PMI_@}" "${!MV2_@}"; do
+        case $name in PYTHONDONTWRITEBYTECODE | PYTHONPYCACHEPREFIX) ;; *) unset "$name" ;; esac
+    done
+    unset RANK LOCAL_RANK GROUP_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT # of a torchrun around this
+    export LC_ALL=C PYTHONUTF8=1 PYTHONNOUSERSITE=1 PYTHONPATH="$mixcl_root"
+}
+
 mixcl_set_up() {
-    export PYTHONNOUSERSITE=1
-    unset PYTHONHOME
+    mixcl_forget
     if [ "${MIXCL_CONTAINER:-}" = 1 ]; then
         mixcl_use_container
         return

@@ -6,7 +6,7 @@
 #   reproduce/test.sh -m "not slow"            the quick ones
 set -euo pipefail
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/..")
 source "$root/reproduce/setup.sh"
 cd -- "$root"
 

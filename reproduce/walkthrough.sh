@@ -7,15 +7,14 @@
 # Each copy is cleaned of times and paths; one that still holds a path of this machine, or is too large, is refused.
 set -euo pipefail
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd -- "$here/.." && pwd)
+here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
+root=$(realpath -- "$here/..")
 cd -- "$root"
 source reproduce/setup.sh
 source reproduce/bits.sh
 export PYDEVD_DISABLE_FILE_VALIDATION=1 MPLBACKEND=agg
 MIXCL_COMMIT=$(python -c 'from mixcl.run.record import commit; print(commit())') # before the notebooks change
 export MIXCL_COMMIT
-unset JPY_SESSION_NAME VSCODE_PID # nobody moves a slider here
 
 names=("$@")
 if [ ${#names[@]} = 0 ]; then

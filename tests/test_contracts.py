@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # from the ground up; a module or wing imports only what is on a lower floor, and a wing itself
     "errors moments metrics distance",
     "files losses sampler",
-    "config",
+    "config lock",
     "run data model augment",
     "handover batches",
     "objective diagnostics",
@@ -29,8 +29,8 @@ FLOORS = (  # from the ground up; a module or wing imports only what is on a low
 FLOOR = {unit: height for height, units in enumerate(FLOORS) for unit in units.split()}
 ONLY = {  # what these import of ours at most
     "errors": "", "moments": "", "metrics": "", "distance": "", "sampler": "distance", "losses": "moments",
-    "files": "errors", "config": "config errors files", "run": "run config errors files",
-    "data": "data config errors files", "model": "config errors files",
+    "files": "errors", "lock": "errors files", "config": "config errors files", "run": "run config errors files lock",
+    "data": "data config errors files lock", "model": "config errors files",
 }  # fmt: skip
 COMPUTES = "mixcl.figures.sample"  # the one figure whose data is made from the weights of a run, by sample()
 LIGHT = {"data", "results"}  # never import torch

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -131,9 +132,44 @@ def test_names_that_could_lead_elsewhere(name: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_case_names_become_file_names_and_come_back() -> None:
+    names = [
+        "liver_10",
+        "a b",
+        "a%20b",
+        "\N{GREEK SMALL LETTER ALPHA}",
+        "a/b",
+        "..",
+        ".",
+        "-x",
+        "a..b",
+        "x" * 200,
+        "\n",
+        "%",
+    ]
+    made = [files.file_name(name) for name in names]
+    assert [unquote(name) for name in made] == names
+    assert len(set(made)) == len(names)
+    assert made[0] == names[0]
+    assert not [name for name in made if "/" in name or name[0] in ".-"]
+    for name in ("", "x" * 201, "\N{GREEK SMALL LETTER ALPHA}" * 40, os.fsdecode(b"\xff")):
+        with pytest.raises(InputError, match="rename its files"):
+            files.file_name(name)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", '{"a": 1}', '{"a": 2, "sha256": "SUM"}', "\0\0"])
+def test_json_that_is_not_what_was_written(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    files.write_sealed(path, {"a": 1, "b": (1.5, None)})
+    assert files.read_sealed(path) == {"a": 1, "b": [1.5, None]}
+    path.write_text(text.replace("SUM", json.loads(path.read_text())["sha256"]))
+    with pytest.raises(ValueError, match=r"checksum|Expecting"):
+        files.read_sealed(path)
+
+
 def run_in(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    files.write_json(folder / "run.json", {})
+    files.write_json(folder / "run.json", {"job": folder.name})
     return folder
 
 
@@ -147,6 +183,9 @@ def test_a_run_inside_its_folder_is_removed(tmp_path: Path) -> None:
 
 def test_what_is_no_run_in_its_folder_is_kept(tmp_path: Path) -> None:
     runs, outside = tmp_path / "runs", run_in(tmp_path / "outside")
+    other, empty = run_in(runs / "renamed"), run_in(runs / "empty")
+    files.write_json(other / "run.json", {"job": "pretrain"})
+    (empty / "run.json").write_text("")
     deeper, no_run = run_in(runs / "a" / "b"), runs / "data"
     no_run.mkdir()
     run_in(runs / "real")
@@ -154,8 +193,39 @@ def test_what_is_no_run_in_its_folder_is_kept(tmp_path: Path) -> None:
     (runs / "beside").symlink_to(runs / "real")
     (runs / "broken").symlink_to("nowhere")
     files.write_json(tmp_path / "run.json", {})
-    kept = [runs / "..", runs / "../outside", runs / ".", runs, outside, deeper, no_run, tmp_path]
+    kept = [other, empty, runs / "..", runs / "../outside", runs / ".", runs, outside, deeper, no_run, tmp_path]
     for folder in (*kept, runs / "link", runs / "beside", runs / "broken"):
         with pytest.raises(InputError, match="not a run in"):
             files.remove_run(folder, runs)
     assert all(folder.exists() for folder in (*kept, runs / "link", runs / "real"))
+
+
+def test_no_link_is_followed_when_a_run_is_removed(tmp_path: Path) -> None:
+    scans, run = tmp_path / "scans", run_in(tmp_path / "runs" / "pretrain")
+    scans.mkdir()
+    (scans / "scan.nii").touch()
+    (run / "data").symlink_to(scans)
+    files.remove_run(run, tmp_path / "runs")
+    assert not run.exists()
+    assert (scans / "scan.nii").is_file()
+    run_in(tmp_path / "runs" / "pretrain")
+    (tmp_path / "linked").symlink_to(tmp_path / "runs")
+    with pytest.raises(InputError, match="no link"):
+        files.remove_run(tmp_path / "linked" / "pretrain", tmp_path / "linked")
+    assert run.exists()
+
+
+def test_a_kill_while_a_run_is_removed_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_in(tmp_path / "runs" / "pretrain")
+
+    def die(folder: Path, **_: object) -> None:
+        (folder / "run.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(files.shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            files.remove_run(run, tmp_path / "runs")
+    assert not run.exists()
+    files.remove_run(run, tmp_path / "runs")
+    assert list((tmp_path / "runs").iterdir()) == []

@@ -61,7 +61,7 @@ def test_a_pretraining_run_leaves_what_a_reader_needs(pretrained: Path) -> None:
     assert set(records[0]["gradients"]) == {"identity", "label", "recon"}
     assert "gradients" not in records[1]
     weights, description = checkpoint.read_weights(pretrained)
-    assert description["id"] == handover.weights_id(weights) == card["weights"]
+    assert description["id"] == checkpoint.weights_id(weights) == card["weights"]
 
 
 def test_the_same_settings_give_the_same_weights(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(pretrained: Path, prepared: Pa
     )
     process = subprocess.Popen([sys.executable, "-c", slow, *command[3:]], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "runs/pretrain/checkpoint/state.json").is_file() and time.monotonic() < deadline:
+    while not (tmp_path / "runs/pretrain/checkpoint/000000002/state.json").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -288,7 +288,7 @@ def test_an_exported_encoder_starts_a_finetuning(pretrained: Path, smoke: Experi
     kwargs = {"task": "msd_spleen", "percent": 100, "fold": 0, "progress": False}
     a = trainer.finetune(smoke, tmp_path / "a", arm="mixcl", init=path, **kwargs)  # type: ignore[arg-type]
     b = trainer.finetune(smoke, tmp_path / "b", arm="mixcl", init=pretrained, **kwargs)  # type: ignore[arg-type]
-    assert handover.weights_id(checkpoint.read_weights(a)[0]) == handover.weights_id(checkpoint.read_weights(b)[0])
+    assert checkpoint.weights_id(checkpoint.read_weights(a)[0]) == checkpoint.weights_id(checkpoint.read_weights(b)[0])
 
 
 def test_a_fold_that_cannot_be_made(smoke: Experiment, tmp_path: Path) -> None:

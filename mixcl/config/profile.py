@@ -150,14 +150,30 @@ def _parse_override(item: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise InputError(f"--set {item!r}: write it as section.key=value, for example --set loss.alpha=0.1")
     try:
-        value = yaml.load(text, LOADER)
-    except yaml.YAMLError as error:
+        value = _value(text.strip())
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none, for one
         text = " ".join(str(error).split())
         raise InputError(f"--set {item!r}: the value is not readable as YAML ({text})") from None
     parts = key.strip().split(".")
     if parts[0] == "phantom":  # the one section below another that people set by hand
         parts = ["data", *parts]
     return reduce(lambda inner, part: {part: inner}, reversed(parts), value)
+
+
+def _value(text: str) -> Any:
+    """What a value typed after ``=`` is: YAML where it begins like a list, a section or a quotation.
+
+    Else it is one plain scalar to its end: in ``data.root=/data/run #2: new`` neither ``#`` nor ``: `` means anything.
+
+    >>> _value("[1, 2]"), _value("0.1"), _value("null"), _value("/data/run #2: new")
+    ([1, 2], 0.1, None, '/data/run #2: new')
+    """
+    if text[:1] in ("[", "{", '"', "'"):
+        return yaml.load(text, LOADER)
+    if text == "~":  # a folder, as in a shell
+        return text
+    loader = LOADER("")
+    return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
 
 
 def _explain(error: ValidationError) -> str:

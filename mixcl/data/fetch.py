@@ -8,6 +8,7 @@ import hashlib
 import http.client
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zlib
 from contextlib import suppress
@@ -81,10 +82,20 @@ def _go_on(url: str, part: Path, bar: Any) -> str | None:
     except urllib.error.HTTPError as error:
         return _refused(url, part, error)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        return f"no connection ({getattr(error, 'reason', error)})"
+        return f"no connection{_by_proxy(url)} ({getattr(error, 'reason', error)})"
     if total is not None and _size(part) < total:
         return f"the connection broke off at {_size(part)} of {total} bytes"
     return None
+
+
+def _by_proxy(url: str) -> str:
+    """Which proxy stands between here and the server, so that nobody looks for the fault at the wrong one."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or urllib.request.proxy_bypass(parts.netloc):
+        return ""
+    place = proxy.rpartition("@")[2].rpartition("//")[2].rstrip("/")  # without a password
+    return f" through the proxy {place} that {parts.scheme}_proxy names"
 
 
 def _append(answer: Any, part: Path, start: int, bar: Any) -> None:
@@ -106,8 +117,9 @@ def _refused(url: str, part: Path, error: urllib.error.HTTPError) -> str | None:
         part.unlink()
         return "the server's file has changed"
     if error.code < 500:
-        raise InputError(f"{url}: the server answers {error.code} {error.reason}; get the file by hand") from None
-    return f"the server answers {error.code}"
+        text = f"{url}: the server answers {error.code} {error.reason}{_by_proxy(url)}"
+        raise InputError(f"{text}; get the file by hand") from None
+    return f"the server answers {error.code}{_by_proxy(url)}"
 
 
 def _check(part: Path, url: str, md5: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl.data.arrays import let_go
 from mixcl.data.store import Case
 
 Patch = tuple[NDArray[np.float32], NDArray[np.uint8]]
@@ -54,8 +55,8 @@ def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
         part /= np.float32(hu[1] - hu[0])
         np.clip(part, 0.0, 1.0, out=part)
         label[outer] = values[box]
-        _let_go(voxels.base)
-        _let_go(values.base)
+        let_go(voxels.base)
+        let_go(values.base)
     return image, label
 
 
@@ -75,12 +76,3 @@ def fetch(array: NDArray[Any], box: tuple[slice, slice, slice]) -> None:
         end = first + x * plane + box[1].stop * row
         start -= start % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, start, end - start)
-
-
-def _let_go(mapped: object) -> None:
-    """Count the pages of a mapped file no longer as this process's memory; the system still has them at hand.
-
-    Without this a process would seem to hold every scan that it has ever cut from.
-    """
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)

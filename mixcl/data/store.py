@@ -8,6 +8,7 @@ A store is a folder a collection, with a folder a case in it::
     STORE/<collection>/<case>/foreground.npz  int32 [k, 3] for each label present: up to 4096 of its voxels
     STORE/<collection>/<case>/case.json       geometry, source files, hashes, settings
 
+A case's folder is named by `mixcl.files.file_name`; the JSON carries its own checksum.
 Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs only the reading of its box
 (`mixcl.data.patches`).  Chosen by measurement (``reproduce/bench/patches.py``): chunks of zarr or blosc2 take a fifth
 of the disk, but 5 to 20 times as long for a patch from files in memory, and no less from files that are not.
@@ -17,22 +18,22 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.config.settings import DataConfig
+from mixcl.config.settings import DataConfig, cores
+from mixcl.data import arrays
+from mixcl.data.arrays import MEND, POINTS
 from mixcl.errors import InputError
+from mixcl.files import checked_name, file_name, read_sealed
 
 SCHEMA = 1
 """Version of the layout above; a store of another version is made anew."""
-POINTS = 4096
-"""Voxels a label in foreground.npz."""
-MEND = "run mixcl prepare with the same --profile, --set and --out"
 
 
 def settings_hash(data: DataConfig, values: Iterable[int]) -> str:
@@ -67,51 +68,37 @@ class Case:
     content: tuple[str, str] = field(repr=False)  # SHA-256 of the prepared image and of the label map
 
     def image(self) -> NDArray[np.int16]:
-        """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map."""
-        return _map(self.path / "image.npy", self.content[0])
+        """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map of what was stored.
+
+        Raises
+        ------
+        InputError
+            The file is cut, or at its first opening in this process: it does not have the content of its checksum.
+        """
+        return arrays.array(self.path / "image.npy", self.content[0])
 
     def label(self) -> NDArray[np.uint8]:
-        """The label map, uint8 [X, Y, Z]; a read-only memory map."""
-        return _map(self.path / "label.npy", self.content[1])
+        """The label map, uint8 [X, Y, Z]; a read-only memory map, checked as `image`."""
+        return arrays.array(self.path / "label.npy", self.content[1])
 
     def foreground(self) -> dict[int, NDArray[np.int32]]:
         """Up to 4096 voxels, int32 [k, 3], of each label present, in the order of the array (R14)."""
-        return dict(_points(self.path / "foreground.npz", self.content[1]))
+        return dict(arrays.points(self.path / "foreground.npz", self.content[1]))
 
 
-@lru_cache(maxsize=128)
-def _map(path: Path, content: str) -> NDArray[Any]:
-    """A memory map, kept open; the hash is part of the key so that a case made anew is opened anew."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
+def verify(cases: Iterable[Case]) -> None:
+    """Compare the arrays of cases with their checksums, several at a time, unless this process has done so.
 
+    Processes that are forked from this one afterwards need not.
 
-@lru_cache(maxsize=1024)
-def _points(path: Path, content: str) -> dict[int, NDArray[np.int32]]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {int(key): arrays[key] for key in sorted(arrays, key=int)}
-    except Exception as error:  # zipfile and numpy raise many kinds
-        raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
-
-
-def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArray[np.int32]]:
-    """Up to `POINTS` voxels of each label present, without replacement, in array order.
-
-    The generator is seeded by ``content``, the hash of the label map: the same map gives the same voxels.
+    Raises
+    ------
+    InputError
+        As :meth:`Case.image`, of the first case at fault.
     """
-    inside = np.flatnonzero(labels)
-    values, points = labels.ravel()[inside], {}
-    for value in np.unique(values).tolist():
-        candidates = inside[values == value]
-        if candidates.size > POINTS:
-            rng = np.random.Generator(np.random.PCG64([int(content[:16], 16), value]))
-            chosen = np.argpartition(rng.random(candidates.size), POINTS)[:POINTS]
-            candidates = np.sort(candidates[chosen])
-        points[value] = np.stack(np.unravel_index(candidates, labels.shape), axis=1).astype(np.int32)
-    return points
+    with ThreadPoolExecutor(min(cores(), 8)) as pool:
+        for _ in pool.map(lambda case: (case.image(), case.label()), cases):
+            pass
 
 
 class Store:
@@ -156,7 +143,9 @@ class Store:
             text = f"spacing {made[0]} mm and window {made[1]} HU, not {self.settings.spacing} and {self.settings.hu}"
             raise InputError(f"{folder}: was prepared with {text}; {MEND}")
         names = {int(value): name for value, name in index["names"].items()}
-        cases = tuple(_case(collection, folder / case, names, index["settings"]) for case in index["cases"])
+        cases = tuple(
+            _case(collection, folder / file_name(case), case, names, index["settings"]) for case in index["cases"]
+        )
         self._cases[collection] = cases
         return cases
 
@@ -169,13 +158,13 @@ class Store:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _index(self, collection: str) -> dict[str, Any]:
-        folder = self.root / collection
+        folder = self.root / checked_name("collection", collection)
         if not (folder / "index.json").is_file():
             raise InputError(f"{folder}: the collection {collection!r} is not prepared, or not to its end; {MEND}")
         return read_json(folder / "index.json")
 
 
-def _case(collection: str, path: Path, names: dict[int, str], settings: str) -> Case:
+def _case(collection: str, path: Path, case: str, names: dict[int, str], settings: str) -> Case:
     record = read_json(path / "case.json")
     if record.get("settings") != settings:
         raise InputError(f"{path}: was prepared with other settings than the rest of its collection; {MEND}")
@@ -183,7 +172,7 @@ def _case(collection: str, path: Path, names: dict[int, str], settings: str) -> 
         raise InputError(f"{fault}; delete {path} and {MEND}")
     return Case(
         collection=collection,
-        id=path.name,
+        id=case,
         path=path,
         shape=tuple(record["shape"]),
         spacing=tuple(record["spacing"]),
@@ -195,15 +184,15 @@ def _case(collection: str, path: Path, names: dict[int, str], settings: str) -> 
     )
 
 
-def damage(path: Path, record: dict[str, Any]) -> str | None:
-    """What is wrong with the files of a case, by their sizes; None when nothing is."""
+def damage(path: Path, record: dict[str, Any], content: bool = False) -> str | None:
+    """What is wrong with the files of a case, by their sizes and with ``content`` by every voxel; None for nothing."""
     for name, size in record["files"].items():
         file = path / name
         if not file.is_file():
             return f"{file}: is missing"
         if file.stat().st_size != size:
             return f"{file}: has {file.stat().st_size} bytes instead of {size}"
-    return None
+    return arrays.other_content(path, record["content"]) if content else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -215,11 +204,8 @@ def read_json(path: Path) -> dict[str, Any]:
         Missing or damaged.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return read_sealed(path)
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; {MEND}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{path}: is damaged; delete {path.parent} and {MEND}")
-    return record

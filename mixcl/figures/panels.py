@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from mixcl.figures import ct
 from mixcl.figures.ct import Array
 from mixcl.figures.ct import outline as outline
-from mixcl.figures.style import OKABE_ITO
+from mixcl.figures.style import OKABE_ITO, plain
 
 RELATIONS = {1: "A = 1, same label", 0: "A = 0, different", -1: "A = -1, left out"}
 RELATION_COLOURS = {1: OKABE_ITO[2], 0: OKABE_ITO[1], -1: "0.85"}
@@ -53,7 +53,7 @@ def spots(
 
 def organ_handles(names: Iterable[str], background: bool = False) -> list[Patch]:
     """Entries of a legend of organs, each name once and in its colour."""
-    handles = [Patch(fc=ct.organ_colour(name), ec="black", lw=0.3, label=name) for name in dict.fromkeys(names)]
+    handles = [Patch(fc=ct.organ_colour(name), ec="black", lw=0.3, label=plain(name)) for name in dict.fromkeys(names)]
     return [Patch(fc="0.6", ec="black", lw=0.3, label="background"), *handles] if background else handles
 
 

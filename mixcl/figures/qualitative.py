@@ -13,7 +13,7 @@ from mixcl.config.settings import Experiment
 from mixcl.figures import choice, ct
 from mixcl.figures.choice import Picture, choose_slice
 from mixcl.figures.panels import organ_handles
-from mixcl.figures.style import STYLE, Plot
+from mixcl.figures.style import STYLE, Plot, plain
 
 
 def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window: ct.Window = ct.WINDOW) -> Plot:
@@ -55,7 +55,7 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
                 handles=organ_handles(names), loc="upper center", bbox_to_anchor=(0.5, top / tall), ncols=per_line,
                 borderaxespad=0.2, columnspacing=1.0, handlelength=1.2, labelspacing=0.3,
             )  # fmt: skip
-        figure.text(0.05 / wide, 0.05 / tall, "\n".join(below), fontsize=6, va="bottom", linespacing=1.3)
+        figure.text(0.05 / wide, 0.05 / tall, plain("\n".join(below)), fontsize=6, va="bottom", linespacing=1.3)
     return figure
 
 
@@ -76,7 +76,7 @@ def _panel(ax: Axes, row: Picture, title: str, window: ct.Window) -> None:
     if title in shown:
         ct.show_smooth_labels(ax, shown[title], row.z, row.spacing, row.names)
     else:
-        ax.set_ylabel(row.title, fontsize=6)
+        ax.set_ylabel(plain(row.title), fontsize=6)
         ct.scale_bar(ax, row.image.shape, row.spacing)
     if title in row.dice:
         ax.text(

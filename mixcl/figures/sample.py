@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from mixcl.config.settings import Experiment
 from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, plain, write_caption
 from mixcl.figures.training import TERMS, origin_of
 
 CANDIDATES = 32  # first pre-training samples, of which the shown one is chosen
@@ -122,7 +122,7 @@ def overview(shown: Sample, config: Experiment) -> Plot:
         scans, others = (axes[0], axes[5]), (*axes[1:5], *axes[6:])
         for k, (ax, (scan, name, corner)) in enumerate(zip(scans, shown.scans, strict=True), 1):
             _scan(ax, scan, corner, config.model.patch, shown)
-            ax.set_title(f"cut for $P_{k}$ from\n{name}", fontsize=6)
+            ax.set_title(f"cut for $P_{k}$ from\n{plain(name)}", fontsize=6)
         for ax, title in zip(others, order, strict=True):
             if title:
                 panels.patch(ax, volumes[title], config.model.patch // 2, shown.spacing, title=title, bar=False)

@@ -48,7 +48,10 @@ class Sketch(Plot):
     def _repr_png_(self) -> bytes:
         small = io.BytesIO()
         steps = (imread(io.BytesIO(self._png(96)), format="png")[..., :3] * 31).round() / 31
-        imsave(small, steps, format="png", metadata={"Software": "mixcl"}, pil_kwargs={"optimize": True})
+        imsave(
+            small, steps, format="png", origin="upper",
+            metadata={"Software": "mixcl"}, pil_kwargs={"optimize": True},
+        )  # fmt: skip
         return small.getvalue()
 
 
@@ -65,6 +68,15 @@ def grid(
     if not count:
         axes[0].set_title("no run of it yet")
     return figure, axes[: max(count, 1)]
+
+
+def plain(text: str) -> str:
+    """A name of the user's, as it is: matplotlib takes what stands between two dollars for mathematics.
+
+    >>> plain("liver_$2$")
+    'liver_\\\\$2\\\\$'
+    """
+    return text.replace("$", r"\$")
 
 
 def write_caption(figure: Plot, text: str) -> None:

@@ -13,7 +13,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
+from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, plain, write_caption
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
 from mixcl.results.statistics import CELL, REFERENCE
 from mixcl.results.table import Table
@@ -192,7 +192,7 @@ def _organ_rows(ax: Axes, part: pd.DataFrame, most: int) -> None:
     for arm, size in zip(PAIR, (6.5, 5), strict=True):  # equal values show as a ring
         ours = part[part["arm"] == arm]
         seaborn.pointplot(ours, errorbar=None, color=ARM_COLOURS[arm], markersize=size, **style)
-    ax.set_yticks(range(len(names)), ["\n".join(textwrap.wrap(name, 26)) for name in names])
+    ax.set_yticks(range(len(names)), [plain("\n".join(textwrap.wrap(name, 26))) for name in names])
     middle = (len(names) - 1) / 2
     ax.set_ylim(middle + most / 2, middle - most / 2)
     ax.grid(axis="y", color="#eeeeee", linewidth=0.6)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixcl.figures import panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import Sketch, write_caption
+from mixcl.figures.style import Sketch, plain, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
 BACKGROUND = "background"
@@ -32,7 +32,9 @@ def patches(pair: Pair) -> Sketch:
         for k, (case, _) in enumerate(pair.places):
             image, label = pair.raw["image"][k, 0].numpy(), pair.raw["label"][k].numpy()
             index = choose_slice(label)
-            panels.patch(axes[2 * k], image, index, pair.spacing, title=f"$P_{k + 1}$: {case.collection}, {case.id}")
+            panels.patch(
+                axes[2 * k], image, index, pair.spacing, title=f"$P_{k + 1}$: {case.collection}, {plain(case.id)}"
+            )
             title = f"$P_{k + 1}$ with its labels $S_{k + 1}$"
             panels.patch(axes[2 * k + 1], image, index, pair.spacing, label, pair.names, title=title, bar=False)
         present = [name for value, name in pair.names.items() if (pair.raw["label"] == value).any()]

@@ -19,7 +19,7 @@ from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.figures import sample
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import STYLE, Sketch
+from mixcl.figures.style import STYLE, Sketch, plain
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
 from mixcl.run import checkpoint, record
 
@@ -59,7 +59,7 @@ class Pair(NamedTuple):
     def first(self) -> str:
         """What a caption says of P_1."""
         case = self.places[0][0]
-        return f"$P_1$: {case.collection}, case {case.id}"
+        return f"$P_1$: {case.collection}, case {plain(case.id)}"
 
 
 @contextmanager

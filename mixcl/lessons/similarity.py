@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.figures import ct, panels
-from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
+from mixcl.figures.style import OKABE_ITO, Sketch, plain, write_caption
 from mixcl.lessons import scene
 from mixcl.lessons.scene import sketch
 from mixcl.model import LABEL_LEVEL, MixCL
@@ -63,7 +63,7 @@ def reductions(rows: pd.DataFrame, whole: Mapping[str, float], origin: str) -> S
             means = rows.groupby("organ", sort=False)[title].mean()
             ax.hlines(means, np.arange(len(means)) - 0.35, np.arange(len(means)) + 0.35, color="black")
             ax.axhline(loss, color=OKABE_ITO[0], linestyle="--")
-            ax.set_xticks(range(len(organs)), organs, rotation=90 if wide else 0)
+            ax.set_xticks(range(len(organs)), list(map(plain, organs)), rotation=90 if wide else 0)
             ax.set_title(title)
         axes[0].set(ylabel="Eq. 6 of one pixel", ylim=(0, None))
         write_caption(figure, f"Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6, one logarithm. {origin}")

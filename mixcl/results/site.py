@@ -14,7 +14,13 @@ from mixcl.files import whole, write_text
 from mixcl.results.wording import PHANTOM
 from mixcl.run import jobs
 
-TABLES = {"table1": "Table 1", "table2": "Table 2: ablation", "effects": "What matters", "organs": "Organs"}
+TABLES = {
+    "table1": "Table 1",
+    "table2": "Table 2: ablation",
+    "effects": "What matters",
+    "map": "When it helps",
+    "organs": "Organs",
+}
 FOLDED = ("organs",)  # a dozen of them would hide the figures
 FIGURES = {
     "figure1": "Figure 1: one sample through the objective",
@@ -111,7 +117,10 @@ def _copied(out: Path, path: Path) -> str:
 def _notebooks(config: Experiment, out: Path, missing: list[str]) -> dict[str, list[str]]:
     """Names of the pages of all executed notebooks: the walk-through, those of this run, fold by fold."""
     runs = {job.name: out / "runs" / job.name / "10_pretrain.ipynb" for job in jobs.pretrainings(config)}
-    runs |= {name: out / "tables" / f"{name}.ipynb" for name in ("20_table1", "21_table2", "30_what_matters")}
+    runs |= {
+        name: out / "tables" / f"{name}.ipynb"
+        for name in ("20_table1", "21_table2", "30_what_matters", "32_when_does_it_help")
+    }
     folds = {job.name: out / "runs" / job.name / "11_finetune.ipynb" for job in jobs.finetunings(config)}
     walk = {path.stem: path for path in sorted(WALK.glob("0*.ipynb"))}
     groups = {"walk": walk, "runs": runs, "folds": folds}

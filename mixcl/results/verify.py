@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.files import write_json
+from mixcl.files import file_name, write_json
 from mixcl.results.paper import TABLE1
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import fold_scores
@@ -174,7 +174,9 @@ def _cases_agree(out: Path, job: str, rows: pd.DataFrame) -> Check:
     weights = _card(out, job).get("weights")
     for case, part in rows.groupby("case"):
         try:
-            record = json.loads((out / "runs" / job / "evaluation" / f"{case}.json").read_text(encoding="utf-8"))
+            record = json.loads(
+                (out / "runs" / job / "evaluation" / f"{file_name(str(case))}.json").read_text(encoding="utf-8")
+            )
             kept = {row["label"]: row["dice"] for row in record["rows"]}
         except (OSError, ValueError, KeyError):
             return Check(f"cases of {job}", "as evaluated", f"no record of {case}", False, job)

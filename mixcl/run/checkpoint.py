@@ -1,12 +1,13 @@
 """What a training run leaves on disk: weights and optimiser state as safetensors, metrics as JSON lines.
 
-Nothing is pickled and no pickle is ever read.  A checkpoint is written beside the old one and put in its place by one
-rename, so that a run killed at any moment has a whole one.
+Nothing is pickled and no pickle is ever read.  The last two checkpoints are kept, ``checkpoint/<step>/``, each with a
+manifest of checksums: what a kill, a power cut or a bad disk did to the newest is noticed, and the one before is taken.
 """
 
+import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mixcl.errors import InputError
-from mixcl.files import whole, write_text, writing
-from mixcl.run.record import WEIGHTS, read_metrics
+from mixcl.files import read_sealed, sha256, sync, whole, write_sealed, writing
+from mixcl.run import record
+from mixcl.run.record import WEIGHTS, read_card
+from mixcl.run.record import read_metrics as read_metrics
 
-FOLDER = "checkpoint"
+FOLDER, OPTIMIZER, MANIFEST = "checkpoint", "optimizer.safetensors", "state.json"
+KEPT = 2  # checkpoints
+AGAIN = "copy it again, or start the run over with --restart"
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -32,10 +37,12 @@ def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a weights file, or of the finished run in a folder.
 
+    The description's ``id`` is that of the tensors as they are; a file that claims another one is refused.
+
     Raises
     ------
     InputError
-        No such file, not safetensors (a pickle is never opened), or cut short.
+        No such file, not safetensors (a pickle is never opened), cut short, or changed.
     """
     if path.is_dir():
         path = path / WEIGHTS
@@ -45,37 +52,97 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: only .safetensors files are opened, because a pickle can run code; convert it first")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("mixcl", "{}"))
-        return load_file(path), metadata
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); copy or make it again") from None
+            metadata = dict(json.loads((file.metadata() or {}).get("mixcl", "{}")))
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); {AGAIN}") from None
+    identity = weights_id(weights)
+    if metadata.get("id", identity) != identity:
+        raise InputError(f"{path}: its weights are not those that were written; {AGAIN}")
+    return weights, {**metadata, "id": identity}
+
+
+def weights_id(state: Mapping[str, Tensor]) -> str:
+    """The name of weights, see :func:`mixcl.run.record.weights_id`."""
+    plain = {name: value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name, value in state.items()}
+    return record.weights_id({name: value.numpy() for name, value in plain.items()})
+
+
+def finished(folder: Path) -> bool:
+    """Whether the run in a folder is finished: its weights are there, whole, and those that its card names.
+
+    Raises
+    ------
+    InputError
+        They are damaged, or others.
+    """
+    if not (folder / WEIGHTS).is_file():
+        return False
+    _, description = read_weights(folder)
+    if description["id"] != read_card(folder).get("weights"):
+        raise InputError(f"{folder / WEIGHTS}: not the weights of run.json; {AGAIN}")
+    return True
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
-    """Write a checkpoint of ``step`` into ``folder``/checkpoint, in the place of the one before."""
+    """Write a checkpoint of ``step`` below ``folder``/checkpoint and keep the one before.
+
+    It is on the disk, with a manifest of checksums, before a rename makes it one.
+    """
     with writing(folder):
-        new, old = folder / f".{FOLDER}.new", folder / f".{FOLDER}.old"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        write_weights(new / WEIGHTS, model.state_dict(), {"step": step})
+        place = folder / FOLDER / f"{step:09d}"
+        draft = place.with_name(f".{place.name}")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write_weights(draft / WEIGHTS, model.state_dict(), {"step": step})
         state = optimizer.state_dict()
         tensors = {f"{i}.{key}": torch.as_tensor(v) for i, part in state["state"].items() for key, v in part.items()}
-        write_weights(new / "optimizer.safetensors", tensors, {"step": step})
-        write_text(new / "state.json", json.dumps({"step": step, **extra}))
-        if (folder / FOLDER).exists():
+        write_weights(draft / OPTIMIZER, tensors, {"step": step})
+        sums = {name: sha256(draft / name) for name in (WEIGHTS, OPTIMIZER)}
+        write_sealed(draft / MANIFEST, {"step": step, **extra, "files": sums})
+        shutil.rmtree(place, ignore_errors=True)  # of the same step, and damaged
+        draft.rename(place)
+        sync(place.parent)
+        sync(folder)
+        for old in (*_places(folder)[KEPT:], *(folder / FOLDER).glob(".[0-9]*")):
             shutil.rmtree(old, ignore_errors=True)
-            (folder / FOLDER).replace(old)
-        new.replace(folder / FOLDER)
-        shutil.rmtree(old, ignore_errors=True)
 
 
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Take up the checkpoint in ``folder``; the state written with it, or {} where there is none."""
-    place = _whole(folder)
-    if place is None:
-        return {}
+def restore(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, warn: Callable[[str], object] = print
+) -> dict[str, Any]:
+    """Take up the newest whole checkpoint below ``folder``; the state written with it, or {} where there is none.
+
+    Parameters
+    ----------
+    warn
+        Is told, in a sentence, of each newer one that is damaged.
+
+    Raises
+    ------
+    InputError
+        All are damaged, or the newest whole one is of another model.
+    """
+    places = _places(folder)
+    for place in places:
+        try:
+            state = read_sealed(place / MANIFEST)
+            if other := [name for name, value in state.pop("files").items() if sha256(place / name) != value]:
+                raise ValueError(f"{other[0]} has not the content that was saved")
+        except (OSError, ValueError, KeyError) as error:
+            warn(f"{place}: this checkpoint is damaged ({error}); the one before is taken")
+            continue
+        _load(place, model, optimizer)
+        return state
+    if places:
+        raise InputError(f"{folder / FOLDER}: no checkpoint there is whole; delete the folder to start over")
+    return {}
+
+
+def _load(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Take up a whole checkpoint."""
     weights, _ = read_weights(place / WEIGHTS)
-    tensors, _ = read_weights(place / "optimizer.safetensors")
+    tensors, _ = read_weights(place / OPTIMIZER)
     try:
         model.load_state_dict(weights)
         state = optimizer.state_dict()
@@ -88,39 +155,58 @@ def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
                 value = torch.empty_like(like, dtype=value.dtype).copy_(value)
             entries.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({**state, "state": entries})
-        restored: dict[str, Any] = json.loads((place / "state.json").read_text(encoding="utf-8"))
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         text = f"the checkpoint cannot be taken up ({str(error).strip().splitlines()[0]})"
         raise InputError(f"{place}: {text}; delete the folder to start over") from None
-    return restored
 
 
-def _whole(folder: Path) -> Path | None:
-    """The newest whole checkpoint; a kill between two renames leaves the older one under its temporary name."""
-    places = (folder / FOLDER, folder / f".{FOLDER}.old")
-    return next((place for place in places if (place / "state.json").is_file()), None)
+def _places(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first."""
+    return sorted((folder / FOLDER).glob("[0-9]*"), reverse=True)
 
 
 def finish(folder: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
-    """Write the weights of a finished run and drop its checkpoint."""
+    """Write the weights of a finished run and drop its checkpoints."""
     write_weights(folder / WEIGHTS, state, metadata)
-    for name in (FOLDER, f".{FOLDER}.old", f".{FOLDER}.new"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
     return folder / WEIGHTS
 
 
 class Metrics:
-    """metrics.jsonl of a run: one line a record, taken up at a step by dropping the lines after it."""
+    """metrics.jsonl of a run: one line a record, taken up where the checkpoint left it.
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
-        self.path = folder / "metrics.jsonl"
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+    Parameters
+    ----------
+    folder
+        Of the run.
+    state
+        What `state` gave when the checkpoint was written, with its ``step``; {} begins anew.
+    warn
+        Is told, in a sentence, of records that were lost.
+    """
+
+    def __init__(
+        self, folder: Path, state: Mapping[str, Any], tensorboard: bool = False, warn: Callable[[str], object] = print
+    ) -> None:
+        self.path, step = folder / "metrics.jsonl", state.get("step", 0)
+        before = self.path.read_bytes() if self.path.is_file() else b""
+        kept = before[: state.get("bytes", 0)]
+        if hashlib.sha256(kept).hexdigest() != state.get("sha256", hashlib.sha256().hexdigest()):
+            lines = [line for line in before.splitlines(keepends=True) if 0 < _step_of(line) <= step]
+            kept = b"".join(lines)
+            warn(f"{self.path}: was cut or changed since step {step} was saved; {len(lines)} records are left")
+        with whole(self.path) as draft:
+            draft.write_bytes(kept)
         self.board = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to know; all of it is on the disk then."""
+        sync(self.path)
+        return {"bytes": self.path.stat().st_size, "sha256": sha256(self.path)}
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one record."""
@@ -130,3 +216,11 @@ class Metrics:
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self.board.add_scalar(name, value, step)
+
+
+def _step_of(line: bytes) -> int:
+    """The step of a record, or 0 where it is none."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0

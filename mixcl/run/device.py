@@ -9,7 +9,7 @@ import ctypes
 import os
 import platform
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -135,6 +135,20 @@ def agree(accelerator: Accelerator, first: int, folder: object) -> None:
         raise InputError(
             f"{folder}: the processes see different checkpoints there; put --out on a file system that all nodes share"
         )
+
+
+def largest(accelerator: Accelerator) -> Callable[[int], int]:
+    """A function that gives the largest of the ranks' small numbers; it waits for the ranks, not for their devices."""
+    if accelerator.num_processes == 1:
+        return lambda number: number
+    group = torch.distributed.new_group(backend="gloo")
+
+    def over_ranks(number: int) -> int:
+        numbers = torch.tensor(number)
+        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX, group=group)
+        return int(numbers)
+
+    return over_ranks
 
 
 def peak_gb(device: torch.device) -> float:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import checked_name, remove_run, write_text
+from mixcl.lock import held
 
 
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def commit() -> str:
     if recorded := os.environ.get("MIXCL_COMMIT"):
         return recorded
     try:
-        run = ["git", "-C", str(here)]
+        run = ["git", "--git-dir", str(here / ".git"), "--work-tree", str(here)]  # never another one
         head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         diff = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -120,6 +122,12 @@ def run_folder(out: Path, job: str) -> Path:
     return out / "runs" / checked_name("job", job)
 
 
+def alone(folder: Path, main: bool = True) -> AbstractContextManager[None]:
+    """Keep others out of a run's folder, by a lock beside it (:func:`mixcl.lock.held`) that its ``main`` rank holds."""
+    place = folder.resolve()
+    return held(place.with_name(f".{place.name}.lock"), str(folder)) if main else nullcontext()
+
+
 def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
     """Make sure that a run's folder belongs to this experiment; one of other settings is begun again if asked to.
 
@@ -129,17 +137,17 @@ def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
         A card that cannot be read, or other settings and ``restart`` is ``never``.
     """
     if not (folder / "run.json").is_file():
-        if restart == "always" and any(folder.rglob("*.safetensors")):
-            remove_run(
-                folder, folder.parent
-            )  # says that weights without a card are no run, rather than go on from them
+        if any(folder.rglob("*.safetensors")):  # nobody knows of what
+            raise InputError(f"{folder}: not a run (weights, but no run.json); take the folder away by hand")
         return
     different = None
     if restart != "always":
         try:
             before = flat(json.loads((folder / "run.json").read_text(encoding="utf-8"))["decides"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{folder / 'run.json'}: not readable; start the run over with --restart") from None
+            raise InputError(
+                f"{folder / 'run.json'}: not readable; take the folder away by hand to start the run over"
+            ) from None
         now = flat(json.loads(json.dumps(decides)))
         different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
         if different and restart == "never":
@@ -173,11 +181,20 @@ def weights_id(weights: Mapping[str, NDArray[Any]]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; a last line that a kill cut short is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    """Records of a metrics.jsonl; a last line that a kill cut short is left out.
+
+    Raises
+    ------
+    InputError
+        Another line is damaged.
+    """
+    records: list[dict[str, Any]] = []
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
         except ValueError:
-            break
+            if line.endswith(b"\n") or b"\0" in line:
+                text = "is damaged; take that line away, or train the run again with --restart"
+                raise InputError(f"{path}: line {number} {text}") from None
     return records

@@ -13,15 +13,17 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
+
+from accelerate import Accelerator
 
 from mixcl.config.settings import LENGTHS, TRAININGS
 from mixcl.errors import InputError
 from mixcl.files import whole, writing
 from mixcl.run import checkpoint
-from mixcl.run.record import read_card, weights_id, write_card
+from mixcl.run.record import read_card, write_card
 
 NAMES = ("percent", "fold", "arm", "seed", "n_folds")  # of a job; what follows from them is among what decides
 MEASURED = ("bits", "memory_gb", "weights")  # of a training, beside its seconds
@@ -65,6 +67,14 @@ def once(folder: Path, card: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
+def shared(accelerator: Accelerator, folder: Path, card: Mapping[str, Any], wanted: bool) -> Iterator[None]:
+    """`once` for several ranks, of which the first sees to it; nothing is taken over unless it is ``wanted``."""
+    with once(folder, card) if wanted and accelerator.is_main_process else nullcontext():
+        accelerator.wait_for_everyone()
+        yield
+
+
+@contextmanager
 def _lock(path: Path, place: int, job: str) -> Iterator[None]:
     """Hold one byte of a file, a place for every training; where the file system knows no locks, nothing is held."""
     with writing(path):
@@ -88,7 +98,7 @@ def _take_over(folder: Path, card: Mapping[str, Any], key: str) -> None:
             if content(theirs) != key:
                 continue
             weights, description = checkpoint.read_weights(other)
-            if weights_id({name: value.numpy() for name, value in weights.items()}) != theirs["weights"]:
+            if description["id"] != theirs["weights"]:
                 continue
             _copy(other.parent, folder)
             same = {"same_as": theirs.get("same_as", other.parent.name), "seconds_of_last_part": 0.0}

@@ -9,7 +9,7 @@
 # Three arms, five folds, seed 0: some 20 minutes of a core in bf16.
 set -euo pipefail
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
 out=$(realpath -- "${1:?ceiling.sh: name the folder of a run of profile fair}")
 shift
 profile=fair percent=15

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import matplotlib.style
 from matplotlib.figure import Figure
 
 
@@ -31,7 +32,8 @@ def main() -> None:
     stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     text = json.dumps({"machine": name, "parts": parts}, indent=1)
     (args.out / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
-    draw(name, parts).savefig(args.out / f"{stem}.png", dpi=120)
+    with matplotlib.style.context("default"):  # not as a user's matplotlibrc has it
+        draw(name, parts).savefig(args.out / f"{stem}.png", dpi=120)
     print(f"collect.py: {args.out / stem}.json holds {', '.join(parts)}")
 
 

@@ -10,8 +10,8 @@
 # processor at a small size, in DIR alone; --again drops what is there.
 set -euo pipefail
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd -- "$here/../.." && pwd)
+here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
+root=$(realpath -- "$here/../..")
 work=$root/results/bench-gpu minutes=9 small="" again=""
 while [ $# -gt 0 ]; do
     case $1 in
@@ -34,7 +34,8 @@ if [ -n "$small" ]; then
     volumes=1 steps=3 ceiling=(--edge 256 --megabytes 8) other=unetr
 else
     nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || { echo "gpu.sh: no GPU here; --small needs none" >&2; exit 2; }
-    cores=$(nproc) workers=$(($(nproc) > 9 ? 8 : $(nproc) - 1))
+    cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+    workers=$((cores > 9 ? 8 : cores - 1))
     on=(--device cuda --precision bf16 --repeats 10 --batch 6) batch1=(--batch 1) pipeline=(0 2 4 "$workers" "$cores")
     axes=(--batches 1 2 6 12 --patches 64 96 128 --classes 1 5 13 --budgets 32 128 512)
     volumes=2 steps=20 ceiling=(--edge 8192 --megabytes 2048) other=unetr

@@ -7,7 +7,7 @@
 # OUT (default results/fair-size) may be carried from one loan of a machine to the next; MINUTES (default 9) is when to stop.
 set -euo pipefail
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
 out=${1:-$root/results/fair-size} minutes=${2:-9}
 shift $(($# < 2 ? $# : 2))
 nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || { echo "gpu_science.sh: no GPU here" >&2; exit 2; }

@@ -87,20 +87,22 @@ def report(
 
 def plot(path: Path, title: str, ratios: Mapping[str, float], draw: Callable[[Any], None] | None) -> None:
     """Write a plot of what ``draw`` draws, or of the ratios."""
+    import matplotlib.style
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=9)
-    if draw:
-        draw(axes)
-    else:
-        bars = axes.barh(list(ratios), list(ratios.values()))
-        axes.bar_label(bars, fmt="%.3g")
-        axes.axvline(1, color="black", linewidth=0.8)
-        axes.set_xlabel("ratio of the two sides")
-        axes.invert_yaxis()
-    figure.savefig(path, dpi=120)
+    with matplotlib.style.context("default"):  # not as a user's matplotlibrc has it
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title, fontsize=9)
+        if draw:
+            draw(axes)
+        else:
+            bars = axes.barh(list(ratios), list(ratios.values()))
+            axes.bar_label(bars, fmt="%.3g")
+            axes.axvline(1, color="black", linewidth=0.8)
+            axes.set_xlabel("ratio of the two sides")
+            axes.invert_yaxis()
+        figure.savefig(path, dpi=120)
 
 
 def machine(threads: int) -> dict[str, object]:

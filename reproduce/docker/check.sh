@@ -10,8 +10,8 @@
 #   apt-get install buildah podman runc mmdebstrap curl
 set -euo pipefail
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
-if [ $# -gt 0 ]; then mkdir -p -- "$1"; work=$(cd -- "$1" && pwd); else work=$(mktemp -d); fi
+root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
+if [ $# -gt 0 ]; then mkdir -p -- "$1"; work=$(realpath -- "$1"); else work=$(mktemp -d); fi
 torch=${TORCH:-cpu}
 image=localhost/mixcl-check:$torch
 pinned=$(sed -n 's/^ARG BASE_IMAGE=//p' "$root/Dockerfile")

@@ -6,7 +6,7 @@
 #   anything else                        that command
 set -euo pipefail
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
 source "$root/reproduce/bits.sh" # threads and instruction set
 
 case ${1:-} in

@@ -12,8 +12,8 @@
 # Needs `uv` on the path (pip install uv).  The resolution is for Python 3.11.0 and later patches on Linux x86-64.
 set -euo pipefail
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd -- "$here/../.." && pwd)
+here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
+root=$(realpath -- "$here/../..")
 command -v uv >/dev/null || { echo "lock: the command uv is missing; install it with: pip install uv" >&2; exit 2; }
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT

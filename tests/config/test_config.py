@@ -49,8 +49,8 @@ def test_literal_readings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "fair-size", "walkthrough",
-        "walkthrough-fine",
+        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "fair-size",
+        "walkthrough", "walkthrough-fine",
     ],
 )  # fmt: skip
 def test_profiles_load_and_name_themselves(name: str) -> None:

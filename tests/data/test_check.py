@@ -102,6 +102,7 @@ def test_the_page_takes_names_for_text() -> None:
     assert "&lt;b&gt;ward&lt;/b&gt;/x</td>" in text
     assert "no picture" in text
     assert "Nothing is wrong." in page(Check({"a": (1, 1)}, (), ()))
+    assert "Nothing is wrong." not in page(Check({}, (), ())) + Check({}, (), ()).to_markdown()
 
 
 def test_phantoms_raise_no_alarm(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -170,6 +171,23 @@ def test_no_server_at_all_is_one_sentence(server: Server, tmp_path: Path) -> Non
     server.http.server_close()
     with pytest.raises(InputError, match="no connection"):
         fetch.fetch("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", progress=False)
+
+
+def test_a_dead_proxy_is_named_without_its_password(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9/")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
+    with pytest.raises(InputError, match=r"no connection through the proxy 127.0.0.1:9 that http_proxy") as raised:
+        fetch.fetch(server.url, tmp_path / "file.bin", progress=False)
+    assert "secret" not in str(raised.value)
+    server.answer = status(503)
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/file.bin"))
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    with pytest.raises(InputError, match=r"answers 503 through the proxy 127.0.0.1"):
+        fetch.fetch("http://example.invalid/file.bin", tmp_path / "file.bin", progress=False)
 
 
 def test_a_corrupted_file_is_taken_away(server: Server, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from mixcl.data.prepare.report import Report
 from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Store
 from mixcl.errors import InputError
+from mixcl.lock import held
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -420,6 +421,7 @@ def test_disk_fails_midway(
     run(raw, tmp_path)
     write_case(raw / "own", "third", *scan(seed=3))
     monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(module, "outcomes", lambda function, jobs, _: (function(*job) for job in jobs))  # in here
     with pytest.raises(InputError, match=sentence):
         run(raw, tmp_path)
     monkeypatch.undo()
@@ -434,10 +436,7 @@ def test_store_that_cannot_be_made(raw: Path, tmp_path: Path) -> None:
 
 def test_two_at_once(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "data/store").mkdir(parents=True)
-    with (
-        module._alone(tmp_path / "data/store"),
-        pytest.raises(InputError, match="another mixcl prepare is at work here"),
-    ):
+    with held(tmp_path / "data/store/.lock", "store"), pytest.raises(InputError, match=r"another mixcl .*at work here"):
         run(raw, tmp_path)
     run(raw, tmp_path)
 
@@ -474,8 +473,8 @@ def test_a_kept_case_is_not_read_again(raw: Path, tmp_path: Path, monkeypatch: p
     """Size and date are enough; after another date, one look at the bytes settles it for the next time."""
     run(raw, tmp_path)
     read: list[Path] = []
-    hashed = case_module._sha256
-    monkeypatch.setattr(case_module, "_sha256", lambda path: (read.append(path), hashed(path))[1])
+    hashed = case_module.digest
+    monkeypatch.setattr(case_module, "digest", lambda path: (read.append(path), hashed(path))[1])
     assert run(raw, tmp_path).collections[0].kept == 1
     assert not read
     for _ in range(2):

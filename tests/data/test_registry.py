@@ -125,7 +125,10 @@ def test_unlabelled_test_part_is_left_out_when_the_count_is_full(tmp_path: Path)
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such folder for MSD Task03 Liver; set data\.root"):
         find_cases(COLLECTIONS["msd_liver"], tmp_path / "nowhere")
-    with pytest.raises(InputError, match="no file matches 'imagesTr/"):
+    with pytest.raises(InputError, match=r"no file matches 'imagesTr/.* found are no files at all"):
+        find_cases(COLLECTIONS["msd_liver"], tmp_path)
+    touch(tmp_path, *(f"scans/{name}.nrrd" for name in "abcde"), "notes.txt")
+    with pytest.raises(InputError, match=r"found are 5 .nrrd, 1 .txt \("):
         find_cases(COLLECTIONS["msd_liver"], tmp_path)
 
 
@@ -172,7 +175,8 @@ def test_a_table_lists_the_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("image,mask\na.nii,b.nii\n", "line 2 has no image or no label"),
+        ("image,mask\na.nii,b.nii\n", "its columns are 'image', 'mask'; name two of them image and label"),
+        ("image,label\nt.csv,\n", "line 2 has no image or no label"),
         ("image,label\na.nii,b.nii\n", "line 2; add it or take it out"),
         ("image,label\nt.csv,t.csv\nt.csv,t.csv\n", "line 3 names the case"),
         ("image,label\n", "lists no case"),
@@ -184,3 +188,88 @@ def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> 
         find_cases(Collection(names={1: "x"}, table="t.csv"), tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         find_cases(Collection(names={1: "x"}, table="none.csv"), tmp_path)
+
+
+def test_another_format_takes_the_place_of_the_one_named(tmp_path: Path) -> None:
+    """Where the format of the template is there, it is taken; what the other template names is no substitute."""
+    own = Collection(names={1: "x"}, image="{case}.nii.gz", label="{case}.seg.nrrd")
+    touch(tmp_path, "a.nrrd", "a.seg.nrrd", "b.NII.GZ", "b.seg.nrrd", "c.nii.gz", "c.mha", "c.seg.nrrd", "d.json")
+    found = find_cases(own, tmp_path)
+    assert {case: image.name for case, (image, _) in found.items()} == {"a": "a.nrrd", "b": "b.NII.GZ", "c": "c.nii.gz"}
+    assert [label.name for _, label in found.values()] == ["a.seg.nrrd", "b.seg.nrrd", "c.seg.nrrd"]
+    (tmp_path / "a.nrrd").unlink()
+    _, missing = match_cases(own, tmp_path)
+    assert missing.keys() == {"a"}
+    assert "the image is missing for" in missing["a"]
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("{case}.nii.gz", "{case}_seg.nii.gz"), ("{case}_ct.nii.gz", "{case}.nii.gz"),
+        ("{case}/{case}.nii", "{case}/{case}_seg.nii"), ("{case}.nrrd", "{case}.nii.gz"),
+    ],
+)  # fmt: skip
+def test_image_and_label_side_by_side(tmp_path: Path, image: str, label: str) -> None:
+    """No file is both: the template that says more of its name takes it."""
+    own = Collection(names={1: "x"}, image=image, label=label)
+    for case in ("p1", "p2"):
+        touch(tmp_path, image.replace("{case}", case), label.replace("{case}", case))
+    assert find_cases(own, tmp_path) == {
+        case: (tmp_path / image.replace("{case}", case), tmp_path / label.replace("{case}", case))
+        for case in ("p1", "p2")
+    }
+    (tmp_path / label.replace("{case}", "p2")).unlink()
+    _, missing = match_cases(own, tmp_path)
+    assert list(missing) == ["p2"]
+    assert missing["p2"].startswith(f"{tmp_path / label.replace('{case}', 'p2')}: the label is missing")
+
+
+COMPOSED, APART = "M\u00fcller", "Mu\u0308ller"
+
+
+def test_letters_composed_in_two_ways_are_one_name(tmp_path: Path) -> None:
+    touch(tmp_path, f"{APART}/ct/{COMPOSED}.nii.gz", f"{APART}/seg/{APART}.nii.gz")
+    own = Collection(names={1: "x"}, image="ct/{case}.nii.gz", label="seg/{case}.nii.gz")
+    assert list(find_cases(own, tmp_path / COMPOSED)) == [COMPOSED]
+    (tmp_path / "cases.csv").write_text(f"image,label\n{COMPOSED}/ct/{APART}.nii.gz,{COMPOSED}/seg/{COMPOSED}.nii.gz\n")
+    assert list(find_cases(Collection(names={1: "x"}, table="cases.csv"), tmp_path)) == [COMPOSED]
+    touch(tmp_path, f"{APART}/ct/{APART}.nii.gz")
+    with pytest.raises(InputError, match="but for the way letters are written; rename one"):
+        find_cases(own, tmp_path / COMPOSED)
+
+
+ROWS = [["Image", "LABEL ", "Case"], ["scans/a.nii.gz", "drawn/a.nii.gz", "first"], ["", "", ""]]
+TABLES = {
+    "semicolons": "\n".join(";".join(row) for row in ROWS).encode(),
+    "spaces": "\n".join(", ".join(row) for row in ROWS).encode(),
+    "tabs": "\n".join("\t".join(row) for row in ROWS).encode(),
+    "told": ("sep=;\r\n" + "\r\n".join(";".join(row) for row in ROWS)).encode(),
+    "UTF-16": "\r\n".join("\t".join(row) for row in ROWS).encode("utf-16"),
+    "UTF-16 without a mark": "\n".join(",".join(row) for row in ROWS).encode("utf-16-le"),
+    "a mark of UTF-8": "\n".join(",".join(row) for row in ROWS).encode("utf-8-sig"),
+    "empty lines": ("\n\n" + "\n\n".join(",".join(row) for row in ROWS) + "\n\n").encode(),
+    "quotes": "\n".join(",".join(f'"{cell}"' for cell in row) for row in ROWS).encode(),
+    "more columns": "\n".join(",".join(["x", *row, "y"]) for row in ROWS).encode().replace(b"x,,,,y", b",,,,"),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_as_spreadsheets_write_them(tmp_path: Path, kind: str) -> None:
+    touch(tmp_path, "scans/a.nii.gz", "drawn/a.nii.gz")
+    (tmp_path / "cases.csv").write_bytes(TABLES[kind])
+    found = find_cases(Collection(names={1: "x"}, table="cases.csv"), tmp_path)
+    assert found == {"first": (tmp_path / "scans/a.nii.gz", tmp_path / "drawn/a.nii.gz")}
+
+
+def test_a_table_of_windows_keeps_its_umlauts(tmp_path: Path) -> None:
+    touch(tmp_path, f"{COMPOSED}.nii.gz", f"{COMPOSED}_seg.nii.gz")
+    text = f"image;label\n{COMPOSED}.nii.gz;{COMPOSED}_seg.nii.gz\n"
+    (tmp_path / "cases.csv").write_bytes(text.encode("cp1252"))
+    assert list(find_cases(Collection(names={1: "x"}, table="cases.csv"), tmp_path)) == [COMPOSED]
+
+
+def test_a_workbook_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cases.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(InputError, match="a workbook of a spreadsheet, no text; save it as CSV"):
+        find_cases(Collection(names={1: "x"}, table="cases.xlsx"), tmp_path)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import mmap
+import os
 import pickle
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from helpers.volumes import affine_of, scan, write_case
 
 from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data import arrays
+from mixcl.data.arrays import draw_foreground
 from mixcl.data.patches import fetch, read_patch
 from mixcl.data.prepare.run import prepare
-from mixcl.data.store import Case, Store, draw_foreground
+from mixcl.data.store import Case, Store, verify
 from mixcl.errors import InputError
+from mixcl.files import read_sealed, write_sealed
 
 NAMES = {1: "one", 3: "three", 7: "never"}
 HU = (-150.0, 250.0)
@@ -218,7 +223,7 @@ def test_other_settings(made: tuple[DataConfig, Path], store: Store) -> None:
 
 def test_case_of_other_settings_than_its_collection(copy: Path) -> None:
     path = copy / "a/c9/case.json"
-    path.write_text(path.read_text().replace('"settings": "', '"settings": "0'))
+    write_sealed(path, {**read_sealed(path), "settings": "0"})
     with pytest.raises(InputError, match="c9: was prepared with other settings than the rest"):
         Store(copy).cases("a")
 
@@ -239,6 +244,104 @@ def test_file_that_breaks_while_it_is_used(copy: Path, name: str) -> None:
         {"image.npy": case.image, "label.npy": case.label, "foreground.npz": case.foreground}[name]()
 
 
+def flip(path: Path, place: int = -1000) -> None:
+    """One bit of a file, its size and date as they were."""
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["image.npy", "label.npy"])
+@pytest.mark.parametrize("change", ["flipped", "zeroed"])
+def test_voxels_that_are_not_those_that_were_stored(copy: Path, name: str, change: str) -> None:
+    """Training would go on with them: the file is as long as it was."""
+    case = Store(copy).cases("a")[0]
+    file = case.path / name
+    if change == "flipped":
+        flip(file)
+    else:
+        file.write_bytes(file.read_bytes()[:128] + bytes(file.stat().st_size - 128))
+    with pytest.raises(InputError, match=rf"{name}: its voxels are not those .* mixcl data prepare --verify"):
+        read_patch(case, (0, 0, 0), 8, HU)
+    with pytest.raises(InputError, match=name):
+        verify([case])
+
+
+def test_foreground_that_was_flipped(copy: Path) -> None:
+    case = Store(copy).cases("a")[0]
+    flip(case.path / "foreground.npz", 400)
+    with pytest.raises(InputError, match=r"foreground\.npz: cannot be read"):
+        case.foreground()
+
+
+@pytest.mark.parametrize("name", ["case.json", "index.json"])
+def test_a_digit_of_a_record_that_was_changed(copy: Path, name: str) -> None:
+    path = copy / "a" / ("c9/case.json" if name == "case.json" else name)
+    path.write_text(path.read_text().replace("1.5", "1.6", 1))
+    with pytest.raises(InputError, match=rf"{name}: cannot be read \(its checksum"):
+        Store(copy).cases("a")
+
+
+def test_a_case_is_compared_once_in_a_process(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[object] = []
+    content_of = arrays.content_of
+    monkeypatch.setattr(arrays, "content_of", lambda array: compared.append(array.shape) or content_of(array))
+    cases = Store(copy).cases("a")
+    verify(cases)
+    assert len(compared) == 2 * len(cases)
+    verify(cases)
+    read_patch(cases[0], (0, 0, 0), 8, HU)
+    assert len(compared) == 2 * len(cases)
+
+
+def test_a_file_that_is_cut_while_it_is_mapped(copy: Path) -> None:
+    """Its voxels would end the process with SIGBUS; each patch looks at the size first."""
+    case = Store(copy).cases("a")[0]
+    read_patch(case, (0, 0, 0), 8, HU)
+    with (case.path / "image.npy").open("r+b") as file:
+        file.truncate(4096)
+    with pytest.raises(InputError, match=r"image\.npy: cannot be read \(has 4096 bytes instead of"):
+        read_patch(case, (2, 2, 2), 8, HU)
+
+
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "foreground.npz", "case.json"])
+def test_verify_mends_what_is_damaged(
+    made: tuple[DataConfig, Path], copy: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`mixcl data prepare` keeps what has the size and date of before; with --verify it looks at every voxel."""
+    data = made[0].model_copy(update={"store": str(copy)})
+    whole = {path.name: path.read_bytes() for path in (copy / "a/c9").iterdir()}
+    flip(copy / "a/c9" / name, 400)
+    report = prepare(Experiment(data=data), copy.parent, progress=False, verify=True)
+    assert [(c.made, c.kept) for c in report.collections] == [(1, 1), (0, 1)]
+    assert {path.name: path.read_bytes() for path in (copy / "a/c9").iterdir()} == whole
+    assert name == "case.json" or "it is made again" in capsys.readouterr().err
+    again = prepare(Experiment(data=data), copy.parent, progress=False, verify=True)
+    assert sum(c.made for c in again.collections) == 0
+
+
+def test_case_names_as_people_have_them(tmp_path: Path) -> None:
+    """They keep their name everywhere but in paths."""
+    names = ["Anna (2)", "a/../../b", "..", ".hidden", "50%", "-x", "\N{LATIN SMALL LETTER E WITH ACUTE}", "50%25"]
+    rows = ["case,image,label"]
+    for number, name in enumerate(names):
+        image, label = write_case(tmp_path / "raw/a", f"{number}", *scan((30, 26, 22), number, values=(1, 3)))
+        rows.append(f"{name},{image},{label}")
+    (tmp_path / "raw/a/table.csv").write_text("\n".join(rows), encoding="utf-8")
+    own = {"a": Collection(root="a", table="table.csv", names=NAMES)}
+    data = settings(tmp_path / "raw", finetune=(), collections=own)
+    before = set((tmp_path / "raw").rglob("*"))
+    prepare(Experiment(data=data), tmp_path / "out", progress=False)
+    cases = Store(data.store_dir(tmp_path / "out")).cases("a")
+    assert [case.id for case in cases] == names
+    assert [unquote(case.path.name) for case in cases] == names
+    assert all(re.fullmatch(r"[A-Za-z0-9_%][A-Za-z0-9._%-]*", case.path.name) for case in cases)
+    assert set((tmp_path / "raw").rglob("*")) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "out"}
+    assert prepare(Experiment(data=data), tmp_path / "out", progress=False).collections[0].kept == len(names)
+
+
 def test_missing_and_damaged_records(copy: Path) -> None:
     (copy / "a/c9/image.npy").unlink()
     with pytest.raises(InputError, match=r"image\.npy: is missing"):
@@ -249,14 +352,15 @@ def test_missing_and_damaged_records(copy: Path) -> None:
     (copy / "a/c9/case.json").unlink()
     with pytest.raises(InputError, match=r"case\.json: is missing"):
         Store(copy).cases("a")
-    (copy / "a/index.json").write_text("[]")
-    with pytest.raises(InputError, match=r"index\.json: is damaged"):
-        Store(copy).cases("a")
+    for text in ("[]", "{}", "\0" * 500):
+        (copy / "a/index.json").write_text(text)
+        with pytest.raises(InputError, match=r"index\.json: cannot be read"):
+            Store(copy).cases("a")
 
 
 def test_store_of_another_version(copy: Path) -> None:
     path = copy / "a/index.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 0}))
+    write_sealed(path, {**read_sealed(path), "schema": 0})
     with pytest.raises(InputError, match="another version of mixcl; run mixcl prepare"):
         Store(copy).cases("a")
 

@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mixcl.figures import panels
-from mixcl.figures.style import STYLE, Plot, Sketch
+from mixcl.figures.style import STYLE, Plot, Sketch, plain
+
+
+def test_names_with_dollars_are_no_mathematics() -> None:
+    """Neither an organ's nor a caption's is parsed: each would raise."""
+    name = "liver $x^$"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure()
+        figure.legend(handles=panels.organ_handles([name]))
+        figure.text(0, 0, plain(f"{name} and $\\nothing$"))
+        figure.canvas.draw()
+        assert plain("no dollar") == "no dollar"
 
 
 def test_a_spot_lies_on_its_voxel() -> None:

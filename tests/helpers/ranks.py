@@ -3,7 +3,7 @@
 ``gradients`` takes one step of each reading of Eq. 2 in `READINGS`, six samples over all processes.  The first process
 leaves OUT/<reading>.safetensors with the gradient of each weight, as the optimiser finds it; every other one leaves
 OUT.writes-<rank>.json with the files below OUT that it wrote.  ``die`` and ``live`` run the smoke profile; with ``die``
-the second process kills itself in the third step of its first life.
+the second process kills itself in the third step of its first life; with ``stop`` it is sent SIGTERM there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ READINGS = {
     "all": ["loss.alpha=1", "loss.beta=1", "loss.recon_reduction=mean"],
     "alone": ["loss.alpha=0", "loss.beta=0", "loss.sync_correlation=false"],  # each process its own correlation
 }
+SIGNALS = {"die": signal.SIGKILL, "stop": signal.SIGTERM}
 STEP = ["pretrain.steps=1", "pretrain.batch=6", "pretrain.gradients_every=0", "pretrain.probe_every=0"]
 
 
@@ -65,7 +66,7 @@ def note(written: list[str], event: str, given: Any, out: str) -> None:
         written.append(f"{event} {given[0]}")
 
 
-def train(out: Path, store: str, dies: bool) -> None:
+def train(out: Path, store: str, signalled: int = 0) -> None:
     """The smoke profile's pre-training."""
     steps = iter(range(100))
     life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
@@ -73,8 +74,8 @@ def train(out: Path, store: str, dies: bool) -> None:
         file.write(f"{life}\n")
 
     def perhaps(*_: Any) -> None:
-        if dies and RANK == 1 and life == 0 and next(steps) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if signalled and RANK == 1 and life == 0 and next(steps) == 2:
+            os.kill(os.getpid(), signalled)
 
     register_optimizer_step_pre_hook(perhaps)
     trainer.pretrain(load_profile("smoke", [f"data.store={store}", "pretrain.batch=2"]), out, progress=False)
@@ -82,4 +83,4 @@ def train(out: Path, store: str, dies: bool) -> None:
 
 if __name__ == "__main__":
     job, folder, store = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    gradients(folder, store) if job == "gradients" else train(folder, store, job == "die")
+    gradients(folder, store) if job == "gradients" else train(folder, store, SIGNALS.get(job, 0))

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -42,3 +42,34 @@ def write_series(folder: Path, image: NDArray[Any], affine: NDArray[Any], *, ser
         for key, value in more.items():
             setattr(one, key, value)
         one.save_as(folder / f"{generate_uid()}.dcm", enforce_file_format=True)
+
+
+def write_frames(path: Path, image: NDArray[Any], affine: NDArray[Any], *, intercepts: Any = None) -> Path:
+    """The same as one enhanced multi-frame file; ``intercepts`` for each frame, -1024 in all of them otherwise."""
+    lps = LPS @ affine
+    edges = np.linalg.norm(lps[:3, :3], axis=0)
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = EnhancedCTImageStorage, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    one = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    one.SOPClassUID, one.SOPInstanceUID, one.SeriesInstanceUID = EnhancedCTImageStorage, generate_uid(), UID
+    one.Columns, one.Rows, one.NumberOfFrames = map(int, image.shape)
+    one.BitsAllocated = one.BitsStored = 16
+    one.HighBit, one.PixelRepresentation, one.SamplesPerPixel = 15, 0, 1
+    one.PhotometricInterpretation = "MONOCHROME2"
+    measures, turn = Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [float(edges[1]), float(edges[0])], float(edges[2])
+    turn.ImageOrientationPatient = [*(lps[:3, 0] / edges[0]), *(lps[:3, 1] / edges[1])]
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turn]
+    frames = []
+    for k in range(image.shape[2]):
+        frame, place, scaling = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = list(map(float, (lps @ [0, 0, k, 1])[:3]))
+        scaling.RescaleSlope, scaling.RescaleIntercept = 1, -1024 if intercepts is None else intercepts[k]
+        frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [place], [scaling]
+        frames.append(frame)
+    one.SharedFunctionalGroupsSequence, one.PerFrameFunctionalGroupsSequence = [shared], frames
+    one.PixelData = (image.transpose(2, 1, 0).astype(np.int32) + 1024).astype(np.uint16).tobytes()
+    one.save_as(path, enforce_file_format=True)
+    return path

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from mixcl import cli, evaluate, handover, results, trainer
+from mixcl import cli, evaluate, results, trainer
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
@@ -96,7 +96,7 @@ def test_a_changed_checkpoint_is_found(run: tuple[Experiment, Path]) -> None:
 def test_weights_have_the_same_name_with_and_without_torch(run: tuple[Experiment, Path]) -> None:
     for place in (run[1] / "runs" / JOB, run[1] / "runs" / "pretrain"):
         name = record.weights_id(load_file(place / checkpoint.WEIGHTS))
-        assert name == handover.weights_id(checkpoint.read_weights(place)[0]) == record.read_card(place)["weights"]
+        assert name == checkpoint.weights_id(checkpoint.read_weights(place)[0]) == record.read_card(place)["weights"]
 
 
 @pytest.mark.parametrize("name", ["phantom", "smoke"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from torch import nn
 
 from mixcl import files
 from mixcl.errors import InputError
-from mixcl.run import checkpoint
+from mixcl.run import checkpoint, record
 
 
 def small() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -46,29 +48,94 @@ def test_nothing_to_restore(tmp_path: Path) -> None:
     assert checkpoint.restore(tmp_path, *small()) == {}
 
 
-@pytest.mark.parametrize("killed_at", ["before the renames", "between the renames"])
+def flip(path: Path) -> None:
+    """One bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def places(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / checkpoint.FOLDER).iterdir())
+
+
+def two(folder: Path) -> Path:
+    """Checkpoints of steps 3 and 4; that of step 4."""
+    net, optimizer = small()
+    for step in (3, 4):
+        train(net, optimizer, range(step - 1, step))
+        checkpoint.save(folder, step, net, optimizer, {"note": step})
+    return folder / checkpoint.FOLDER / f"{4:09d}"
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    net, optimizer = small()
+    for step in range(1, 12):
+        checkpoint.save(tmp_path, step, net, optimizer, {})
+    assert places(tmp_path) == [f"{10:09d}", f"{11:09d}"]
+
+
+@pytest.mark.parametrize("killed_in", ["write_weights", "write_sealed", "rename", "rmtree"])
 def test_a_kill_while_saving_leaves_a_whole_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
 ) -> None:
     net, optimizer = small()
     train(net, optimizer, range(3))
     checkpoint.save(tmp_path, 3, net, optimizer, {})
     train(net, optimizer, range(3, 4))
-    replace = Path.replace
+    calls = itertools.count()
 
-    def die(self: Path, target: Path) -> Path:
-        if self.name == (checkpoint.FOLDER if killed_at.startswith("before") else f".{checkpoint.FOLDER}.new"):
+    def die(*_: object, **__: object) -> None:
+        if killed_in == "write_sealed" or next(calls) == 1:
             raise KeyboardInterrupt
-        return replace(self, target)
 
-    monkeypatch.setattr(Path, "replace", die)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(tmp_path, 4, net, optimizer, {})
-    monkeypatch.undo()
+    owner = {"rename": Path, "rmtree": shutil}.get(killed_in, checkpoint)
+    with monkeypatch.context() as killed:
+        if killed_in == "rename":
+            calls = itertools.count(1)
+        killed.setattr(owner, killed_in, die)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(tmp_path, 4, net, optimizer, {})
     again, optimizer2 = small()
-    assert checkpoint.restore(tmp_path, again, optimizer2)["step"] == 3
-    checkpoint.save(tmp_path, 4, again, optimizer2, {})
-    assert checkpoint.restore(tmp_path, again, optimizer2)["step"] == 4
+    assert checkpoint.restore(tmp_path, again, optimizer2, pytest.fail)["step"] in (3, 4)
+    checkpoint.save(tmp_path, 5, again, optimizer2, {})
+    assert checkpoint.restore(tmp_path, again, optimizer2, pytest.fail)["step"] == 5
+    assert len(places(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", [checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.MANIFEST])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "a tail of NULs", "empty", "missing"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path: Path, name: str, damage: str) -> None:
+    file = two(tmp_path) / name
+    content = file.read_bytes()
+    if damage == "flipped":
+        flip(file)
+    elif damage == "missing":
+        file.unlink()
+    else:
+        kept = {"empty": 0, "cut": len(content) - 30, "a tail of NULs": len(content) // 2}[damage]
+        file.write_bytes(content[:kept] + bytes(len(content) - kept) * (damage == "a tail of NULs"))
+    told: list[str] = []
+    state = checkpoint.restore(tmp_path, *small(), told.append)
+    assert (state["step"], state["note"]) == (3, 3)
+    assert "000000004: this checkpoint is damaged" in told[0]
+    assert "\n" not in told[0]
+
+
+def test_another_step_in_the_manifest_is_damage(tmp_path: Path) -> None:
+    manifest = two(tmp_path) / checkpoint.MANIFEST
+    manifest.write_text(manifest.read_text().replace('"step": 4', '"step": 9'))
+    told: list[str] = []
+    assert checkpoint.restore(tmp_path, *small(), told.append)["step"] == 3
+    assert len(told) == 1
+
+
+def test_no_whole_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    two(tmp_path)
+    for place in places(tmp_path):
+        flip(tmp_path / checkpoint.FOLDER / place / checkpoint.WEIGHTS)
+    with pytest.raises(InputError, match=r"no checkpoint there is whole; delete the folder to start over"):
+        checkpoint.restore(tmp_path, *small(), lambda _: None)
 
 
 def test_a_finished_run_keeps_its_weights_alone(tmp_path: Path) -> None:
@@ -77,7 +144,7 @@ def test_a_finished_run_keeps_its_weights_alone(tmp_path: Path) -> None:
     path = checkpoint.finish(tmp_path, net.state_dict(), {"profile": "smoke"})
     weights, metadata = checkpoint.read_weights(tmp_path)
     assert path.is_file()
-    assert metadata == {"profile": "smoke"}
+    assert metadata == {"profile": "smoke", "id": checkpoint.weights_id(net.state_dict())}
     assert all(torch.equal(weights[name], value) for name, value in net.state_dict().items())
     assert not (tmp_path / checkpoint.FOLDER).exists()
 
@@ -100,6 +167,37 @@ def test_broken_weights_are_named(tmp_path: Path) -> None:
     checkpoint.write_weights(path, {"a": torch.zeros(100)}, {})
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match=r"w\.safetensors: not a whole safetensors file"):
+        checkpoint.read_weights(path)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "others", "no card"])
+def test_a_finished_run_is_believed_by_content(tmp_path: Path, damage: str) -> None:
+    net, _ = small()
+    identity = checkpoint.weights_id(net.state_dict())
+    assert not checkpoint.finished(tmp_path)
+    record.write_card(tmp_path, {"weights": identity})
+    path = checkpoint.finish(tmp_path, net.state_dict(), {"id": identity})
+    assert checkpoint.finished(tmp_path)
+    if damage == "flipped":
+        flip(path)
+    elif damage == "others":
+        others = {name: value + 1 for name, value in net.state_dict().items()}
+        checkpoint.write_weights(path, others, {"id": checkpoint.weights_id(others)})
+    elif damage == "no card":
+        (tmp_path / "run.json").unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: -40 if damage == "cut" else 0])
+    with pytest.raises(InputError) as raised:
+        checkpoint.finished(tmp_path)
+    assert str(path if damage != "no card" else tmp_path) in str(raised.value)
+
+
+def test_a_claimed_id_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    checkpoint.write_weights(
+        path, {"a": torch.zeros(3, dtype=torch.bfloat16), "b": torch.tensor(2.0)}, {"id": "0" * 64}
+    )
+    with pytest.raises(InputError, match=r"w\.safetensors: its weights are not those that were written"):
         checkpoint.read_weights(path)
 
 
@@ -128,17 +226,51 @@ def test_a_full_disk_gets_one_sentence_and_loses_nothing(
     assert path.read_text() == "old"
 
 
-def test_metrics_are_taken_up_at_a_step(tmp_path: Path) -> None:
-    metrics = checkpoint.Metrics(tmp_path, 0)
-    for step in (1, 2, 3):
+def logged(folder: Path, steps: int = 3) -> dict[str, object]:
+    """Records of so many steps, of which two are in the state of a checkpoint."""
+    metrics, state = checkpoint.Metrics(folder, {}), {}
+    for step in range(1, steps + 1):
         metrics.write(step, {"total": float(step)})
+        if step == 2:
+            state = {"step": 2, **metrics.state()}
+    return state
+
+
+def test_metrics_are_taken_up_at_a_step(tmp_path: Path) -> None:
+    state = logged(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "tot')  # cut short by a kill
-    checkpoint.Metrics(tmp_path, 2).write(3, {"total": 30.0})
+    assert [line["step"] for line in checkpoint.read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    checkpoint.Metrics(tmp_path, state, warn=pytest.fail).write(3, {"total": 30.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"step": 1, "total": 1.0}, {"step": 2, "total": 2.0}, {"step": 3, "total": 30.0}]
 
 
+@pytest.mark.parametrize(("damage", "left"), [("cut", 1), ("NULs", 0), ("a digit", 2), ("missing", 0)])
+def test_metrics_that_lost_their_past_are_told(tmp_path: Path, damage: str, left: int) -> None:
+    state, path = logged(tmp_path), tmp_path / "metrics.jsonl"
+    content = path.read_bytes()
+    damaged = {"cut": content[:30], "NULs": bytes(len(content)), "a digit": content.replace(b"1.0", b"1.5")}
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(damaged[damage])
+    told: list[str] = []
+    checkpoint.Metrics(tmp_path, state, warn=told.append).write(3, {})
+    assert told == [f"{path}: was cut or changed since step 2 was saved; {left} records are left"]
+    assert len(checkpoint.read_metrics(path)) == left + 1
+
+
+def test_metrics_of_a_finished_run_that_are_damaged(tmp_path: Path) -> None:
+    logged(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    for text in (first + "{broken\n" + "".join(rest), first + "\0" * 40):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is damaged"):
+            checkpoint.read_metrics(path)
+
+
 def test_tensorboard_when_asked(tmp_path: Path) -> None:
-    checkpoint.Metrics(tmp_path, 0, tensorboard=True).write(1, {"total": 1.0, "levels": [1.0]})
+    checkpoint.Metrics(tmp_path, {}, tensorboard=True).write(1, {"total": 1.0, "levels": [1.0]})
     assert list((tmp_path / "tensorboard").iterdir())

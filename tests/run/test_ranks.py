@@ -83,6 +83,23 @@ def test_a_process_that_dies_is_started_again_and_nothing_shows(store: Path, tmp
     assert (restarted / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
 
 
+def test_a_stop_that_reaches_one_process_stops_all_at_one_step(store: Path, tmp_path: Path) -> None:
+    """SIGTERM for the second of two: both leave after the third step, which is saved."""
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER)]
+    for job in ("stop", "live"):
+        where = [str(tmp_path / ("run" if job == "stop" else "whole")), str(store)]
+        done = subprocess.run(
+            [sys.executable, *words, job, *where], env=os.environ | ALONE, capture_output=True, text=True, timeout=900
+        )
+        assert (done.returncode == 0) == (job == "live"), done.stderr[-4000:]
+    assert (tmp_path / "run/runs/pretrain/checkpoint/000000003").is_dir()
+    run("live", tmp_path / "run", store, 2)
+    ours, theirs = (tmp_path / name / "runs" / "pretrain" for name in ("run", "whole"))
+    weights = [load_file(folder / "model.safetensors") for folder in (ours, theirs)]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+    assert (ours / "metrics.jsonl").read_text() == (theirs / "metrics.jsonl").read_text()
+
+
 def test_processes_that_see_different_folders_are_refused(store: Path, tmp_path: Path) -> None:
     """Nodes without a shared file system: a checkpoint on one of them alone must not part the processes."""
     run("live", tmp_path / "whole", store, 1)
@@ -93,7 +110,7 @@ sys.argv = ["ranks", "live", {str(tmp_path / "whole")!r} if os.environ["RANK"] =
             {str(store)!r}]
 sys.path.insert(0, {str(WORKER.parents[1])!r})
 from helpers import ranks
-ranks.train(__import__("pathlib").Path(sys.argv[2]), sys.argv[3], False)
+ranks.train(__import__("pathlib").Path(sys.argv[2]), sys.argv[3])
 """
     script = tmp_path / "apart.py"
     script.write_text(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,16 @@ def test_every_setting_decides_something_or_is_named_as_not() -> None:
         assert (name in deciding) != bool(named), name
     for key in record.NOT_DECIDING:
         assert any(name == key or name.startswith(f"{key}.") for name in every), f"{key} is no setting"
+
+
+def test_the_commit_is_that_of_this_code_whatever_repository_the_shell_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = record.commit()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert record.commit() == before
 
 
 def test_a_stage_hangs_on_its_own_sections_alone() -> None:
@@ -45,7 +56,7 @@ def test_a_job_is_no_way_out_of_its_folder(tmp_path: Path, name: str) -> None:
 
 def made(folder: Path, **decides: object) -> Path:
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"decides": decides}))
+    (folder / "run.json").write_text(json.dumps({"job": folder.name, "decides": decides}))
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
@@ -77,8 +88,9 @@ def test_only_a_run_is_begun_again(tmp_path: Path) -> None:
 def test_weights_without_a_card_are_not_gone_on_from(tmp_path: Path) -> None:
     run = made(tmp_path / "runs" / "pretrain")
     (run / "run.json").unlink()
-    with pytest.raises(InputError, match="not a run"):
-        record.begin(run, {}, "always")
+    for restart in ("never", "changed", "always"):
+        with pytest.raises(InputError, match="not a run"):
+            record.begin(run, {}, restart)
     assert (run / "model.safetensors").is_file()
 
 
@@ -86,7 +98,7 @@ def test_weights_without_a_card_are_not_gone_on_from(tmp_path: Path) -> None:
 def test_a_card_that_cannot_be_read_is_one_sentence(tmp_path: Path, text: str) -> None:
     run = made(tmp_path / "runs" / "pretrain")
     (run / "run.json").write_text(text)
-    with pytest.raises(InputError, match="--restart"):
-        record.begin(run, {}, "never")
-    record.begin(run, {}, "always")
-    assert not run.exists()
+    for restart in ("never", "changed", "always"):
+        with pytest.raises(InputError, match="by hand"):
+            record.begin(run, {}, restart)
+    assert (run / "model.safetensors").is_file()

@@ -49,9 +49,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     jobs: list[str] = []
     real = trainer._Loop._open
 
-    def noted(loop: trainer._Loop, first: int) -> checkpoint.Metrics | None:
+    def noted(loop: trainer._Loop, before: dict[str, Any]) -> checkpoint.Metrics | None:
         jobs.append(loop.card["job"])
-        return real(loop, first)
+        return real(loop, before)
 
     monkeypatch.setattr(trainer._Loop, "_open", noted)
     return jobs

@@ -26,7 +26,8 @@ ALIKE = 0.025
 def content_of(image: Volume) -> tuple[str, ...]:
     """Hashes of the voxels as stored and as turned to RAS+, whatever header or compression they came in."""
     both = (image.data, to_ras(image.data, image.affine)[0])
-    whole = (np.ascontiguousarray(np.rint(data), np.int32) for data in both)
+    far = 2**31 - 2**8  # float32 has no larger whole number that int32 has
+    whole = (np.ascontiguousarray(np.rint(data, dtype=np.float32).clip(-far, far), np.int32) for data in both)
     hashes = (hashlib.sha256(str(part.shape).encode() + part.tobytes()).hexdigest() for part in whole)
     return tuple(dict.fromkeys(hashes))
 

@@ -51,6 +51,12 @@ class Check:
         """How many findings are errors."""
         return sum(finding.severity == "error" for finding in self.findings)
 
+    @property
+    def summary(self) -> str:
+        """What to say where nothing was found."""
+        seen = any(scans for scans, _ in self.counts.values())
+        return "Nothing is wrong." if seen else "No scan was looked at: data.pretrain and data.finetune name none."
+
     def rows(self) -> list[tuple[str | int, ...]]:
         """A row a collection: its name, scans, scans expected, errors, warnings, notes."""
         number = Counter((finding.collection, finding.severity) for finding in self.findings)
@@ -66,4 +72,4 @@ class Check:
         for severity in SEVERITIES:
             listed = [f"- [{finding.kind}] {finding.text}" for finding in self.findings if finding.severity == severity]
             lines += ["", f"{severity}s:".capitalize(), *listed] if listed else []
-        return "\n".join(lines if self.findings else [*lines, "", "Nothing is wrong."])
+        return "\n".join(lines if self.findings else [*lines, "", self.summary])

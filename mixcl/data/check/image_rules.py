@@ -15,6 +15,7 @@ from mixcl.data.files import Doubt
 
 STEP_MM = 4.0
 AIR, BODY, BONE = -400, -300, 250  # HU
+HIGHEST = 65536.0  # HU; scanners that widen their scale for implants go so far
 CUT = 0.25  # of a side face in the body: the rest of the body is outside
 
 
@@ -59,7 +60,7 @@ def _values(image: NDArray[np.float32]) -> Iterator[Doubt]:
     below = (image < -1100).mean()
     if below > 0.001:
         yield Doubt("padding", f"{100 * below:.1f} % of it is padding of {low:.0f} HU; the window clips it", "note")
-    if high > 20000 or low < -20000:
+    if high > HIGHEST or low < -20000:
         yield Doubt("range", f"its values lie between {low:.6g} and {high:.6g}, which is no CT; check the rescaling")
         return
     air = image[(image < AIR) & (image > max(low, -1100.0))]

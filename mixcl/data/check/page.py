@@ -46,5 +46,5 @@ def thumbnail(view: Scene) -> bytes:
     rgb[outline] = (0.9, 0.6, 0.0)
     file = io.BytesIO()
     upright = np.ascontiguousarray(rgb[::-1, ::-1].swapaxes(0, 1))  # right of the patient on the left, front on top
-    matplotlib.image.imsave(file, upright, format="png")
+    matplotlib.image.imsave(file, upright, format="png", origin="upper")  # not as a user's matplotlibrc has it
     return file.getvalue()

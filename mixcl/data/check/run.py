@@ -1,7 +1,6 @@
 """``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from mixcl.data.files.grid import spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
 from mixcl.data.registry import collections, expected_count, folder
+from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
 from mixcl.files import write_json, write_text
 
@@ -52,9 +52,9 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
 
         write_collections(data, raw, progress=progress)
     jobs, findings, counts = _plan(wanted, data, raw)
-    with ThreadPoolExecutor(workers or min(cores(), 8)) as pool:
-        done = pool.map(lambda job: check_case(*job), jobs)
-        cases = tuple(tqdm(done, desc="check", total=len(jobs), unit="case", disable=not progress))
+    done = outcomes(check_case, jobs, workers or min(cores(), 8))
+    bar = tqdm(zip(jobs, done, strict=True), desc="check", total=len(jobs), unit="case", disable=not progress)
+    cases = tuple(_lost(job, answer) if isinstance(answer, InputError) else answer for job, answer in bar)
     findings += [finding for case in cases for finding in case.findings]
     if data.source == "files":
         quirks = ((name, text) for name, collection in wanted.items() for text in collection.quirks)
@@ -65,6 +65,13 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
     write_json(out / "data" / "check.json", values)
     write_text(out / "data" / "check.html", page(result))
     return result
+
+
+def _lost(job: tuple[str, Collection, str, Path, Path], error: InputError) -> Checked:
+    """A case of which nothing is known but why."""
+    name, _, case, image, label = job
+    text = f"{image}: {error} (or its label map {label.name})"
+    return Checked(name, case, (Finding(error.kind, "error", name, case, text),))
 
 
 class _Case:

@@ -1,93 +1,260 @@
-"""A CT series of DICOM files as one volume in Hounsfield units; pydicom reads the files."""
+"""DICOM: what the headers of slices say, read by pydicom, and their pixels, where compressed decoded by GDCM.
 
-import hashlib
+GDCM, through SimpleITK, decodes what CT is stored in, but says nothing where a header does not give what it needs: an
+empty PixelSpacing counts as 1 mm, an empty RescaleIntercept as 0, a tilted or uneven stack of frames as a straight one
+of cubes, and only one scaling of many is applied.  So places and scaling are taken from the headers, and checked.
+"""
+
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.data.files import Volume
+from mixcl.data.files.itk import itk_errors
+from mixcl.data.files.opened import PACKED
 from mixcl.errors import InputError
 
-UNEVEN = 0.05  # of the distance between slices
+MARK = b"DICM"
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7.3"  # multi-frame grayscale word secondary capture
+DECODED = (".4.50", ".4.51", ".4.57", ".4.70", ".4.80", ".4.81", ".4.90", ".4.91", ".2.5")
+"""Transfer syntaxes that GDCM decodes: JPEG, lossless JPEG, JPEG-LS, JPEG 2000, run lengths."""
+PIXELS = (
+    "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "SamplesPerPixel", "PhotometricInterpretation", "PixelData",
+)  # fmt: skip
+ENHANCED = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The files below a folder that could be slices, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+class Slice(NamedTuple):
+    """A slice of a series, or a file that holds none: ``lacks`` then says what keeps it from being one.
+
+    ``place`` of the first pixel and directions ``across`` (along a row) and ``down`` as DICOM counts them, to the left
+    and to the back; ``edges`` [row, column] mm; ``rescale`` slope and intercept; ``frame`` of a file that has several.
+    """
+
+    path: Path
+    kind: str
+    series: str = ""
+    lacks: str = ""
+    frame: int = 0
+    shape: tuple[int, int] = (0, 0)
+    place: NDArray[np.float64] = np.zeros(3)
+    across: NDArray[np.float64] = np.zeros(3)
+    down: NDArray[np.float64] = np.zeros(3)
+    edges: NDArray[np.float64] = np.zeros(2)
+    rescale: tuple[float, float] | None = None
+    phase: str = ""
+    localizer: bool = False
 
 
-def digest_of(folder: Path) -> str:
-    """SHA-256 over the names and bytes of all files below a folder."""
-    digest = hashlib.sha256()
-    for path in files_of(folder):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()
+class _Lacks(Exception):
+    """What keeps a file from being a slice."""
 
 
-def read_series(folder: Path) -> Volume:
-    """Read the one CT series below ``folder``, int16 or float32 in HU; slices are ordered by place, not by name.
+def is_dicom(head: bytes) -> bool:
+    """Whether a file begins as DICOM does, with its preamble or without."""
+    return head[128:132] == MARK or head[:2] in (b"\x02\x00", b"\x08\x00")
+
+
+def slices_of(path: Path, raw: bytes) -> list[Slice]:
+    """The slices in a file of the bytes ``raw``: none of what is no DICOM; one that lacks something of no image."""
+    import pydicom
+
+    if not is_dicom(raw[:132]):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            part = pydicom.dcmread(io.BytesIO(raw), force=True)
+            return list(_slices(path, part, len(raw)))
+        except Exception as error:  # pydicom raises whatever a byte out of place leads to
+            if raw[128:132] != MARK and not isinstance(error, _Lacks):
+                return []  # something else that begins alike
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            return [Slice(path, "damaged file", lacks=f"has a header that makes no sense ({words})")]
+
+
+def _slices(path: Path, part: Any, size: int) -> Iterator[Slice]:
+    kind = getattr(part.get("SOPClassUID", ""), "name", "") or "file of no kind"
+    series = str(part.get("SeriesInstanceUID", ""))
+    if "PixelData" not in part or not ("Rows" in part or "CT Image" in kind):
+        yield Slice(path, kind, lacks="holds no image" if "PixelData" not in part else "lacks Rows")
+        return
+    if "Segmentation" in kind:
+        yield Slice(
+            path, kind, series, lacks="holds segments, which are converted into a label map by dcmqi, for example"
+        )
+        return
+    if "CT Image" not in kind and not ("ImagePositionPatient" in part or ENHANCED[0] in part):
+        yield Slice(path, kind, lacks="has no place in the patient")
+        return
+    try:
+        yield from _placed(
+            path, part, Slice(path, kind, series, localizer="LOCALIZER" in str(part.get("ImageType"))), size
+        )
+    except _Lacks as lacks:
+        yield Slice(path, kind, series, lacks=str(lacks))
+
+
+def _placed(path: Path, part: Any, known: Slice, size: int) -> Iterator[Slice]:
+    """The slices of a file with pixels."""
+    rows, columns = (int(_numbers((part,), key, 1)[0]) for key in ("Rows", "Columns"))
+    many = int(_numbers((part,), "NumberOfFrames", 1)[0]) if part.get("NumberOfFrames") not in (None, "") else 1
+    if _numbers((part,), "SamplesPerPixel", 1)[0] != 1 or not str(part.get("PhotometricInterpretation")).startswith(
+        "MONO"
+    ):
+        raise _Lacks("is a picture in colours, a screen capture for example")
+    if str(part.PhotometricInterpretation) == "MONOCHROME1":
+        raise _Lacks("has inverted grey values (MONOCHROME1)")
+    if min(rows, columns, many) < 1:
+        raise _Lacks(f"has {rows} rows, {columns} columns and {many} frames")
+    _check_pixels(part, rows * columns * many, size)
+    phase = "/".join(
+        str(part.get(key, "")) for key in ("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers")
+    )
+    known = known._replace(shape=(rows, columns), phase=phase.strip("/"))
+    if many == 1 and ENHANCED[0] not in part:
+        yield _in_place(known, (part,))
+        return
+    if ENHANCED[0] not in part or len(part[ENHANCED[0]].value) != many:
+        raise _Lacks(f"is multi-frame ({many} frames) without a place for each; export it as one file a slice")
+    shared = list(part.get(ENHANCED[1]) or ())[:1]
+    for number, group in enumerate(part[ENHANCED[0]].value):
+        yield _in_place(known._replace(frame=number), (*_groups([group, *shared]), part))
+
+
+def _groups(items: list[Any]) -> tuple[Any, ...]:
+    """The data sets inside functional groups: places, directions, measures, scaling."""
+    return tuple(entry for item in items for group in item if group.VR == "SQ" for entry in group.value[:1])
+
+
+def _in_place(known: Slice, parts: tuple[Any, ...]) -> Slice:
+    turn = _numbers(parts, "ImageOrientationPatient", 6).reshape(2, 3)
+    edges = _numbers(parts, "PixelSpacing", 2)
+    if edges.min() <= 0:
+        raise _Lacks(f"has an impossible PixelSpacing of {edges[0]:g} x {edges[1]:g} mm")
+    lengths = np.linalg.norm(turn, axis=1)
+    if np.abs(lengths - 1).max() > 0.01:
+        raise _Lacks("has an ImageOrientationPatient that is no pair of directions")
+    across, down = turn / lengths[:, None]
+    rescale = None
+    if any("RescaleSlope" in part or "RescaleIntercept" in part for part in parts):
+        slope, intercept = (float(_numbers(parts, f"Rescale{key}", 1)[0]) for key in ("Slope", "Intercept"))
+        if slope == 0:
+            raise _Lacks("has a RescaleSlope of 0")
+        rescale = slope, intercept
+    place = _numbers(parts, "ImagePositionPatient", 3)
+    return known._replace(place=place, across=across, down=down, edges=edges, rescale=rescale)
+
+
+def _numbers(parts: tuple[Any, ...], key: str, many: int) -> NDArray[np.float64]:
+    """The numbers of an entry of the first data set that has it."""
+    part = next((part for part in parts if key in part), None)
+    if part is None:
+        raise _Lacks(f"lacks {key}")
+    raw = part.get_item(key).value
+    text = raw.decode("latin-1") if isinstance(raw, bytes) and part.get_item(key).VR in ("DS", "IS") else str(raw)
+    if raw in (None, b"") or not text.strip(" \0"):
+        raise _Lacks(f"has an empty {key}")
+    try:
+        value = part[key].value
+        numbers = np.array([float(one) for one in (value if hasattr(value, "__len__") else [value])])
+    except Exception:
+        numbers = np.full(many, np.nan)
+    if len(numbers) != many or not np.isfinite(numbers).all():
+        what = "a finite number" if many == 1 else f"{many} finite numbers"
+        raise _Lacks(f"has {text.strip()[:60]!r} for {key}, which is not {what}")
+    return numbers
+
+
+def _check_pixels(part: Any, voxels: int, size: int) -> None:
+    """Refuse what GDCM would not decode, or would fill up with what is not there."""
+    bits = int(_numbers((part,), "BitsAllocated", 1)[0])
+    if bits not in (8, 16, 32):
+        raise _Lacks(f"has {bits} bits a pixel")
+    if _compression(part) is not None:
+        if voxels > PACKED * size:
+            raise _Lacks("announces more pixels than it can hold; it is cut off")
+    elif len(part.PixelData) < voxels * bits // 8:
+        raise _Lacks(f"is cut off: {len(part.PixelData)} of {voxels * bits // 8} bytes of pixels are there")
+
+
+def pixels_of(path: Path) -> NDArray[Any]:
+    """The pixels of a file as stored, [X, Y, frames], without bits that do not count.
 
     Raises
     ------
     InputError
-        No series or several, a file that is cut off, slices that are missing, doubled or unlike each other.
+        A compression that GDCM does not know, or pixels that cannot be decoded.
     """
-    slices = [part for part in map(_slice, files_of(folder)) if part is not None]
-    numbers = {part.SeriesInstanceUID for part in slices}
-    if len(numbers) != 1 or len(slices) < 2:
-        text = f"{folder}: holds {len(slices)} DICOM slices of {len(numbers)} series"
-        raise InputError(f"{text}; keep the folder of one CT series", "dicom")
-    first = slices[0]
-    for key in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-        if any(getattr(part, key) != getattr(first, key) for part in slices):
-            raise InputError(f"{folder}: its slices differ in {key}; keep the slices of one scan", "dicom")
-    across, down = np.split(np.array(first.ImageOrientationPatient, float), 2)
-    normal = np.cross(across, down)
-    slices.sort(key=lambda part: float(np.dot(normal, np.array(part.ImagePositionPatient, float))))
-    places = np.array([part.ImagePositionPatient for part in slices], float)
-    step = _step(folder, places @ normal)
-    rows, columns = map(float, first.PixelSpacing)
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([across * columns, down * rows, normal * step, places[0]])
-    affine[:2] *= -1  # DICOM counts to the patient's left and back, NIfTI to the right and front
-    data = np.stack([_hounsfield(folder, part) for part in slices], axis=2)  # [X, Y, Z]
-    return Volume(folder, data, affine, digest_of(folder))
-
-
-def _slice(path: Path) -> Any:
-    """A slice with pixels, or None for any other file."""
     import pydicom
 
     try:
-        part = pydicom.dcmread(path)
-    except pydicom.errors.InvalidDicomError:
-        return None
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: cut off or damaged ({error}); download or copy it again", "damaged") from None
-    needed = ("SeriesInstanceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PixelData")
-    return part if all(key in part for key in needed) else None
-
-
-def _hounsfield(folder: Path, part: Any) -> NDArray[Any]:
-    """[X, Y] of a slice in HU."""
-    try:
-        pixels = part.pixel_array.T
+        part = pydicom.dcmread(path, force=True)
+        if _compression(part) is not None:
+            pixels = _decoded(path, part)
+        else:
+            if "TransferSyntaxUID" not in part.file_meta:
+                implicit, little = part.original_encoding
+                syntax = "1.2.840.10008.1.2" + ("" if implicit else ".1" if little else ".2")
+                part.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+            pixels = part.pixel_array
+            above = int(part.BitsAllocated) - int(part.BitsStored)  # bits that may hold anything
+            pixels = (pixels << (int(part.BitsAllocated) - 1 - int(part.HighBit))) >> above if above > 0 else pixels
+    except (InputError, MemoryError):
+        raise
     except Exception as error:
-        number = part.get("InstanceNumber", "?")
-        raise InputError(f"{folder}: slice {number} cannot be decoded ({error}); get it again", "damaged") from None
-    slope, intercept = float(part.get("RescaleSlope", 1)), float(part.get("RescaleIntercept", 0))
-    if slope == 1 and intercept == round(intercept):
-        return np.asarray(pixels.astype(np.int32) + round(intercept)).astype(np.int16)
-    return np.asarray(pixels * np.float32(slope) + np.float32(intercept), np.float32)
+        words = " ".join(str(error).split())
+        raise InputError(f"{path}: its pixels cannot be decoded ({words}); get it again", "damaged") from None
+    return np.atleast_3d(pixels.T)
 
 
-def _step(folder: Path, places: NDArray[np.float64]) -> float:
-    """Distance of neighbouring slices, mm."""
-    steps = np.diff(places)
-    step = float(np.median(steps))
-    if step <= 0 or np.abs(steps - step).max() > UNEVEN * step:
-        text = f"they lie {step:.3g} mm apart, but up to {np.abs(steps).max():.3g} mm"
-        raise InputError(f"{folder}: slices are missing or doubled: {text}; get the scan again", "dicom")
-    return step
+def _compression(part: Any) -> Any:
+    """The transfer syntax of compressed pixels, None for plain ones."""
+    syntax = getattr(part, "file_meta", {}).get("TransferSyntaxUID")
+    plain = syntax is None or not syntax.is_transfer_syntax or not syntax.is_encapsulated
+    return None if plain else syntax
+
+
+def _decoded(path: Path, part: Any) -> NDArray[Any]:
+    """Compressed pixels by GDCM, which is given them alone: it reads no header that pydicom has not read."""
+    import pydicom
+    import SimpleITK as sitk
+
+    syntax = _compression(part)
+    if not syntax.endswith(DECODED):
+        text = f"compressed as {syntax.name}, which cannot be read; needs to be decompressed, as by gdcmconv --raw"
+        raise InputError(f"{path}: {text}", "format")
+    bare = pydicom.Dataset()
+    for key in PIXELS:
+        if key in part:
+            bare[key] = part[key]
+    bare.SOPClassUID, bare.SOPInstanceUID, bare.file_meta = CAPTURE, part.get("SOPInstanceUID", "1.2"), part.file_meta
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "pixels.dcm"
+        bare.save_as(copy, enforce_file_format=True)
+        with itk_errors(path):
+            image = sitk.ReadImage(str(copy), sitk.sitkUnknown, "GDCMImageIO")
+    return (
+        np.squeeze(sitk.GetArrayFromImage(image), axis=0) if image.GetSize()[-1] == 1 else sitk.GetArrayFromImage(image)
+    )
+
+
+def hounsfield(pixels: NDArray[Any], rescale: tuple[float, float] | None) -> NDArray[Any]:
+    """Pixels in HU: integers of 16 or 32 bits where that is exact, else float32.
+
+    >>> hounsfield(np.array([0, 65535], np.uint16), (1.0, -1024.0))
+    array([-1024, 64511], dtype=int32)
+    """
+    slope, intercept = rescale or (1.0, 0.0)
+    ends = [float(end) * slope + intercept for end in (pixels.min(), pixels.max())]
+    if slope != round(slope) or intercept != round(intercept) or max(map(abs, ends)) >= 2**31 or pixels.itemsize > 2:
+        return np.asarray(pixels * np.float32(slope) + np.float32(intercept), np.float32)
+    small = min(ends) >= -(2**15) and max(ends) < 2**15
+    whole = pixels.astype(np.int64) * round(slope) + round(intercept)
+    return whole.astype(np.int16 if small else np.int32)

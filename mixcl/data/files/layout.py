@@ -1,12 +1,20 @@
 """The files of a collection: which layout is there, which cases it has, and what is missing of them."""
 
-import csv
-import glob
+import itertools
 import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from mixcl.config.settings import Collection
+from mixcl.data.files.opened import reading
+from mixcl.data.files.table import as_spelled, listed, stem
 from mixcl.errors import InputError
+from mixcl.files import file_name
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".hdr", ".img", ".dcm")
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -20,6 +28,13 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     return [*key, (2, 0, text)]  # equal up to leading zeros: by the text itself
 
 
+class _Found(NamedTuple):
+    """A file or folder that a template matches: ``rank`` 0 as it is written, else with another ending (`ENDINGS`)."""
+
+    path: Path
+    rank: int
+
+
 def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
     """Pairs of image and label files below ``root``, and a sentence on each missing partner: by case, in natural order.
 
@@ -30,7 +45,9 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     ----------
     collection
         Its ``image`` and ``label`` templates say where the files are; ``{case}`` is one part of a path that
-        does not start with a dot, so the ``._liver_1.nii.gz`` that some archives carry are passed over.
+        does not start with a dot, so the ``._liver_1.nii.gz`` that some archives carry are passed over.  A file
+        of another format that can be read takes the place of one that is not there: ``a.nrrd`` of ``a.nii.gz``.
+        Where both templates match a file, the one that says more of its name takes it.
     root
         Folder of the collection (`mixcl.data.registry.folder`).
 
@@ -39,17 +56,20 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     InputError
         No such folder, no file that matches, or a table that cannot be read.
     """
+    root = as_spelled(root)
     if not root.is_dir():
         mend = f"set data.root to the folder that holds {collection.root!r}, or mend the collection's root"
         whose = collection.title or "the collection"
         raise InputError(f"{root}: no such folder for {whose}; {mend}", "missing collection")
     if collection.table is not None:
-        return _listed(root / collection.table)
+        return listed(as_spelled(root / collection.table))
     image, label = layout(collection, root)
-    images, labels = _match(image, root), _match(label, root)
+    images, labels = _both(image, label, root)
     if not images and not labels:
         templates = " or ".join(repr(template) for template, _ in _layouts(collection))
-        text = f"{root}: no file matches {templates}; check the collection's root and templates"
+        text = (
+            f"{root}: no file matches {templates}; found are {_census(root)}; check the collection's root and templates"
+        )
         raise InputError(text, "missing collection")
     both = sorted(images.keys() & labels.keys(), key=natural_key)
     no_label = sorted(images.keys() - labels.keys(), key=natural_key)
@@ -61,38 +81,10 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     return {case: (images[case], labels[case]) for case in both}, missing
 
 
-def _listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """Cases of a table with the columns ``image`` and ``label`` (paths from its folder) and, if given, ``case``."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        text = f"{path}: the collection's table cannot be read ({error}); mend data.collections"
-        raise InputError(text, "table") from None
-    pairs: dict[str, tuple[Path, Path]] = {}
-    missing = {}
-    for number, row in enumerate(rows, start=2):
-        if not (row.get("image") and row.get("label")):
-            text = f"{path}: line {number} has no image or no label; give the columns image and label"
-            raise InputError(text, "table")
-        image, label = path.parent / row["image"], path.parent / row["label"]
-        case = row.get("case") or image.name.removesuffix(".gz").removesuffix(".nii")
-        if case in pairs or case in missing or not re.fullmatch(r"[^/.][^/]*", case):
-            text = f"{path}: line {number} names the case {case!r} again, or in a way no folder can be named"
-            raise InputError(text, "table")
-        gone = next((path for path in (image, label) if not path.exists()), None)
-        if gone is None:
-            pairs[case] = (image, label)
-        else:
-            missing[case] = f"{gone}: no such file, though {path.name} lists it in line {number}; add it or take it out"
-    if not rows:
-        raise InputError(f"{path}: lists no case; give the columns image and label, a line a case", "table")
-    return pairs, missing
-
-
 def layout(collection: Collection, root: Path) -> tuple[str, str]:
     """The templates (image, label) that fit the files below ``root``: those with most pairs, the first of equals."""
-    return max(_layouts(collection), key=lambda pair: len(_match(pair[0], root).keys() & _match(pair[1], root).keys()))
+    found = {pair: _both(*pair, root) for pair in _layouts(collection)}
+    return max(found, key=lambda pair: len(found[pair][0].keys() & found[pair][1].keys()))
 
 
 def _layouts(collection: Collection) -> tuple[tuple[str, str], ...]:
@@ -103,13 +95,64 @@ def _missing(what: str, expected: Path, partner: Path) -> str:
     return f"{expected}: the {what} is missing for {partner}; add it, or take {partner.name} away"
 
 
-def _match(template: str, root: Path) -> dict[str, Path]:
+def _both(image: str, label: str, root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and labels by case; no file is both."""
+    images, labels = _match(image, root), _match(label, root)
+    ranks = {found.path: (found.rank, -len(label)) for found in labels.values()}
+    mine = {c: f for c, f in images.items() if f.path not in ranks or (f.rank, -len(image)) < ranks[f.path]}
+    taken = {found.path for found in mine.values()}
+    return {c: f.path for c, f in mine.items()}, {c: f.path for c, f in labels.items() if f.path not in taken}
+
+
+def _match(template: str, root: Path) -> dict[str, _Found]:
     """What matches a template, by what stands in the place of ``{case}``: files, or folders of DICOM series."""
-    pattern = re.escape(template).replace(re.escape("{case}"), "(?P<case>[^/.][^/]*)", 1)
+    template = unicodedata.normalize("NFC", template)
+    bare = stem(template)
+    folders = bare == template
+    pattern = re.escape(bare).replace(re.escape("{case}"), "(?P<case>[^/.][^/]*)", 1)
     pattern = pattern.replace(re.escape("{case}"), "(?P=case)")
-    cases = {}
-    for path in root.glob(glob.escape(template).replace("{case}", "*")):
-        match = re.fullmatch(pattern, path.relative_to(root).as_posix())
-        if match and path.is_dir() != template.endswith((".nii", ".nii.gz")):
-            cases[match["case"]] = path
+    cases: dict[str, _Found] = {}
+    for name, path in _candidates(root, bare.split("/"), ""):
+        end = "" if folders else name[len(stem(name)) :]
+        match = re.fullmatch(pattern, name.removesuffix(end))
+        if match is None or path.is_dir() != folders or (not folders and not end):
+            continue
+        rank = 0 if bare + end == template else 1 + ENDINGS.index(end.lower())
+        before = cases.get(match["case"])
+        if before is not None and before.rank == rank:
+            text = f"{path}: its name is that of {before.path.name} but for the way letters are written; rename one"
+            raise InputError(text, "missing collection")
+        if before is None or rank < before.rank:
+            file_name(match["case"])  # says which name cannot be one
+            cases[match["case"]] = _Found(path, rank)
     return cases
+
+
+def _candidates(folder: Path, parts: list[str], name: str) -> Iterator[tuple[str, Path]]:
+    """Paths below a folder whose parts could be those of a template, and their names from there, letters composed."""
+    part, rest = parts[0], parts[1:]
+    last = not rest
+    if "{case}" not in part and not last:
+        path = as_spelled(folder / part)
+        if path.is_dir():
+            yield from _candidates(path, rest, f"{name}{part}/")
+        return
+    pattern = re.escape(part).replace(re.escape("{case}"), ".*") + (".*" if last else "")
+    with reading(folder):
+        entries = sorted(folder.iterdir())
+    for path in entries:
+        own = unicodedata.normalize("NFC", path.name)
+        if not re.fullmatch(pattern, own):
+            continue
+        if last:
+            yield f"{name}{own}", path
+        elif path.is_dir():
+            yield from _candidates(path, rest, f"{name}{own}/")
+
+
+def _census(root: Path) -> str:
+    """What kinds of files lie below a folder."""
+    files = [path for path in itertools.islice(root.rglob("*"), 10000) if path.is_file()]
+    ends = Counter("".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix for path in files)
+    kinds = ", ".join(f"{number} {end or 'without an ending'}" for end, number in ends.most_common(4))
+    return f"{kinds} ({files[0].relative_to(root)})" if files else "no files at all"

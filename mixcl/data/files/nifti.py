@@ -1,95 +1,157 @@
-"""What a NIfTI header says, and whether that can be: shape, voxel size, directions, units."""
+"""NIfTI, in one file or in two, and its forerunner ANALYZE: header by nibabel, voxels as far as the header promises."""
 
 import io
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt
+from mixcl.data.files.geometry import check_edges, millimetres
 from mixcl.data.files.grid import spacing_of
+from mixcl.data.files.opened import GZIP, fill, first_bytes, pair, unpacked
 from mixcl.errors import InputError
 
 HEADER_BYTES = 540
-LARGEST_SPACING = 20.0
-"""Voxels longer than this, in mm, are taken for a mistake in the header."""
-SKEW, OBLIQUE = 1.0, 15.0
-"""Degrees from a right angle, and from the axes of the body, above which it is told."""
+Read = tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]
 
 
-def header_of(path: Path, head: bytes) -> Any:
+def read_nifti(path: Path) -> Read:
+    """Voxels [X, Y, Z], affine to RAS+ mm, and what is odd about the header.
+
+    Integers stay integers unless the header scales them; no more is read than the header announces.
+
+    Raises
+    ------
+    InputError
+        Not NIfTI, cut off or damaged, not one 3-D volume (trailing axes of length 1 are accepted), colour or complex
+        voxels, an impossible voxel size.
+    """
+    two = path.suffix.lower() in (".img", ".hdr")
+    header_path, voxels = pair(path) if two else (path, path)
+    with unpacked(header_path) as (file, _):
+        head = file.read(HEADER_BYTES)
+    try:
+        header = _header(header_path, head, two)
+        shape = _shape(path, header)
+        affine, odd = _geometry(path, header, shape)
+        with unpacked(voxels) as (file, room):
+            data, more = _voxels(voxels, file, room, header, shape, two)
+    except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
+    doubts = [Doubt(kind, f"{path}: {text}") for kind, text in odd]
+    if more:
+        text = f"{path}: holds more bytes than its header announces; is all of the scan read?"
+        doubts.append(Doubt("header", text))
+    if first_bytes(voxels).startswith(GZIP) and not voxels.name.lower().endswith(".gz"):
+        doubts.append(Doubt("format", f"{path}: is packed by gzip, though its name says not; it is read so", "note"))
+    return data, affine, tuple(doubts)
+
+
+def _header(path: Path, head: bytes, two: bool) -> Any:
     """The header in the first bytes of a file, as nibabel's object, unchecked."""
     if not head:
         raise InputError(f"{path}: is empty; download or copy it again", "damaged")
-    kinds = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    kinds: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
     kind = kinds.get(int.from_bytes(head[:4], "little")) or kinds.get(int.from_bytes(head[:4], "big"))
     magic = head[344:348] if kind is nib.Nifti1Header else head[4:8]
-    if kind is None or len(head) < kind.sizeof_hdr or not magic.startswith((b"n+1", b"n+2")):
-        raise InputError(f"{path}: not a NIfTI volume (.nii or .nii.gz); convert it, or take it away", "format")
+    if two and kind is nib.Nifti1Header and not magic.startswith(b"n"):
+        kind, magic = nib.AnalyzeHeader, b"ni1"
+    known = (b"ni1", b"ni2") if two else (b"n+1", b"n+2")
+    if kind is None or len(head) < kind.sizeof_hdr or not magic.startswith(known):
+        text = "not a NIfTI volume (.nii, .nii.gz or .hdr with .img); convert it, or take it away"
+        raise InputError(f"{path}: {text}", "format")
     return kind.from_fileobj(io.BytesIO(head[: kind.sizeof_hdr]), check=False)
 
 
-def volume_shape(path: Path, header: Any) -> tuple[int, int, int]:
-    """The three lengths of the volume that a header announces; see `read_volume` for what is refused."""
+def _shape(path: Path, header: Any) -> tuple[int, int, int]:
+    """The three lengths of the volume that a header announces."""
     shape = tuple(int(n) for n in header.get_data_shape())
-    if len(shape) < 3 or min(shape) < 1:
+    if len(shape) < 3 or min(shape[:3]) < 1:
         raise InputError(f"{path}: has the shape {shape}; store it as one 3-D volume", "dimension")
-    if any(n != 1 for n in shape[3:]):
+    if any(n > 1 for n in shape[3:]):
         raise InputError(f"{path}: has {len(shape)} dimensions {shape}; keep one 3-D volume a file", "dimension")
     return shape[0], shape[1], shape[2]
 
 
-def geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], tuple[Doubt, ...]]:
-    """The affine of a checked header, and what is odd about it."""
-    mend = "write the true voxel size into its header"
+def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], list[tuple[str, str]]]:
+    """The affine, and what is odd about the ways in which the header gives it; kind and text."""
     pixdim = header["pixdim"][1:4].astype(float)
-    if not np.isfinite(pixdim).all() or (pixdim <= 0).any():
-        raise InputError(f"{path}: voxel size {_mm(pixdim)} mm is impossible; {mend}", "spacing")
-    affine = np.asarray(header.get_best_affine(), dtype=float)
-    edges = np.array(spacing_of(affine))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{path}: its affine is singular or not finite; {mend}", "header")
-    if edges.max() > LARGEST_SPACING:
-        raise InputError(f"{path}: voxel size {_mm(edges)} mm is implausibly large; {mend}", "spacing")
-    return affine, tuple(Doubt(kind, f"{path}: {text}") for kind, text in _odd(header, affine, shape))
+    check_edges(path, pixdim)
+    if isinstance(header, nib.Nifti1Header):
+        _forgive(header)
+        affine = np.asarray(header.get_best_affine(), dtype=float)
+        return affine, list(_odd(header, affine, shape)) if np.isfinite(affine).all() else []
+    text = "the ANALYZE format gives no orientation; it is taken as its default (LAS)"
+    return np.asarray(header.get_best_affine(), dtype=float), [("orientation", text)]
+
+
+def _forgive(header: Any) -> None:
+    """Take a sign of the qform that is none for +1, and a quaternion a rounding too long for one of length 1."""
+    if header["pixdim"][0] not in (-1, 1):
+        header["pixdim"][0] = 1
+    fields = ("quatern_b", "quatern_c", "quatern_d")
+    length = float(np.linalg.norm([header[field] for field in fields]))
+    if 1 < length < 1.01:
+        for field in fields:
+            header[field] = header[field] / length * (1 - 1e-7)
 
 
 def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Kind and text of what is odd about voxel size, directions and units; the file is read all the same."""
     edges, pixdim = spacing_of(affine), header["pixdim"][1:4].astype(float)
-    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
         yield "orientation", "its header gives no orientation; it is taken as the format's default (LAS)"
     if not np.allclose(edges, pixdim, rtol=0.01):
-        yield "spacing", f"header says voxels of {_mm(pixdim)} mm, its affine {_mm(edges)} mm; the affine is used"
-    if np.allclose(edges, 1.0, atol=1e-4) and max(shape) >= 512:
-        yield "spacing", f"voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?"
-    unit = header.get_xyzt_units()[0]
-    if unit in ("meter", "micron"):
+        mm = f"header says voxels of {millimetres(pixdim)} mm, its affine {millimetres(edges)} mm"
+        yield "spacing", f"{mm}; the affine is used"
+    unit = {1: "meter", 3: "micron"}.get(int(header["xyzt_units"]) % 8)
+    if unit:
         yield "spacing", f"its header gives lengths in {unit}s; the numbers are taken for mm, the unit of a CT"
     if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
+        try:
+            qform = header.get_qform()
+        except (HeaderDataError, ValueError):  # it is not used
+            return
         ends = np.array(shape)[:, None] * np.array(list(itertools.product((0, 1), repeat=3))).T
-        apart = (affine - header.get_qform())[:3] @ np.vstack([ends, np.ones(8)])
+        apart = (affine - qform)[:3] @ np.vstack([ends, np.ones(8)])
         if (far := float(np.linalg.norm(apart, axis=0).max())) > max(edges):
             yield "orientation", f"its sform and its qform differ by up to {far:.3g} mm; the sform is used"
-    axes = affine[:3, :3] / edges
-    angles = np.degrees(np.arccos(np.clip(np.abs((axes.T @ axes)[np.triu_indices(3, 1)]), 0, 1)))
-    if angles.min() < 90 - SKEW:
-        text = f"its axes are not at right angles ({angles.min():.0f} degrees), as from a tilted gantry"
-        yield "shear", f"{text}; resample it upright"
-    elif (turn := float(np.degrees(np.arccos(np.clip(np.abs(axes).max(axis=0).min(), 0, 1))))) > OBLIQUE:
-        yield "orientation", f"it lies oblique in the scanner, by {turn:.0f} degrees; it is taken as if it did not"
 
 
-def start(header: Any) -> int:
-    """Byte at which the voxels begin; files that say 0 mean right after the header."""
+def _voxels(
+    path: Path, file: BinaryIO, room: int, header: Any, shape: tuple[int, int, int], two: bool
+) -> tuple[NDArray[Any], bool]:
+    """The voxels, scaled as the header says, and whether more follows them."""
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers", "format")
+    begin, size = _begin(header, two), shape[0] * shape[1] * shape[2] * dtype.itemsize
+    cut = InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
+    if begin + size > room:
+        raise cut
+    while begin > 0:
+        if not (passed := len(file.read(min(begin, 2**20)))):
+            raise cut
+        begin -= passed
+    raw = np.empty(size, np.uint8)
+    if fill(file, raw) < size:
+        raise cut
+    more = bool(file.read(1))  # at the end of a packed file this verifies its checksum
+    data: NDArray[Any] = raw.view(dtype).reshape(shape, order="F")
+    scaling = isinstance(header, nib.Nifti1Header)
+    slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter")) if scaling else (0.0, 0.0)
+    if np.isfinite(slope) and slope != 0 and (slope, inter) != (1.0, 0.0):
+        data = data.astype(np.float32) * np.float32(slope) + np.float32(inter if np.isfinite(inter) else 0.0)
+    return data, more
+
+
+def _begin(header: Any, two: bool) -> int:
+    """Byte at which the voxels begin; single files that say 0 mean right after the header."""
     if header["vox_offset"] < 0:
         raise ValueError(f"voxels from byte {int(header['vox_offset'])}")
-    return max(int(header["vox_offset"]), int(header["sizeof_hdr"]) + 4)
-
-
-def _mm(edges: Sequence[float] | NDArray[Any]) -> str:
-    return " x ".join(f"{float(edge):.4g}" for edge in edges)
+    return max(int(header["vox_offset"]), 0 if two else int(header["sizeof_hdr"]) + 4)

@@ -1,98 +1,69 @@
-"""One scan as it was given: read as a NIfTI file and checked.
+"""One scan as it was given, whatever its format, and whether its values can be those of a CT or of a label map.
 
-A file is read once: its bytes are hashed, decompressed (which verifies the checksum of gzip) and looked at
-without a copy.  Every fault is an `InputError` of one sentence that names the file and says how to mend it.
+The first bytes of a file say what it is.  Every fault is an `InputError` of one sentence that names the file and says
+how to mend it.
 """
 
-import gzip
-import hashlib
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt, Volume
-from mixcl.data.files.dicom import read_series
-from mixcl.data.files.nifti import HEADER_BYTES, geometry, header_of, start, volume_shape
+from mixcl.data.files.dicom import MARK, is_dicom
+from mixcl.data.files.geometry import check_grid
+from mixcl.data.files.itk import read_itk
+from mixcl.data.files.nifti import read_nifti
+from mixcl.data.files.opened import digest, first_bytes
+from mixcl.data.files.series import read_series
 from mixcl.errors import InputError
 
 SMALLEST_RANGE = 50.0
 """Images whose values span less than this are taken to be scaled already: noise alone spans more HU."""
+OTHERS = {
+    b"PK\x03\x04": "a zip archive; unpack it", b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture",
+    b"II*\0": "a TIFF picture", b"MM\0*": "a TIFF picture", b"BM": "a bitmap picture", b"\x89HDF": "an HDF5 file",
+    b"MATLAB": "a MATLAB file", b"\x93NUMPY": "a NumPy array", b"%PDF": "a PDF document",
+    b"Rar!": "a rar archive; unpack it",
+    b"7z\xbc\xaf": "a 7z archive; unpack it", b"CDF": "a MINC file", b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it",
+    b"BZh": "a bzip2 archive; unpack it", b"\xfd7zXZ": "an xz archive; unpack it",
+}  # fmt: skip
 
 
 def read_volume(path: Path) -> Volume:
-    """Read a ``.nii`` or ``.nii.gz`` file whole, or a folder with a DICOM series.
+    """Read a volume: NIfTI (.nii, .nii.gz, .hdr with .img), NRRD, MetaImage, or DICOM (a folder, or a file of frames).
 
     Integers stay integers unless the header scales them.
 
     Raises
     ------
     InputError
-        As `read_series` for a folder, or: missing, empty, unreadable, not what its name says, cut off or damaged, not
-        one 3-D volume (a trailing axis of length 1 is accepted), colour or complex voxels, NaN or infinite values, an
-        implausible spacing.
+        Missing, empty, unreadable, not what its name says, cut off or damaged, not one 3-D volume, colour or complex
+        voxels, NaN or infinite values, an impossible or implausible geometry (`geometry.check_grid`).
     """
-    if path.is_dir():
-        return read_series(path)
-    try:
-        raw = path.read_bytes()
-        sha256 = hashlib.sha256(raw).hexdigest()
-        _check_no_text(path, raw[:200])
-        if path.name.endswith(".gz"):
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _unreadable(path, error) from None
-    header = header_of(path, raw[:HEADER_BYTES])
-    try:
-        shape = volume_shape(path, header)
-        affine, doubts = geometry(path, header, shape)
-        data = _voxels(path, raw, header, shape)
-        if (more := len(raw) - start(header) - int(np.prod(shape)) * header.get_data_dtype().itemsize) > 0:
-            text = f"{path}: holds {more} more bytes than its header announces; is all of the scan read?"
-            doubts += (Doubt("header", text),)
-    except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
-        raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
-    if data.dtype.kind == "f" and not np.isfinite(data.sum(dtype=np.float64)):
-        text = f"{path}: {data.size - np.isfinite(data).sum()} voxels are NaN or infinite"
-        raise InputError(f"{text}; write numbers there, or take the case away", "nan")
-    return Volume(path, data, affine, sha256, doubts)
+    head = b"" if path.is_dir() else first_bytes(path)
+    two = path.suffix.lower() in (".img", ".hdr") and head[128:132] != MARK
+    if path.is_dir() or (is_dicom(head) and not two):
+        volume = read_series(path)
+    else:
+        data, affine, doubts = _read_file(path, head)
+        volume = Volume(path, data, affine, digest(path), (*doubts, *check_grid(path, affine, data.shape)))
+    data = volume.data
+    if data.dtype.kind == "f" and (bad := data.size - int(np.isfinite(data).sum())):
+        text = f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away"
+        raise InputError(text, "nan")
+    return volume
 
 
-def _check_no_text(path: Path, head: bytes) -> None:
-    """Refuse what downloads leave in the place of a scan."""
-    if head.startswith(b"version https://git-lfs") or b"/annex/objects" in head:
-        raise InputError(f"{path}: a pointer of Git LFS or git-annex, not the scan; fetch its content", "pointer")
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise InputError(f"{path}: a web page, not the scan; sign in where it comes from and get it again", "web page")
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"{path}: no such file; add it, or take its partner away", "missing")
-    if isinstance(error, IsADirectoryError | PermissionError):
-        return InputError(f"{path}: cannot be read ({error.strerror}); mend the file or its permissions", "unreadable")
-    if isinstance(error, gzip.BadGzipFile) and "Not a gzipped file" in str(error):
-        return InputError(f"{path}: not a gzip file although it ends in .gz; compress it, or name it .nii", "format")
-    if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
-        return InputError(f"{path}: cut off or damaged ({error}); download or copy it again", "damaged")
-    return InputError(f"{path}: cannot be read ({error}); check the disk, then download or copy it again", "unreadable")
-
-
-def _voxels(path: Path, raw: bytes, header: Any, shape: tuple[int, int, int]) -> NDArray[Any]:
-    dtype, offset = header.get_data_dtype(), start(header)
-    if dtype.kind not in "iuf":
-        raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers", "format")
-    if len(raw) < offset + int(np.prod(shape)) * dtype.itemsize:
-        raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
-    data: NDArray[Any] = np.frombuffer(raw, dtype, int(np.prod(shape)), offset).reshape(shape, order="F")
-    slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter"))
-    if np.isfinite(slope) and slope != 0 and (slope, inter) != (1.0, 0.0):
-        data = data.astype(np.float32) * np.float32(slope) + np.float32(inter if np.isfinite(inter) else 0.0)
-    return data
+def _read_file(path: Path, head: bytes) -> tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]:
+    what = next((what for mark, what in OTHERS.items() if head.startswith(mark)), None)
+    if what is not None:
+        raise InputError(f"{path}: {what}, no volume; give NIfTI, NRRD, MetaImage or a DICOM series", "format")
+    if head.startswith((b"NRRD", b"ObjectType", b"NDims")):
+        return read_itk(path)
+    return read_nifti(path)
 
 
 def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:

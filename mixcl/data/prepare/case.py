@@ -4,9 +4,9 @@ A case is written to a hidden folder and then moved, so a run that is killed lea
 is made again when its files or the settings have changed.
 """
 
-import hashlib
 import os
 import shutil
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from mixcl.config.settings import DataConfig, LabelGrid
+from mixcl.data import arrays
 from mixcl.data import store as stored
 from mixcl.data.files.align import aligned
-from mixcl.data.files.dicom import digest_of, files_of
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
+from mixcl.data.files.opened import digest, files_of
 from mixcl.data.files.volume import check_hounsfield, label_map, read_volume, voxels_of
 from mixcl.errors import InputError
-from mixcl.files import write_json, writing
+from mixcl.files import write_sealed, writing
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Job:
     data: DataConfig
     names: dict[int, str]
     label_grid: LabelGrid = "same"
+    verify: bool = False  # compare what is kept with its checksums
 
     @property
     def settings(self) -> str:
@@ -58,30 +61,8 @@ class Outcome:
     fault: str = ""
 
 
-def prepare_case(job: Job) -> Outcome:
-    """Prepare a case, or keep it as it is.
-
-    Raises
-    ------
-    InputError
-        A fault of the machine, not of the case: a full disk, missing permissions, too little memory.
-    """
-    try:
-        if (record := _kept(job)) is not None:
-            return Outcome(job, record)
-        with writing(job.target):
-            return Outcome(job, _make(job), made=True)
-    except InputError as error:
-        if error.kind == "machine":
-            raise
-        return Outcome(job, None, fault=str(error))
-    except MemoryError:
-        text = f"{job.image}: too little memory to prepare it; use fewer --workers or a larger machine"
-        raise InputError(text, "machine") from None
-
-
-def _kept(job: Job) -> dict[str, Any] | None:
-    """The record of a case that is there already, of these files and settings; None when it has to be made.
+def kept(job: Job) -> Outcome | None:
+    """What is there of a case, made from these files by these settings; None when it has to be made.
 
     Files are known by size and date, or, when only the date differs, by their hash.  The date of a stored array is
     that of the file it was made from: a store has the same bytes whenever its sources were written.
@@ -89,43 +70,55 @@ def _kept(job: Job) -> dict[str, Any] | None:
     try:
         record = stored.read_json(job.target / "case.json")
         by_rule = record.get("label_grid", job.label_grid) == job.label_grid  # or its labels were not moved at all
-        if not by_rule or record["settings"] != job.settings or stored.damage(job.target, record) is not None:
+        if not by_rule or record["settings"] != job.settings or _damaged(job, record):
             return None
         source = record["source"]
         if any(source[kind] | _stat(job, path) != source[kind] for kind, path in job.files.items()):
             return None
-        dates = {kind: max(p.stat().st_mtime_ns for p in [path, *_files(path)]) for kind, path in job.files.items()}
+        dates = {kind: max(p.stat().st_mtime_ns for p in [path, *files_of(path)]) for kind, path in job.files.items()}
         if all((job.target / f"{kind}.npy").stat().st_mtime_ns == date for kind, date in dates.items()):
-            return record
-        if any(_sha256(path) != source[kind]["sha256"] for kind, path in job.files.items()):
+            return Outcome(job, record)
+        if any(digest(path) != source[kind]["sha256"] for kind, path in job.files.items()):
             return None
-    except (InputError, KeyError, TypeError, OSError):
+    except Exception:  # whatever is wrong with what is there
         return None
     with writing(job.target):
         _set_dates(job.target, dates)
-    return record
+    return Outcome(job, record)
+
+
+def make(job: Job) -> Outcome:
+    """Prepare a case.
+
+    Raises
+    ------
+    InputError
+        A fault of the machine, not of the case: a full disk, missing permissions.
+    """
+    try:
+        with writing(job.target):
+            return Outcome(job, _make(job), made=True)
+    except InputError as error:
+        if error.kind == "machine":
+            raise
+        return Outcome(job, None, fault=str(error))
+
+
+def _damaged(job: Job, record: dict[str, Any]) -> bool:
+    fault = stored.damage(job.target, record, content=job.verify)
+    if fault and job.verify:
+        tqdm.write(f"{fault}; it is made again", file=sys.stderr)
+    return fault is not None
 
 
 def _stat(job: Job, path: Path) -> dict[str, Any]:
     name = path.relative_to(job.root) if path.is_relative_to(job.root) else path  # a table may name any place
-    return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in _files(path))}
-
-
-def _files(path: Path) -> list[Path]:
-    """The file, or all files of a DICOM series."""
-    return files_of(path) if path.is_dir() else [path]
+    return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in files_of(path))}
 
 
 def _set_dates(folder: Path, dates: dict[str, int]) -> None:
     for kind, date in dates.items():
         os.utime(folder / f"{kind}.npy", ns=(date, date))
-
-
-def _sha256(path: Path) -> str:
-    if path.is_dir():
-        return digest_of(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _make(job: Job) -> dict[str, Any]:
@@ -145,7 +138,7 @@ def _make(job: Job) -> dict[str, Any]:
     geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
     turned, affine = to_ras(image.data, image.affine)
     spacing, turned_shape = spacing_of(affine), turned.shape
-    scan = _windowed(job, resample_linear(turned, spacing, job.data.spacing))
+    scan = _windowed(job, resample_linear(_bounded(turned), spacing, job.data.spacing))
     del image, turned
     labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, label.affine)[0], spacing, job.data.spacing))
     before, after = voxels_of(label.data), voxels_of(labels)
@@ -164,6 +157,12 @@ def _make(job: Job) -> dict[str, Any]:
         "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings],
     }
     return _put(job, record, scan, labels, dates)
+
+
+def _bounded(scan: NDArray[Any]) -> NDArray[Any]:
+    """The values as they are, but for those so large that a mean of two would be infinite."""
+    far = np.float64(2**24)
+    return np.clip(scan, -far, far) if scan.dtype.kind == "f" and max(-scan.min(), scan.max()) > far else scan
 
 
 def _windowed(job: Job, scan: NDArray[np.float32]) -> NDArray[np.int16]:
@@ -187,25 +186,19 @@ def _put(
     job: Job, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8], dates: dict[str, int]
 ) -> dict[str, Any]:
     """Write a case to a hidden folder and move it to its place."""
-    draft, old = (job.target.with_name(f".{state}-{job.case}") for state in ("tmp", "old"))
+    draft, old = (job.target.with_name(f".{state}-{job.target.name}") for state in ("tmp", "old"))
     draft.mkdir(parents=True)
-    hashes = {"image": _content(scan), "label": _content(labels)}
-    points: dict[str, Any] = {str(v): voxels for v, voxels in stored.draw_foreground(labels, hashes["label"]).items()}
+    hashes = {"image": arrays.content_of(scan), "label": arrays.content_of(labels)}
+    points: dict[str, Any] = {str(v): voxels for v, voxels in arrays.draw_foreground(labels, hashes["label"]).items()}
     np.save(draft / "image.npy", scan)
     np.save(draft / "label.npy", labels)
     _set_dates(draft, dates)
     np.savez(draft / "foreground.npz", **points)
     files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
     record = {**record, "content": hashes, "files": files}
-    write_json(draft / "case.json", record)
+    write_sealed(draft / "case.json", record)
     if job.target.exists():
         job.target.rename(old)
     draft.rename(job.target)
     shutil.rmtree(old, ignore_errors=True)
     return record
-
-
-def _content(array: NDArray[Any]) -> str:
-    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    digest.update(array.data)
-    return digest.hexdigest()

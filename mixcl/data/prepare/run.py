@@ -1,19 +1,17 @@
 """From collections as they are given to the store: check, orient, resample, window, store (Sec. 3.1).
 
 A run that is killed leaves whole cases, and the next one goes on where it stopped (`mixcl.data.prepare.case`).
-Faulty cases do not stop the others: they are told together at the end.
+Faulty cases do not stop the others, whatever happens while they are read: they are told together at the end.
 
-Cases are prepared by threads: reading, decompressing, hashing and resampling all run outside Python's lock,
-nothing has to be imported anew or handed over, and a killed run leaves no process behind.
+Cases are prepared in processes of their own (`mixcl.data.workers`); those that are there already are only looked at.
 """
 
-import fcntl
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,18 @@ from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data import store as stored
 from mixcl.data.files.grid import resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
-from mixcl.data.prepare.case import Job, Outcome, prepare_case
+from mixcl.data.prepare.case import Job, Outcome, kept, make
 from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
+from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
-from mixcl.files import check_room, human, write_json, writing
+from mixcl.files import check_room, file_name, human, write_json, write_sealed, writing
+from mixcl.lock import held
 
 
-def prepare(config: Experiment, out: Path, workers: int | None = None, progress: bool = True) -> Report:
+def prepare(
+    config: Experiment, out: Path, workers: int | None = None, progress: bool = True, verify: bool = False
+) -> Report:
     """Prepare the collections that the settings name, and write ``out/data/report.json``.
 
     Phantoms are made first when ``data.source`` is ``phantom``; else the collections lie in ``data.root``.
@@ -47,6 +49,8 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
         Cases at a time; None is one a core, at most 8.
     progress
         Show a bar with rate and time left.
+    verify
+        Compare what is prepared already with its checksums, voxel by voxel, and make again what is damaged.
 
     Raises
     ------
@@ -60,12 +64,12 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
     root, raw = data.store_dir(out), data.raw_dir(out)
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root):
+        with held(root / ".lock", str(root)):
             if data.source == "phantom":
                 from mixcl.data.phantom.collections import write_collections
 
                 write_collections(data, raw, progress=progress)
-            jobs, faults = _plan(wanted, data, raw, root)
+            jobs, faults = _plan(wanted, data, raw, root, verify)
             _check_room(jobs, root, progress)
             outcomes = _run(jobs, workers or min(cores(), 8), progress)
             for name, collection in wanted.items():
@@ -85,7 +89,7 @@ def prepare(config: Experiment, out: Path, workers: int | None = None, progress:
 
 
 def _plan(
-    wanted: dict[str, Collection], data: DataConfig, raw: Path, root: Path
+    wanted: dict[str, Collection], data: DataConfig, raw: Path, root: Path, verify: bool
 ) -> tuple[list[Job], dict[str, list[str]]]:
     """The cases of all collections, and the files or folders that are missing."""
     jobs, faults = [], {}
@@ -97,8 +101,8 @@ def _plan(
             pairs, missing = {}, {"": str(error)}
         faults[name] = list(missing.values())
         for case, (image, label) in pairs.items():
-            target, names, rule = root / name / case, collection.names, collection.label_grid
-            jobs.append(Job(name, case, image, label, base, target, data, names, rule))
+            target, names, rule = root / name / file_name(case), collection.names, collection.label_grid
+            jobs.append(Job(name, case, image, label, base, target, data, names, rule, verify))
     return jobs, faults
 
 
@@ -108,12 +112,16 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
         for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
             shutil.rmtree(left)
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            done = pool.map(prepare_case, jobs)
-            return list(tqdm(done, desc="prepare", total=len(jobs), unit="case", disable=not progress))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        there = list(pool.map(kept, jobs))
+    new = [job for job, outcome in zip(jobs, there, strict=True) if outcome is None]
+    bar = tqdm(desc="prepare", total=len(jobs), initial=len(jobs) - len(new), unit="case", disable=not progress)
+    made = {}
+    with bar:
+        for job, answer in zip(new, outcomes(make, [(job,) for job in new], workers), strict=True):
+            lost = isinstance(answer, InputError)
+            made[job.target] = Outcome(job, None, fault=f"{job.image}: {answer}") if lost else answer
+            bar.update()
+    return [outcome or made[job.target] for job, outcome in zip(jobs, there, strict=True)]
 
 
 def _write_index(path: Path, collection: Collection, data: DataConfig, cases: Sequence[str]) -> None:
@@ -127,7 +135,7 @@ def _write_index(path: Path, collection: Collection, data: DataConfig, cases: Se
         "names": dict(sorted(collection.names.items())),
         "cases": cases,
     }
-    write_json(path, index)
+    write_sealed(path, index)
 
 
 def _check_room(jobs: Sequence[Job], root: Path, progress: bool) -> None:
@@ -147,18 +155,9 @@ def _growth(job: Job) -> int:
         if record["settings"] == job.settings:
             return 0
     with suppress(Exception):  # faulty headers are told when the case is read
+        if not job.image.is_file():  # reading a pipe would wait for ever
+            return 0
         scan: Any = nib.load(job.image)
         shape = resampled_shape(scan.shape[:3], spacing_of(scan.affine), job.data.spacing)
         return stored.expected_bytes(shape, len(job.names)) - there
     return 0
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold the store's lock, which the system lets go of when this process ends, however it ends."""
-    with (root / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{root}: another mixcl prepare is at work here; wait for it to end", "machine") from None
-        yield

@@ -1,0 +1,128 @@
+"""The arrays of a prepared case, believed by their content: mapped files are compared with their checksums once."""
+
+import hashlib
+import mmap
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixcl.errors import InputError
+
+POINTS = 4096
+"""Voxels a label in foreground.npz."""
+MEND = "run mixcl prepare with the same --profile, --set and --out"
+VERIFY = "run mixcl data prepare --verify with the same --profile, --set and --out"
+_VERIFIED: set[tuple[Path, str]] = set()  # what this process, or the one it was forked from, has compared
+
+
+def array(path: Path, content: str) -> NDArray[Any]:
+    """A mapped array of a case, read-only, compared with its checksum at its first opening in this process.
+
+    Each time the file's size is looked at: of one that was cut, a voxel beyond its end would end the process (SIGBUS).
+    What is cut between this and the reading of the voxels a moment later still would.
+
+    Raises
+    ------
+    InputError
+        The file is missing, cut, or has another content.
+    """
+    array = _map(path, content)
+    size, whole = _size(path), array.offset + array.nbytes
+    if size != whole:
+        raise InputError(
+            f"{path}: cannot be read (has {size} bytes instead of {whole}); delete {path.parent} and {MEND}"
+        )
+    if (path, content) not in _VERIFIED:
+        if content_of(array) != content:
+            raise InputError(f"{path}: its voxels are not those that were stored; {VERIFY}")
+        let_go(array.base)
+        _VERIFIED.add((path, content))
+    return array
+
+
+def content_of(array: NDArray[Any]) -> str:
+    """SHA-256 over kind, shape and values of an array."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.data)
+    return digest.hexdigest()
+
+
+def let_go(mapped: object) -> None:
+    """Count the pages of a mapped file no longer as this process's memory; the system still has them at hand.
+
+    Without this a process would seem to hold every scan that it has ever read from.
+    """
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=128)
+def _map(path: Path, content: str) -> np.memmap[Any, Any]:
+    """A memory map, kept open; the hash is part of the key so that a case made anew is opened anew."""
+    try:
+        mapped: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
+
+
+@lru_cache(maxsize=1024)
+def points(path: Path, content: str) -> dict[int, NDArray[np.int32]]:
+    """What foreground.npz holds, kept for the next time."""
+    return read_points(path)
+
+
+def read_points(path: Path) -> dict[int, NDArray[np.int32]]:
+    """What foreground.npz holds: voxels [k, 3] by label.  The archive carries checksums of its own.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {int(key): arrays[key] for key in sorted(arrays, key=int)}
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
+
+
+def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArray[np.int32]]:
+    """Up to `POINTS` voxels of each label present, without replacement, in array order.
+
+    The generator is seeded by ``content``, the hash of the label map: the same map gives the same voxels.
+    """
+    inside = np.flatnonzero(labels)
+    values, points = labels.ravel()[inside], {}
+    for value in np.unique(values).tolist():
+        candidates = inside[values == value]
+        if candidates.size > POINTS:
+            rng = np.random.Generator(np.random.PCG64([int(content[:16], 16), value]))
+            chosen = np.argpartition(rng.random(candidates.size), POINTS)[:POINTS]
+            candidates = np.sort(candidates[chosen])
+        points[value] = np.stack(np.unravel_index(candidates, labels.shape), axis=1).astype(np.int32)
+    return points
+
+
+def other_content(path: Path, content: dict[str, str]) -> str | None:
+    """Which file of a case, as long as it should be, does not have what was stored."""
+    try:
+        image, label = (np.load(path / f"{kind}.npy", allow_pickle=False) for kind in ("image", "label"))
+        stored, drawn = read_points(path / "foreground.npz"), draw_foreground(label, content["label"])
+    except (InputError, OSError, ValueError, EOFError) as error:
+        return f"{path}: cannot be read ({error})"
+    for kind, array in (("image", image), ("label", label)):
+        if content_of(array) != content[kind]:
+            return f"{path / kind}.npy: its voxels are not those that were stored"
+    same = stored.keys() == drawn.keys() and all(np.array_equal(stored[value], drawn[value]) for value in drawn)
+    return None if same else f"{path / 'foreground.npz'}: its voxels are not those that were stored"

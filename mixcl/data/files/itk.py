@@ -1,0 +1,80 @@
+"""NRRD and MetaImage, read by SimpleITK."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixcl.data.files import Doubt
+from mixcl.data.files.opened import PACKED, first_bytes
+from mixcl.errors import InputError
+
+HEADER_BYTES = 2**16
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""ITK and DICOM count to the patient's left and back, NIfTI to the right and front."""
+
+
+def read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]:
+    """Voxels [X, Y, Z], affine to RAS+ mm, and what is odd about a ``.nrrd`` or ``.mha`` file.
+
+    Raises
+    ------
+    InputError
+        Voxels in another file, more voxels promised than the file can hold, not one 3-D volume of real numbers, cut off
+        or damaged.
+    """
+    import SimpleITK as sitk
+
+    doubts = tuple(_header(path))
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if first_bytes(path).startswith(b"NRRD") else "MetaImageIO")
+    reader.SetFileName(str(path))
+    with itk_errors(path):
+        reader.ReadImageInformation()
+    shape, parts = reader.GetSize(), reader.GetNumberOfComponents()
+    if reader.GetDimension() != 3 or parts != 1:
+        text = f"has {reader.GetDimension()} dimensions {shape} and {parts} numbers a voxel"
+        raise InputError(f"{path}: {text}; keep one 3-D volume a file", "dimension")
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise InputError(f"{path}: its voxels are complex; store real numbers", "format")
+    if np.prod(shape, dtype=float) > PACKED * path.stat().st_size:
+        raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
+    with itk_errors(path):
+        image = reader.Execute()
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).transpose(), LPS @ affine, doubts
+
+
+def _header(path: Path) -> Iterator[Doubt]:
+    """What the text at the beginning says that ITK passes over."""
+    head = first_bytes(path, HEADER_BYTES).decode("latin-1")
+    nrrd = head.startswith("NRRD")
+    head = re.split(r"\r?\n\r?\n", head, maxsplit=1)[0] if nrrd else head
+    elsewhere = re.search(r"^data ?file *:", head, re.MULTILINE | re.IGNORECASE) if nrrd else (
+        not re.search(r"^ElementDataFile *= *LOCAL", head, re.MULTILINE)
+    )  # fmt: skip
+    if elsewhere:
+        raise InputError(f"{path}: its voxels lie in another file; write both into one .nrrd or .mha", "format")
+    given = r"^space directions *:" if nrrd else r"^(TransformMatrix|Orientation|Rotation) *="
+    if not re.search(given, head, re.MULTILINE):
+        text = "its header gives no orientation; it is taken as the format's default (LPS)"
+        yield Doubt("orientation", f"{path}: {text}")
+
+
+@contextmanager
+def itk_errors(path: Path) -> Iterator[None]:
+    """Turn what ITK says of a file it cannot read into one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        last = re.sub(r"\(0x[0-9a-f]+\)", "", str(error).strip().splitlines()[-1])
+        if "memory" in last.lower() or "bad_alloc" in last:
+            raise MemoryError(last) from None
+        text = f"{path}: cut off or damaged ({last.strip()}); download or copy it again"
+        raise InputError(text, "damaged") from None

@@ -1,0 +1,108 @@
+"""A table that lists the files of a collection, as spreadsheets write it."""
+
+import codecs
+import csv
+import re
+import unicodedata
+from pathlib import Path
+
+from mixcl.errors import InputError
+from mixcl.files import file_name
+
+BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+SEPARATORS = (",", ";", "\t", "|")
+
+
+def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """Cases of a table with the columns ``image`` and ``label`` (paths from its folder) and, if given, ``case``.
+
+    Read are UTF-8, UTF-16 and Windows-1252; columns parted by comma, semicolon, tab or bar; names of columns in any
+    case; empty lines are passed over.
+
+    Returns
+    -------
+    Files (image, label) by case, and a sentence by case on each that lists a file that is not there.
+
+    Raises
+    ------
+    InputError
+        No table, no such columns, a line without a file, or a case twice.
+    """
+    separator, lines = _lines(path)
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
+    except csv.Error as error:
+        raise InputError(f"{path}: the collection's table cannot be read ({error}); save it as CSV", "table") from None
+    filled = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
+    if len(filled) < 2:
+        raise InputError(f"{path}: lists no case; give the columns image and label, a line a case", "table")
+    columns = [name.casefold() for name in filled[0][1]]
+    if not {"image", "label"} <= set(columns):
+        found = ", ".join(repr(name) for name in filled[0][1])
+        raise InputError(
+            f"{path}: its columns are {found}; name two of them image and label, in its first line", "table"
+        )
+    pairs: dict[str, tuple[Path, Path]] = {}
+    missing: dict[str, str] = {}
+    for number, cells in filled[1:]:
+        row = dict(zip(columns, cells, strict=False))
+        if not (row.get("image") and row.get("label")):
+            raise InputError(f"{path}: line {number} has no image or no label; complete it, or take it out", "table")
+        image, label = (as_spelled(path.parent / row[key]) for key in ("image", "label"))
+        case = unicodedata.normalize("NFC", row.get("case") or stem(image.name))
+        file_name(case)  # says which name cannot be one
+        if case in pairs or case in missing:
+            raise InputError(f"{path}: line {number} names the case {case!r} again; name each once", "table")
+        gone = next((file for file in (image, label) if not file.exists()), None)
+        if gone is None:
+            pairs[case] = (image, label)
+        else:
+            missing[case] = f"{gone}: no such file, though {path.name} lists it in line {number}; add it or take it out"
+    return pairs, missing
+
+
+def stem(name: str) -> str:
+    """A file's name without what says its format.
+
+    >>> stem("a.b.NII.GZ"), stem("scan.nrrd"), stem("series.1")
+    ('a.b', 'scan', 'series.1')
+    """
+    return re.sub(r"\.(nii|nii\.gz|hdr|img|nrrd|mha|dcm)$", "", name, flags=re.IGNORECASE)
+
+
+def as_spelled(path: Path) -> Path:
+    """The path as the disk spells it, where only the way of composing letters such as an umlaut differs."""
+    found = Path(path.anchor)
+    for part in path.parts[1:] if path.anchor else path.parts:
+        below = found / part
+        if not below.exists() and found.is_dir():
+            same = unicodedata.normalize("NFC", part)
+            below = next((one for one in found.iterdir() if unicodedata.normalize("NFC", one.name) == same), below)
+        found = below
+    return found
+
+
+def _lines(path: Path) -> tuple[str, list[str]]:
+    """What parts the columns of a table, and its lines."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        text = f"{path}: the collection's table cannot be read ({error.strerror}); mend data.collections"
+        raise InputError(text, "table") from None
+    if raw.startswith((b"PK", b"\xd0\xcf\x11\xe0")):
+        raise InputError(f"{path}: a workbook of a spreadsheet, no text; save it as CSV", "table")
+    lines = _text(raw).splitlines(keepends=True)
+    if lines and (told := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)):  # a line for Excel
+        return told[1], ["\n", *lines[1:]]
+    first = next((line for line in lines if line.strip()), "")
+    return max(SEPARATORS, key=first.count), lines
+
+
+def _text(raw: bytes) -> str:
+    code = next((code for bom, code in BOMS.items() if raw.startswith(bom)), None)
+    if code is None and b"\0" in raw[:200]:
+        code = "utf-16-le" if raw[1:2] == b"\0" else "utf-16-be"
+    try:
+        return raw.decode(code or "utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace")

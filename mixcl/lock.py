@@ -1,0 +1,160 @@
+"""One process at a time in a folder: who holds it is told, and whoever is dead holds nothing."""
+
+import fcntl
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mixcl.errors import InputError
+from mixcl.files import writing
+
+BEAT = 10.0  # seconds between two signs of life
+PATIENCE = 45.0  # seconds without one after which a holder on another machine is dead
+ENDING = 2.0  # seconds that the parts of a killed workflow need to end
+_HELD: set[int] = set()  # open files of this process, none in one that was forked off
+
+
+def _let_go_in_child() -> None:
+    """A process that is forked off, such as one that cuts patches, must not hold the lock when its parent is dead."""
+    while _HELD:
+        with suppress(OSError):
+            os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file ``path`` while the block lasts.
+
+    On one machine the system decides: it lets go of a lock when the process that holds it ends, however it ends.  On
+    file systems that several machines share, not all tell one of the other's locks; there a holder on another machine
+    counts as alive as long as it gives a sign of life (the date of the file moves every 10 s), and as dead after 45 s
+    without one, whatever the clocks say.
+
+    Parameters
+    ----------
+    path
+        A file beside what is locked, in a folder that is made where it is missing; it stays.
+    what
+        What is locked, for the message.
+
+    Raises
+    ------
+    InputError
+        Another process holds it: which, where and since when; or the disk refuses.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _HELD.add(number)
+    try:
+        _take(number, what)
+        with writing(path):
+            _write(number, {**_self(), "since": datetime.now(UTC).isoformat(timespec="seconds")})
+        try:
+            with _signs_of_life(number):
+                yield
+        finally:
+            if number in _HELD:
+                with suppress(OSError):
+                    _write(number, {})
+    finally:
+        if number in _HELD:
+            _HELD.discard(number)
+            os.close(number)
+
+
+def _take(number: int, what: str) -> None:
+    """Get the lock of an open file, or say who has it."""
+    free, told = _locked(number)
+    end = time.monotonic() + ENDING
+    while not free and time.monotonic() < end:
+        time.sleep(0.1)
+        free, told = _locked(number)
+    owner = _owner(number)
+    if free and owner:
+        here = _self()
+        ours = told and (owner.get("boot") == here["boot"] or owner.get("host") == here["host"])
+        free = ours or not _lives(number, what, owner)
+    if not free:
+        raise InputError(f"{what}: {_named(owner)} is at work here; wait for it to end, or stop it", "machine")
+
+
+def _locked(number: int) -> tuple[bool, bool]:
+    """Whether the lock could be got, and whether the file system tells."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False, True
+    except OSError:  # it knows no locks
+        return True, False
+    return True, True
+
+
+def _lives(number: int, what: str, owner: dict[str, Any]) -> bool:
+    """Whether a holder elsewhere gives a sign of life within `PATIENCE`."""
+    print(f"mixcl: {what}: {_named(owner)} has not left; {PATIENCE:.0f} s to see if it lives", file=sys.stderr)
+    first, end = os.fstat(number).st_mtime_ns, time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        time.sleep(min(1.0, PATIENCE / 10))
+        if os.fstat(number).st_mtime_ns != first:
+            return True
+    return False
+
+
+@contextmanager
+def _signs_of_life(number: int) -> Iterator[None]:
+    """Move the date of an open file now and then."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(BEAT):
+            with suppress(OSError):
+                os.utime(number)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _self() -> dict[str, Any]:
+    """This process, and the machine and its start, which containers on it share."""
+    boot = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return {"host": platform.node(), "pid": os.getpid(), "boot": boot}
+
+
+def _owner(number: int) -> dict[str, Any]:
+    """Who wrote a lock's file, {} for nobody."""
+    try:
+        owner = json.loads(os.pread(number, 4096, 0))
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _write(number: int, owner: dict[str, Any]) -> None:
+    text = json.dumps(owner).encode()
+    os.pwrite(number, text, 0)
+    os.ftruncate(number, len(text))
+
+
+def _named(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "another mixcl"
+    return f"another mixcl (process {owner.get('pid')} on {owner.get('host')}, since {owner.get('since')})"

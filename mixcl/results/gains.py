@@ -1,0 +1,226 @@
+"""When a pre-training helps: its gain over fine-tuning steps and learning rates, by pairs of trainings.
+
+A point is a length, a rate and what the encoder starts from.  At each point the trainings of an arm are paired, fold by
+fold and seed by seed, with those from scratch of the same length and rate; intervals are those of
+:mod:`mixcl.results.inference`.  Nothing here is chosen by the gain: :func:`tuned`, which chooses a rate, says so.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixcl.errors import InputError
+from mixcl.results import wording
+from mixcl.results.formats import Sheet, write_table
+from mixcl.results.inference import Estimate, estimate
+from mixcl.results.runs import read_runs
+from mixcl.results.statistics import REFERENCE, fold_scores
+from mixcl.results.wording import interval, shown, title
+from mixcl.run.jobs import FULL
+from mixcl.run.record import read_metrics
+
+POINT = ["task", "percent", "start", "steps", "rate"]
+PAIRED = ["task", "percent", "steps", "rate", "fold", "seed"]
+FOUND = 0.3  # a network has found an organ from this Dice on
+THIRD, MOST = 1 / 3, 3 / 4  # of what training from scratch can reach: the paper's 15 and 50 % of BTCV (0.33 and 0.78)
+
+
+def trainings(out: Path) -> pd.DataFrame:
+    """A row a training: `POINT`, fold, seed, weights, Dice, and what was seen on the way.
+
+    ``start`` is scratch or the arm whose pre-training it was.  ``entropy`` is the last cross-entropy on the test cases
+    and ``organs`` how many organs had passed `FOUND` by then; NaN without ``finetune.probe_every``.
+
+    Raises
+    ------
+    InputError
+        See :func:`mixcl.results.runs.read_runs`; two trainings of one point, fold and seed.
+    """
+    runs = read_runs(out)
+    table = fold_scores(runs.cases)
+    cards = [runs.cards[job] for job in table["job"]]
+    table["start"] = [_start(card) for card in cards]
+    table["steps"] = [int(card["steps"]) for card in cards]
+    table["rate"] = [float(card["config"]["finetune"]["lr"]) for card in cards]
+    seen = [_seen(out / "runs" / job) for job in table["job"]]
+    table["entropy"] = [entropies[-1] if entropies else math.nan for entropies, _ in seen]
+    table["organs"] = [sum(s < math.inf for s in found.values()) if found else math.nan for _, found in seen]
+    twice = table[table.duplicated([*POINT, "fold", "seed"], keep=False)]
+    if len(twice):
+        raise InputError(
+            f"{out}: {twice['job'].iloc[0]} and {twice['job'].iloc[1]} have one length, rate and start; the map of the "
+            "gain is for arms that differ in these alone"
+        )
+    table.attrs["origin"] = wording.origin(runs, table)
+    return table
+
+
+def gain_map(out: Path) -> pd.DataFrame:
+    """Write tables/map.csv, .md and .tex: at every point, an arm against scratch.
+
+    Returns
+    -------
+    DataFrame
+        `POINT`; ``scratch`` and ``dice``, the mean Dice of both; :class:`Estimate` of the ``difference``; ``better``,
+        the share of pairs in which the arm is ahead; ``entropy``, the mean difference of the last cross-entropy on the
+        test cases (below 0 where the arm is better); ``organs``, of organs found; ``alike``, the steps at which
+        training from scratch at that rate has the arm's Dice, on straight lines between its points over the logarithm
+        of the steps: infinite where it never has, NaN below its first point.  ``attrs["origin"]``: where it is from.
+    """
+    rows = trainings(out)
+    both = _pairs(rows)
+    if both.empty:
+        raise InputError(f"{out}: no training from scratch and from a pre-training at one length and rate; train them")
+    fresh = rows[rows["start"] == REFERENCE].groupby(["task", "percent", "rate"])
+    curves: dict[Any, pd.Series] = {key: part.groupby("steps")["dice"].mean() for key, part in fresh}
+    lines = []
+    for point, part in both.groupby(POINT, sort=True):
+        task, percent, _, _, rate = point
+        means = (part["dice_scratch"].mean(), part["dice"].mean())
+        gain = estimate(part["dice"] - part["dice_scratch"], part["fold"], part["seed"])
+        extra = [float((part[name] - part[f"{name}_scratch"]).mean()) for name in ("entropy", "organs")]
+        better = float((part["dice"] > part["dice_scratch"]).mean())
+        lines.append((*point, *means, *gain, better, *extra, _alike(curves[task, percent, rate], means[1])))
+    columns = [*POINT, "scratch", "dice", *Estimate._fields, "better", "entropy", "organs", "alike"]
+    table = pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
+    table.attrs["origin"] = rows.attrs["origin"]
+    write_table(out / "tables", "map", table, [_sheet(table)])
+    return table
+
+
+def tuned(out: Path) -> pd.DataFrame:
+    """Each arm at the rate that is best for it, by task, percent, start and steps.
+
+    The rate of an arm is that of its highest mean Dice among all lengths' own rates; it is chosen on the very trainings
+    that are compared, in both arms alike, so that each Dice is a little too high.
+
+    Returns
+    -------
+    DataFrame
+        task, percent, start, steps, ``rate_scratch`` and ``rate``, ``scratch`` and ``dice``, and :class:`Estimate` of
+        the ``difference`` of the pairs of fold and seed.
+    """
+    rows = trainings(out)
+    best = rows.groupby(POINT)["dice"].mean().reset_index()
+    best = best.loc[best.groupby(["task", "percent", "start", "steps"])["dice"].idxmax(), POINT]
+    kept = rows.merge(best, on=POINT)
+    by = [name for name in PAIRED if name != "rate"]
+    both = _joined(kept, by)
+    lines = []
+    for cell, part in both.groupby(["task", "percent", "start", "steps"]):
+        rates = (part["rate_scratch"].iloc[0], part["rate"].iloc[0])
+        gain = estimate(part["dice"] - part["dice_scratch"], part["fold"], part["seed"])
+        lines.append((*cell, *rates, part["dice_scratch"].mean(), part["dice"].mean(), *gain))
+    columns = ["task", "percent", "start", "steps", "rate_scratch", "rate", "scratch", "dice", *Estimate._fields]
+    return pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
+
+
+def organs_found(out: Path) -> pd.DataFrame:
+    """At which step each organ first passes a Dice of `FOUND` on the test cases, by `POINT`.
+
+    Returns
+    -------
+    DataFrame
+        `POINT`, ``organ``, ``n`` trainings, ``found``, the share of them that found it, and ``step``, the median step
+        of all of them, infinite where fewer than half found it.  Steps are those of ``finetune.probe_every``.
+    """
+    rows = trainings(out)
+    lines = [
+        (*(row[name] for name in POINT), organ, step)
+        for row in rows.to_dict("records")
+        for organ, step in _seen(out / "runs" / row["job"])[1].items()
+    ]
+    table = pd.DataFrame(lines, columns=[*POINT, "organ", "step"])
+    groups = table.groupby([*POINT, "organ"], sort=False)["step"]
+    made = groups.agg(n="count", found=lambda steps: float(np.isfinite(steps).mean()), step="median")
+    return made.reset_index()
+
+
+def plateau(table: pd.DataFrame) -> float:
+    """What training from scratch can reach: the highest mean Dice of a map's points."""
+    return float(table["scratch"].max())
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """What a map says, in words: of each arm, where its gain is told from 0, how large, and where it is not."""
+    lines = []
+    for cell, part in table.groupby(["task", "percent", "start"]):
+        task, percent, start = cell
+        ahead, behind = part[part["low"] > 0], part[part["high"] < 0]
+        largest = part.sort_values("difference").iloc[-1]
+        lines.append(
+            f"{title(str(task))} with {percent:g} % of the labels, {start} against {REFERENCE}: of {len(part)} points "
+            f"its interval lies above 0 at {len(ahead)} and below 0 at {len(behind)}; the largest difference is "
+            f"{100 * largest['difference']:+.1f} points "
+            f"({interval(100 * largest['low'], 100 * largest['high'], 1)}, not adjusted for looking at "
+            f"{len(part)} points) at {largest['steps']} steps and a rate of {largest['rate']:g}, where training from "
+            f"scratch has a Dice of {largest['scratch']:.3f}."
+        )
+    return lines
+
+
+def _start(card: Mapping[str, Any]) -> str:
+    """The arm whose pre-training a fine-tuning starts from, by the name of its job; scratch without one."""
+    job = (card.get("pretraining") or {}).get("job")
+    if not job:
+        return REFERENCE
+    return re.sub(r"^pretrain-?|-s\d+$", "", re.sub(r"-s\d+$", "", job)) or FULL
+
+
+def _seen(run: Path) -> tuple[list[float], dict[str, float]]:
+    """What a fine-tuning saw of its test cases: the cross-entropies, and the step at which each organ was found."""
+    looks = [record["test"] for record in read_metrics(run / "metrics.jsonl") if "test" in record]
+    found: dict[str, float] = {organ: math.inf for look in looks for organ in look["dice"]}
+    for look in reversed(looks):
+        found |= {organ: float(look["step"]) for organ, dice in look["dice"].items() if dice >= FOUND}
+    return [float(look["cross_entropy"]) for look in looks], found
+
+
+def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Trainings of arms beside those from scratch of the same length, rate, fold and seed, each training once."""
+    return _joined(rows, PAIRED)
+
+
+def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    fresh = rows[rows["start"] == REFERENCE].drop(columns=["start", "arm"])
+    both = rows[rows["start"] != REFERENCE].merge(fresh, on=by, suffixes=("", "_scratch"))
+    return both[both["weights"] != both["weights_scratch"]].drop_duplicates([*by, "start", "weights"])
+
+
+def _alike(curve: pd.Series, dice: float) -> float:
+    """Steps at which a curve of Dice over steps first has ``dice``."""
+    steps, values = np.log(curve.index.to_numpy(float)), np.maximum.accumulate(curve.to_numpy(float))
+    if dice > values[-1]:
+        return math.inf
+    if dice < values[0]:
+        return math.nan
+    return float(np.exp(np.interp(dice, values, steps)))
+
+
+def _sheet(table: pd.DataFrame) -> Sheet:
+    rows = [
+        (
+            title(row["task"]), f"{row['percent']:g}", row["start"], f"{row['steps']}", f"{row['rate']:g}",
+            f"{row['n']}", f"{row['scratch']:.3f}", f"{row['dice']:.3f}", f"{100 * row['difference']:+.1f}",
+            interval(100 * row["low"], 100 * row["high"], 1), shown(row["entropy"], 3), shown(row["organs"], 1),
+            f"more than {int(table['steps'].max())}" if row["alike"] == math.inf else shown(row["alike"], 0),
+        )
+        for row in table.to_dict("records")
+    ]  # fmt: skip
+    names = (
+        "task", "%", "arm", "steps", "rate", "pairs", "scratch, Dice", "arm, Dice", "points", "95 %", "cross-entropy",
+        "organs found", "scratch as good at step",
+    )  # fmt: skip
+    return Sheet(
+        "The map of the gain.",
+        "An arm against training from scratch of the same length and rate, pairs of fold and seed; cross-entropy and "
+        f"organs found are differences on the test cases. {table.attrs['origin']}",
+        [("", names)],
+        rows,
+        ("Intervals are not adjusted for their number.",),
+    )

@@ -1,0 +1,92 @@
+"""What the steps since the last record gave: averaged for metrics.jsonl, and watched for what is not finite."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixcl.errors import InputError
+
+MEND = "lower the learning rate or set run.precision=no, and look at these scans; what was saved before is kept"
+
+
+class Steps:
+    """Steps since the last record; their tensors stay where they are until `means` or `check` waits for them.
+
+    Parameters
+    ----------
+    state
+        What `state` gave when a run was stopped between two records.
+    """
+
+    def __init__(self, state: Iterable[dict[str, Any]] = ()) -> None:
+        self.entries = [
+            {**entry, "tensors": {name: torch.tensor(value) for name, value in entry["tensors"].items()}}
+            for entry in state
+        ]
+
+    def add(self, number: int, samples: list[int], values: dict[str, Any], gradient: Tensor | None) -> None:
+        """Note step ``number``: the samples of its batch, its terms and other ``values``, its gradient's norm."""
+        tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
+        others = {name: value for name, value in values.items() if name not in tensors}
+        watched = {} if gradient is None else {"the gradient's norm": gradient}
+        entry = {"number": number, "samples": samples, "names": list(values), "tensors": tensors | watched}
+        self.entries.append({**entry, "others": others})
+
+    def means(self) -> dict[str, Any]:
+        """Mean of each term over the steps; of values given now and then, such as gradient norms, the last."""
+        record: dict[str, Any] = {}
+        for name in dict.fromkeys(name for entry in self.entries for name in entry["names"]):
+            if name in self.entries[-1]["tensors"]:
+                record[name] = self._column(name).mean(0).tolist()
+            else:
+                record[name] = [entry["others"][name] for entry in self.entries if name in entry["others"]][-1]
+        return record
+
+    def check(self, job: str, scans: Callable[[list[int]], str], saved: nn.Module | None = None) -> None:
+        """Refuse to go on from terms, gradients or, where they are to be ``saved``, weights that are not finite.
+
+        Raises
+        ------
+        InputError
+            With the first such step and what ``scans`` calls the scans of its batch.
+        """
+        names, steps = list(self.entries[-1]["tensors"]), len(self.entries)
+        columns = [self._column(name).isfinite().reshape(steps, -1).all(1) for name in names]
+        finite = torch.stack(columns).cpu()  # [terms, steps]
+        if finite.all():
+            if saved is not None:
+                self._check_weights(job, scans, saved)
+            return
+        step = int((~finite.all(0)).nonzero()[0])
+        what, entry = names[int((~finite[:, step]).nonzero()[0])], self.entries[step]
+        text = f"{what} is not finite at step {entry['number']}, with scans {scans(entry['samples'])}"
+        raise InputError(f"{job}: {text}; {MEND}")
+
+    def _check_weights(self, job: str, scans: Callable[[list[int]], str], module: nn.Module) -> None:
+        weights = list(module.state_dict().values())
+        if torch.nn.utils.get_total_norm(weights, norm_type=math.inf).isfinite():
+            return
+        bad, entry = sum(not value.isfinite().all() for value in weights), self.entries[-1]
+        text = f"{bad} of {len(weights)} weights are not finite after step {entry['number']}, with scans"
+        raise InputError(f"{job}: {text} {scans(entry['samples'])}; {MEND}")
+
+    def state(self) -> list[dict[str, Any]]:
+        """The steps as JSON takes them, to be kept in a checkpoint."""
+        return [
+            {**entry, "tensors": {name: value.double().tolist() for name, value in entry["tensors"].items()}}
+            for entry in self.entries
+        ]
+
+    def _column(self, name: str) -> Tensor:
+        """A term over the steps, float64 [steps, ...]."""
+        device = self.entries[-1]["tensors"][name].device
+        return torch.stack([entry["tensors"][name].double().to(device) for entry in self.entries])
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer, scaler: object) -> Tensor | None:
+    """Norm of the gradient of all weights, on their device; None where a scaler (fp16) may let it overflow."""
+    weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return None if scaler else nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])

@@ -1,0 +1,277 @@
+"""The workflow from a profile to its tables, figures and page: what run_all.sh starts in its environment.
+
+What a user has typed goes to the Snakefile in a file, OUT/commands/settings.json, so that no character of it means
+anything to Snakemake's patterns, to YAML or to a shell.  What Snakemake would take from the user's environment is kept
+from it.  Where it ends with an error, the reason is printed in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dry_run
+
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+from mixcl.files import write_json, writing
+from mixcl.run import gpus, jobs
+
+HERE = Path(__file__).resolve().parent
+WAIT = 30.0  # seconds for another run to let go of the folder; a killed one does within that
+ON_A_CLUSTER = re.compile(r"[\w./@%+=:,-]+")  # what a folder may hold that SLURM's own command line names
+
+
+def main() -> int:
+    """What run_all.sh exits with: 0, 1 when something could not be made, 2 for wrong input, 130 when stopped."""
+    options = _options()
+    try:
+        return _run(options)
+    except InputError as error:
+        print(f"run_all.sh: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mixcl: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("profile", "out", "cores", "gpus", "only", "slurm", "dry"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("settings", nargs="*")
+    return parser.parse_args()
+
+
+def _run(options: argparse.Namespace) -> int:
+    profile, settings = _profile(options.profile), list(options.settings)
+    config = load_profile(profile, settings)
+    if options.only != "prepare" and not jobs.cells(config):
+        tasks = ", ".join(config.data.finetune) or "nothing"
+        raise InputError(
+            f"no job: data.finetune is {tasks}, and grid.percents gives no share of labels for it; add one"
+        )
+    out = _folder(options.out or str(HERE.parent / "results" / config.profile), options.slurm)
+    devices = _devices(options)
+    with _alone(out) as lock:
+        print(f"mixcl: profile {config.profile}, results in {out}", flush=True)
+        settings += _absolute(config, out)
+        handed = {"profile": profile, "settings": settings, "out": str(out), "gpu": int(bool(devices))}
+        write_json(out / "commands" / "settings.json", handed)
+        if options.dry:
+            return _plan(config, out, options, len(devices))
+        return _make(out, options, devices, lock)
+
+
+def _profile(name: str) -> str:
+    """A profile's name as it is, its path from the root, since the jobs work in other folders."""
+    file = name.endswith((".yaml", ".yml")) or os.sep in name
+    return str(Path(name).expanduser().absolute()) if file else name
+
+
+def _folder(name: str, slurm: str) -> Path:
+    """The folder of results, where its name can be written into a file and, on a cluster, into SLURM's command line."""
+    path = os.path.realpath(Path(name).expanduser())
+    if not path.isprintable():
+        raise InputError(f"--out {path!a}: holds a control character or is not UTF-8; choose another folder")
+    if slurm and not ON_A_CLUSTER.fullmatch(path):
+        raise InputError(
+            f"--out {path}: SLURM's commands take letters, digits and ./@%+=:,-_ alone; choose another folder"
+        )
+    return Path(path)
+
+
+def _absolute(config: Experiment, out: Path) -> list[str]:
+    """The folders that the settings name from where the user stands, by their paths from the root."""
+    places = {
+        "data.root": config.data.raw_dir(out) if config.data.root else None,
+        "data.store": config.data.store_dir(out) if config.data.store else None,
+    }
+    return [
+        f"{key}={json.dumps(str(place.absolute()), ensure_ascii=False)}"
+        for key, place in places.items()
+        if place and not place.is_absolute()
+    ]
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[int]:
+    """Hold the folder of results for one run, with the number of the file that a child must inherit to hold it too."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / ".lock").open("w", encoding="utf-8")
+    with file:
+        end = time.monotonic() + WAIT
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    text = f"{out}: another run is at work there; wait for it or choose another --out"
+                    raise InputError(text, "machine") from None
+                time.sleep(0.2)
+        yield file.fileno()
+
+
+def _devices(options: argparse.Namespace) -> list[str]:
+    """The devices to hand out, one a job; on a cluster the scheduler hands them out, and their number alone counts."""
+    if options.slurm:
+        return ["scheduled"] * int(options.gpus or 0)
+    names = gpus.visible(gpus.listed(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    wanted = int(options.gpus or len(names))
+    if wanted > len(names) and options.dry:
+        return [*names, *map(str, range(len(names), wanted))]  # a plan for another machine
+    if wanted > len(names):
+        raise InputError(
+            f"--gpus {wanted}: {len(names)} can be seen here (nvidia-smi --list-gpus, CUDA_VISIBLE_DEVICES)"
+        )
+    return names[:wanted]
+
+
+# --- the engine -----------------------------------------------------------------------------------------------------
+
+
+def _engine(out: Path, *words: str) -> list[str]:
+    """Snakemake's command line; its profiles are ours or none."""
+    tied = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # a killed run_all.sh takes it along
+    fixed = ["--snakefile", str(HERE / "Snakefile"), "--directory", str(out), "--nolock", "--nocolor"]
+    return [
+        *tied,
+        sys.executable,
+        "-m",
+        "snakemake",
+        *fixed,
+        "--rerun-incomplete",
+        "--keep-going",
+        "--profile",
+        "none",
+        *words,
+    ]
+
+
+def _environment(out: Path, **more: str) -> dict[str, str]:
+    """The environment of the engine and its jobs: the user's without what would change how they work.
+
+    Caches can be written, Snakemake and matplotlib have no settings but ours, a job of SLURM's gets the environment of
+    whoever sends it, and no module is imported from where the user stands.
+    """
+    users = ("SNAKEMAKE_", "MATPLOTLIBRC", "SBATCH_EXPORT", "SLURM_EXPORT_ENV")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(users)}
+    caches = {"XDG_CACHE_HOME": str(out / ".cache"), "MPLCONFIGDIR": str(out / ".cache" / "matplotlib")}
+    return kept | caches | {"PYTHONSAFEPATH": "1"} | more
+
+
+def _plan(config: Experiment, out: Path, options: argparse.Namespace, devices: int) -> int:
+    """Print what would run."""
+    words = _engine(out, "--workflow-profile", "none", "--cores", "1", "--summary", "--", options.only)
+    done = subprocess.run(words, capture_output=True, text=True, env=_environment(out))
+    if done.returncode:
+        print(f"run_all.sh: the workflow has no plan: {reason(done.stderr, done.returncode)}", file=sys.stderr)
+        return 1
+    dry_run.show(done.stdout, config, out, int(options.cores), devices)
+    return 0
+
+
+def _make(out: Path, options: argparse.Namespace, devices: Sequence[str], lock: int) -> int:
+    """Run the engine.  The jobs speak on standard output; what the engine says goes to a file.
+
+    Why it ended with an error comes to the screen as well.
+    """
+    handed = {gpus.NAMES: "" if options.slurm else ",".join(devices)}
+    if options.slurm:
+        more = ["--workflow-profile", options.slurm, "--jobs", options.cores]
+    else:
+        more = ["--workflow-profile", "none", "--cores", options.cores]
+        more += ["--resources", f"gpu={len(devices)}"] if devices else []
+    if options.gpus == "0":
+        handed["CUDA_VISIBLE_DEVICES"] = ""  # stays on the processor
+    environment = _environment(out, **handed)
+    if not devices:
+        subprocess.run([sys.executable, "-m", "mixcl.run.determinism"], env=environment, check=False)
+    log = out / "workflow.log"
+    with writing(log), log.open("ab") as file:
+        begin = file.tell()
+        words = _engine(out, *more, "--", options.only)
+        status = _wait(subprocess.Popen(words, stderr=file, pass_fds=(lock,), env=environment))
+    if status:
+        said = log.read_bytes()[begin:].decode(errors="replace")
+        print(
+            f"mixcl: not everything could be made: {reason(said, status)} (the engine's log is {log})", file=sys.stderr
+        )
+        print("mixcl: mend it and run the same command again: what is finished is kept", file=sys.stderr)
+        return 1
+    _tell(out, options)
+    return 0
+
+
+def _wait(engine: subprocess.Popen[bytes]) -> int:
+    """The engine's status; Ctrl-C reaches it as well, and it ends its jobs first."""
+    try:
+        return engine.wait()
+    except KeyboardInterrupt:
+        engine.wait()
+        raise
+
+
+def _tell(out: Path, options: argparse.Namespace) -> None:
+    if options.only in ("all", "figures"):
+        sets = [word for item in options.settings for word in ("--set", item)]
+        verify = shlex.join(["mixcl", "verify", "--profile", options.profile, "--out", str(out), *sets])
+        print(f"mixcl: the page is {out}/site/index.html; compare the numbers with: {verify}")
+    elif options.only.startswith("table"):
+        print(f"mixcl: tables in {out}/tables")
+    else:
+        print(f"mixcl: done, in {out}")
+
+
+def reason(text: str, status: int) -> str:
+    """Why the engine ended with an error, in one line.
+
+    Parameters
+    ----------
+    text
+        What it wrote to standard error.
+    status
+        Its exit status, or the number of the signal that ended it, negative.
+
+    >>> reason("Building DAG of jobs...\\nMissingInputException in rule a:\\nMissing input files:\\n  b\\n", 1)
+    'MissingInputException in rule a: Missing input files: b'
+    """
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    failed = list(dict.fromkeys(re.findall(r"^Error in rule (\S+):$", text, re.MULTILINE)))
+    if failed:
+        ends = {int(number) for number in re.findall(r"non-zero exit status (\d+)", text) if int(number) > 2}
+        ends |= {128 + int(number) for number in re.findall(r"died with <Signals\.\w+: (\d+)>", text)}
+        more = re.findall(r"^ +message: (?!None)(.+)$", text, re.MULTILINE)
+        more += [
+            f"exit status {end}" + (", killed, perhaps for want of memory" if end == 137 else "")
+            for end in sorted(ends)
+        ]
+        where = f" ({'; '.join(dict.fromkeys(more))})" if more else ""
+        return f"{', '.join(failed)} failed{where}; the lines above say why"
+    if status < 0:
+        return f"the engine was ended by a signal ({signal.strsignal(-status)})"
+    heads = [at for at, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    said = list(
+        itertools.takewhile(lambda line: not line.startswith("  File"), lines[heads[0] :] if heads else lines[-1:])
+    )
+    return " ".join(" ".join(said).split())[:500] or f"the engine ended with status {status} and said nothing"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

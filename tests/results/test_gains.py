@@ -1,0 +1,143 @@
+"""The map of the gain: points, pairs, and what is read off the curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.runs import CONFIG, write_run
+
+from mixcl.errors import InputError
+from mixcl.figures.gains import gain_heatmap
+from mixcl.results import gains
+
+STEPS, RATES = (40, 80, 160), (1e-3, 4e-3)
+
+
+def dice(start: str, steps: int, rate: float, fold: int, seed: int) -> float:
+    """Scratch rises by 0.2 with each doubling; MixCL is half a doubling ahead at the low rate, level at the other."""
+    ahead = 0.1 if start == "mixcl" and rate == RATES[0] else 0.0
+    return 0.1 + 0.2 * math.log2(steps / 40) + ahead + 0.01 * fold + 0.002 * seed * (start == "mixcl")
+
+
+def training(out: Path, start: str, steps: int, rate: float, fold: int, seed: int, **more: Any) -> Path:
+    arm = f"{start}-{steps}-{round(1e3 * rate)}"
+    config = {**CONFIG, "finetune": {"lr": rate}}
+    job = {"mixcl": "pretrain", "id": "pretrain-id"}.get(start)
+    source = {"job": job + (f"-s{seed}" if seed else "")} if job else {}
+    value = dice(start, steps, rate, fold, seed)
+    run = write_run(
+        out,
+        "btcv",
+        15,
+        arm,
+        fold,
+        {"a": dict.fromkeys((1, 6, 11), value)},
+        seed=seed,
+        steps=steps,
+        config=config,
+        pretraining=source,
+        **more,
+    )
+    looks = [{"step": s, "dice": {"spleen": value * s / steps, "liver": 0.0}, "cross_entropy": 1 - value * s / steps}
+             for s in range(0, steps + 1, 20)]  # fmt: skip
+    lines = [json.dumps({"step": look["step"], "total": 1.0, "test": look}) for look in looks]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    return run
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    for start in ("scratch", "mixcl"):
+        for steps in STEPS:
+            for rate in RATES:
+                for fold in (0, 1, 2):
+                    for seed in (0, 1):
+                        training(tmp_path, start, steps, rate, fold, seed)
+    return tmp_path
+
+
+def test_every_point_is_compared_with_scratch_of_its_length_and_rate(out: Path) -> None:
+    table = gains.gain_map(out)
+    assert list(table["start"].unique()) == ["mixcl"]
+    assert len(table) == len(STEPS) * len(RATES)
+    assert set(table["n"]) == {6}
+    for row in table.to_dict("records"):
+        ahead = 0.1 if row["rate"] == RATES[0] else 0.0
+        assert row["difference"] == pytest.approx(ahead + 0.001, abs=1e-6)
+        assert row["scratch"] == pytest.approx(0.1 + 0.2 * math.log2(row["steps"] / 40) + 0.01, abs=1e-6)
+        assert row["low"] < row["difference"] < row["high"]
+        assert row["entropy"] == pytest.approx(-row["difference"], abs=1e-5)
+    assert (out / "tables" / "map.csv").is_file()
+    assert "scratch as good at step" in (out / "tables" / "map.md").read_text()
+
+
+def test_how_much_sooner_is_read_off_the_curve_of_scratch(out: Path) -> None:
+    table = gains.gain_map(out).set_index(["rate", "steps"])
+    # half a doubling ahead, and what a seed adds: 0.001 of the 0.2 a doubling
+    assert table.loc[(RATES[0], 40), "alike"] == pytest.approx(40 * 2 ** (0.101 / 0.2), rel=1e-6)
+    assert table.loc[(RATES[0], 160), "alike"] == math.inf
+    assert gains._alike(table.loc[RATES[0], "scratch"], 0.0) is not None
+    assert math.isnan(gains._alike(table.loc[RATES[0], "scratch"], 0.0))
+
+
+def test_each_arm_at_its_own_rate(out: Path) -> None:
+    best = gains.tuned(out).set_index("steps")
+    assert set(best["rate"]) == {RATES[0]}
+    assert set(best["n"]) == {6}
+    assert best["difference"].tolist() == pytest.approx([0.101] * 3, abs=1e-6)
+
+
+def test_the_step_at_which_an_organ_is_found(out: Path) -> None:
+    table = gains.organs_found(out).set_index(["start", "steps", "rate", "organ"])
+    assert table.loc[("mixcl", 160, RATES[0], "liver"), "found"] == 0
+    assert table.loc[("mixcl", 160, RATES[0], "liver"), "step"] == math.inf
+    steps = [
+        next((s for s in range(0, 161, 20) if dice("scratch", 160, RATES[1], fold, seed) * s / 160 >= 0.3), math.inf)
+        for fold in (0, 1, 2) for seed in (0, 1)
+    ]  # fmt: skip
+    row = table.loc[("scratch", 160, RATES[1], "spleen")]
+    assert row["found"] == np.isfinite(steps).mean()
+    assert row["step"] == np.median(steps)
+
+
+def test_the_same_training_is_no_pair_and_no_second_one(out: Path) -> None:
+    for fold in (0, 1, 2):
+        training(out, "id", 40, RATES[0], fold, 0, weights="same")
+        card = out / "runs" / f"finetune-btcv-p015-scratch-40-1-f{fold}-s0" / "run.json"
+        card.write_text(json.dumps({**json.loads(card.read_text()), "weights": "same"}))
+    table = gains.gain_map(out)
+    assert "id" not in set(table["start"])
+
+
+def test_two_trainings_of_a_point_are_refused(out: Path) -> None:
+    config = {**CONFIG, "finetune": {"lr": RATES[0]}}
+    write_run(
+        out, "btcv", 15, "frozen", 0, {"a": dict.fromkeys((1, 6, 11), 0.5)}, steps=40, config=config, pretraining={}
+    )
+    with pytest.raises(InputError, match="have one length, rate and start"):
+        gains.gain_map(out)
+
+
+def test_without_pairs_there_is_no_map(tmp_path: Path) -> None:
+    training(tmp_path, "scratch", 40, RATES[0], 0, 0)
+    with pytest.raises(InputError, match="no training from scratch and from a pre-training"):
+        gains.gain_map(tmp_path)
+
+
+def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
+    table = gains.gain_map(out)
+    figure = gain_heatmap(table, gains.tuned(out))
+    gain, alike, curves = figure.axes
+    texts = [text.get_text() for text in gain.texts]
+    assert len(texts) == 6
+    assert sum(text.startswith("+10.1") for text in texts) == 3
+    assert "never here" in {text.get_text() for text in alike.texts}
+    assert [line.get_xdata().tolist() for line in curves.lines] == [list(STEPS)] * 2
+    assert "6 pairs of fold and seed a cell" in figure.get_supxlabel()
+    assert len(gains.sentences(table)) == 1
+    assert "above 0 at" in gains.sentences(table)[0]

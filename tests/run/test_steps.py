@@ -1,0 +1,72 @@
+"""What is not finite is told with its step and scans; what is averaged survives a stop."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from mixcl.errors import InputError
+from mixcl.run.steps import Steps, gradient_norm
+
+
+def taken(terms: list[float], gradients: list[float], state: object = ()) -> Steps:
+    steps = Steps(state)  # type: ignore[arg-type]
+    for number, (term, gradient) in enumerate(zip(terms, gradients, strict=True), start=1):
+        values = {"total": torch.tensor(term), "levels": torch.tensor([term, 1.0])}
+        steps.add(number, [2 * number, 2 * number + 1], values, torch.tensor(gradient))
+    return steps
+
+
+def names(samples: list[int]) -> str:
+    return f"a/{samples[0]}, b/{samples[1]}"
+
+
+@pytest.mark.parametrize(
+    ("terms", "gradients", "words"),
+    [
+        ([1, math.nan, 1], [1, math.nan, 1], "total is not finite at step 2, with scans a/4, b/5"),
+        ([1, 1, math.inf], [1, math.inf, 1], "the gradient's norm is not finite at step 2, with scans a/4, b/5"),
+    ],
+)
+def test_the_first_step_that_is_not_finite_is_told(terms: list[float], gradients: list[float], words: str) -> None:
+    with pytest.raises(InputError, match=f"^pretrain: {words}; lower the learning rate"):
+        taken(terms, gradients).check("pretrain", names)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_not_saved(value: float) -> None:
+    net, steps = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), taken([1, 1], [1, 1])
+    with torch.no_grad():
+        net[1].weight[0, 1] = 1e38  # large, and finite
+        steps.check("pretrain", names, net)
+        net[0].weight[0, 1] = value
+        with pytest.raises(InputError, match=r"1 of 4 weights are not finite after step 2, with scans a/4, b/5"):
+            steps.check("pretrain", names, net)
+        steps.check("pretrain", names)  # nothing is to be saved
+
+
+def test_means_are_those_of_a_run_without_a_stop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    terms = torch.rand(7, generator=generator).tolist()
+    whole = taken(terms, terms)
+    whole.entries[2]["names"].append("probe")
+    whole.entries[2]["others"]["probe"] = {"step": 2}
+    stopped = Steps(json.loads(json.dumps(Steps.state(whole)))[:4])
+    stopped.entries += whole.entries[4:]
+    assert stopped.means() == whole.means()
+    assert whole.means()["probe"] == {"step": 2}
+    stopped.check("pretrain", names)
+
+
+def test_the_gradient_of_a_scaled_loss_may_overflow() -> None:
+    net = nn.Linear(2, 1)
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer = torch.optim.SGD(net.parameters())
+    norm = gradient_norm(optimizer, None)
+    assert norm is not None
+    assert float(norm) == pytest.approx(math.sqrt(3))
+    assert gradient_norm(optimizer, object()) is None
