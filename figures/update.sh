@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Copy what a full run drew into this folder, with its tables: figures/update.sh [results/phantom]
 # The figures are drawn by notebooks 10, 20 to 22 and 30; their captions name profile, seed, commit and data.
-# Of a run with --only effects, such as results/fair, the effects go into a folder of its name, with their table.
+# Of a run with --only effects or map, such as results/map, they go into a folder of its name, with their tables.
 # Then pages.py writes the README.md of every folder; it needs the environment in which mixcl is installed.
 set -euo pipefail
 here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
 from=${1:-$here/../results/phantom}
 made=$from/RUN.json
 [ -f "$made" ] || made=$from/tables/effects.md
+[ -f "$made" ] || made=$from/tables/map.md
 [ -f "$made" ] || { echo "update.sh: $from has no RUN.json; finish reproduce/run_all.sh first" >&2; exit 2; }
 if grep -q '+changes' "$made"; then
     echo "update.sh: $from was made with uncommitted changes; commit and run it again" >&2
@@ -19,10 +20,14 @@ if [ "$made" = "$from/RUN.json" ]; then
 else
     to=$here/$(basename -- "$from")
     mkdir -p -- "$to"
-    cp -- "$from"/figures/effects.{png,pdf} "$to/"
 fi
-cp -- "$from"/tables/effects{,_organs}.{csv,md} "$to/"
-# without two arms that differ in the label term alone the table by organ has a head and no row
-[ "$(wc -l < "$to/effects_organs.csv")" -gt 1 ] || rm -- "$to"/effects_organs.{csv,md}
+if [ "$made" = "$from/tables/map.md" ]; then
+    cp -- "$from"/figures/map*.{png,pdf} "$from"/tables/{map,found}.csv "$made" "$to/"
+else
+    [ "$to" = "$here" ] || cp -- "$from"/figures/effects.{png,pdf} "$to/"
+    cp -- "$from"/tables/effects{,_organs}.{csv,md} "$to/"
+    # without two arms that differ in the label term alone the table by organ has a head and no row
+    [ "$(wc -l < "$to/effects_organs.csv")" -gt 1 ] || rm -- "$to"/effects_organs.{csv,md}
+fi
 python "$here/pages.py"
 python "$here/../reproduce/fill_readme.py"    # the table of "Does it work?"

@@ -1,23 +1,50 @@
 #!/usr/bin/env bash
-# The fair test at the paper's size on one GPU, a piece at a time: what is done when the time is over is kept, and the
-# same command goes on from there.
+# Tables 1 and 2 by epochs, and the map of the gain, at the paper's size on one GPU, a piece at a time: what is done when
+# the time is over is kept, and the same command goes on from there.
 #
-#   reproduce/bench/gpu_science.sh [OUT] [MINUTES] [run_all.sh arguments...]
+#   reproduce/bench/gpu_science.sh [--plan] [--out DIR] [--minutes N] [--data DIR] [--price N] [run_all.sh arguments...]
 #
-# OUT (default results/fair-size) may be carried from one loan of a machine to the next; MINUTES (default 9) is when to stop.
+#   --plan        say how many hours and how much money all of it will take, and start nothing
+#   --out DIR     folder of results (default: results); may be carried from one loan of a machine to the next
+#   --minutes N   when to stop (default: 9)
+#   --data DIR    folder of the real collections, BTCV and MSD Spleen among them, instead of full-size phantoms
+#   --price N     what an hour costs, for the plan
 set -euo pipefail
 
-root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
-out=${1:-$root/results/fair-size} minutes=${2:-9}
-shift $(($# < 2 ? $# : 2))
-nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || { echo "gpu_science.sh: no GPU here" >&2; exit 2; }
-
-code=0
-timeout --signal=TERM --kill-after=20 "${minutes}m" \
-    bash "$root/reproduce/run_all.sh" --profile fair-size --out "$out" --gpus 1 "$@" || code=$?
-finished=$(find "$out/runs" -name model.safetensors 2>/dev/null | wc -l)
-if [ "$code" = 124 ] || [ "$code" = 137 ]; then
-    echo "gpu_science.sh: time is over with $finished trained models; the same command goes on from here"
+root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+plan='' out=$root/results minutes=9 price=0 settings=() rest=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --plan) plan=yes; shift ;;
+        --out) out=$2; shift 2 ;;
+        --minutes) minutes=$2; shift 2 ;;
+        --price) price=$2; shift 2 ;;
+        --data) settings+=(data.source=files "data.root=$2"); shift 2 ;;
+        --set) settings+=("$2"); shift 2 ;;
+        *) rest+=("$1"); shift ;;
+    esac
+done
+if [ -n "$plan" ]; then
+    for profile in fair-size map-size; do
+        python "$root/reproduce/bench/gpu_plan.py" "$profile" "$price" ${settings[@]+"${settings[@]}"}
+    done
     exit 0
 fi
-exit "$code"
+nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || { echo "gpu_science.sh: no GPU here" >&2; exit 2; }
+
+given=()
+for item in ${settings[@]+"${settings[@]}"}; do given+=(--set "$item"); done
+end=$((SECONDS + 60 * minutes))
+for part in "fair-size table1" "fair-size effects" "map-size map"; do
+    read -r profile only <<<"$part"
+    left=$((end - SECONDS)) code=0
+    [ "$left" -gt 0 ] || break
+    timeout --signal=TERM --kill-after=20 "$left" bash "$root/reproduce/run_all.sh" --profile "$profile" --only "$only" \
+        --out "$out/$profile" --gpus 1 ${given[@]+"${given[@]}"} ${rest[@]+"${rest[@]}"} || code=$?
+    if [ "$code" = 124 ] || [ "$code" = 137 ]; then
+        finished=$(find "$out/$profile/runs" -name model.safetensors 2>/dev/null | wc -l)
+        echo "gpu_science.sh: time is over with $finished trained models of $profile; the same command goes on from here"
+        exit 0
+    fi
+    [ "$code" = 0 ] || exit "$code"
+done

@@ -49,7 +49,7 @@ def test_literal_readings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "fair-size",
+        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "fair-size", "map-size",
         "walkthrough", "walkthrough-fine",
     ],
 )  # fmt: skip

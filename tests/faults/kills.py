@@ -85,9 +85,12 @@ def ended(process: int) -> int:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Every file of a folder by its content; of a run's card, which tells the time, that it is there."""
+    """Every file of a folder by its content; of a run's card, which tells the time, that it is there.
+
+    Hidden files are left out: locks, and drafts of killed writers, which the next writer an hour later takes away.
+    """
     found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".safetensors":
             found[name] = read_weights(path)[1]["id"]

@@ -6,11 +6,16 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import unquote
 
+import nibabel as nib
 import pandas as pd
 import pytest
+import yaml
 from helpers import hostile, volumes
 
 from mixcl.config import load_profile
@@ -110,7 +115,8 @@ def test_it_runs_to_its_end(whole: Path, profile: Path, folder: Path) -> None:
 
 def test_every_case_is_prepared_under_its_name(whole: Path, profile: Path) -> None:
     for name in collections(load_profile(profile).data):
-        assert {path.name for path in (whole / "data/store" / name).iterdir() if path.is_dir()} == set(CASES)
+        folders = {path.name for path in (whole / "data/store" / name).iterdir() if path.is_dir()}
+        assert {unquote(folder) for folder in folders} == set(CASES)
 
 
 def test_nothing_of_the_shell_is_in_the_run(whole: Path) -> None:
@@ -126,3 +132,40 @@ def test_a_finished_run_has_nothing_left_to_do(whole: Path, profile: Path, envir
     done = run(whole, profile, environment, "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing is left to do" in done.stdout
+
+
+def test_its_commands_do_what_they_say(profile: Path, tmp_path: Path) -> None:
+    """The example's commands, word for word, with a small network in its profile; the encoder fits a stock UNETR."""
+    import torch
+    from monai.networks.nets import UNETR
+    from safetensors.torch import load_file
+
+    text = (ROOT / "mixcl/data/README.md").read_text(encoding="utf-8")
+    commands = [
+        shlex.split(line, comments=True) for line in re.findall(r"^    (mixcl .*mine\.yaml.*)$", text, re.MULTILINE)
+    ]
+    assert [words[1] for words in commands] == ["data", "prepare", "pretrain", "finetune", "evaluate", "export"]
+    own = yaml.safe_load(profile.read_text(encoding="utf-8"))
+    own["data"] |= {"root": str((ROOT / own["data"]["root"]).resolve()), "spacing": [9, 9, 9]}
+    own |= {
+        "model": {"patch": 32, "feature": 4, "hidden": 24, "mlp": 48, "heads": 2},
+        "pretrain": {"steps": 2, "batch": 2}, "finetune": {"steps": 2}, "run": {"precision": "no", "workers": 0},
+    }  # fmt: skip
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for words in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+    (run,) = tmp_path.glob("**/runs/finetune-ward7-p100-mixcl-f0-s0")
+    predicted = list((run / "predictions").glob("*.nii.gz"))
+    assert len(predicted) == 1  # of five cases, in five folds
+    cases = pd.read_csv(run / "cases.csv")
+    case = cases["case"].iloc[0]
+    assert nib.load(predicted[0]).shape == nib.load(Path(own["data"]["root"], "ward7", case, "ct.nii.gz")).shape
+    net = UNETR(1, 4, (32, 32, 32), 4, 24, 48, 2)
+    result = net.load_state_dict(load_file(tmp_path / "encoder.safetensors"), strict=False)
+    assert not result.unexpected_keys
+    assert {key.split(".")[0] for key in result.missing_keys} == {"decoder2", "decoder3", "decoder4", "decoder5", "out"}
+    assert torch.isfinite(net(torch.rand(1, 1, 32, 32, 32))).all()

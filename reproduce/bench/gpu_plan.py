@@ -1,0 +1,71 @@
+"""What the parts of gpu_science.sh will take on a GPU: arithmetic, because no GPU has been measured.
+
+    python reproduce/bench/gpu_plan.py PROFILE [PRICE] [KEY=VALUE...]
+
+Patches of the whole plan times the floating-point work of one, at speeds that bracket what a GPU keeps up; PRICE is
+what an hour costs, in whatever money.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dry_run import cases, samples
+
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+from mixcl.run.jobs import finetunings, pretrainings
+
+PATCH = 436e9  # FLOP to train UNETR on one patch of 96^3 (feature 16, hidden 768), counted for a batch of three
+VIEWS, PROJECTORS = 3, 48e9  # patches of a pre-training's sample; its projectors and losses
+SPEEDS = (10e12, 60e12)  # FLOP a second that a GPU may keep up
+FORWARD = 1 / 3  # of the work of training on a patch, to predict one
+WINDOW = 96.0  # voxels that a patch spans
+
+
+def work(config: Experiment) -> dict[str, float]:
+    """FLOP of the pre-trainings, the fine-tunings and the predictions of a plan at the paper's network."""
+    before = sum(samples(job, config) for job in pretrainings(config))
+    after = [(job, samples(job, config)) for job in finetunings(config)]
+    step = WINDOW * (1 - config.evaluate.overlap)
+    extent = (410.0, 410.0, 400.0) if config.data.source == "files" else (320.0, 253.0, 256.0)  # mm, as dry_run has it
+    windows = math.prod(
+        math.ceil(max(mm / edge - WINDOW, 0) / step) + 1 for mm, edge in zip(extent, config.data.spacing, strict=True)
+    )
+    tested = sum(cases(config)[job.parameters["TASK"]] / config.grid.n_folds for job, _ in after)
+    return {
+        "pre-training": before * (VIEWS * PATCH + PROJECTORS),
+        "fine-tuning": sum(number for _, number in after) * PATCH,
+        "prediction": tested * windows * PATCH * FORWARD,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Print hours and money."""
+    name, price, *settings = [*arguments, "0"] if len(arguments) == 1 else arguments
+    try:
+        config, cost = load_profile(name, settings), float(price)
+    except (InputError, ValueError) as error:
+        print(f"gpu_plan.py: {error}", file=sys.stderr)
+        return 2
+    if (config.model.patch, config.model.feature, config.model.hidden) != (96, 16, 768):
+        print(f"gpu_plan.py: {name} is not of the paper's size, of which alone the work is known", file=sys.stderr)
+        return 2
+    parts = work(config)
+    total = sum(parts.values())
+    listed = ", ".join(f"{part} {value / 1e15:.0f}" for part, value in parts.items())
+    slow, fast = (total / speed / 3600 for speed in SPEEDS)
+    print(f"{config.profile}: {total / 1e15:.0f} petaFLOP ({listed}); arithmetic, nothing measured on a GPU")
+    money = f", {fast * cost:.0f} to {slow * cost:.0f} at {cost:g} an hour" if cost else ""
+    at = f"{SPEEDS[1] / 1e12:.0f} to {SPEEDS[0] / 1e12:.0f} TFLOP/s"
+    print(f"{config.profile}: {fast:.1f} to {slow:.1f} GPU hours at {at}{money}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
