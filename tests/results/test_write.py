@@ -16,6 +16,7 @@ from scipy import stats
 from mixcl import results
 from mixcl.config import load_profile
 from mixcl.errors import InputError
+from mixcl.files import write_sealed
 from mixcl.results import runcard
 from mixcl.results.paper import TABLE1
 from mixcl.results.statistics import over_folds
@@ -436,7 +437,7 @@ def test_run_card(out: Path) -> None:
     evaluation = out / "runs" / finetune_job("btcv", 15, "scratch", 1, 0) / "evaluation"
     evaluation.mkdir()
     for name in ("a", "b"):
-        (evaluation / f"{name}.json").write_text(json.dumps({"seconds": 1.25}))
+        write_sealed(evaluation / f"{name}.json", {"seconds": 1.25})
     first = json.loads((out / "runs" / finetune_job("btcv", 15, "scratch", 0, 0) / "run.json").read_text())
     same = {"weights": first["weights"], "same_as": "finetune-btcv-p015-scratch-f0-s0"}
     write_run(out, "btcv", 5, "scratch", 0, {"0001": {1: 0.8, 6: 0.6, 11: None}}, **same)

@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from mixcl import evaluate, trainer
+from mixcl.config import with_settings
 from mixcl.config.settings import Experiment
+from mixcl.results import verify_jobs
+from mixcl.results.runs import read_runs
 from mixcl.run import checkpoint, twins
 from mixcl.run.record import read_card
 
@@ -82,9 +85,12 @@ def test_shares_of_the_same_scans_are_trained_once(
     assert (same / "metrics.jsonl").read_bytes() == (first / "metrics.jsonl").read_bytes()
     for name, value in checkpoint.read_weights(same)[0].items():
         assert torch.equal(value, checkpoint.read_weights(first)[0][name])
-    monkeypatch.setattr(evaluate, "predict", lambda *_: pytest.fail("a copied case was predicted again"))
+    monkeypatch.setattr(evaluate, "window_scores", lambda *_: pytest.fail("a copied case was predicted again"))
     table = evaluate.evaluate(smoke, tmp_path, same, progress=False)
     assert set(table["percent"]) == {15}
+    grid = with_settings(smoke, ["grid.percents={btcv: [5, 15]}", "grid.ablation={}"])
+    checks = verify_jobs.jobs(grid, tmp_path, read_runs(tmp_path), full=True)
+    assert [check.holds for check in checks if check.job == same.name] == [True] * 5
     run(15), run(15, restart="changed")
     assert len(jobs) == 3
     run(15, restart="always")  # asked for
