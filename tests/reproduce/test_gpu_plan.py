@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
@@ -15,7 +16,7 @@ from mixcl.config import load_profile
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "reproduce" / "bench"
 sys.path.insert(0, str(BENCH))
-import gpu_plan  # noqa: E402
+gpu_plan = importlib.import_module("gpu_plan")
 
 SCIENCE = ["bash", str(BENCH / "gpu_science.sh")]
 
