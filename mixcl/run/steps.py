@@ -66,7 +66,7 @@ class Steps:
         raise InputError(f"{job}: {text}; {MEND}")
 
     def _check_weights(self, job: str, scans: Callable[[list[int]], str], module: nn.Module) -> None:
-        weights = list(module.state_dict().values())
+        weights = [value for value in module.state_dict().values() if value.is_floating_point()]  # counters are finite
         if torch.nn.utils.get_total_norm(weights, norm_type=math.inf).isfinite():
             return
         bad, entry = sum(not value.isfinite().all() for value in weights), self.entries[-1]
