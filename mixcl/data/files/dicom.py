@@ -27,6 +27,7 @@ PIXELS = (
     "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "SamplesPerPixel", "PhotometricInterpretation", "PixelData",
 )  # fmt: skip
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # a few bytes of such a file may unpack to any size: it is not read
 ENHANCED = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 
 
@@ -67,6 +68,8 @@ def slices_of(path: Path, raw: bytes) -> list[Slice]:
 
     if not is_dicom(raw[:132]):
         return []
+    if DEFLATED in raw[:2048]:
+        return [Slice(path, "deflated file", lacks="is deflated as a whole; unpack it first, as by dcmconv +te")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -18,6 +18,7 @@ from mixcl.data.files.opened import GZIP, fill, first_bytes, pair, unpacked
 from mixcl.errors import InputError
 
 HEADER_BYTES = 540
+BEHIND = 2**20  # bytes that may follow the voxels, as some programs' notes do
 Read = tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]
 
 
@@ -141,13 +142,20 @@ def _voxels(
     raw = np.empty(size, np.uint8)
     if fill(file, raw) < size:
         raise cut
-    more = bool(file.read(1))  # at the end of a packed file this verifies its checksum
+    more = len(file.read(BEHIND + 1))  # at the end of a packed file this verifies its checksum
+    if more > BEHIND:
+        raise InputError(f"{path}: holds far more bytes than its header announces; convert the scan anew", "header")
     data: NDArray[Any] = raw.view(dtype).reshape(shape, order="F")
     scaling = isinstance(header, nib.Nifti1Header)
     slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter")) if scaling else (0.0, 0.0)
-    if np.isfinite(slope) and slope != 0 and (slope, inter) != (1.0, 0.0):
-        data = data.astype(np.float32) * np.float32(slope) + np.float32(inter if np.isfinite(inter) else 0.0)
-    return data, more
+    if np.isnan(slope) and np.isnan(inter):  # how some programs say that nothing is scaled
+        slope = inter = 0.0
+    if not np.isfinite([slope, inter]).all():
+        text = f"its scl_slope is {slope:g} and its scl_inter {inter:g}, so that no value is known; convert it anew"
+        raise InputError(f"{path}: {text}", "header")
+    if slope != 0 and (slope, inter) != (1.0, 0.0):
+        data = data.astype(np.float32) * np.float32(slope) + np.float32(inter)
+    return data, bool(more)
 
 
 def _begin(header: Any, two: bool) -> int:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from mixcl.errors import InputError
 
 GZIP = b"\x1f\x8b"
+LARGEST = 10**9
+"""Bytes of a file that is read as a whole: no slice and no frames of a CT take as many."""
 PACKED = 1100
 """No packer of images makes less than a byte of this many: what promises more is cut off, or a trap for the memory."""
 
@@ -125,5 +127,16 @@ def digest(path: Path) -> str:
         total = hashlib.sha256()
         for part in files:
             total.update(part.relative_to(path if path.is_dir() else path.parent).as_posix().encode())
-            total.update(part.read_bytes())
+            for piece in pieces(part):
+                total.update(piece)
         return total.hexdigest()
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """The bytes of a file in a scan's folder, a megabyte at a time; its size alone where that passes `LARGEST`."""
+    if (size := path.stat().st_size) > LARGEST:
+        yield f"{size} bytes".encode()
+        return
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            yield piece

@@ -13,8 +13,9 @@ from mixcl.data.files import Doubt, Volume
 from mixcl.data.files.dicom import Slice, hounsfield, pixels_of, slices_of
 from mixcl.data.files.geometry import check_grid
 from mixcl.data.files.itk import LPS
-from mixcl.data.files.opened import files_of, reading
+from mixcl.data.files.opened import LARGEST, files_of, pieces, reading
 from mixcl.errors import InputError
+from mixcl.files import human
 
 ALIKE = 1e-4  # of a direction, or mm a pixel
 SAME = 0.01  # mm between slices that lie in one place
@@ -65,10 +66,15 @@ def _gather(path: Path) -> tuple[list[Slice], list[Slice], str]:
     slices: list[Slice] = []
     copies: list[Slice] = []
     for file in files_of(path):
-        with reading(file):
-            raw = file.read_bytes()
         if file != path:
             total.update(file.relative_to(path).as_posix().encode())
+        with reading(file):
+            if file.stat().st_size > LARGEST:
+                for piece in pieces(file):
+                    total.update(piece)
+                slices.append(Slice(file, "file", lacks=f"has more than {human(LARGEST)}; take it away"))
+                continue
+            raw = file.read_bytes()
         total.update(raw)
         parts, content = slices_of(file, raw), hashlib.sha256(raw).digest()
         (copies if content in seen else slices).extend(parts)
