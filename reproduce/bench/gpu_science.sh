@@ -11,7 +11,7 @@
 #   --price N     what an hour costs, for the plan
 set -euo pipefail
 
-root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
 plan='' out=$root/results minutes=9 price=0 settings=() rest=()
 while [ $# -gt 0 ]; do
     case $1 in

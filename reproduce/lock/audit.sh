@@ -3,7 +3,7 @@
 # Where pip-audit is not installed (pip install pip-audit) or its data cannot be reached, it says so and passes.
 set -euo pipefail
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
 skip() { echo "audit: skipped: $*"; exit 0; }
 
 command -v pip-audit >/dev/null || skip "pip-audit is not installed"
