@@ -35,7 +35,8 @@ def trainings(out: Path) -> pd.DataFrame:
     """A row a training: `POINT`, fold, seed, weights, Dice, and what was seen on the way.
 
     ``start`` is scratch or the arm whose pre-training it was.  ``entropy`` is the last cross-entropy on the test cases
-    and ``organs`` how many organs had passed `FOUND` by then; NaN without ``finetune.probe_every``.
+    and ``organs`` how many organs had passed `FOUND` by then, NaN without ``finetune.probe_every``; ``found`` is the
+    step at which each did, by organ.
 
     Raises
     ------
@@ -50,6 +51,7 @@ def trainings(out: Path) -> pd.DataFrame:
     table["rate"] = [float(card["config"]["finetune"]["lr"]) for card in cards]
     seen = [_seen(out / "runs" / job) for job in table["job"]]
     table["entropy"] = [entropies[-1] if entropies else math.nan for entropies, _ in seen]
+    table["found"] = pd.Series([found for _, found in seen], table.index, dtype=object)
     table["organs"] = [sum(s < math.inf for s in found.values()) if found else math.nan for _, found in seen]
     twice = table[table.duplicated([*POINT, "fold", "seed"], keep=False)]
     if len(twice):
@@ -74,7 +76,7 @@ def gain_map(out: Path) -> pd.DataFrame:
         of the steps: infinite where it never has, NaN below its first point.  ``attrs["origin"]``: where it is from.
     """
     rows = trainings(out)
-    both = _pairs(rows)
+    both = _joined(rows, PAIRED)
     if both.empty:
         raise InputError(f"{out}: no training from scratch and from a pre-training at one length and rate; train them")
     fresh = rows[rows["start"] == REFERENCE].groupby(["task", "percent", "rate"])
@@ -134,7 +136,7 @@ def organs_found(out: Path) -> pd.DataFrame:
     lines = [
         (*(row[name] for name in POINT), organ, step)
         for row in rows.to_dict("records")
-        for organ, step in _seen(out / "runs" / row["job"])[1].items()
+        for organ, step in row["found"].items()
     ]
     table = pd.DataFrame(lines, columns=[*POINT, "organ", "step"])
     groups = table.groupby([*POINT, "organ"], sort=False)["step"]
@@ -184,12 +186,8 @@ def _seen(run: Path) -> tuple[list[float], dict[str, float]]:
     return [float(look["cross_entropy"]) for look in looks], found
 
 
-def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Trainings of arms beside those from scratch of the same length, rate, fold and seed, each training once."""
-    return _joined(rows, PAIRED)
-
-
 def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Trainings of arms beside those from scratch that agree in ``by``, each training once."""
     fresh = rows[rows["start"] == REFERENCE].drop(columns=["start", "arm"])
     both = rows[rows["start"] != REFERENCE].merge(fresh, on=by, suffixes=("", "_scratch"))
     return both[both["weights"] != both["weights_scratch"]].drop_duplicates([*by, "start", "weights"])
