@@ -68,7 +68,7 @@ def whole(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(path)
+        tidy(path)
         try:
             draft.touch()
             mode = draft.stat().st_mode
@@ -83,7 +83,7 @@ def whole(path: Path) -> Iterator[Path]:
             sync(path.parent)
 
 
-def _tidy(path: Path) -> None:
+def tidy(path: Path) -> None:
     """Take away what writers of ``path`` that were killed an hour ago or earlier have left."""
     for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):
         with suppress(OSError):

@@ -367,6 +367,19 @@ def test_what_is_refused(tmp_path: Path) -> None:
         write(tmp_path, settings("msd_lung"))
 
 
+def test_what_a_killed_writer_left_beside_a_finished_scan_goes(tmp_path: Path) -> None:
+    data = settings("kits19", count=1)
+    write(tmp_path, data)
+    scan = next(tmp_path.rglob("imaging.nii.gz"))
+    old, new = scan.with_name(f".1.{scan.name}"), scan.with_name(f".2.{scan.name}")
+    for left in (old, new):
+        left.write_bytes(b"half a scan")
+    os.utime(old, (0, 0))
+    write(tmp_path, data)
+    assert not old.exists()
+    assert new.exists()  # who may still be writing is left alone
+
+
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """Whatever is there under a final name is whole, and the last run completes the set."""
     data = settings("kits19", "msd_pancreas", count=6)

@@ -13,7 +13,7 @@ from mixcl.data.files.grid import to_axes
 from mixcl.data.phantom.scan import LABELS, labelled, make_case
 from mixcl.data.registry import COLLECTIONS, collections, folder
 from mixcl.errors import InputError
-from mixcl.files import read_json, whole, write_json
+from mixcl.files import read_json, tidy, whole, write_json
 
 VERSION = 3  # of what is drawn; files of another version are made again
 AXES = {"msd_lung": "LPS", "nih_pancreas": "LPS", "kits19": "IPL", "btcv": "LAS"}  # the others are stored RAS
@@ -84,6 +84,8 @@ def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: s
     with suppress(FileNotFoundError, ValueError):  # a damaged note counts as one of other settings
         made_with = read_json(mark)
     patterns = [str(pattern.relative_to(place)) for pattern in _files(collection, place, "*")]
+    for path in wanted:
+        tidy(path)  # a file that is there is not written again, so nobody else would
     for path in [path for pattern in patterns for path in place.glob(pattern) if not path.name.startswith(".")]:
         if made_with != settings or path not in wanted:
             path.unlink(missing_ok=True)
