@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mixcl.config.settings import Experiment
 from mixcl.data.source import WayBack, way_back
 from mixcl.data.store import Case
+from mixcl.labels import UNKNOWN
 from mixcl.metrics import class_indices, class_values
 from mixcl.run.device import forward
 
@@ -85,15 +86,15 @@ def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mappi
     """How good a network is that is being trained; nothing of the training depends on it.
 
     ``dice``: by organ, the mean over the cases that have it; ``cross_entropy``: the mean over cases of the mean over
-    voxels, without weights.  Both tell networks apart before an organ is found, where a mean of Dice cannot.
+    known voxels, without weights.  Both tell networks apart before an organ is found, where a mean of Dice cannot.
     """
     dice: dict[str, list[float]] = {}
     entropies = []
     for case in cases:
         scores = window_scores(net, scaled(case, config.data.hu), config)
         target = class_indices(torch.as_tensor(np.array(case.label())), names).to(scores.device)
-        entropies.append(float(nn.functional.cross_entropy(scores[None], target[None])))
-        found = scores.argmax(0)
+        entropies.append(float(nn.functional.cross_entropy(scores[None], target[None], ignore_index=UNKNOWN)))
+        found = scores.argmax(0).masked_fill(target == UNKNOWN, UNKNOWN)
         for k, value in enumerate(class_values(names)[1:], start=1):
             both, size = ((found == k) & (target == k)).sum(), (found == k).sum() + (target == k).sum()
             if (target == k).any() or value in case.source.lost:

@@ -67,7 +67,7 @@ def original_label(case: Case) -> NDArray[np.uint8]:
     label = read_volume(source.label)
     if label.sha256 != source.label_sha256:
         raise InputError(f"{source.label}: has changed since it was prepared; run mixcl prepare and train again")
-    label = replace(label, data=label_map(label, case.names))
+    label = replace(label, data=label_map(label, source.stored))
     image = Volume(source.image, np.broadcast_to(np.uint8(0), case.source_shape), case.source_affine, "")
     data: NDArray[np.uint8] = aligned(image, label, source.label_grid)[0].data
     return data

@@ -22,7 +22,7 @@ from mixcl.data import store as stored
 from mixcl.data.files.align import aligned
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
 from mixcl.data.files.opened import digest, files_of
-from mixcl.data.files.volume import check_hounsfield, label_map, lost, read_volume, voxels_of
+from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost, read_volume
 from mixcl.errors import InputError
 from mixcl.files import write_sealed, writing
 
@@ -38,13 +38,14 @@ class Job:
     root: Path
     target: Path
     data: DataConfig
-    names: dict[int, str]
+    names: dict[int, str]  # by value in the store
+    values: dict[int, int]  # value in the file -> value in the store
     label_grid: LabelGrid = "same"
     verify: bool = False  # compare what is kept with its checksums
 
     @property
     def settings(self) -> str:
-        return stored.settings_hash(self.data, self.names)
+        return stored.settings_hash(self.data, self.values)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -128,7 +129,7 @@ def _make(job: Job) -> dict[str, Any]:
         with suppress(OSError):  # a missing file is told below
             source[kind], dates[kind] = _stat(job, path), path.stat().st_mtime_ns
     label = read_volume(job.label)
-    label = replace(label, data=label_map(label, job.names))
+    label = replace(label, data=label_map(label, job.values))
     image = read_volume(job.image)
     source["label"]["sha256"], source["image"]["sha256"] = label.sha256, image.sha256
     label, moved = aligned(image, label, job.label_grid)
@@ -141,7 +142,7 @@ def _make(job: Job) -> dict[str, Any]:
     scan = _windowed(job, resample_linear(_bounded(turned), spacing, job.data.spacing))
     del image, turned
     labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, label.affine)[0], spacing, job.data.spacing))
-    before, after = voxels_of(label.data), voxels_of(labels)
+    before, after = known_voxels(label.data), known_voxels(labels)
     warnings += filter(None, [lost(job.label, before, after, job.names, job.data.spacing)])
     record = {
         "schema": stored.SCHEMA,
