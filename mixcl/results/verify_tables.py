@@ -31,6 +31,7 @@ def tables(config: Experiment, out: Path) -> list[Check]:
         "effects_organs": lambda place: effects.organs(config, place, names),
         "map": gains.gain_map,
         "found": gains.organs_found,
+        "tuned": gains.tuned,
     }
     with TemporaryDirectory() as new:
         place = Path(new)
