@@ -220,6 +220,8 @@ class _Loop:
                 if saves and not last:
                     self._save(done, metrics, pending)
                 bar.update()
+                if done == first + 1:
+                    self._warn(device.slow(accelerator.device, time.perf_counter() - started, self.steps - done))
                 if asked:
                     stop.number = asked
                     break
@@ -242,7 +244,7 @@ class _Loop:
         self.accelerator.wait_for_everyone()
 
     def _warn(self, text: str) -> None:
-        if self.accelerator.is_main_process:
+        if text and self.accelerator.is_main_process:
             tqdm.write(f"mixcl: {text}", file=sys.stderr)
 
     def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, record: dict[str, Any]) -> None:
