@@ -24,8 +24,8 @@ from mixcl.data.source import original_label
 from mixcl.data.store import Case, Store
 from mixcl.labels import UNKNOWN
 from mixcl.metrics import measure
-from mixcl.predict import look
 from mixcl.run.record import read_card
+from mixcl.windows import look
 
 ORGANS = {1: "liver", 2: "kidney"}
 COLLECTION = {
@@ -242,7 +242,7 @@ def test_what_is_predicted_on_unknown_voxels_counts_neither_way(
     for value in (0, 1, 2):
         classes = torch.from_numpy(np.where(case.label() == UNKNOWN, value, case.label())).long()
         scores = 50 * torch.nn.functional.one_hot(classes, 3).movedim(-1, 0).float()
-        monkeypatch.setattr("mixcl.predict.window_scores", lambda *_, scores=scores: scores)
+        monkeypatch.setattr("mixcl.windows.window_scores", lambda *_, scores=scores: scores)
         found.append(look(torch.nn.Identity(), [case], config, case.names))
     assert found[0]["dice"] == {"liver": 1.0, "kidney": 1.0}
     assert found[1] == found[2] == found[0]
