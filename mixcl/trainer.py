@@ -29,7 +29,7 @@ from mixcl.files import checked_name
 from mixcl.handover import freeze, hand_over, parameter_groups, unetr_weights
 from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-from mixcl.run import checkpoint, determinism, device, signals, twins
+from mixcl.run import checkpoint, determinism, device, signals, tracker, twins
 from mixcl.run.jobs import finetune_job
 from mixcl.run.memory import enough_memory
 from mixcl.run.record import Restart, alone, begin, deciding, provenance, run_folder, write_card
@@ -226,6 +226,8 @@ class _Loop:
                     stop.number = asked
                     break
             bar.close()
+            if metrics is not None:
+                metrics.close()
             if done == self.steps:
                 self._finish(kept, time.perf_counter() - started)
         return self.folder
@@ -235,7 +237,8 @@ class _Loop:
             return None
         write_card(self.folder, self.card)
         state = {"step": before.get("step", 0), **before.get("metrics", {})}
-        return checkpoint.Metrics(self.folder, state, self.config.run.tensorboard, self._warn)
+        sent_to = tracker.start(self.config.run.tracker, self.folder, state["step"], self.card)
+        return checkpoint.Metrics(self.folder, state, sent_to, self._warn)
 
     def _save(self, done: int, metrics: checkpoint.Metrics | None, pending: Steps) -> None:
         if metrics is not None:

@@ -403,7 +403,9 @@ class RunConfig(Frozen):
     channels_last: bool = Field(True, description="convolutions with the channels last in memory")
     compile: bool = Field(False, description="torch.compile for the blocks of the UNETR; changes the last digits")
     folds_a_kernel: Count = Field(1, description="fold jobs that share one notebook kernel; starting one takes seconds")
-    tensorboard: bool = False
+    tracker: Literal["tensorboard", "mlflow", "wandb"] | None = Field(
+        None, description="where metrics go beside metrics.jsonl; an extra of the package, by the same name"
+    )
 
     @field_validator("precision", mode="before")
     @classmethod
