@@ -150,7 +150,14 @@ def _label(carried: Carried, scan: Path, to: Path) -> None:
     write_nifti(to, labels, here.source_affine)
     voxels = {name: int((labels == value).sum()) for value, name in carried.names.items()}
     names = {str(value): name for value, name in carried.names.items()}
-    record = {"scan": scan.name, "of": of, "labels": names, "voxels": voxels, "map_sha256": sha256(to), "doubts": doubts}
+    record = {
+        "scan": scan.name,
+        "of": of,
+        "labels": names,
+        "voxels": voxels,
+        "map_sha256": sha256(to),
+        "doubts": doubts,
+    }
     write_sealed(done, record)
 
 

@@ -51,7 +51,7 @@ def config(scans: Path) -> Experiment:
         "data": {
             "source": "files", "root": str(scans), "store": str(scans / "store"), "pretrain": ["other"],
             "finetune": ["mine"], "pretrain_sees_test": True, "spacing": [8, 8, 8],
-            "collections": {name: {"root": "mine", "names": NAMES, "licence": "CC BY 4.0"} for name in ("mine", "other")},
+            "collections": dict.fromkeys(("mine", "other"), {"root": "mine", "names": NAMES, "licence": "CC BY 4.0"}),
         },
         "grid": {"n_folds": 2, "percents": {"mine": [100]}},
         "evaluate": {"grid": "original"},
@@ -187,10 +187,10 @@ def test_weights_say_what_they_need(finetuned: Path, tmp_path: Path) -> None:
 
 
 # Written from MONAI's bundle specification; MONAI's own schema has to be downloaded.
-REQUIRED = (
-    "version monai_version pytorch_version numpy_version required_packages_version task description authors copyright "
-    "network_data_format"
-).split()
+REQUIRED = [
+    "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task", "description",
+    "authors", "copyright", "network_data_format",
+]  # fmt: skip
 TENSOR = {
     "type": "object",
     "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data"],
@@ -203,7 +203,7 @@ SPECIFIED = {
     "properties": {
         **{name: {"type": "string"} for name in REQUIRED[:4] + REQUIRED[5:-1]},
         "changelog": {"type": "object", "additionalProperties": {"type": "string"}},
-        "network_data_format": {"required": ["inputs", "outputs"], "properties": {"inputs": TENSORS, "outputs": TENSORS}},
+        "network_data_format": {"required": ["inputs", "outputs"], "additionalProperties": TENSORS},
     },
 }  # fmt: skip
 
