@@ -117,9 +117,9 @@ def inference(facts: Mapping[str, Any]) -> dict[str, Any]:
         "postprocessing": {"_target_": "Compose", "transforms": after},
         "dataset": {"_target_": "Dataset", "data": "$[{'image': name} for name in @images]",
                     "transform": "@preprocessing"},
-        "initialize": ["$torch.set_grad_enabled(False)", "$@network.load_state_dict(@weights)", "$@network.eval()"],
-        "run": ["$[@postprocessing({**scan, 'pred': @inferer(scan['image'][None], @network)[0]})['pred'].shape"
-                " for scan in @dataset]"],
+        "initialize": ["$@network.load_state_dict(@weights)", "$@network.eval()"],
+        "run": ["$torch.no_grad()(lambda: [@postprocessing({**scan, 'pred': "
+                "@inferer(scan['image'][None], @network)[0]})['pred'].shape for scan in @dataset])()"],
     }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from mixcl.export import about, export, read_carried
 from mixcl.segment import found
 
 NAMES = {1: "spleen", 5: "liver", 9: "left kidney"}
+MINE = {"root": "mine", "names": NAMES, "licence": "CC BY 4.0"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def config(scans: Path) -> Experiment:
         "data": {
             "source": "files", "root": str(scans), "store": str(scans / "store"), "pretrain": ["other"],
             "finetune": ["mine"], "pretrain_sees_test": True, "spacing": [8, 8, 8],
-            "collections": dict.fromkeys(("mine", "other"), {"root": "mine", "names": NAMES, "licence": "CC BY 4.0"}),
+            "collections": {name: MINE for name in ("mine", "other")},
         },
         "grid": {"n_folds": 2, "percents": {"mine": [100]}},
         "evaluate": {"grid": "original"},
