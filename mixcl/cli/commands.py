@@ -69,6 +69,7 @@ def get(
 
     Those that need no account are downloaded, from where it broke off; for the others the steps are told.
     """
+    say(f"{', '.join(names)}: into {to}")
     from mixcl.data.download import get as run
 
     for name in names:
@@ -165,6 +166,7 @@ def export(
 ) -> None:
     """Write an encoder that a stock MONAI UNETR loads."""
     job, _ = shared.find(run, profile, out)
+    say(f"encoder of {job}", err=True)  # standard output is Python
     from mixcl.handover import export_encoder
 
     typer.echo(export_encoder(job, to, transfer))
