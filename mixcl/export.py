@@ -104,7 +104,7 @@ def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     Returns
     -------
     str
-        What was written, and the lines of Python that load it.
+        Python: what was written, as comments, and the lines that load it.
 
     Raises
     ------
@@ -119,12 +119,13 @@ def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     if not description.get("model"):
         raise InputError(f"{run}: not a run of mixcl; give the folder of one")
     facts = about(run)
+    told = "\n".join(f"# {line}" for line in summary(facts).splitlines())
     if to.suffix:
-        return f"{summary(facts)}\n\n{_write_weights(to, weights, facts, transfer)}"
+        return f"{told}\n{_write_weights(to, weights, facts, transfer)}"
     if facts["what"] != SEGMENTATION:
         raise InputError(f"{run}: a pre-training labels nothing, so it makes no bundle; give --to a .safetensors file")
     write_bundle(to, weights, facts)
-    return f"{summary(facts)}\n\nbundle: {to}\nnext: python -m monai.bundle run --config_file {to}/{INFERENCE}"
+    return f"{told}\n# a bundle: {to}\n# python -m monai.bundle run --config_file {to}/{INFERENCE} --bundle_root {to}"
 
 
 def _write_weights(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], transfer: str) -> str:

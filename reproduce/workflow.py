@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dry_run
@@ -243,7 +243,8 @@ def _relay(lines: Iterable[str], progress: Progress) -> None:
     """Show what the jobs say, a line at a time, with how far all is before it."""
     for line in lines:
         if line.strip():
-            print(progress.mark(line.rstrip()), flush=True)
+            with suppress(OSError):  # nobody reads on; the jobs must not wait for that
+                print(progress.mark(line.rstrip()), flush=True)
 
 
 def _wait(engine: subprocess.Popen[str], progress: Progress, elsewhere: bool) -> int:

@@ -229,6 +229,7 @@ def test_the_whole_way(made: tuple[Path, list[str]], capsys: pytest.CaptureFixtu
     code, text, _ = run(capsys, "export", "--to", str(tmp_path / "encoder.safetensors"), "--out", str(out))
     assert code == 0
     assert "load_state_dict" in text
+    compile(text, "what export prints", "exec")
 
 
 @pytest.mark.parametrize(

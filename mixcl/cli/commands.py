@@ -69,6 +69,7 @@ def get(
 
     Those that need no account are downloaded, from where it broke off; for the others the steps are told.
     """
+    say(f"{', '.join(names)}: into {to}")
     from mixcl.data.download import get as run
 
     for name in names:
@@ -168,6 +169,7 @@ def export(
     Of a pre-training an encoder that a stock MONAI UNETR loads; of a fine-tuning its weights, or a MONAI bundle.
     """
     job, _ = shared.find(run, profile, out)
+    say(f"export of {job}", err=True)  # standard output is Python
     from mixcl.export import export as write
 
     typer.echo(write(job, to, transfer))

@@ -105,6 +105,18 @@ def test_lines_are_shown_one_by_one_and_empty_ones_not(
     assert [line.rpartition("] ")[2] for line in capsys.readouterr().out.splitlines()] == ["a", "b"]
 
 
+def test_jobs_do_not_wait_for_a_reader_who_has_gone(
+    running: progress.Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", gone)
+    lines = iter(["a\n", "b\n"])
+    workflow._relay(lines, running)
+    assert next(lines, None) is None  # all was taken from them
+
+
 @pytest.mark.parametrize(
     ("cores", "threads", "devices", "slots"), [(8, 4, 0, 2), (2, 4, 0, 1), (8, 1, 3, 3), (2, 1, 3, 2)]
 )
