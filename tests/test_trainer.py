@@ -28,7 +28,6 @@ from mixcl.data.splits import split
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.export import export
-from mixcl.handover import weights_id
 from mixcl.metrics import measure
 from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
@@ -244,7 +243,7 @@ def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: 
     config = change(smoke, finetune={**steps, "probe_every": 2})
     run = trainer.finetune(config, tmp_path / "watched", **given)
     weights, _ = checkpoint.read_weights(run)
-    assert weights_id(weights) == weights_id(checkpoint.read_weights(plain)[0])
+    assert checkpoint.weights_id(weights) == checkpoint.weights_id(checkpoint.read_weights(plain)[0])
     records = checkpoint.read_metrics(run / "metrics.jsonl")
     assert [record["test"]["step"] for record in records if "test" in record] == [0, 2, 4]
     assert not any("test" in record for record in checkpoint.read_metrics(plain / "metrics.jsonl"))

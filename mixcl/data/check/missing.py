@@ -13,7 +13,7 @@ from mixcl.data.files import Severity
 LESIONS = ("tumo", "cyst", "lesion", "cancer", "metast", "nodul")  # which a healthy patient does not have
 MEND = (
     "what is in the scan and was not drawn passes for background in Eq. 6: draw it, or put such scans into a "
-    "collection without that name; what the patient or the field of view does not have is right to be absent"
+    "collection without that name; what the patient or the field of view does not have is rightly absent"
 )
 
 
@@ -29,7 +29,7 @@ def missing_organs(cases: Sequence[Checked], name: str, collection: Collection) 
         rare = [o for o, k in having.items() if k == number and 2 * k <= len(read) and not (k and _is_lesion(o))]
         if read and rare:
             few = "its only scan does not have" if len(read) == 1 else f"none of its {len(read)} scans has"
-            who = f"only {number} of its {len(read)} scans have" if number else few
+            who = f"only {number} of its {len(read)} scans {'has' if number == 1 else 'have'}" if number else few
             text = f"{name}: declares {', '.join(rare)}, of which {who} a voxel; {MEND}"
             yield Finding("missing organ", "warning", name, "", text)
     for case, organs in read:
