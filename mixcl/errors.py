@@ -1,5 +1,7 @@
 """The one exception that a user meets."""
 
+from importlib.util import find_spec
+
 
 class InputError(Exception):
     """Something the user gave is wrong; the message is one sentence that names it and says how to mend it.
@@ -10,3 +12,10 @@ class InputError(Exception):
     def __init__(self, message: str, kind: str = "other") -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def needs(extra: str, *modules: str) -> None:
+    """Raise `InputError` where a module that an extra of pyproject.toml brings is not installed."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise InputError(f"{module} is not installed; pip install 'mixcl[{extra}]'")
