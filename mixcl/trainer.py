@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import baselines, batches, diagnostics, predict
+from mixcl import baselines, batches, diagnostics, windows
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import split, start
 from mixcl.data.store import Store, verify
@@ -139,7 +139,7 @@ def finetune(
             values: dict[str, Any] = {}
             due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
             if due and accelerator.is_main_process:
-                values["test"] = {"step": number, **predict.look(net, test, config, names)}
+                values["test"] = {"step": number, **windows.look(net, test, config, names)}
             image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
             loss = criterion(device.forward(loop.module, image, config.model), label)
             return loss, {**values, "total": loss}

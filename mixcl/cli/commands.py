@@ -156,20 +156,45 @@ def evaluate(
 
 @app.command()
 def export(
-    to: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    to: Annotated[Path, typer.Option(help="A .safetensors file, or the folder of a MONAI bundle, to write.")],
     run: Annotated[
-        str, typer.Option(help="A finished pre-training job or its folder.", autocompletion=shared.known_runs)
+        str, typer.Option(help="A finished job or its folder.", autocompletion=shared.known_runs)
     ] = "pretrain",
     profile: Where = None,
     out: Out = None,
-    transfer: Annotated[str, typer.Option(help="encoder, vit or all.")] = "encoder",
+    transfer: Annotated[str, typer.Option(help="Of a pre-training: encoder, vit or all.")] = "encoder",
 ) -> None:
-    """Write an encoder that a stock MONAI UNETR loads."""
-    job, _ = shared.find(run, profile, out)
-    say(f"encoder of {job}", err=True)  # standard output is Python
-    from mixcl.handover import export_encoder
+    """Write a network that others can use.
 
-    typer.echo(export_encoder(job, to, transfer))
+    Of a pre-training an encoder that a stock MONAI UNETR loads; of a fine-tuning its weights, or a MONAI bundle.
+    """
+    job, _ = shared.find(run, profile, out)
+    say(f"export of {job}", err=True)  # standard output is Python
+    from mixcl.export import export as write
+
+    typer.echo(write(job, to, transfer))
+
+
+@app.command()
+def predict(
+    scans: Annotated[list[Path], typer.Argument(help="Scans, DICOM series, folders, or .txt lists of them.")],
+    run: Annotated[
+        str,
+        typer.Option(help="A fine-tuning job or its folder, or what export wrote.", autocompletion=shared.known_runs),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the label maps, which have their scans' names and grids.")],
+) -> None:
+    """Label scans that nobody has labelled.
+
+    On the grid of each scan; what is there is kept, and what is wrong with a scan does not stop the others.
+    """
+    given = Path(run)
+    carried = given.is_file() or (given / "configs").is_dir()
+    network = given if carried else shared.find(run, None, None)[0]
+    from mixcl.segment import predict as label
+
+    maps = label(network, scans, out)
+    say(f"labelled: {len(maps)} scans in {out}")
 
 
 @app.command()
