@@ -140,6 +140,7 @@ class _Card(BaseModel):
     test: list[str] = []
     hand_over: str = ""
     weights: str = ""
+    metrics: str = ""
     same_as: str = ""
     seconds_of_last_part: float = 0
 
