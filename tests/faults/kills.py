@@ -47,7 +47,10 @@ SMALL = [
     "grid.folds=[0]",
 ]  # fmt: skip
 LOCKS = re.compile(r"\.(lock|.+\.lock|trainings|gpu-.+|snakemake|cache)")
-TIMED = re.compile(r"run\.json|report\.json|RUN\..+|index\.html|.+\.ipynb|\w+\.log|settings\.json|evaluation/.+\.json")
+TIMED = re.compile(
+    r".+/(run\.json|report\.json|RUN\..+|index\.html|.+\.ipynb|\w+\.log|settings\.json)"
+    r"|evaluation/.+\.json|commands/.+\.sh|notebooks/.+\.html"  # the last but one tell where they run
+)
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 USED = ("mixcl.data.phantom.collections", "mixcl.data.prepare.run", "mixcl.trainer", "mixcl.evaluate", "monai.inferers")
 NEVER = 10**9
@@ -112,7 +115,7 @@ def content(folder: Path) -> dict[str, str]:
             continue
         if path.suffix == ".safetensors" and path.name[0] != ".":
             found[str(inside)] = read_weights(path)[1]["id"]
-        elif TIMED.fullmatch(path.name) or TIMED.fullmatch(f"{path.parent.name}/{path.name}"):
+        elif TIMED.fullmatch(f"{path.parent.name}/{path.name}"):
             found[str(inside)] = "there"
         else:
             found[str(inside)] = hashlib.sha256(path.read_bytes()).hexdigest()
