@@ -68,8 +68,9 @@ def _cut(path: Path, whole: int) -> str:
         size = path.stat().st_size
     except OSError:
         size = 0
-    text = f"{path}: cannot be read (has {size} bytes instead of {whole}); delete {path.parent} and {MEND}"
-    return "" if size == whole else text
+    if size == whole:
+        return ""
+    return f"{path}: cannot be read (has {size} bytes instead of {whole}); delete {path.parent} and {MEND}"
 
 
 def cut() -> str:
