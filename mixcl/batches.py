@@ -217,7 +217,7 @@ def finetuning_batch(
 ) -> tuple[Tensor, Tensor]:
     """Distort a collated batch of :class:`SegmentationStream`: image and class index, both [B, 1, E, E, E].
 
-    ``values`` are the label values of the task; class k is the k-th smallest of them, 0 the background.
+    ``values`` are the label values of the task; class k is the k-th smallest of them, 0 the background; UNKNOWN stays.
     """
     image = raw["image"].to(device, non_blocking=True).flatten(0, 1)
     label = raw["label"].to(device, non_blocking=True).flatten(0, 1)

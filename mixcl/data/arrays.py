@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcl.errors import InputError
+from mixcl.labels import UNKNOWN
 
 POINTS = 4096
 """Voxels a label in foreground.npz."""
@@ -144,11 +145,11 @@ def read_points(path: Path) -> dict[int, NDArray[np.int32]]:
 
 
 def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArray[np.int32]]:
-    """Up to `POINTS` voxels of each label present, without replacement, in array order.
+    """Up to `POINTS` voxels of each organ present, without replacement, in array order.
 
     The generator is seeded by ``content``, the hash of the label map: the same map gives the same voxels.
     """
-    inside = np.flatnonzero(labels)
+    inside = np.flatnonzero((labels != 0) & (labels != UNKNOWN))
     values, points = labels.ravel()[inside], {}
     for value in np.unique(values).tolist():
         candidates = inside[values == value]
