@@ -187,6 +187,7 @@ class _Loop:
         done = first = self.steps if finished else int(before.get("step", 0))
         device.agree(accelerator, first, self.folder)
         if finished:
+            checkpoint.drop(self.folder)  # a kill may have come between the weights and this
             return self.folder
         verify(data.cases)
         metrics, pending = self._open(before), Steps(before.get("pending", ()))
@@ -229,7 +230,7 @@ class _Loop:
             if metrics is not None:
                 metrics.close()
             if done == self.steps:
-                self._finish(kept, time.perf_counter() - started)
+                self._finish(kept, metrics, time.perf_counter() - started)
         return self.folder
 
     def _open(self, before: dict[str, Any]) -> checkpoint.Metrics | None:
@@ -262,8 +263,8 @@ class _Loop:
         shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}
         bar.set_postfix(shown, refresh=False)
 
-    def _finish(self, kept: nn.Module, seconds: float) -> None:
-        if self.accelerator.is_main_process:
+    def _finish(self, kept: nn.Module, metrics: checkpoint.Metrics | None, seconds: float) -> None:
+        if metrics is not None:
             state = kept.state_dict()
             identity = checkpoint.weights_id(state)
             description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
@@ -271,7 +272,7 @@ class _Loop:
             log_fields = {
                 "seconds_of_last_part": round(seconds, 1), "memory_gb": device.peak_gb(self.accelerator.device),
                 "bits": determinism.environment(str(self.accelerator.device), self.config.run.threads),
-                "weights": identity,
+                "weights": identity, "metrics": metrics.state()["sha256"],
             }  # fmt: skip
             write_card(self.folder, {**self.card, **log_fields})
             checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})

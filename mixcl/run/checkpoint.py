@@ -173,8 +173,13 @@ def _places(folder: Path) -> list[Path]:
 def finish(folder: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
     """Write the weights of a finished run and drop its checkpoints."""
     write_weights(folder / WEIGHTS, state, metadata)
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    drop(folder)
     return folder / WEIGHTS
+
+
+def drop(folder: Path) -> None:
+    """Take away the checkpoints of a finished run."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 class Metrics:
