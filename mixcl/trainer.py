@@ -187,8 +187,7 @@ class _Loop:
         done = first = self.steps if finished else int(before.get("step", 0))
         device.agree(accelerator, first, self.folder)
         if finished:
-            if accelerator.is_main_process:
-                checkpoint.drop(self.folder)  # a kill may have come between the weights and this
+            checkpoint.drop(self.folder)  # a kill may have come between the weights and this
             return self.folder
         verify(data.cases)
         metrics, pending = self._open(before), Steps(before.get("pending", ()))

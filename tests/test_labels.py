@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from mixcl import baselines, batches, losses, sampler, trainer
 from mixcl import evaluate as ev
 from mixcl.config import load_profile
-from mixcl.config.settings import Experiment, FinetuneConfig
+from mixcl.config.settings import Collection, Experiment, FinetuneConfig
+from mixcl.data.files import Volume
+from mixcl.data.files.volume import label_map
 from mixcl.data.patches import read_patch
 from mixcl.data.prepare.run import prepare
 from mixcl.data.source import original_label
 from mixcl.data.store import Case, Store
+from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN
 from mixcl.metrics import measure
 from mixcl.run.record import read_card
@@ -106,6 +109,21 @@ def test_metrics_are_those_of_the_scan_without_the_unknown_part() -> None:
     for value in (0, 1, 2, UNKNOWN):
         predicted[6:] = value
         assert measure(label, predicted, ORGANS, **how) == rows
+
+
+def test_values_that_files_give_what_is_unknown() -> None:
+    """Also those that no uint8 holds: -1 and 65535 are what people take for it."""
+    own = Collection(names={1: "liver", 255: "spleen"}, unknown=(-1, 9, 65535))
+    for kind in (np.int32, np.float32):
+        label = Volume(Path("seg.nii"), np.array([[[0, 1, 255], [-1, 9, 65535]]], kind), np.eye(4), "")
+        assert label_map(label, own.stored).tolist() == [[[0, 1, 254], [UNKNOWN] * 3]]
+    for foreign in (-2, 2, 300):
+        label = Volume(Path("seg.nii"), np.array([[[1, -1, foreign]]], np.int32), np.eye(4), "")
+        with pytest.raises(InputError, match=r"seg.nii: .*label value.*mend the map"):
+            label_map(label, own.stored)
+    nothing = Volume(Path("seg.nii"), np.array([[[0, -1, 9]]], np.int32), np.eye(4), "")
+    with pytest.raises(InputError, match="labels nothing"):
+        label_map(nothing, own.stored)
 
 
 def unknown_box(label: NDArray[np.uint8]) -> None:

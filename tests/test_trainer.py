@@ -30,7 +30,7 @@ from mixcl.errors import InputError
 from mixcl.export import export
 from mixcl.metrics import measure
 from mixcl.model import segmentation_model
-from mixcl.run import checkpoint
+from mixcl.run import checkpoint, device
 from mixcl.run.record import read_card
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
@@ -64,8 +64,14 @@ def test_a_pretraining_run_leaves_what_a_reader_needs(pretrained: Path) -> None:
     assert description["id"] == checkpoint.weights_id(weights) == card["weights"]
 
 
-def test_the_same_settings_give_the_same_weights(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
+def test_the_same_settings_give_the_same_weights(
+    pretrained: Path, smoke: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Also where it is said after the first step that all will take long."""
+    monkeypatch.setattr(device, "LONG", 1e-9)
     again = trainer.pretrain(smoke, tmp_path, progress=False)
+    assert capsys.readouterr().err.count("on this processor, the 3 left about") == 1
     assert read_card(again)["weights"] == read_card(pretrained)["weights"]
     assert (again / "metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
 

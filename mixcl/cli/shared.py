@@ -49,7 +49,7 @@ Where = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. loss.alpha=0.1.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of results; default results/PROFILE.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of results; default results/PROFILE, or the run's.")]
 Workers = Annotated[int | None, typer.Option(help="Cases at a time; default one a core.", min=1)]
 Restart = Annotated[bool, typer.Option("--restart", help="Drop what this run has done so far and begin again.")]
 

@@ -129,8 +129,8 @@ class Collection(Frozen):
         """What is wrong with how label values become organs."""
         merged = [(value, organ) for organ, values in self.merge.items() for value in values]
         for value in self.unknown:
-            if not 0 < value < 256:
-                yield f"unknown has {value}; it lists label values 1 to 255, and 0 is always the background"
+            if value == 0 or abs(value) >= 2**32:
+                yield f"unknown has {value}; it lists whole numbers that voxels have, and 0 is always the background"
             if value in self.names:
                 yield f"unknown and names both have {value} ({self.names[value]}); take it out of one of them"
         for organ, values in self.merge.items():

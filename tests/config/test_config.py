@@ -123,7 +123,7 @@ def test_overrides(override: str, read, value) -> None:  # type: ignore[no-untyp
         ("data.collections.mine={names: {1: a}, merge: {c: [0, 1]}}", ["merge joins 0 to 'c'", "background"]),
         ("data.collections.mine={names: {1: a}, merge: {c: []}}", ["merge joins nothing to 'c'"]),
         ("data.collections.mine={names: {1: a}, unknown: [0]}", ["unknown has 0", "background"]),
-        ("data.collections.mine={names: {1: a}, unknown: [256]}", ["unknown has 256", "1 to 255"]),
+        ("data.collections.mine={names: {1: a}, unknown: [9999999999]}", ["unknown has 9999999999"]),
         ("data.collections.mine={names: {1: a}, unknown: [1]}", ["unknown and names both have 1 (a)"]),
         ("data.collections.mine={names: {1: a}, unknown: [9, true]}", ["unknown"]),
         ("data.collections={../mine: {names: {1: liver}}}", ["collection '../mine'", "names a folder"]),

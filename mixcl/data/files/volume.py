@@ -90,7 +90,8 @@ def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
 def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
     """The label map as uint8, in the file's axes, with the values of the store for those of the file.
 
-    ``stored`` is value -> value, see `mixcl.config.settings.Collection`.
+    ``stored`` is value -> value, see `mixcl.config.settings.Collection`; those that no uint8 holds, such as -1, are
+    unknown.
 
     Raises
     ------
@@ -105,6 +106,10 @@ def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
             raise InputError(text, "fractional label")
         data = whole
     known = f"the collection knows 0 and {', '.join(map(str, sorted(stored)))}; mend the map, or the collection's names"
+    far = [value for value in stored if not 0 < value < 256]
+    beyond = np.isin(data, far) if far else np.zeros((1, 1, 1), np.bool_)
+    if beyond.any():
+        data = np.where(beyond, 0, data)
     if data.min() < 0 or data.max() > 255:
         text = f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}"
         raise InputError(text, "unknown label")
@@ -116,11 +121,12 @@ def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
         raise InputError(f"{label.path}: {text}", "unknown label")
     if not any(stored.get(value, UNKNOWN) != UNKNOWN for value in present):
         raise InputError(f"{label.path}: labels nothing; add its labels, or take the case away", "empty label")
-    if all(stored.get(value, value) == value for value in present):
-        return small
-    values = np.zeros(256, np.uint8)
-    values[list(stored)] = list(stored.values())
-    return values[small]
+    changed = {value: stored[value] for value in present if value and stored[value] != value}
+    if changed:
+        values = np.arange(256, dtype=np.uint8)
+        values[list(changed)] = list(changed.values())
+        small = values[small]
+    return np.where(beyond, np.uint8(UNKNOWN), small) if beyond.any() else small
 
 
 def voxels_of(labels: NDArray[np.uint8]) -> dict[int, int]:
