@@ -100,12 +100,8 @@ def _shipped(config: Experiment) -> dict[str, MixCL]:
         raise InputError(f"{text}; set STEPS to train some now, or make them with {MAKE}")
     found = {name: checkpoint.read_weights(WEIGHTS / f"{name}.safetensors") for name in MOMENTS}
     given, of = _settings(config), found["late"][1]["settings"]
-    both = [
-        (f"{section}.{key}", value, of[section].get(key))
-        for section in SETTINGS
-        for key, value in given[section].items()
-    ]
-    other = [name for name, mine, shipped in both if mine != shipped]
+    known = [(section, key) for section, values in of.items() for key in values]  # a later setting is at its default
+    other = [f"{section}.{key}" for section, key in known if given[section].get(key) != of[section][key]]
     if config.data.source != "phantom":
         other.append("data.source")
     if other:
