@@ -1,9 +1,9 @@
-"""Write the small table of README.md's "Does it work?" from the effects in figures/epochs, while there are any.
+"""Write the numbers of README.md's "Does it work?" from figures/map and figures/epochs, as far as these are there.
 
     python reproduce/fill_readme.py            # figures/update.sh calls it
     python reproduce/fill_readme.py --check    # exit code 1 when README.md is not up to date
 
-It shows MixCL against training from scratch for every share of the labels.
+What the map says in words, and a table of MixCL against training from scratch for every share of the labels.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from mixcl.results import gains
+from mixcl.spreadsheet import read_csv
+
 ROOT = Path(__file__).resolve().parents[1]
 README, EFFECTS = ROOT / "README.md", ROOT / "figures" / "epochs" / "effects.csv"
+MAP = ROOT / "figures" / "map"
 BEGIN, END = "<!-- does-it-work:begin -->", "<!-- does-it-work:end -->"
 TASKS = {"msd_spleen": "Spleen", "btcv": "BTCV"}
 HEADER = ("| phantoms | pairs | scratch, Dice | MixCL, Dice | points | 95 % interval |", "|---|---|---|---|---|---|")
@@ -24,7 +29,7 @@ HEADER = ("| phantoms | pairs | scratch, Dice | MixCL, Dice | points | 95 % inte
 def main(arguments: list[str]) -> int:
     """Fill the table, or say whether it is filled."""
     before = README.read_text(encoding="utf-8")
-    table = "\n".join([BEGIN, *(rows() if EFFECTS.is_file() else ()), END])
+    table = "\n".join([BEGIN, *(words() if MAP.is_dir() else ()), *(rows() if EFFECTS.is_file() else ()), END])
     after, places = re.subn(f"{BEGIN}.*{END}", lambda _: table, before, flags=re.DOTALL)
     if places != 1:
         print(f"{README}: needs the line {BEGIN} and below it {END}, once")
@@ -35,6 +40,14 @@ def main(arguments: list[str]) -> int:
     if after != before:
         print(f"{README}: the table is not that of figures/; run python reproduce/fill_readme.py")
     return int(after != before)
+
+
+def words() -> Iterator[str]:
+    """What the map says of MixCL, point by point and with a rate of its own for each arm."""
+    table, best = (read_csv(MAP / f"{name}.csv") for name in ("map", "tuned"))
+    for line in (*gains.sentences(table), *gains.tuned_sentences(best)):
+        yield from textwrap.wrap(f"- {line}", 100, subsequent_indent="  ", break_on_hyphens=False)
+    yield ""
 
 
 def rows() -> Iterator[str]:

@@ -20,7 +20,7 @@ from mixcl.results import wording
 from mixcl.results.formats import Sheet, csv, write_table
 from mixcl.results.inference import Estimate, estimate
 from mixcl.results.runs import read_runs
-from mixcl.results.statistics import REFERENCE, fold_scores
+from mixcl.results.statistics import REFERENCE, fold_scores, holm
 from mixcl.results.wording import interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
@@ -97,7 +97,7 @@ def gain_map(out: Path) -> pd.DataFrame:
 
 
 def tuned(out: Path) -> pd.DataFrame:
-    """Each arm at the rate that is best for it, by task, percent, start and steps.
+    """Write tables/tuned.csv: each arm at the rate that is best for it, by task, percent, start and steps.
 
     The rate of an arm is that of its highest mean Dice among all lengths' own rates; it is chosen on the very trainings
     that are compared, in both arms alike, so that each Dice is a little too high.
@@ -120,7 +120,9 @@ def tuned(out: Path) -> pd.DataFrame:
         gain = estimate(part["dice"] - part["dice_scratch"], part["fold"], part["seed"])
         lines.append((*cell, *rates, part["dice_scratch"].mean(), part["dice"].mean(), *gain))
     columns = ["task", "percent", "start", "steps", "rate_scratch", "rate", "scratch", "dice", *Estimate._fields]
-    return pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
+    table = pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
+    write_text(out / "tables" / "tuned.csv", csv(table))
+    return table
 
 
 def organs_found(out: Path) -> pd.DataFrame:
@@ -152,21 +154,39 @@ def plateau(table: pd.DataFrame) -> float:
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """What a map says, in words: of each arm, where its gain is told from 0, how large, and where it is not."""
+    """What a map says, in words: of each arm, at how many points its gain is told from 0, and where it is largest."""
     lines = []
     for cell, part in table.groupby(["task", "percent", "start"]):
         task, percent, start = cell
-        ahead, behind = part[part["low"] > 0], part[part["high"] < 0]
-        largest = part.sort_values("difference").iloc[-1]
+        ahead, behind = part["low"] > 0, part["high"] < 0
+        sure = np.array(holm(part["p"].tolist())) < 0.05
+        largest = part.sort_values("difference").to_dict("records")[-1]
         lines.append(
-            f"{title(str(task))} with {percent:g} % of the labels, {start} against {REFERENCE}: of {len(part)} points "
-            f"its interval lies above 0 at {len(ahead)} and below 0 at {len(behind)}; the largest difference is "
-            f"{100 * largest['difference']:+.1f} points "
-            f"({interval(100 * largest['low'], 100 * largest['high'], 1)}, not adjusted for looking at "
-            f"{len(part)} points) at {largest['steps']} steps and a rate of {largest['rate']:g}, where training from "
+            f"{title(str(task))} with {percent:g} % of the labels, {start} against {REFERENCE}: of {len(part)} "
+            f"points the 95 % interval lies above 0 at {ahead.sum()} and below 0 at {behind.sum()} "
+            f"({(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment); the largest difference is "
+            f"{points(largest)} at {largest['steps']} steps and a rate of {largest['rate']:g}, where training from "
             f"scratch has a Dice of {largest['scratch']:.3f}."
         )
     return lines
+
+
+def tuned_sentences(best: pd.DataFrame) -> list[str]:
+    """What is left of the gain where each arm has its own best rate, in words, of each arm."""
+    lines = []
+    for cell, part in best.groupby(["task", "percent", "start"]):
+        task, percent, start = cell
+        rows = part.sort_values("steps").to_dict("records")
+        gains = "; ".join(f"{row['steps']} steps {points(row)}, from scratch {row['scratch']:.3f}" for row in rows)
+        lines.append(
+            f"{title(str(task))} with {percent:g} % of the labels, {start}, each arm at its best rate: {gains}."
+        )
+    return lines
+
+
+def points(row: Mapping[Any, Any]) -> str:
+    """A difference of a row in points of Dice, with its interval."""
+    return f"{100 * row['difference']:+.1f} points ({interval(100 * row['low'], 100 * row['high'], 1)})"
 
 
 def _start(card: Mapping[str, Any]) -> str:

@@ -91,6 +91,7 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
     readme, effects = tmp_path / "README.md", tmp_path / "effects.csv"
     monkeypatch.setattr(fill_readme, "README", readme)
     monkeypatch.setattr(fill_readme, "EFFECTS", effects)
+    monkeypatch.setattr(fill_readme, "MAP", tmp_path / "map")
     empty = f"before\n{fill_readme.BEGIN}\n{fill_readme.END}\nafter\n"
     readme.write_text(empty)
     assert fill_readme.main(["--check"]) == 0
@@ -110,6 +111,24 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
         ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0"],
     ]
     assert fill_readme.main(["--check"]) == 0
+    (tmp_path / "map").mkdir()
+    point = "btcv,15,mixcl,0.2,0.15,-0.05,-0.1,-0.01,0.03,10"
+    (tmp_path / "map/map.csv").write_text(
+        "task,percent,start,scratch,dice,difference,low,high,p,n,steps,rate\n"
+        f"{point},80,0.003\nbtcv,15,mixcl,0.1,0.2,0.1,0.05,0.15,0.001,10,40,0.006\n{point},160,0.006\n"
+    )
+    (tmp_path / "map/tuned.csv").write_text(
+        f"task,percent,start,scratch,dice,difference,low,high,p,n,steps\n{point},80\n"
+    )
+    fill_readme.main([])
+    text = " ".join(readme.read_text().split())
+    assert "of 3 points the 95 % interval lies above 0 at 1 and below 0 at 2 (1 and 0 after Holm's" in text
+    assert "is +10.0 points ([+5.0, +15.0]) at 40 steps and a rate of 0.006" in text
+    assert "each arm at its best rate: 80 steps -5.0 points ([-10.0, -1.0]), from scratch 0.200." in text
+    assert max(map(len, readme.read_text().splitlines())) <= 100
+    (tmp_path / "map/map.csv").unlink()
+    (tmp_path / "map/tuned.csv").unlink()
+    (tmp_path / "map").rmdir()
     effects.unlink()
     fill_readme.main([])
     assert readme.read_text() == empty
@@ -214,8 +233,12 @@ def test_the_story_shows_what_has_been_measured(tmp_path: Path) -> None:
     drawn = figures.published_curves(public.curves(), public.paper_points())
     figures.save(drawn, tmp_path / "map" / "gain")
     (tmp_path / "epochs").mkdir()
-    (tmp_path / "epochs" / "effects.csv").write_text("task,difference\nbtcv,0.12345\n")
-    *_, last = [cell for cell in cells(tell(tmp_path, FIGURES=str(tmp_path))) if cell["cell_type"] == "code"]
+    (tmp_path / "epochs" / "effects.md").write_text("**Effects.** BTCV 0.123\n")
+    *_, last = [
+        cell
+        for cell in cells(tell(tmp_path, FIGURES=str(tmp_path), MEASURED=["map", "epochs"]))
+        if cell["cell_type"] == "code"
+    ]
     shown = json.dumps(last["outputs"])
     assert '"image/png"' in shown
     assert drawn.caption[:60] in shown

@@ -14,6 +14,7 @@ from helpers.runs import CONFIG, write_run
 from mixcl.errors import InputError
 from mixcl.figures.gains import gain_heatmap
 from mixcl.results import gains
+from mixcl.spreadsheet import read_csv
 
 STEPS, RATES = (40, 80, 160), (1e-3, 4e-3)
 
@@ -90,6 +91,7 @@ def test_each_arm_at_its_own_rate(out: Path) -> None:
     assert set(best["rate"]) == {RATES[0]}
     assert set(best["n"]) == {6}
     assert best["difference"].tolist() == pytest.approx([0.101] * 3, abs=1e-6)
+    assert read_csv(out / "tables" / "tuned.csv")["dice"].tolist() == pytest.approx(best["dice"].tolist(), abs=1e-6)
 
 
 def test_the_step_at_which_an_organ_is_found(out: Path) -> None:
