@@ -29,7 +29,7 @@ LESSON: Any = {
     "xtick.labelsize": 10, "ytick.labelsize": 10, "lines.linewidth": 1.8,
 }  # fmt: skip
 """Of the walk-through's figures, which a class reads off a wall: no text is smaller than 10 points."""
-COLOURS, PLAIN = 64, 16  # of a lesson's picture, beside 64 greys, and of one that holds no image
+COLOURS, PLAIN = 192, 32  # of a lesson's picture, beside 64 greys, and of one that holds no image
 SMALL = "small"  # of what stands in a picture: 10 points in a lesson, below 7 in print
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind readers can tell apart (Okabe and Ito)."""
