@@ -63,7 +63,9 @@ def _output(output: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(output, ensure_ascii=False).replace(f"{ROOT}/", "")
     result: dict[str, Any] = json.loads(text)
     if "metadata" in result:
-        result["metadata"] = {}
+        picture = result["metadata"].get("image/png", {})
+        kept = {key: picture[key] for key in ("width", "height", "alt") if key in picture}
+        result["metadata"] = {"image/png": kept} if kept else {}
     return result
 
 

@@ -2,6 +2,7 @@
 # Runs the notebooks that are committed executed, the articles 0* and 31, and keeps the executed copies in their place.
 #
 # Usage: reproduce/walkthrough.sh [NAME ...]     all of them, or those named, such as 02_label_consistency
+#        reproduce/walkthrough.sh --train        train the weights that they show, mixcl/lessons/weights; 6 quiet minutes
 #
 # The folders of results that they name, results/walkthrough*, are emptied first, so that every picture is of this code.
 # Each copy is cleaned of times and paths; one that still holds a path of this machine, or is too large, is refused.
@@ -16,6 +17,11 @@ export PYDEVD_DISABLE_FILE_VALIDATION=1 MPLBACKEND=agg
 MIXCL_COMMIT=$(python -c 'from mixcl.run.record import commit; print(commit())') # before the notebooks change
 export MIXCL_COMMIT
 
+if [ "${1:-}" = --train ]; then # taken up where it was stopped
+    python -c 'from pathlib import Path; from mixcl.lessons import networks; networks.make(Path("results/shown"))'
+    python figures/framework.py # the README's first picture is of these weights
+    exec python figures/pages.py
+fi
 names=("$@")
 if [ ${#names[@]} = 0 ]; then
     for path in notebooks/0*.ipynb notebooks/31_*.ipynb; do names+=("$(basename -- "$path" .ipynb)"); done

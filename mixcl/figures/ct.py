@@ -12,12 +12,14 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mixcl.figures.style import SMALL
+
 ORGAN_COLOURS: dict[str, str] = {
     "spleen": "#c90e2c", "right kidney": "#aaf5a2", "left kidney": "#0046bd", "gallbladder": "#d3d400",
     "esophagus": "#c8cfbe", "liver": "#e16894", "stomach": "#cd997b", "aorta": "#d46d08",
     "inferior vena cava": "#76a4e1", "portal and splenic vein": "#5869ff", "pancreas": "#5ce4f9",
     "right adrenal gland": "#b15764", "left adrenal gland": "#8e4569", "kidney": "#aaf5a2",
-    "liver tumour": "#ecfffe", "lung tumour": "#ecfffe", "pancreas tumour": "#ecfffe", "kidney tumour": "#ecfffe",
+    "liver tumour": "#ecfffe", "lung tumour": "#ffff40", "pancreas tumour": "#800020", "kidney tumour": "#ff7f00",
     "portal vein": "#5869ff", "right lung": "#7fb8a4", "left lung": "#b9a2d8", "bone": "#f2e3b3",
 }  # fmt: skip
 """Organ -> colour, the same everywhere.
@@ -142,7 +144,7 @@ def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float
     edge = [patheffects.withStroke(linewidth=1.5, foreground="black")]
     right, low = 0.96 * width, 0.05 * height
     ax.plot([right - length, right], [low, low], color="white", linewidth=2, solid_capstyle="butt", path_effects=edge)
-    style: dict[str, Any] = {"color": "white", "fontsize": 6, "path_effects": edge}
+    style: dict[str, Any] = {"color": "white", "fontsize": SMALL, "path_effects": edge}
     ax.text(right - length / 2, low + 0.02 * height, f"{length} mm", ha="center", va="bottom", **style)
     ax.text(0.02 * width, height / 2, "R", ha="left", va="center", **style)
     ax.text(0.98 * width, height / 2, "L", ha="right", va="center", **style)

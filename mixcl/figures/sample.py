@@ -4,6 +4,7 @@
 :func:`parts` only draw what it gives.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +22,19 @@ from mixcl.figures.training import TERMS, origin_of
 from mixcl.labels import UNKNOWN
 
 CANDIDATES = 32  # first pre-training samples, of which the shown one is chosen
+VISIBLE = 0.03  # least RMS difference between P_1, V_1 and V'_1, of the window, that a reader sees
 OVERVIEW = (
     "Boxes: where the patches were cut, before the spatial step (R11), which may turn them; outside the scan: padding. "
-    "All panels: the middle axial slice."
+    "All panels: the middle axial slice. RMS: difference to the patch, in fractions of the window."
 )
 PARTS = (
     "(a), (b): the axial slice of the label level's grid (R12) with most labelled voxels, and the pixels drawn in it. "
     "(c): channels of the label level of the views V1 and V'1. (d): all drawn pixels, those of the background first."
 )
 CHOSEN = (
-    f"Sample {{}} of the pre-training: of the first {CANDIDATES} the one whose patches have most labels in common and, "
-    "of those, most labelled voxels. Weights after the last step."
+    f"Sample {{}} of the pre-training: of the first {CANDIDATES}, and of those in which P1, V1 and V'1 differ by an "
+    f"RMS of {VISIBLE:g} if there are any, the one whose patches have most labels in common and, of those, most "
+    "labelled voxels. Weights after the last step, {}."
 )
 
 
@@ -62,10 +65,7 @@ class Sample(NamedTuple):
 
 
 def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
-    """One of the first `CANDIDATES` samples of a pre-training, as the network has it.
-
-    It is the one with most labels common to both patches; of those, with most labelled voxels in the patch that has
-    fewer; of those, the first.
+    """One of the first `CANDIDATES` samples of a pre-training, as the network has it: that of :func:`choose`.
 
     Raises
     ------
@@ -85,11 +85,11 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
     weights, card = checkpoint.read_weights(run)[0], record.read_card(run)
     store = Store(config.data.store_dir(out), settings=config.data)
     pairs = batches.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, CANDIDATES)
-    number = max(range(CANDIDATES), key=lambda k: (*common(pairs[k]["label"]), -k))
     objective = Objective(MixCL(config), config.loss)
     objective.model.load_state_dict(weights)
-    edge, raw = level_edges(config.model)[LABEL_LEVEL], batches.collate([pairs[number]])
     with machine(config.run), torch.no_grad():
+        number = choose(pairs, config)
+        edge, raw = level_edges(config.model)[LABEL_LEVEL], batches.collate([pairs[number]])
         batch = batches.pretraining_batch(raw, config, torch.device("cpu"))
         terms, output = objective(batch), objective.model(batch.views)
         level = output.levels[LABEL_LEVEL]
@@ -107,8 +107,45 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
         relation=losses.label_relation(rows, columns, background=config.loss.background).numpy(),
         relation_labels=(rows.numpy(), columns.numpy()),
         terms={name: float(getattr(terms, name)) for name in ("identity", "label", "recon", "total")},
-        spacing=places[0][0].spacing, window=config.data.hu, caption=f"{CHOSEN.format(number)} {origin_of(card)}",
+        spacing=places[0][0].spacing, window=config.data.hu,
+        caption=f"{CHOSEN.format(number, card['steps'])} {origin_of(card)}",
     )  # fmt: skip
+
+
+def choose(pairs: Any, config: Experiment) -> int:
+    """Number of the sample of a :class:`mixcl.batches.PairStream` whose picture says most.
+
+    Both patches have a label in common; P_1, V_1 and V'_1 differ so much that one sees it (`VISIBLE`); most labels
+    are in both patches; the patch with fewer labelled voxels has most; it is the first.  What no sample has, in this
+    order, does not count.
+    """
+    import torch
+
+    from mixcl import batches
+
+    def merits(number: int) -> tuple[bool, bool, int, int, int]:
+        item = pairs[number]
+        labels, voxels = common(item["label"])
+        batch = batches.pretraining_batch(batches.collate([item]), config, torch.device("cpu"))
+        three = (batch.patches[0], batch.views[0], batch.views[1])
+        return (
+            labels > 0,
+            min(rms(a, b) for a, b in itertools.combinations(three, 2)) >= VISIBLE,
+            labels,
+            voxels,
+            -number,
+        )
+
+    return max(range(CANDIDATES), key=merits)
+
+
+def rms(first: Any, second: Any) -> float:
+    """Root of the mean squared difference of two patches.
+
+    >>> rms(np.zeros(4), np.full(4, 0.5))
+    0.5
+    """
+    return float(((first - second) ** 2).mean() ** 0.5)
 
 
 def overview(shown: Sample, config: Experiment) -> Plot:
@@ -126,7 +163,9 @@ def overview(shown: Sample, config: Experiment) -> Plot:
             ax.set_title(f"cut for $P_{k}$ from\n{plain(name)}", fontsize=6)
         for ax, title in zip(others, order, strict=True):
             if title:
-                panels.patch(ax, volumes[title], config.model.patch // 2, shown.spacing, title=title, bar=False)
+                patch = shown.patches["$P_2$" if "2" in title else "$P_1$"]
+                off = "" if title in shown.patches else f"\nRMS {rms(volumes[title], patch):.3f}"
+                panels.patch(ax, volumes[title], config.model.patch // 2, shown.spacing, title=title + off, bar=False)
             else:
                 ax.set_axis_off()
                 ax.text(0.0, 0.5, "\n".join([*terms, weights, total]), va="center", fontsize=7, linespacing=1.6)

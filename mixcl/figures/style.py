@@ -8,8 +8,9 @@ from typing import Any
 import matplotlib
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-from matplotlib.image import imread, imsave
+from PIL import Image
 
 from mixcl.files import whole
 
@@ -23,17 +24,27 @@ STYLE: Any = {
     "lines.solid_capstyle": "butt",
 }  # fmt: skip
 """Every setting of a figure, for ``matplotlib.rc_context``: a user's matplotlibrc has no say in it."""
+LESSON: Any = {
+    **STYLE, "font.size": 12, "axes.titlesize": 11, "axes.labelsize": 11, "legend.fontsize": 10,
+    "xtick.labelsize": 10, "ytick.labelsize": 10, "lines.linewidth": 1.8,
+}  # fmt: skip
+"""Of the walk-through's figures, which a class reads off a wall: no text is smaller than 10 points."""
+COLOURS, PLAIN = 192, 32  # of a lesson's picture, beside 64 greys, and of one that holds no image
+SMALL = "small"  # of what stands in a picture: 10 points in a lesson, below 7 in print
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind readers can tell apart (Okabe and Ito)."""
 
 
 class Plot(Figure):
-    """A Figure that a notebook shows without pyplot; its ``caption`` is also written into its files."""
+    """A Figure that a notebook shows without pyplot; its ``caption`` is also written into its files.
 
-    caption = ""
+    ``alt`` says what is to be seen, for those who do not see it; the caption does where nothing else is given.
+    """
 
-    def _repr_png_(self) -> bytes:
-        return self._png(110)
+    caption = alt = ""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        return self._png(110), {"alt": self.alt or self.caption}
 
     def _png(self, dpi: float) -> bytes:
         buffer = io.BytesIO()
@@ -43,25 +54,31 @@ class Plot(Figure):
 
 
 class Sketch(Plot):
-    """A Plot of a notebook that is committed with its pictures: in 32 steps a colour, which take half the room."""
+    """A Plot of the walk-through: twice the pixels, in few colours so that a notebook stays small.
 
-    def _repr_png_(self) -> bytes:
-        small = io.BytesIO()
-        steps = (imread(io.BytesIO(self._png(96)), format="png")[..., :3] * 31).round() / 31
-        imsave(
-            small, steps, format="png", origin="upper",
-            metadata={"Software": "mixcl"}, pil_kwargs={"optimize": True},
-        )  # fmt: skip
-        return small.getvalue()
+    Its ``repr`` is what is to be seen.
+    """
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.alt}"
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        picture, small = Image.open(io.BytesIO(self._png(192))).convert("RGB"), io.BytesIO()
+        few = picture.quantize(PLAIN, method=Image.Quantize.MAXCOVERAGE)
+        if any(ax.images or any(isinstance(c, QuadMesh) for c in ax.collections) for ax in self.axes):
+            many = picture.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
+            both = [*many[: 3 * COLOURS], *(255 * k // 63 for k in range(64) for _ in range(3))]
+            few.putpalette([level if level < 248 else 255 for level in both])  # white is white
+        picture.quantize(palette=few, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+        wide, tall = (edge // 2 for edge in picture.size)
+        return small.getvalue(), {"width": wide, "height": tall, "alt": self.alt}
 
 
-def grid(
-    count: int, columns: int, width: float, height: float, kind: type[Plot] = Plot, **sharing: Any
-) -> tuple[Plot, list[Axes]]:
+def grid(count: int, columns: int, width: float, height: float, **sharing: Any) -> tuple[Plot, list[Axes]]:
     """A figure of ``count`` panels of a width and height in inches, at least one, with room for a caption below."""
     columns = max(min(count, columns), 1)
     rows = max(-(-count // columns), 1)
-    figure = kind(figsize=(width * columns, height * rows + 0.5), layout="constrained")
+    figure = Plot(figsize=(width * columns, height * rows + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **sharing).ravel())
     for ax in axes[max(count, 1) :]:
         ax.set_axis_off()
@@ -83,8 +100,9 @@ def write_caption(figure: Plot, text: str) -> None:
     """Lines of text below a figure with constrained layout."""
     figure.caption = text.strip()
     if figure.caption:
-        lines = textwrap.wrap(figure.caption, int(figure.get_figwidth() * 21))
-        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6, linespacing=1.3)
+        points = 10 if isinstance(figure, Sketch) else 6
+        lines = textwrap.wrap(figure.caption, int(figure.get_figwidth() * 126 / points))
+        figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=points, linespacing=1.3)
 
 
 def save(figure: Plot, path: Path) -> tuple[Path, Path]:

@@ -46,6 +46,7 @@ def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None 
             draw(ax, values.rename(columns=str), name, card)
             _steps(ax)
         write_caption(figure, origin_of(card))
+        figure.alt = f"Curves by step: {', '.join(dict.fromkeys(name for _, name in panels))}."
     return figure
 
 

@@ -9,13 +9,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from mixcl import sampler
 from mixcl.figures import panels
 from mixcl.figures.choice import choose_slice
 from mixcl.figures.style import Sketch, plain, write_caption
 from mixcl.lessons.scene import Pair, sketch
 
 BACKGROUND = "background"
-MANY = 5  # names beside a matrix that have room in small size only
+MANY = 5  # names beside a matrix that have no room one after the other
 SLAB = 1  # slices of the label level's grid on either side of the shown one whose pixels are drawn
 SYMBOLS: dict[int, dict[str, Any]] = {  # of drawn pixels, by A
     1: {"marker": "o", "color": panels.RELATION_COLOURS[1], "mec": "black", "mew": 0.4},
@@ -27,28 +28,26 @@ STAR: dict[str, Any] = {"marker": "*", "color": "white", "mec": "black", "mew": 
 
 def patches(pair: Pair) -> Sketch:
     """P_1 and P_2: CT, and labels laid over it, on the axial slice with most labelled voxels."""
-    with sketch(8.4, 2.35) as figure:
+    with sketch(11.0, 3.2) as figure:
         axes = figure.subplots(1, 4)
         for k, (case, _) in enumerate(pair.places):
             image, label = pair.raw["image"][k, 0].numpy(), pair.raw["label"][k].numpy()
             index = choose_slice(label)
-            panels.patch(
-                axes[2 * k], image, index, pair.spacing, title=f"$P_{k + 1}$: {case.collection}, {plain(case.id)}"
-            )
-            title = f"$P_{k + 1}$ with its labels $S_{k + 1}$"
+            panels.patch(axes[2 * k], image, index, pair.spacing, title=f"$P_{k + 1}$: {plain(case.id)}")
+            title = f"its labels $S_{k + 1}$"
             panels.patch(axes[2 * k + 1], image, index, pair.spacing, label, pair.names, title=title, bar=False)
         present = [name for value, name in pair.names.items() if (pair.raw["label"] == value).any()]
         figure.legend(handles=panels.organ_handles(present), loc="outside right upper", handlelength=1.0)
-        write_caption(figure, f"Slices with most labelled voxels; what has no colour is background. {pair.origin}")
+        write_caption(figure, "What has no colour is background.")
+        figure.alt = f"Two patches of CT, and laid over them the labels: {', '.join(present)}."
     return figure
 
 
 def relations(
-    shown: Mapping[str, Tensor], labels: Sequence[Tensor], names: Mapping[int, str], origin: str,
-    *, true: bool = False,
-) -> Sketch:  # fmt: skip
+    shown: Mapping[str, Tensor], labels: Sequence[Tensor], names: Mapping[int, str], *, true: bool = False
+) -> Sketch:
     """Several A [n, m] of pixels with these labels, by title; with ``true`` ones, what contradicts them is black."""
-    with sketch(2.4 * len(shown) + 1.0 + (len(shown) == 1), 3.8) as figure:
+    with sketch(3.3 * len(shown) + 1.2 + (len(shown) == 1), 4.7) as figure:
         axes = figure.subplots(1, len(shown), squeeze=False)[0]
         for ax, (title, matrix) in zip(axes, shown.items(), strict=True):
             _matrix(ax, matrix, labels, names)
@@ -63,7 +62,11 @@ def relations(
         handles += [Patch(fc="black", label="contradicts both organs' labels")] if true else []
         figure.legend(handles=handles, loc="outside upper center", ncols=4)
         ticks = "ticks name what each pixel truly is" if true else "ticks name their labels"
-        write_caption(figure, f"Rows: pixels of $P_1$, columns: of $P_2$; {ticks}. {origin}")
+        write_caption(figure, f"Rows: pixels of $P_1$, columns: of $P_2$; {ticks}.")
+        figure.alt = "Matrices of pixel pairs. " + " ".join(
+            f"{' '.join(title.split())}: {(matrix == 1).float().mean():.0%} positive."
+            for title, matrix in shown.items()
+        )
     return figure
 
 
@@ -76,7 +79,7 @@ def pairs(
     """
     size, middle = len(pair.grid[0]), choose_slice(pair.grid[1].numpy())
     grid: dict[str, Any] = {"grid": size, "edge": pair.raw["image"].shape[-1], "spacing": pair.spacing}
-    with sketch(7.0, 2.9 * len(anchors) + 0.4) as figure:
+    with sketch(6.4, 2.8 * len(anchors) + 0.9) as figure:
         axes = figure.subplots(len(anchors), 2, squeeze=False)
         for (left, right), anchor in zip(axes, anchors, strict=True):
             pixel, row = pixels[0][anchor : anchor + 1].numpy(), matrix[anchor].numpy()
@@ -87,16 +90,26 @@ def pairs(
             _on_patch(right, pair, 1, middle)
             for value, style in SYMBOLS.items():
                 chosen = pixels[1].numpy()[row == value]
-                panels.spots(right, chosen, slices=(middle - SLAB, middle + SLAB), ms=4.5, **grid, **style)
+                panels.spots(right, chosen, slices=(middle - SLAB, middle + SLAB), ms=4, **grid, **style)
             right.set_title(f"$P_2$: {(row == 1).sum()} positives, {(row == 0).sum()} negatives")
         symbols = {"the pixel": STAR} | {panels.RELATIONS[value]: style for value, style in SYMBOLS.items()}
-        handles = [Line2D([], [], linestyle="none", ms=6, label=text, **style) for text, style in symbols.items()]
+        handles = [Line2D([], [], linestyle="none", ms=9, label=text, **style) for text, style in symbols.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, handletextpad=0.2)
         write_caption(
-            figure, f"Of $P_2$, the drawn pixels within {SLAB} slice(s) of the shown one are drawn; numbers are of all "
-            f"of them. {pair.origin}",
-        )  # fmt: skip
+            figure, f"Of $P_2$, the drawn pixels within {SLAB} slice(s) of the shown one are drawn; numbers are of all."
+        )
+        figure.alt = " ".join(
+            f"A star on a pixel of {pair.names.get(int(labels[0][k]), BACKGROUND)} in P1; in P2 "
+            f"{(matrix[k] == 1).sum()} pixels of the same label are marked, and {(matrix[k] == 0).sum()} others."
+            for k in anchors
+        )
     return figure
+
+
+def deepest(pair: Pair, pixels: Tensor, labels: Tensor, value: int) -> int:
+    """Of the drawn pixels of P_1 [n] and their labels: where the one furthest inside of label ``value`` stands."""
+    depth = sampler.boundary_distance(pair.grid[0]).flatten()[pixels]
+    return int(torch.where(labels == value, depth, -1.0).argmax())
 
 
 def two_organs(pair: Pair) -> tuple[Tensor, dict[int, str]]:
@@ -123,13 +136,13 @@ def contradicts(matrix: Tensor, true_1: Tensor, true_2: Tensor) -> Tensor:
 
 
 def _matrix(ax: Any, matrix: Tensor, labels: Sequence[Tensor], names: Mapping[int, str]) -> None:
-    """A with the name of each run of equal labels beside it; where there are many, small ones that do not overlap."""
+    """A with the name of each run of equal labels beside it."""
     panels.relation(ax, matrix.numpy(), (labels[0].numpy(), labels[1].numpy()))
     for values, axis in zip(labels, (ax.yaxis, ax.xaxis), strict=True):
         kinds, counts = np.unique(values.numpy(), return_counts=True)
         axis.set_ticks(counts.cumsum() - counts / 2, [names.get(int(v), BACKGROUND) for v in kinds])
         upright, few = axis is ax.yaxis, len(kinds) < MANY
-        axis.set_tick_params(length=0, labelrotation=90 if upright == few else 0, labelsize=7 if few else 4)
+        axis.set_tick_params(length=0, labelrotation=90 if upright == few else 0, labelsize=10)
         for text in axis.get_ticklabels():
             text.set_verticalalignment("center" if upright else "top")
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn
@@ -17,11 +16,11 @@ from mixcl.data.registry import collections
 from mixcl.data.store import Store
 from mixcl.figures import ct
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, Sketch, grid, write_caption
-from mixcl.lessons.scene import Pair, origin, sketch
+from mixcl.figures.style import OKABE_ITO, SMALL, Sketch, write_caption
+from mixcl.lessons.scene import Pair, mosaic, sketch
 from mixcl.model import DECODER, ENCODER, LABEL_LEVEL, MixCL, level_channels, level_edges
 
-WIDE, TALL = 9.4, 4.7  # of the framework, inches
+WIDE, TALL, SCALE = 9.4, 4.7, 1.25  # of the framework; inches of one of its units
 COLOURS = {"encoder": "#d7e8f5", "projector": "#fbe3cf", "decoder": "#d5efe4", "loss": "#f6e3ee"}
 
 
@@ -66,71 +65,92 @@ def matrix(config: Experiment, store: Store) -> pd.DataFrame:
     return pd.DataFrame(columns, index=list(rows)).fillna(0).astype(int)
 
 
-def gaps(config: Experiment, table: pd.DataFrame, stamp: str) -> Sketch:
+def gaps(config: Experiment, table: pd.DataFrame) -> Sketch:
     """The matrix of collections and organs: coloured where labelled, with the number of scans; else grey."""
     rows, columns = table.shape
     colours = ListedColormap([ct.organ_colour(organ) for organ in table.index])
-    with sketch(2.2 + 0.75 * columns, 0.9 + 0.21 * rows) as figure:
+    with sketch(2.6 + 0.95 * columns, 1.1 + 0.27 * rows) as figure:
         ax = figure.subplots()
         ax.set_facecolor("0.95")
         seaborn.heatmap(
             np.tile(np.arange(rows)[:, None], columns), mask=(table == 0).to_numpy(), annot=table.to_numpy(), fmt="d",
-            annot_kws={"fontsize": 7}, cmap=colours, vmin=-0.5, vmax=rows - 0.5, cbar=False, ax=ax,
+            annot_kws={"fontsize": SMALL}, cmap=colours, vmin=-0.5, vmax=rows - 0.5, cbar=False, ax=ax,
             xticklabels=[name.replace("_", "\n") for name in table.columns], yticklabels=list(table.index),
         )  # fmt: skip
-        ax.axvline(len(config.data.pretrain), color="black", linewidth=1)
+        ax.axvline(len(config.data.pretrain), color="black", linewidth=1.5)
         ax.tick_params(length=0, top=False, labeltop=True, labelbottom=False, rotation=0)
         write_caption(
             figure, "Numbers: scans in which the organ is labelled. Grey: not labelled, hence background wherever it "
-            f"is in a scan. Left of the line: pre-training; right: fine-tuning. {stamp}",
+            "is in a scan. Left of the line: pre-training; right: fine-tuning.",
         )  # fmt: skip
+        empty = (table == 0).to_numpy().mean()
+        figure.alt = (
+            f"A matrix of {rows} organs and {columns} collections, of which {empty:.0%} is grey: each collection "
+            "labels a few organs, and hardly two the same."
+        )
     return figure
 
 
-def samples(config: Experiment, store: Store, height: float | None = None) -> Plot:
+def samples(config: Experiment, store: Store, height: float | None = None) -> Sketch:
     """The first scan of every collection with what is labelled in it.
 
     ``height`` says which axial slice, 0 at the feet and 1 at the head; None is the one with most labelled voxels.
     """
     known = collections(config.data)
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(known), 4, max(2.2, 4.4 / len(known)), 1.75, Sketch)
+    with mosaic(len(known), 4, max(2.5, 5.0 / len(known)), 2.3) as (figure, axes):
         for ax, (name, collection) in zip(axes, known.items(), strict=False):
             case = store.cases(name)[0]
             label = np.asarray(case.label())
             index = choose_slice(label) if height is None else round(height * (label.shape[2] - 1))
             ct.show_ct(ax, case.image(), index, case.spacing, config.data.hu)
-            ct.show_labels(ax, label, index, case.spacing, case.names)
+            present = ct.show_labels(ax, label, index, case.spacing, case.names)
             ct.scale_bar(ax, case.shape, case.spacing)
-            ax.set_title(collection.title or name)
+            few = ", ".join(present) if len(present) < 3 else f"{len(present)} organs"
+            ax.set_title(f"{collection.title or name}:\n{few or 'nothing here'}")
         which = "with most labelled voxels" if height is None else f"at {height:.2f} of its height"
-        write_caption(figure, f"First case of each collection, axial slice {which}. {origin(config, store)}")
+        write_caption(figure, f"First case of each collection, axial slice {which}.")
+        figure.alt = "Axial slices of the trunk, a scan a collection: " + "; ".join(
+            " ".join(ax.get_title().split()) for ax in axes
+        )
     return figure
 
 
 def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
     """Fig. 1: from two patches over three views to the three terms; shapes and numbers of weights are the network's.
 
-    Patches, views and restored patches are middle axial slices; the network may be untrained.
+    ``batch`` is without the spatial step, so that the pair's labels lie on its patches.
     """
     with torch.no_grad():
         restored = model(batch.views).restored[0]
-    with sketch(WIDE, TALL) as figure:
+    height = [choose_slice(label.numpy()) for label in pair.raw["label"]]  # of P_1 and P_2
+    with sketch(WIDE * SCALE, TALL * SCALE) as figure:
         figure.set_layout_engine("none")
         ax = figure.add_axes((0, 0, 1, 1))
         ax.set(xlim=(0, WIDE), ylim=(0, TALL))
         ax.set_axis_off()
-        for image, x, y, text in (
-            (batch.patches[0], 0.15, 2.85, "$P_1$"), (batch.patches[2], 0.15, 0.55, "$P_2$"),
-            (batch.views[0], 1.6, 3.4, "$V_1$"), (batch.views[1], 1.6, 2.15, "$V'_1$"),
-            (batch.views[2], 1.6, 0.55, "$V_2$"), (restored, 5.45, 0.5, r"$\tilde P_1$"),
+        for which, image, x, y, text in (
+            (0, batch.patches[0], 0.12, 2.85, "patch $P_1$"), (1, batch.patches[2], 0.12, 0.5, "patch $P_2$"),
+            (0, batch.views[0], 1.6, 3.35, "view $V_1$"), (0, batch.views[1], 1.6, 2.1, "view $V'_1$"),
+            (1, batch.views[2], 1.6, 0.5, "view $V_2$"), (0, restored, 5.45, 0.45, r"restored $\tilde P_1$"),
         ):  # fmt: skip
-            inner = ax.inset_axes((x, y, 0.92, 0.92), transform=ax.transData)
-            ct.show_ct(inner, image[0].numpy(), image.shape[-1] // 2, (1.0, 1.0), (0.0, 1.0))
-            inner.set_title(text, pad=2)
+            inner = ax.inset_axes((x, y, 0.95, 0.95), transform=ax.transData)
+            ct.show_ct(inner, image[0].numpy(), height[which], (1.0, 1.0, 1.0), (0.0, 1.0))
+            if x < 1:
+                ct.show_labels(
+                    inner, pair.raw["label"][which].numpy(), height[which], (1.0, 1.0, 1.0), pair.names, 0.35
+                )
+            inner.set_title(text, pad=2, fontsize=SMALL)
         _network(ax, model)
         _losses(ax, len(model.widths()))
-        ax.text(0.08, 0.05, f"Middle axial slices. All numbers are those of this network. {pair.origin}", fontsize=6)
+        figure.caption = (
+            "Two patches with the labels of their collection, their distorted views, one encoder for all, and three "
+            "questions to its features. The numbers are those of the walk-through's network. Phantoms, not patients."
+        )
+        figure.alt = (
+            "The framework: patches P1 and P2 become views V1, V1' and V2, which pass an encoder of "
+            f"{len(model.widths())} levels. A projector a level leads to the identity term, one level to the label "
+            "term, and a reconstructor to the restored patch and the reconstruction term."
+        )
     return figure
 
 
@@ -146,7 +166,7 @@ def _network(ax: Any, model: MixCL) -> None:
         (3.9, 4.5, rf"encoder $\theta$: {total['encoder theta']:,} weights"),
         (5.95, 4.5, rf"projectors $\sigma$: {total['projectors sigma']:,} weights"),
     ):  # fmt: skip
-        ax.text(x, y, text, ha="center", fontsize=7)
+        ax.text(x, y, text, ha="center", fontsize=SMALL)
     _box(ax, 2.92, 1.5, 1.95, 2.95, "encoder", "")
     _box(ax, 2.92, 0.55, 1.95, 0.6, "decoder", f"reconstructor $\\phi$\n{total['reconstructor phi']:,} weights")
     _arrow(ax, 3.9, 1.48, 3.9, 1.17)
@@ -160,25 +180,25 @@ def _network(ax: Any, model: MixCL) -> None:
 
 def _losses(ax: Any, levels: int) -> None:
     """The three terms, what they read, and Eq. 2."""
-    label = f"label consistency\n$Z_1^{LABEL_LEVEL}$ against $Z_2^{LABEL_LEVEL}$, with labels\nEq. 6 and 7"
+    label = f"label consistency, Eq. 6, 7\n$Z_1^{LABEL_LEVEL}$ against $Z_2^{LABEL_LEVEL}$, by label"
     _box(ax, 7.25, 3.75, 2.0, 0.72, "loss", label)
-    _box(ax, 7.25, 2.55, 2.0, 1.0, "loss", "identity consistency\n$Z_1$ against $Z'_1$, every level\nEq. 4 and 5")
-    _box(ax, 7.25, 0.6, 2.0, 0.72, "loss", "reconstruction consistency\n$\\tilde P$ against $P$\nEq. 3")
+    _box(ax, 7.25, 2.55, 2.0, 1.0, "loss", "identity consistency, Eq. 4, 5\n$Z_1$ against $Z'_1$, every level")
+    _box(ax, 7.25, 0.6, 2.0, 0.72, "loss", "reconstruction, Eq. 3\n$\\tilde P$ against $P$")
     for level in range(levels):
         _arrow(ax, 6.72, 4.12 - 0.56 * level, 7.22, 3.3 - 0.14 * level)
     _arrow(ax, 6.72, 4.2 - 0.56 * LABEL_LEVEL, 7.22, 4.05)
     _arrow(ax, 4.9, 0.85, 5.42, 0.9)
     _arrow(ax, 6.4, 0.95, 7.22, 0.95)
     total = r"$\mathcal{L} = \mathcal{L}_{id} + \alpha\,\mathcal{L}_{label} + \beta\,\mathcal{L}_{recon}$"
-    ax.text(8.25, 4.0 - 0.56 * (levels - 1), total, ha="center", fontsize=9)
+    ax.text(8.25, 4.0 - 0.56 * (levels - 1), total, ha="center", fontsize=12)
 
 
 def _box(ax: Any, x: float, y: float, wide: float, tall: float, kind: str, text: str) -> None:
     style = "round,pad=0,rounding_size=0.06"
     ax.add_patch(FancyBboxPatch((x, y), wide, tall, boxstyle=style, fc=COLOURS[kind], ec="black", lw=0.8))
-    ax.text(x + wide / 2, y + tall / 2, text, ha="center", va="center", fontsize=7, linespacing=1.25)
+    ax.text(x + wide / 2, y + tall / 2, text, ha="center", va="center", fontsize=SMALL, linespacing=1.25)
 
 
 def _arrow(ax: Any, x: float, y: float, to_x: float, to_y: float) -> None:
-    style = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "color": OKABE_ITO[6], "shrinkA": 0, "shrinkB": 0}
+    style = {"arrowstyle": "-|>", "mutation_scale": 10, "lw": 1.0, "color": OKABE_ITO[6], "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (to_x, to_y), (x, y), arrowprops=style)

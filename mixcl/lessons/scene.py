@@ -1,5 +1,6 @@
-"""What every walk-through notebook begins with: prepared scans, a pair of patches, a network before and after."""
+"""What every walk-through notebook begins with: prepared scans, a pair of patches, a slider."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -8,9 +9,10 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
-from mixcl import batches, trainer
+from mixcl import batches
 from mixcl.batches import Batch, PairStream
 from mixcl.config.settings import Collection, Experiment
 from mixcl.data.prepare.run import prepare
@@ -19,9 +21,8 @@ from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.figures import sample
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import STYLE, Sketch, plain
-from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
-from mixcl.run import checkpoint, record
+from mixcl.figures.style import LESSON, Sketch
+from mixcl.model import LABEL_LEVEL, level_edges
 
 CANDIDATES = 16  # first samples of the stream, of which one is shown
 SERVED = ("JPY_SESSION_NAME", "VSCODE_PID")  # set where a person has the notebook open
@@ -32,7 +33,7 @@ class Pair(NamedTuple):
 
     ``raw``: an item of :class:`mixcl.batches.PairStream`, image float32 [2, 1, E, E, E] in [0, 1], label uint8
     [2, E, E, E].  ``places``: scan and first voxel of each.  ``grid``: labels on the label level's grid (R12), uint8
-    [2, e, e, e].  ``origin``: what a caption says of profile and data.
+    [2, e, e, e].  ``origin``: what is common to all pictures of the pair.
     """
 
     raw: dict[str, Tensor]
@@ -55,18 +56,24 @@ class Pair(NamedTuple):
         """The axial slice of P_1 with most labelled voxels."""
         return choose_slice(self.raw["label"][0].numpy())
 
-    @property
-    def first(self) -> str:
-        """What a caption says of P_1."""
-        case = self.places[0][0]
-        return f"$P_1$: {case.collection}, case {plain(case.id)}"
-
 
 @contextmanager
 def sketch(width: float, height: float) -> Iterator[Sketch]:
-    """A figure of this size, inches, to draw on in the package's style."""
-    with matplotlib.rc_context(STYLE):
+    """A figure of this size, inches, to draw on in the lessons' style."""
+    with matplotlib.rc_context(LESSON):
         yield Sketch(figsize=(width, height), layout="constrained")
+
+
+@contextmanager
+def mosaic(count: int, columns: int, width: float, height: float) -> Iterator[tuple[Sketch, Sequence[Axes]]]:
+    """A figure of ``count`` panels of a width and height in inches."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    with sketch(width * columns, height * rows + 0.4) as figure:
+        axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+        for ax in axes[count:]:
+            ax.set_axis_off()
+        yield figure, axes[:count]
 
 
 def ready(config: Experiment, out: Path) -> Store:
@@ -94,13 +101,13 @@ def example(config: Experiment, out: Path) -> tuple[Path, Collection]:
 
 
 def origin(config: Experiment, store: Store) -> str:
-    """The stamp of a caption: profile, voxel size, seed and data, and whether these are patients.
+    """What is common to all pictures of a notebook: profile, voxel size, seed and data, and whether these are patients.
 
     Code and settings are those of the notebook, so that no commit is named.
     """
     spacing = " x ".join(f"{mm:g}" for mm in config.data.spacing)
     data = store.fingerprint(store.collections)[:12]
-    text = f"Profile {config.profile}, voxels of {spacing} mm, seed {config.pretrain.seed}, data {data}."
+    text = f"All pictures: profile {config.profile}, voxels of {spacing} mm, seed {config.pretrain.seed}, data {data}."
     return text + (" Phantoms, not patients." if config.data.source == "phantom" else "")
 
 
@@ -117,8 +124,14 @@ def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
         raise InputError(
             f"in none of the first {CANDIDATES} samples both patches have a label; set a larger model.patch"
         )
-    grid = batches.coarse(items[number]["label"], level_edges(config.model)[LABEL_LEVEL])
-    return Pair(items[number], pairs.places(number), grid, origin(config, store))
+    grid, places = batches.coarse(items[number]["label"], level_edges(config.model)[LABEL_LEVEL]), pairs.places(number)
+    cases = " and ".join(f"P_{k} from {case.collection}, case {case.id}" for k, (case, _) in enumerate(places, 1))
+    return Pair(
+        items[number],
+        places,
+        grid,
+        f"{origin(config, store)}\n{cases}; where nothing is said, the axial slice with most labelled voxels.",
+    )
 
 
 def pair_stream(config: Experiment, store: Store, names: Sequence[str] = ()) -> PairStream:
@@ -143,50 +156,21 @@ def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
     return batches.pretraining_batch(batches.collate(drawn), config, torch.device("cpu"))
 
 
-def trained(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL, str]:
-    """The network after pre-training, and what to call that.
-
-    The profile's own pre-training (OUT/runs/pretrain) is taken where it is finished and fits ``config.model``; else
-    that of :func:`briefly`.
-    """
-    own = out / "runs" / "pretrain"
-    if (own / checkpoint.WEIGHTS).is_file():
-        weights, card = checkpoint.read_weights(own)
-        if card.get("model") == config.model.model_dump(mode="json"):
-            return _network(config, weights), f"after {record.read_card(own)['steps']} steps"
-    return briefly(config, out, steps, job)
-
-
-def briefly(config: Experiment, out: Path, steps: int, job: str) -> tuple[MixCL, str]:
-    """The network after ``steps`` of pre-training as OUT/runs/``job``, now or before, and what to call that."""
-    quick = {"steps": steps, "epochs": None, "log_every": 1, "gradients_every": 0, "checkpoint_every": steps}
-    short = config.model_copy(update={"pretrain": config.pretrain.model_copy(update=quick)})
-    run = trainer.pretrain(short, out, job=job, restart="changed", progress=False)
-    return _network(config, checkpoint.read_weights(run)[0]), f"after {steps} steps"
-
-
-def untrained(config: Experiment) -> MixCL:
-    """The network with the weights that pre-training starts from."""
-    with seeded(config.pretrain.seed):
-        return MixCL(config)
-
-
 def slider(draw: Callable[..., Any], /, **controls: Any) -> None:
-    """Show ``draw`` under controls (``ipywidgets.interact`` has their forms) where a person has the notebook open.
+    """Show ``draw`` under controls where a person has the notebook open; they start at the defaults of ``draw``.
 
-    A notebook that runs as a job shows a line in its place: its figures are those without controls.
+    Controls have the forms of ``ipywidgets.interact``; a list of numbers is a slider with these stops, and one more
+    where it starts.  A notebook that runs as a job shows a line in their place: its figures are those without controls.
     """
     if not any(name in os.environ for name in SERVED):
         print("Open this notebook in JupyterLab for the slider.")
         return
     import ipywidgets
 
+    for name, stops in controls.items():
+        if isinstance(stops, list):
+            at = inspect.signature(draw).parameters[name].default
+            controls[name] = ipywidgets.SelectionSlider(options=sorted({*stops, at}), value=at)
     for child in ipywidgets.interact(draw, **controls).widget.children:
         if hasattr(child, "continuous_update"):
             child.continuous_update = False  # a figure a stop, not a figure a pixel
-
-
-def _network(config: Experiment, weights: dict[str, Tensor]) -> MixCL:
-    model = MixCL(config)
-    model.load_state_dict(weights)
-    return model

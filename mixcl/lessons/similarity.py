@@ -1,11 +1,12 @@
 """Figures of notebook 02: how alike the drawn pixels are before and after training, and what Eq. 6 makes of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,36 +20,92 @@ from mixcl.lessons.scene import sketch
 from mixcl.model import LABEL_LEVEL, MixCL
 
 
-def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mapping[str, float], origin: str) -> Sketch:
+def toy(points: Mapping[str, Sequence[Tensor]], labels: Tensor) -> Sketch:
+    """Free points [n, 2] at length 1: a row a way to average, a column a seed, a colour a label.
+
+    Above each panel: the mean cosine of its positive pairs.
+    """
+    columns = max(map(len, points.values()))
+    same = (labels[:, None] == labels) & ~torch.eye(len(labels), dtype=torch.bool)
+    means: dict[str, list[float]] = {}
+    with sketch(2.1 * columns + 0.6, 2.3 * len(points) + 0.6) as figure:
+        for (name, found), row in zip(
+            points.items(), figure.subplots(len(points), columns, squeeze=False), strict=True
+        ):
+            for ax, z in zip(row, found, strict=True):
+                unit = F.normalize(z)
+                means.setdefault(name, []).append(float((unit @ unit.T)[same].mean()))
+                ax.add_patch(Circle((0, 0), 1, fill=False, color="0.8"))
+                for k, value in enumerate(labels.unique()):
+                    x, y = unit[labels == value].T.numpy()
+                    ax.plot(x, y, "os^"[k % 3], ms=7, alpha=0.6, mec="black", mew=0.4, color=OKABE_ITO[k % 6])
+                ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", title=f"{means[name][-1]:.2f}")
+                panels.bare(ax)
+                ax.spines[:].set_visible(False)
+            row[0].set_ylabel(name)
+        write_caption(figure, "Colour and form: the label. Columns: seeds. Numbers: mean cosine of positive pairs.")
+        figure.alt = "Points on circles. " + " ".join(
+            f"{name}: mean cosine of positive pairs {min(m):.2f} to {max(m):.2f}." for name, m in means.items()
+        )
+    return figure
+
+
+def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mapping[str, float]) -> Sketch:
     """Histograms of cos(z_i, z_j) [n, m] of positive and of negative pairs, a panel a stage of training."""
-    with sketch(3.5 * len(cosines), 2.4) as figure:
+    seen = []
+    with sketch(3.7 * len(cosines), 3.6) as figure:
         axes = figure.subplots(1, len(cosines), sharex=True, sharey=True, squeeze=False)[0]
         for ax, (title, values) in zip(axes, cosines.items(), strict=True):
+            means = []
             for value, name in ((1, "positive pairs"), (0, "negative pairs")):
                 kept, colour = values[relation == value].numpy(), panels.RELATION_COLOURS[value]
                 ax.hist(kept, bins=np.linspace(-1, 1, 61), density=True, color=colour, alpha=0.6, label=name)
-                ax.axvline(kept.mean(), color=colour, linestyle="--", linewidth=1)
-            ax.set(title=f"{title}: Eq. 6 = {losses[title]:.2f}", xlabel="cosine similarity")
+                ax.axvline(kept.mean(), color=colour, linestyle="--")
+                means.append(f"{kept.mean():.2f}")
+            ax.set(
+                title=f"{title}: Eq. 6 = {losses[title]:.2f}\nmeans {means[0]} and {means[1]}",
+                xlabel="cosine",
+                xticks=(-1, 0, 1),
+            )
+            seen.append(f"{title}: means {means[0]} and {means[1]}.")
         axes[0].set_ylabel("density")
-        axes[0].legend(loc="upper left")
-        write_caption(figure, f"All pairs of drawn pixels of one sample; dashed: means. {origin}")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        write_caption(figure, "All pairs of drawn pixels of one sample; dashed: means.")
+        figure.alt = f"Histograms of the cosines of positive and negative pairs. {' '.join(seen)}"
     return figure
 
 
-def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float, origin: str) -> Sketch:
+def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float) -> Sketch:
     """Against tau (rows) for every stage (columns): Eq. 6, and how much the hardest negatives hold; tau is marked."""
-    with sketch(7.0, 2.5) as figure:
-        shown = ((values, "Eq. 6"), (held, "sum held by the hardest 1 %"))
+    with sketch(10.0, 3.3) as figure:
+        shown = ((values, "Eq. 6"), (held, "held by the hardest 1 %"))
+        colours = ["0.6", OKABE_ITO[5], OKABE_ITO[0]]
         for ax, (table, text) in zip(figure.subplots(1, 2), shown, strict=True):
-            table.plot(ax=ax, logx=True, color=["0.5", OKABE_ITO[0]], legend=table is values)
-            ax.plot([tau] * table.shape[1], [np.interp(tau, table.index, table[name]) for name in table], "ok", ms=4)
-            ax.axvline(tau, color="black", linestyle=":", linewidth=0.8)
+            table.plot(ax=ax, logx=True, color=colours[: table.shape[1]], legend=table is values)
+            ax.axvline(tau, color="black", linestyle=":", linewidth=1)
             ax.set(xlabel=r"temperature $\tau$", ylabel=text, ylim=(0, 1.08 * table.max().max()))
-        write_caption(figure, rf"Dotted: $\tau$ = {tau:g}; the paper has 0.1. {origin}")
+        write_caption(figure, rf"Dotted: $\tau$ = {tau:g}, as in the paper.")
+        figure.alt = "Curves over tau: the smaller it is, the more of the sum the most similar negatives hold."
     return figure
 
 
-def reductions(rows: pd.DataFrame, whole: Mapping[str, float], origin: str) -> Sketch:
+def attention(cosines: Tensor, relation: Tensor, tau: float) -> Sketch:
+    """Which pairs the sums of Eq. 6 are made of at one tau: the cosines [n, m] of pairs as they are, and by weight."""
+    with sketch(10.0, 3.4) as figure:
+        axes, bins = figure.subplots(1, 2, sharey=True), np.linspace(-1, 1, 61).tolist()
+        for ax, value, name in ((axes[0], 1, "positive pairs"), (axes[1], 0, "negative pairs")):
+            kept = cosines[relation == value].double()
+            share = F.softmax(kept / tau, 0).numpy()
+            ax.hist(kept.numpy(), bins, weights=np.full(len(kept), 1 / len(kept)), color="0.75", label="pairs")
+            style = {"histtype": "step", "linewidth": 2, "color": panels.RELATION_COLOURS[value]}
+            ax.hist(kept.numpy(), bins, weights=share, label="their share of the sum", **style)
+            ax.set(xlabel="cosine", xticks=(-1, -0.5, 0, 0.5, 1), title=rf"{name}, $\tau$ = {tau:g}", ylim=(0, 1))
+            ax.legend(loc="upper left")
+        figure.alt = f"The hills of pairs, and at their right ends the few pairs that the sums hold at tau = {tau:g}."
+    return figure
+
+
+def reductions(rows: pd.DataFrame, whole: Mapping[str, float]) -> Sketch:
     """Eq. 6 of each pixel of P_1 by itself, by organ, and the one logarithm of all of them as a line.
 
     ``rows`` has a column ``organ`` and one a stage; ``whole`` is Eq. 6 of all pixels by stage.
@@ -56,22 +113,23 @@ def reductions(rows: pd.DataFrame, whole: Mapping[str, float], origin: str) -> S
     organs = list(dict.fromkeys(rows["organ"]))
     places = rows["organ"].map(organs.index) + np.random.default_rng(0).uniform(-0.25, 0.25, len(rows))
     colours, wide = [ct.organ_colour(organ) for organ in rows["organ"]], len(organs) > 4
-    with sketch(3.5 * len(whole), 3.6 if wide else 2.4) as figure:
+    with sketch(3.7 * len(whole), 4.6 if wide else 3.5) as figure:
         axes = figure.subplots(1, len(whole), sharey=True, squeeze=False)[0]
         for ax, (title, loss) in zip(axes, whole.items(), strict=True):
-            ax.scatter(places, rows[title], s=12, c=colours, edgecolor="black", linewidth=0.2)
+            ax.scatter(places, rows[title], s=22, c=colours, edgecolor="black", linewidth=0.2)
             means = rows.groupby("organ", sort=False)[title].mean()
             ax.hlines(means, np.arange(len(means)) - 0.35, np.arange(len(means)) + 0.35, color="black")
             ax.axhline(loss, color=OKABE_ITO[0], linestyle="--")
             ax.set_xticks(range(len(organs)), list(map(plain, organs)), rotation=90 if wide else 0)
             ax.set_title(title)
         axes[0].set(ylabel="Eq. 6 of one pixel", ylim=(0, None))
-        write_caption(figure, f"Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6, one logarithm. {origin}")
+        write_caption(figure, "Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6 of all, one logarithm.")
+        figure.alt = "Eq. 6 of single pixels by organ, in a cloud around or above the dashed line of all of them."
     return figure
 
 
 def pooled(
-    model: MixCL, config: Experiment, store: Store, each: int = 2, budget: int = 60
+    model: MixCL, config: Experiment, store: Store, each: int = 2, budget: int = 12
 ) -> tuple[NDArray[np.float64], pd.DataFrame]:
     """Labelled pixels of V_1 of ``each`` samples a pre-training collection, at most ``budget`` an organ and sample.
 
@@ -91,9 +149,9 @@ def pooled(
     return np.concatenate(embeddings), pd.DataFrame(rows, columns=["organ", "collection"])
 
 
-def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]], origin: str) -> Sketch:
+def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]]) -> Sketch:
     """The first two principal components of what :func:`pooled` gives: colour is the organ, sign the collection."""
-    with sketch(3.3 * len(stages) + 1.6, 3.2) as figure:
+    with sketch(3.2 * len(stages) + 2.0, 3.9) as figure:
         axes = figure.subplots(1, len(stages), squeeze=False)[0]
         for ax, (title, (embeddings, table)) in zip(axes, stages.items(), strict=True):
             left, scales, _ = np.linalg.svd(embeddings - embeddings.mean(0), full_matrices=False)
@@ -101,12 +159,13 @@ def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]], or
             table = table.assign(x=left[:, 0] * scales[0], y=left[:, 1] * scales[1])
             colours = {organ: ct.organ_colour(organ) for organ in table["organ"]}
             sns.scatterplot(
-                table, x="x", y="y", hue="organ", style="collection", palette=colours, ax=ax, s=18,
+                table, x="x", y="y", hue="organ", style="collection", palette=colours, ax=ax, s=30,
                 edgecolor="black", linewidth=0.25, legend=ax is axes[-1],
             )  # fmt: skip
             panels.bare(ax)
-            x, y = f"component 1 ({share[0]:.0%} of the variance)", f"component 2 ({share[1]:.0%})"
+            x, y = f"component 1 ({share[0]:.0%})", f"component 2 ({share[1]:.0%})"
             ax.set(title=title, xlabel=x, ylabel=y)
         sns.move_legend(axes[-1], "center left", bbox_to_anchor=(1.02, 0.5))
-        write_caption(figure, f"Each stage has components of its own. Embeddings at length 1. {origin}")
+        write_caption(figure, "Each stage has components of its own, with their share of the variance. Length 1.")
+        figure.alt = "Clouds of pixels, coloured by organ, with a sign for their collection, a panel a stage."
     return figure

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
 
 from mixcl.config.settings import ViewsConfig
 from mixcl.figures import ct, panels
-from mixcl.figures.style import STYLE, Plot, Sketch, grid, write_caption
-from mixcl.lessons.scene import Pair, sketch
+from mixcl.figures.style import Sketch, write_caption
+from mixcl.lessons.scene import Pair, mosaic, sketch
 
 NO_AFFINE: dict[str, Any] = {"rotate_deg": 0.0, "scale": 0.0, "shear": 0.0, "translate": 0.0}
 SPATIAL: dict[str, dict[str, Any]] = {"affine": {"elastic_magnitude": 0.0}, "elastic": NO_AFFINE, "both": {}}
@@ -41,7 +40,7 @@ def lattice(edge: int) -> Tensor:
 def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Sketch:
     """P_1 and a lattice [1, 2, E, E, E] with labels [1, E, E, E], by distortion."""
     index = pair.slice
-    with sketch(2.0 * len(moved), 4.5) as figure:
+    with sketch(2.3 * len(moved) + 1.6, 5.4) as figure:
         axes = figure.subplots(2, len(moved), squeeze=False)
         for k, (name, (x, s)) in enumerate(moved.items()):
             (image, lines), labels = x[0].numpy(), s[0].numpy()
@@ -51,16 +50,17 @@ def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Sketch:
         present = [name for value, name in pair.names.items() if (pair.raw["label"][0, ..., index] == value).any()]
         figure.legend(handles=panels.organ_handles(present), loc="outside right upper", handlelength=1.0)
         write_caption(
-            figure, f"{pair.first}. Top: patch and labels; bottom: a lattice of lines {LINES} voxels apart, distorted "
-            f"alike. One draw. {pair.origin}",
-        )  # fmt: skip
+            figure,
+            f"Top: patch and labels; bottom: a lattice of lines {LINES} voxels apart, distorted alike. One draw.",
+        )
+        figure.alt = "A patch with its labels and a lattice: turned by an affine map, bent by an elastic one, and both."
     return figure
 
 
 def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Sketch:
     """P_1 [1, 1, E, E, E] by intensity distortion, and what each does to its voxels."""
     before = pair.raw["image"][0, 0].numpy()
-    with sketch(1.5 * len(changed), 3.5) as figure:
+    with sketch(1.9 * len(changed), 4.4) as figure:
         axes = figure.subplots(2, len(changed), height_ratios=[1.35, 1])
         for k, ((name, x), cloud) in enumerate(zip(changed.items(), axes[1], strict=True)):
             after = x[0, 0].numpy()
@@ -68,21 +68,22 @@ def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Sketch:
             counts, _, _ = np.histogram2d(before.ravel(), after.ravel(), bins=48, range=[[0, 1], [-0.2, 1.2]])
             cloud.imshow(np.log1p(counts.T), origin="lower", extent=(0, 1, -0.2, 1.2), cmap="Blues", aspect="auto")
             cloud.plot([0, 1], [0, 1], color="0.5", linewidth=0.7)
-            cloud.set_xlabel("patch")
+            cloud.set(xlabel="patch", xticks=(0, 0.5, 1))
         axes[1, 0].set_ylabel("view")
         write_caption(
-            figure, f"{pair.first}. Below: a voxel's intensity before and after, 0 and 1 are the ends of the HU "
-            f"window; grey: no change. One draw. {pair.origin}",
+            figure, "Below: a voxel's intensity before and after, 0 and 1 are the ends of the HU window; grey: no "
+            "change. One draw.",
         )  # fmt: skip
+        figure.alt = "A patch by distortion; below, clouds: lines for shift and gamma, a band for smoothing and noise."
     return figure
 
 
-def gallery(pair: Pair, shown: Sequence[tuple[Tensor, Tensor]]) -> Plot:
+def gallery(pair: Pair, shown: Sequence[tuple[Tensor, Tensor]]) -> Sketch:
     """Views [1, 1, E, E, E] with their labels [1, E, E, E], as training has them."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(shown), 6, 1.5, 1.5, Sketch)
+    with mosaic(len(shown), 6, 1.9, 1.9) as (figure, axes):
         for k, (ax, (view, labels)) in enumerate(zip(axes, shown, strict=False)):
             panels.patch(ax, view[0, 0].numpy(), pair.slice, pair.spacing, bar=k == 0)
             panels.outline(ax, labels[0].numpy(), pair.slice, pair.spacing, pair.names)
-        write_caption(figure, f"{pair.first}. Outlines: the labels, moved along with the patch. {pair.origin}")
+        write_caption(figure, "Outlines: the labels, moved along with the patch.")
+        figure.alt = f"{len(shown)} views of one patch: some untouched, some brighter, blurred or noisy, some turned."
     return figure

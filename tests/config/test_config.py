@@ -52,7 +52,7 @@ def test_literal_readings_are_the_defaults() -> None:
     "name",
     [
         "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "fair-size", "map-size",
-        "walkthrough", "walkthrough-fine",
+        "walkthrough", "walkthrough-fine", "walkthrough-train",
     ],
 )  # fmt: skip
 def test_profiles_load_and_name_themselves(name: str) -> None:

@@ -133,6 +133,15 @@ def test_organs_of_a_collection_can_be_told_apart() -> None:
             assert distance.min() > 12, (collection.title, names, distance.min())
 
 
+def test_tumours_can_be_told_apart_and_from_their_organs() -> None:
+    """Of all collections that are pre-trained on, in one picture."""
+    names = ["liver", "pancreas", "kidney", "liver tumour", "lung tumour", "pancreas tumour", "kidney tumour"]
+    for seen in views(np.array([to_rgb(ct.ORGAN_COLOURS[name]) for name in names])):
+        lab = rgb2lab(seen[None])[0]
+        distance = deltaE_ciede2000(lab[:, None], lab[None]) + 1e3 * np.eye(len(names))
+        assert distance[3:].min() > 12, distance.round(0)
+
+
 def test_the_papers_colours() -> None:
     """Fig. 3: stomach light brown, kidneys green and blue, pancreas cyan, spleen red."""
     r, g, b = ct.organ_colour("spleen")
@@ -254,7 +263,7 @@ def test_figures_are_saved_whole_and_without_dates(tmp_path: Path) -> None:
 def test_a_notebook_shows_a_figure_without_pyplot(table: Table) -> None:
     figure = figures.table1_plot(table)
     assert isinstance(figure, Plot)
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure._repr_png_()[0].startswith(b"\x89PNG")
 
 
 def shown_case(names: dict[int, str], label: NDArray[np.uint8]) -> Any:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mixcl.figures import panels
-from mixcl.figures.style import STYLE, Plot, Sketch, plain
+from mixcl.figures.style import COLOURS, STYLE, Sketch, plain
 
 
 def test_names_with_dollars_are_no_mathematics() -> None:
@@ -44,18 +44,28 @@ def test_a_spot_lies_on_its_voxel() -> None:
 
 
 def test_a_sketch_is_the_same_picture_in_less_room() -> None:
+    """At twice the pixels, with the size at which a page shows it and words for those who do not see it."""
     noise = np.random.default_rng(0).random((60, 60))
-    made = []
-    for kind in (Plot, Sketch):
-        figure = kind(figsize=(3, 3))
-        figure.subplots().imshow(noise, cmap="gray")
-        made.append(figure._repr_png_())
-    assert len(made[1]) < 0.7 * len(made[0])
-    small = imread(io.BytesIO(made[1]), format="png")[..., :3]
-    assert len(np.unique(small)) <= 32
-    whole, buffer = Plot(figsize=(3, 3)), io.BytesIO()
-    whole.subplots().imshow(noise, cmap="gray")
+    figure, buffer = Sketch(figsize=(3, 3)), io.BytesIO()
+    figure.subplots().imshow(noise, cmap="gray")
+    figure.alt = "Noise."
+    picture, metadata = figure._repr_png_()
     with matplotlib.rc_context(STYLE):
-        whole.savefig(buffer, format="png", dpi=96)
-    buffer.seek(0)
-    assert np.abs(imread(buffer, format="png")[..., :3] - small).max() < 0.02
+        figure.savefig(buffer, format="png", dpi=192)
+    small, whole = (imread(io.BytesIO(png), format="png")[..., :3] for png in (picture, buffer.getvalue()))
+    assert np.abs(whole - small).max() < 0.04
+    assert len(np.unique(small.reshape(-1, 3), axis=0)) <= COLOURS + 64
+    assert len(picture) < 0.7 * len(buffer.getvalue())
+    assert (small[0, 0] == 1).all()  # the page around it
+    assert metadata == {"width": 288, "height": 288, "alt": "Noise."}
+    assert repr(figure) == "Figure: Noise."
+
+
+def test_rare_colours_of_a_sketch_stay_what_they_are() -> None:
+    """An organ of a few pixels in a grey scan keeps its colour."""
+    image = np.repeat(np.random.default_rng(0).random((60, 60, 1)), 3, axis=2)
+    image[30, 30] = (1.0, 0.5, 0.0)
+    figure = Sketch(figsize=(3, 3))
+    figure.subplots().imshow(image)
+    shown = imread(io.BytesIO(figure._repr_png_()[0]), format="png")[..., :3]
+    assert np.abs(shown - np.array([1.0, 0.5, 0.0])).max(-1).min() < 0.07

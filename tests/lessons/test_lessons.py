@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 
-from mixcl import augment, losses, trainer
+from mixcl import augment, losses, sampler
 from mixcl.batches import Batch, generator
-from mixcl.config import with_settings
 from mixcl.config.settings import Experiment, ViewsConfig
 from mixcl.data.store import Store
-from mixcl.lessons import identity, label, overview, restore, scene, similarity, views
+from mixcl.figures.style import Sketch
+from mixcl.lessons import identity, label, networks, overview, restore, sampling, scene, similarity, views
 from mixcl.lessons.scene import Pair
 from mixcl.model import MixCL
-from mixcl.run import record
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def batch(smoke: Experiment, pair: Pair) -> Batch:
 
 @pytest.fixture
 def model(smoke: Experiment) -> MixCL:
-    return scene.untrained(smoke)
+    return networks.untrained(smoke)
 
 
 def test_the_pair_is_the_first_with_most_in_common(smoke: Experiment, store: Store, pair: Pair) -> None:
@@ -48,7 +49,7 @@ def test_the_pair_is_the_first_with_most_in_common(smoke: Experiment, store: Sto
         both = {int(v) for v in np.unique(first) if v and (second == v).any()}
         sizes.append((len(both), min((first > 0).sum(), (second > 0).sum())))
     assert int(pair.raw["sample"]) == sizes.index(max(sizes))
-    assert pair.origin.endswith("Phantoms, not patients.")
+    assert "Phantoms, not patients." in pair.origin
     assert pair.places[0][0].collection == pair.places[1][0].collection
 
 
@@ -62,27 +63,6 @@ def test_still_views_leave_the_patch_where_it_was(smoke: Experiment, pair: Pair,
     grid = pair.grid.flatten(1)
     for k in (0, 1):
         assert torch.equal(grid[k][batch.pixels[0][k]].long(), batch.labels[0][k])
-
-
-def test_the_profile_s_own_training_is_preferred(smoke: Experiment, tmp_path: Path) -> None:
-    short, title = scene.trained(smoke, tmp_path, 1, "walkthrough")
-    assert title == "after 1 steps"
-    assert not torch.equal(*(next(iter(m.parameters())) for m in (short, scene.untrained(smoke))))
-    trainer.pretrain(smoke, tmp_path, progress=False)
-    own, title = scene.trained(smoke, tmp_path, 1, "walkthrough")
-    assert title == f"after {smoke.pretrain.steps} steps"
-    weights = own.state_dict()
-    assert any(not torch.equal(weights[name], value) for name, value in short.state_dict().items())
-    other = smoke.model_copy(update={"model": smoke.model.model_copy(update={"hidden": 36, "heads": 3})})
-    assert scene.trained(other, tmp_path, 1, "other")[1] == "after 1 steps"  # what does not fit is not taken
-
-
-def test_a_short_training_of_a_profile_of_epochs(smoke: Experiment, tmp_path: Path) -> None:
-    by_epochs = with_settings(smoke, ["pretrain.epochs=1", "pretrain.batch=4"])
-    assert scene.briefly(by_epochs, tmp_path, 2, "short")[1] == "after 2 steps"
-    assert record.read_card(tmp_path / "runs" / "short")["steps"] == 2
-    trainer.pretrain(by_epochs, tmp_path, progress=False)
-    assert scene.trained(by_epochs, tmp_path, 1, "walkthrough")[1] == "after 3 steps"
 
 
 def test_a_slider_only_where_somebody_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +81,59 @@ def test_a_slider_only_where_somebody_is(monkeypatch: pytest.MonkeyPatch, capsys
     box.update()
     box.children[0].value = 3
     assert seen[-1] == 3
+    scene.slider(lambda tau=0.1: seen.append(tau), tau=[1.0, 0.01])
+    assert shown[-1].children[0].options == (0.01, 0.1, 1.0)
+    assert shown[-1].children[0].value == 0.1  # where the function starts, in its place among the stops
+
+
+def drawn(figure: Sketch) -> list[np.ndarray[Any, Any]]:
+    """Images, bars and outlines of a figure."""
+    images = [np.asarray(image.get_array()) for ax in figure.axes for image in ax.images]
+    patches = [patch for ax in figure.axes for patch in ax.patches]
+    return images + [np.array(p.get_bbox()) if isinstance(p, Rectangle) else np.array(p.get_xy()) for p in patches]
+
+
+def test_a_slider_moves_what_it_changes_and_no_axis(pair: Pair) -> None:
+    parts = pd.DataFrame({"channels": [8, 16], "diagonal": [1.0, 2.0], "off-diagonal": [30.0, 400.0]})
+    cosines, relation = torch.linspace(-1, 1, 300)[None], (torch.arange(300) % 2)[None]
+    grid = pair.grid[0]
+    distance = sampler.boundary_distance(grid)
+
+    def by_weight(mu: float) -> Sketch:
+        return sampling.steps(pair, distance, sampler.weight_map(grid, mu=mu), torch.arange(4))
+
+    for first, second in (
+        (identity.weighed(parts, 0.0051), identity.weighed(parts, 0.5)),
+        (similarity.attention(cosines, relation, 0.1), similarity.attention(cosines, relation, 0.9)),
+        (by_weight(8.0), by_weight(1.0)),
+    ):
+        for one, other in zip(first.axes, second.axes, strict=True):
+            assert (one.get_xlim(), one.get_ylim()) == (other.get_xlim(), other.get_ylim())
+            assert [i.get_clim() for i in one.images] == [i.get_clim() for i in other.images]
+        assert any(not np.array_equal(a, b) for a, b in zip(drawn(first), drawn(second), strict=True))
+
+
+def test_the_deepest_pixel_is_inside(pair: Pair, batch: Batch) -> None:
+    pixels, labels = batch.pixels[0][0], batch.labels[0][0]
+    value = int(labels.max())
+    place = np.unravel_index(int(pixels[label.deepest(pair, pixels, labels, value)]), pair.grid[0].shape)
+    apart = np.argwhere(pair.grid[0].numpy() != value) - np.array(place)
+    drawn = np.array(np.unravel_index(pixels[labels == value].numpy(), pair.grid[0].shape)).T
+    least = [((np.argwhere(pair.grid[0].numpy() != value) - one) ** 2).sum(1).min() for one in drawn]
+    assert (apart**2).sum(1).min() == max(least)
+
+
+def test_free_points_come_together_with_a_logarithm_a_pair() -> None:
+    """What the toy of notebook 02 shows, in numbers; the alternative text says them."""
+    labels, generator_ = torch.arange(60) % 3 + 1, generator(0)
+    start = torch.randn(60, 2, generator=generator_)
+    apart = torch.stack([labels.float().cos(), labels.float().sin()], 1)
+    figure = similarity.toy({"ratio": [start], "supcon": [apart]}, labels)
+    assert "supcon: mean cosine of positive pairs 1.00" in figure.alt
+    shown = float(figure.axes[0].get_title())
+    unit = torch.nn.functional.normalize(start)
+    pairs = [float(unit[i] @ unit[j]) for i in range(60) for j in range(60) if i != j and labels[i] == labels[j]]
+    assert shown == pytest.approx(sum(pairs) / len(pairs), abs=0.006)
 
 
 def test_alignment_finds_a_shift(batch: Batch) -> None:

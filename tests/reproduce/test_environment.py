@@ -314,7 +314,7 @@ def test_pictures_are_the_right_way_up_whatever_matplotlibrc_says(tmp_path: Path
         with sketch(1, 1) as figure:
             figure.subplots().imshow(image[..., 0])
         sides.plot(tmp_path / "bench.png", "a", {"b": 2.0}, None)
-        return thumbnail(view) + figure._repr_png_() + (tmp_path / "bench.png").read_bytes()
+        return thumbnail(view) + figure._repr_png_()[0] + (tmp_path / "bench.png").read_bytes()
 
     expected = drawn()
     with matplotlib.rc_context({"image.origin": "lower", "font.size": 30, "axes.facecolor": "red", "figure.dpi": 7}):

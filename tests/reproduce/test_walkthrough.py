@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import itertools
 import json
 import re
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from helpers.realct import IRCAD
 
+from mixcl.config import load_profile
 from mixcl.data.registry import BTCV_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +137,44 @@ def test_it_is_committed_executed(path: Path) -> None:
             shown = {kind: text for kind, text in output.get("data", {}).items() if not kind.startswith("image/")}
             text = json.dumps([output.get("text", ""), shown])
             assert not re.search(r"(?<![\w.:/<])/(?!/)[A-Za-z][\w.-]*/", text.replace("</", "<")), text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_pictures_are_sharp_and_told_in_words(path: Path) -> None:
+    """Alternative texts of one sentence or more; all but the curves of a training at twice the pixels of their size."""
+    outputs = [output for cell in cells(path) for output in cell.get("outputs", [])]
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            told = output["metadata"]["image/png"]
+            assert len(told["alt"]) > 20
+            assert "curves by step" in told["alt"].lower() or 2 * told["width"] in range(*twice(output))
+
+
+def twice(output: dict[str, Any]) -> tuple[int, int]:
+    """Width of a picture in pixels, and an odd one's."""
+    data = base64.b64decode("".join(output["data"]["image/png"]))
+    wide = int.from_bytes(data[16:20], "big")  # of the PNG's header
+    return wide - 1, wide + 1
+
+
+def test_sliders_start_where_the_settings_are() -> None:
+    """Each control is a default of what draws: the paper's values stand in the settings, and 0.5 is half the height."""
+    started: dict[str, set[str]] = {}
+    for path in NOTEBOOKS:
+        for kind, source in sources(path):
+            for node in ast.walk(ast.parse(source if kind == "code" else "")):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "scene.slider":
+                    draw = node.args[0]
+                    assert isinstance(draw, ast.Lambda)
+                    assert len(draw.args.args) == len(draw.args.defaults) == len(node.keywords)
+                    for name, start in zip(draw.args.args, draw.args.defaults, strict=True):
+                        started.setdefault(name.arg, set()).add(ast.unparse(start))
+    assert {name: started[name] for name in ("lam", "tau", "mu", "eps", "r")} == {
+        name: {name} for name in ("lam", "tau", "mu", "eps", "r")
+    }
+    paper = load_profile("walkthrough")
+    assert (paper.loss.lam, paper.loss.temperature) == (0.0051, 0.1)
+    assert (paper.sampler.mu, paper.sampler.eps, paper.sampler.budget) == (8, 0.05, 128)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
