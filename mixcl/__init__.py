@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from mixcl.config import load_profile as load_profile
     from mixcl.model import MixCL as MixCL
     from mixcl.objective import Objective as Objective
+    from mixcl.segment import predict as predict
     from mixcl.trainer import finetune as finetune
     from mixcl.trainer import pretrain as pretrain
 
 __version__ = "0.1.0"
 _HOMES = {
-    "load_profile": "config", "MixCL": "model", "Objective": "objective", "finetune": "trainer", "pretrain": "trainer",
+    "load_profile": "config", "MixCL": "model", "Objective": "objective", "finetune": "trainer", "predict": "segment",
+    "pretrain": "trainer",
 }  # fmt: skip
-__all__ = ["MixCL", "Objective", "finetune", "load_profile", "losses", "pretrain", "sampler"]
+__all__ = ["MixCL", "Objective", "finetune", "load_profile", "losses", "predict", "pretrain", "sampler"]
 
 
 def __getattr__(name: str) -> Any:

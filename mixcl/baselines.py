@@ -15,6 +15,7 @@ from mixcl.batches import Batch
 from mixcl.config.settings import Experiment, FinetuneConfig
 from mixcl.data.registry import collections
 from mixcl.errors import InputError
+from mixcl.labels import UNKNOWN
 from mixcl.metrics import class_indices
 from mixcl.model import MixCL, level_channels
 from mixcl.objective import Objective, Pretraining
@@ -142,7 +143,7 @@ class Supervised(Pretraining):
         super().__init__(model)
         self.config = config
         sets = collections(config.data)
-        self.values = [sorted(sets[name].names) for name in config.data.pretrain]
+        self.values = [sorted(sets[name].organs) for name in config.data.pretrain]
         self.heads = nn.ModuleList(nn.Conv3d(model.config.feature, len(values) + 1, 1) for values in self.values)
         self.criterion = segmentation_loss(config)
 
@@ -168,7 +169,8 @@ class SegmentationLoss(nn.Module):
     """MONAI's Dice loss and torch's cross-entropy, added up (R17).
 
     With ``balance`` b a voxel of a class with n voxels in the batch weighs n^-b in the mean of the cross-entropy: large
-    organs do not drown small ones, and no class's weight has to be known beforehand.
+    organs do not drown small ones, and no class's weight has to be known beforehand.  Voxels of UNKNOWN take no part in
+    either, as if they were cut out of the patch (R33); where there are no others, both are 0.
     """
 
     def __init__(self, settings: FinetuneConfig) -> None:
@@ -176,7 +178,9 @@ class SegmentationLoss(nn.Module):
         from monai.losses import DiceLoss
 
         self.balance = settings.balance
-        self.dice = DiceLoss(to_onehot_y=True, softmax=True, include_background=settings.dice_background)
+        self.dice = DiceLoss(
+            to_onehot_y=True, softmax=True, include_background=settings.dice_background, ignore_index=UNKNOWN
+        )
 
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Logits [B, C, *spatial] and classes [B, 1, *spatial]; the loss, a number."""
@@ -184,7 +188,8 @@ class SegmentationLoss(nn.Module):
         if self.balance:
             voxels = torch.stack([(target == c).sum() for c in range(logits.shape[1])])
             weight = voxels.clamp(min=1).to(torch.promote_types(logits.dtype, torch.float32)) ** -self.balance
-        loss: Tensor = self.dice(logits, classes) + nn.functional.cross_entropy(logits, target, weight)
+        entropy = nn.functional.cross_entropy(logits, target, weight, ignore_index=UNKNOWN)  # NaN of no voxel
+        loss: Tensor = self.dice(logits, classes) + torch.where((target != UNKNOWN).any(), entropy, 0.0)
         return loss
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mixcl import augment, sampler
 from mixcl.config.settings import Experiment
+from mixcl.data import arrays
 from mixcl.data.patches import read_patch
 from mixcl.data.store import Case
 from mixcl.errors import InputError
@@ -113,7 +114,7 @@ def batches(
     Raises
     ------
     InputError
-        A batch that the ranks cannot share equally.
+        A batch that the ranks cannot share equally, or one of the processes that cut them has ended.
     """
     if batch % ranks:
         raise InputError(f"a batch of {batch} cannot be shared by {ranks} processes; make it a multiple of {ranks}")
@@ -123,7 +124,15 @@ def batches(
         stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin,
         collate_fn=collate, worker_init_fn=signals.in_worker,
     )  # fmt: skip
-    yield from loader
+    try:
+        yield from loader
+    except InputError as error:  # with what torch adds to that of another process
+        raise InputError(str(error).rpartition("InputError: ")[2].strip(), error.kind) from None
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        lost = "a process that cuts patches was ended, most likely by the system for want of memory; lower run.workers"
+        raise InputError(arrays.cut() or lost, "machine") from None
 
 
 def prefetch(loader: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
@@ -208,7 +217,7 @@ def finetuning_batch(
 ) -> tuple[Tensor, Tensor]:
     """Distort a collated batch of :class:`SegmentationStream`: image and class index, both [B, 1, E, E, E].
 
-    ``values`` are the label values of the task; class k is the k-th smallest of them, 0 the background.
+    ``values`` are the label values of the task; class k is the k-th smallest of them, 0 the background; UNKNOWN stays.
     """
     image = raw["image"].to(device, non_blocking=True).flatten(0, 1)
     label = raw["label"].to(device, non_blocking=True).flatten(0, 1)

@@ -15,6 +15,7 @@ from mixcl import batches, sampler
 from mixcl.config.settings import Experiment
 from mixcl.data.patches import read_patch
 from mixcl.data.store import Case
+from mixcl.labels import UNKNOWN
 from mixcl.model import LABEL_LEVEL, Encoded, MixCL, level_edges
 
 CASES, PATCHES = 4, 2  # scans a collection, patches a scan
@@ -148,8 +149,9 @@ def probe_dice(features: Sequence[Tensor], patches: Probe) -> dict[str, float]:
     scores = []
     for name in dict.fromkeys(patches.collections):
         members = [i for i, collection in enumerate(patches.collections) if collection == name]
-        x = {i: features[i].T for i in members}
         y = {i: patches.grids[i].flatten()[_voxels(patches.grids.shape[-1], i)].long() for i in members}
+        x = {i: features[i].T[y[i] != UNKNOWN] for i in members}
+        y = {i: labels[labels != UNKNOWN] for i, labels in y.items()}
         learn, test = ([i for i in members if patches.scans[i] % 2 == odd] for odd in (0, 1))
         if learn and test:
             seen, unseen = torch.cat([y[i] for i in learn]), torch.cat([y[i] for i in test])

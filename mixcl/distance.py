@@ -4,11 +4,16 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl.labels import UNKNOWN
+
 SLAB = 8  # slices whose distances are found together, so that they stay in the processor's cache
 
 
 def squared_distance(labels: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Exact squared distance to the nearest voxel of another label, by the quicker of two ways."""
+    """Exact squared distance to the nearest voxel of another known label, by the quicker of two ways; 0 if unknown."""
+    unknown = labels == UNKNOWN
+    if unknown.any():
+        return _known_distance(labels, unknown)
     compact = labels.astype(np.min_scalar_type(int(labels.max()) + 1))
     if max(labels.shape) < 128:
         near = _near_distance(compact.reshape((1,) * (3 - labels.ndim) + labels.shape))
@@ -16,6 +21,15 @@ def squared_distance(labels: NDArray[np.integer]) -> NDArray[np.float32]:
             return near.reshape(labels.shape)
     compact += 1  # edt takes 0 for "outside"
     squared: NDArray[np.float32] = edt.edtsq(compact, black_border=False, parallel=1)
+    return squared
+
+
+def _known_distance(labels: NDArray[np.integer], unknown: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Where some voxels are unknown: each label by itself, as if it went on there (R33)."""
+    squared = np.zeros(labels.shape, np.float32)
+    for value in np.unique(labels[~unknown]):
+        own = labels == value
+        squared[own] = edt.edtsq((own | unknown).astype(np.uint8), black_border=False, parallel=1)[own]
     return squared
 
 

@@ -30,12 +30,12 @@ from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.metrics import measure
 from mixcl.model import segmentation_model
-from mixcl.predict import original_labels, scaled, strongest_labels, window_scores
 from mixcl.run import checkpoint
 from mixcl.run.device import machine, precision
 from mixcl.run.memory import enough_memory
 from mixcl.run.record import alone, deciding, read_card
 from mixcl.spreadsheet import to_csv
+from mixcl.windows import original_labels, scaled, strongest_labels, window_scores
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
@@ -93,7 +93,7 @@ def _evaluate(config: Experiment, out: Path, run: Path, save_predictions: bool, 
             key = _key(config, card, case)
             rows += _kept(run, case, key) or _measured(net, case, config, run, key, names)
             if save_predictions:
-                write_nifti(_nifti(run, case), _on_original(run, case, config), case)
+                write_nifti(_nifti(run, case), _on_original(run, case, config), case.source_affine)
     seen = _pretrained_on(config, out, card)
     table = _table(rows, card, config, {case.id for case in cases if case.content[0] in seen})
     files.write_text(run / "cases.csv", to_csv(table))
@@ -185,7 +185,7 @@ def _measured(
     with files.writing(done):
         for stale in (done, _nifti(run, case)):
             stale.unlink(missing_ok=True)
-    scores = window_scores(net, scaled(case, config.data.hu), config)
+    scores = window_scores(net, scaled(case.image(), config.data.hu), config)
     predicted = {"prepared": strongest_labels(scores, names)}
     if config.evaluate.grid == "original":
         predicted["original"] = original_labels(scores, case, names)
@@ -231,13 +231,13 @@ def _on_original(run: Path, case: Case, config: Experiment) -> NDArray[np.uint8]
     return way_back(case).nearest(read_prediction(run, case.id))
 
 
-def write_nifti(path: Path, labels: NDArray[np.uint8], case: Case) -> None:
+def write_nifti(path: Path, labels: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
     """Write a label map that is on the grid of the original scan, in the axes of its file."""
     import nibabel as nib
 
-    image = nib.Nifti1Image(labels, case.source_affine)
-    image.set_sform(case.source_affine, code=1)
-    image.set_qform(case.source_affine, code=1)
+    image = nib.Nifti1Image(labels, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
     image.header.set_xyzt_units("mm")
     with files.whole(path) as draft:
         nib.save(image, draft)

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def whole(path: Path) -> Iterator[Path]:
     InputError
         As `writing`.
     """
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    draft = path.with_name(f".{os.getpid()}-{_here()}.{path.name}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         tidy(path)
@@ -84,11 +85,23 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def tidy(path: Path) -> None:
-    """Take away what writers of ``path`` that were killed an hour ago or earlier have left."""
+    """Take away what killed writers of ``path`` have left: at once those of this machine, others after an hour."""
     for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):
+        writer = re.match(r"\.(\d+)-(\w+)\.", left.name)
         with suppress(OSError):
-            if left.stat().st_mtime < time.time() - 3600:
+            dead = writer is not None and writer[2] == _here() and not Path("/proc", writer[1]).exists()
+            if dead or left.stat().st_mtime < time.time() - 3600:
                 left.unlink()
+
+
+@cache
+def _here() -> str:
+    """A name of the processes that this one can see: of the machine since its start, or of a container on it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+        return hashlib.sha256(f"{boot}{os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
+    except OSError:  # a system without /proc
+        return ""
 
 
 def sync(path: Path) -> None:
@@ -272,7 +285,6 @@ def remove_run(folder: Path, runs: Path) -> None:
         ``folder`` is no folder right inside ``runs``, either is a link, or its run.json is not of the job it is
         named after.
     """
-    _tidy_removed(runs)
     if not folder.exists() and not folder.is_symlink():
         return
     inside = folder.parent.resolve() == runs.resolve() and folder.name not in ("", ".", "..")
@@ -284,11 +296,11 @@ def remove_run(folder: Path, runs: Path) -> None:
         )
     with writing(folder):
         folder.rename(folder.with_name(f".removed-{os.getpid()}-{folder.name}"))
-        _tidy_removed(runs)
+        tidy_removed(runs)
 
 
-def _tidy_removed(runs: Path) -> None:
-    """Take away what is no run any more."""
+def tidy_removed(runs: Path) -> None:
+    """Take away what `remove_run` was killed at."""
     for left in runs.glob(".removed-[0-9]*"):
         if not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)

@@ -1,56 +1,19 @@
-"""R16: what of a pre-trained network goes to fine-tuning, to a file, and to a stock MONAI UNETR."""
+"""R16: what of a pre-trained network goes to fine-tuning and to a stock MONAI UNETR."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from monai.networks.nets import UNETR
 from torch import Tensor, nn
 
 from mixcl.errors import InputError
-from mixcl.model import TRANSFER, select
-from mixcl.run import checkpoint
-from mixcl.run.checkpoint import weights_id
+from mixcl.model import select
 
 
 def unetr_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The UNETR's part of the weights of a pre-training run, or of an exported encoder, under UNETR's own keys."""
     inner = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
     return inner or dict(state)
-
-
-def export_encoder(run: Path, to: Path, transfer: str = "encoder") -> str:
-    """Write what ``transfer`` names of a finished pre-training run as one safetensors file for MONAI's UNETR (R16).
-
-    Returns
-    -------
-    str
-        The lines of Python that load it.
-
-    Raises
-    ------
-    InputError
-        The run is not finished, ``transfer`` is unknown, or ``to`` is no .safetensors file.
-    """
-    if transfer not in TRANSFER:
-        raise InputError(f"--transfer {transfer!r}: choose one of {', '.join(TRANSFER)}")
-    if to.suffix != ".safetensors":
-        raise InputError(f"{to}: name the file .safetensors")
-    weights, description = checkpoint.read_weights(run)
-    model = description.get("model")
-    if not model:
-        raise InputError(f"{run}: not a pre-training run of mixcl; give the folder of one")
-    chosen = select(unetr_weights(weights), transfer)
-    about = {**description, "of": description["id"], "id": weights_id(chosen), "transfer": transfer}
-    checkpoint.write_weights(to, chosen, about)
-    return (
-        "from monai.networks.nets import UNETR\n"
-        "from safetensors.torch import load_file\n"
-        f"net = UNETR(in_channels=1, out_channels=YOUR_CLASSES, img_size=({model['patch']},) * 3, "
-        f"feature_size={model['feature']}, hidden_size={model['hidden']}, mlp_dim={model['mlp']}, "
-        f"num_heads={model['heads']})\n"
-        f"net.load_state_dict(load_file({str(to)!r}), strict=False)"
-    )
 
 
 class Handover(NamedTuple):

@@ -74,6 +74,18 @@ def held(path: Path, what: str) -> Iterator[None]:
             os.close(number)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process of this machine holds the lock file ``path`` now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is none, or the file system knows no locks
+        return False
+    return False
+
+
 def _take(number: int, what: str) -> None:
     """Get the lock of an open file, or say who has it."""
     free, told = _locked(number)

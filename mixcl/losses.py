@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mixcl.labels import UNKNOWN
 from mixcl.moments import Moments, as_float, correlation_from_moments, full_precision, moments
 
 MASKED = -1e30  # log-weight of a pair that takes no part; finite, so that gradients stay finite
@@ -201,12 +202,12 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tens
 def label_relation(
     labels_a: Tensor, labels_b: Tensor, *, background: Literal["ignore_pairs", "ignore_all"] = "ignore_pairs"
 ) -> Tensor:
-    """The label relation matrix A (Fig. 2d): 1 positive, 0 negative, -1 takes no part (R9).
+    """The label relation matrix A (Fig. 2d): 1 positive, 0 negative, -1 takes no part (R9, R33).
 
     Parameters
     ----------
     labels_a, labels_b
-        Integer [n] and [m]; 0 is the background.
+        Integer [n] and [m]; 0 is the background, UNKNOWN (255) neither that nor an organ: its pairs take no part.
     background
         ``ignore_pairs`` leaves out (background, background) alone, so that (organ, background) is negative;
         ``ignore_all`` leaves out every pair that touches the background.
@@ -224,11 +225,10 @@ def label_relation(
     _one_of("background", background, ("ignore_pairs", "ignore_all"))
     if labels_a.ndim != 1 or labels_b.ndim != 1:
         raise ValueError(f"labels have shapes {tuple(labels_a.shape)} and {tuple(labels_b.shape)}: give [n] and [m]")
-    same = (labels_a[:, None] == labels_b[None, :]).to(torch.int8)
-    zero_a, zero_b = (labels_a == 0).to(torch.int8)[:, None], (labels_b == 0).to(torch.int8)[None, :]
-    both = zero_a * zero_b
-    ignored = both if background == "ignore_pairs" else zero_a + zero_b - both
-    return same * (1 - ignored) - ignored
+    a, b = labels_a[:, None], labels_b[None, :]
+    zero_a, zero_b = a == 0, b == 0
+    ignored = (zero_a & zero_b if background == "ignore_pairs" else zero_a | zero_b) | (a == UNKNOWN) | (b == UNKNOWN)
+    return (a == b).to(torch.int8).masked_fill_(ignored, -1)
 
 
 def label_consistency(
@@ -254,7 +254,7 @@ def label_consistency(
     emb_a, emb_b
         [n, C] and [m, C], any positive scale and any precision.
     labels_a, labels_b
-        Integer [n] and [m], 0 is the background, of one collection (R29).
+        Integer [n] and [m] of one collection (R29), as in :func:`label_relation`.
     temperature
         tau > 0.
 

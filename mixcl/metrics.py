@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixcl.labels import UNKNOWN
+
 
 def class_values(values: Iterable[int]) -> list[int]:
     """What a network's classes stand for: class 0 is the background, class k the k-th smallest label value."""
@@ -21,12 +23,15 @@ def class_values(values: Iterable[int]) -> list[int]:
 def class_indices(labels: Tensor, values: Iterable[int]) -> Tensor:
     """The class, int64, of every voxel of label maps of any shape (values 0 to 255); other values are background.
 
-    >>> class_indices(torch.tensor([0, 3, 7, 5], dtype=torch.uint8), (7, 3)).tolist()
-    [0, 1, 2, 0]
+    UNKNOWN stays what it is, no class (R33).
+
+    >>> class_indices(torch.tensor([0, 3, 7, 5, 255], dtype=torch.uint8), (7, 3)).tolist()
+    [0, 1, 2, 0, 255]
     """
     classes = torch.zeros(256, dtype=torch.long, device=labels.device)
     for index, value in enumerate(class_values(values)):
         classes[value] = index
+    classes[UNKNOWN] = UNKNOWN
     return classes[labels.long()]
 
 
@@ -40,6 +45,8 @@ def measure(
     lost: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """Dice, HD95 and surface Dice of each organ of one case; the background is no organ.
+
+    Nothing is predicted where the label map is UNKNOWN, whatever ``predicted`` says there (R33).
 
     Surfaces are MONAI's: the voxels of an organ with at least one of their six neighbours outside it (what is
     beyond the scan counts as outside), as points at the voxels' centres, distances in mm.  HD95 is the larger
@@ -82,9 +89,9 @@ def measure(
     """
     if label.shape != predicted.shape:
         raise ValueError(f"the label map is {label.shape}, the prediction {predicted.shape}; give one grid")
-    records = []
+    records, known = [], label != UNKNOWN
     for value, organ in sorted(names.items()):
-        truth, guess = np.asarray(label == value), np.asarray(predicted == value)
+        truth, guess = np.asarray(label == value), np.asarray(predicted == value) & known
         sizes = int(truth.sum()), int(guess.sum())
         if (sizes[0] or value in lost) and not all(sizes):
             dice, hd95, surface = 0.0, math.nan, 0.0

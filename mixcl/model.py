@@ -177,15 +177,9 @@ def seeded(seed: int) -> Iterator[None]:
 
 def _unetr(kind: type[Net], config: ModelConfig, out_channels: int) -> Net:
     net = kind(
-        in_channels=1,
-        out_channels=out_channels,
-        img_size=(config.patch,) * 3,
-        feature_size=config.feature,
-        hidden_size=config.hidden,
-        mlp_dim=config.mlp,
-        num_heads=config.heads,
-        norm_name="instance",
-    )
+        in_channels=1, out_channels=out_channels, img_size=(config.patch,) * 3, feature_size=config.feature,
+        hidden_size=config.hidden, mlp_dim=config.mlp, num_heads=config.heads, norm_name="instance",
+    )  # fmt: skip
     for name, parameter in net.named_parameters():
         if "norm_cross_attn" in name:  # MONAI keeps it without using it; it would never get a gradient
             parameter.requires_grad_(False)

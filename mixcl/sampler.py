@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mixcl.distance import squared_distance
+from mixcl.labels import UNKNOWN
 
 Array = TypeVar("Array", Tensor, NDArray[np.generic])
 
@@ -23,10 +24,10 @@ ROUNDS = 32  # of rejection, before the rest is drawn by keys
 
 
 def boundary_distance(labels: Array) -> Array:
-    """D(S) of Eq. 7: the distance, in voxels, of each voxel to the nearest voxel of another label (R12, R27).
+    """D(S) of Eq. 7: the distance, in voxels, of each voxel to the nearest voxel of another label (R12, R27, R33).
 
-    Exact and Euclidean, for all labels in one pass.  The background is a label like any other.
-    The border of the volume is no boundary: an organ cut off by the patch is not known to end there.
+    Exact and Euclidean.  The background is a label like any other.  The border of the volume is no boundary, and
+    neither is that of an unknown region (UNKNOWN, 255): an organ is not known to end there.
 
     Parameters
     ----------
@@ -36,9 +37,8 @@ def boundary_distance(labels: Array) -> Array:
     Returns
     -------
     Tensor or array
-        float32, the same shape (and device).  At least 1; infinite everywhere where there is but one label.
-        The square is an exact integer up to a distance of 4096 voxels (2^24 is float32's last consecutive
-        one).
+        float32, the same shape (and device).  At least 1, 0 where unknown; infinite where there is but one label.
+        The square is an exact integer up to a distance of 4096 voxels, 2^24 being float32's last consecutive one.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def weight_map(labels: Array, *, mu: float = 8.0, eps: float = 0.05) -> Array:
     Returns
     -------
     Tensor or array
-        float32, the same shape; eps everywhere where there is but one label.
+        float32, the same shape; eps where there is but one label, and where it is unknown, which is never drawn.
 
     >>> weight_map(np.array([1, 1, 1, 1, 0])).round(4)
     array([0.6565, 0.6452, 0.6007, 0.4912, 0.4912], dtype=float32)
@@ -108,15 +108,14 @@ def sample_pixels(
 ) -> Tensor:
     """Draw at most ``budget`` (r) pixels of every label present, without replacement, weighted by W(S) (R13).
 
-    The draws follow the law of successive weighted draws, as ``numpy.random.choice(replace=False, p=W / sum
-    W)`` a class.  Large classes are drawn by rejection (propose uniformly, accept with W / max W, drop
-    repeats), small ones by exponential keys (the r smallest E / W); both have that law.  The number of voxels
-    has no limit.
+    The draws follow the law of successive weighted draws, as ``numpy.random.choice(replace=False, p=W / sum W)`` a
+    class.  Large classes are drawn by rejection (propose uniformly, accept with W / max W, drop repeats), small ones
+    by exponential keys (the r smallest E / W); both have that law.  The number of voxels has no limit.
 
     Parameters
     ----------
     labels
-        Integer tensor of one to three dimensions, on any device; the background 0 is a class like any other.
+        Integer tensor of one to three dimensions, on any device; the background 0 is a class, UNKNOWN is none.
     budget
         r >= 1; a class with at most r pixels gives them all.
     generator
@@ -134,11 +133,11 @@ def sample_pixels(
         raise ValueError(f"budget is {budget}: ask for at least 1 pixel a class")
     array = _numpy(labels)
     squared = squared_distance(array).reshape(-1)
-    if np.isinf(squared[0]):
+    if np.isinf(squared.max()):
         squared = np.ones_like(squared)  # a single label: W is eps everywhere, every voxel is as likely
     weights = _Weights(squared, mu, eps)
     chosen = [_draw(voxels, weights, budget, generator) for voxels in _classes(array.reshape(-1))]
-    return torch.from_numpy(np.concatenate(chosen)).to(labels.device)
+    return torch.from_numpy(np.concatenate([*chosen, np.empty(0, np.int64)])).to(labels.device)
 
 
 def choose_pair(
@@ -228,12 +227,13 @@ class _Weights:
 
 
 def _classes(flat: NDArray[np.integer]) -> Iterator[NDArray[np.int64]]:
-    """The voxels of each label present, both ascending."""
-    order = np.argsort(flat, kind="stable")
-    start = 0
+    """The voxels of each known label present, both ascending."""
+    order, start = np.argsort(flat, kind="stable"), 0
     while start < len(order):
-        end = int(np.searchsorted(flat, flat[order[start]], side="right", sorter=order))
-        yield order[start:end]
+        value = flat[order[start]]
+        end = int(np.searchsorted(flat, value, side="right", sorter=order))
+        if value != UNKNOWN:
+            yield order[start:end]
         start = end
 
 

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mixcl import baselines, batches, diagnostics, predict
+from mixcl import baselines, batches, diagnostics, windows
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import split, start
 from mixcl.data.store import Store, verify
@@ -29,7 +29,7 @@ from mixcl.files import checked_name
 from mixcl.handover import freeze, hand_over, parameter_groups, unetr_weights
 from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-from mixcl.run import checkpoint, determinism, device, signals, twins
+from mixcl.run import checkpoint, determinism, device, signals, tracker, twins
 from mixcl.run.jobs import finetune_job
 from mixcl.run.memory import enough_memory
 from mixcl.run.record import Restart, alone, begin, deciding, provenance, run_folder, write_card
@@ -139,7 +139,7 @@ def finetune(
             values: dict[str, Any] = {}
             due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
             if due and accelerator.is_main_process:
-                values["test"] = {"step": number, **predict.look(net, test, config, names)}
+                values["test"] = {"step": number, **windows.look(net, test, config, names)}
             image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
             loss = criterion(device.forward(loop.module, image, config.model), label)
             return loss, {**values, "total": loss}
@@ -187,6 +187,7 @@ class _Loop:
         done = first = self.steps if finished else int(before.get("step", 0))
         device.agree(accelerator, first, self.folder)
         if finished:
+            checkpoint.drop(self.folder)  # a kill may have come between the weights and this
             return self.folder
         verify(data.cases)
         metrics, pending = self._open(before), Steps(before.get("pending", ()))
@@ -220,12 +221,16 @@ class _Loop:
                 if saves and not last:
                     self._save(done, metrics, pending)
                 bar.update()
+                if done == first + 1:
+                    self._warn(device.slow(accelerator.device, time.perf_counter() - started, self.steps - done))
                 if asked:
                     stop.number = asked
                     break
             bar.close()
+            if metrics is not None:
+                metrics.close()
             if done == self.steps:
-                self._finish(kept, time.perf_counter() - started)
+                self._finish(kept, metrics, time.perf_counter() - started)
         return self.folder
 
     def _open(self, before: dict[str, Any]) -> checkpoint.Metrics | None:
@@ -233,7 +238,8 @@ class _Loop:
             return None
         write_card(self.folder, self.card)
         state = {"step": before.get("step", 0), **before.get("metrics", {})}
-        return checkpoint.Metrics(self.folder, state, self.config.run.tensorboard, self._warn)
+        sent_to = tracker.start(self.config.run.tracker, self.folder, state["step"], self.card)
+        return checkpoint.Metrics(self.folder, state, sent_to, self._warn)
 
     def _save(self, done: int, metrics: checkpoint.Metrics | None, pending: Steps) -> None:
         if metrics is not None:
@@ -242,7 +248,7 @@ class _Loop:
         self.accelerator.wait_for_everyone()
 
     def _warn(self, text: str) -> None:
-        if self.accelerator.is_main_process:
+        if text and self.accelerator.is_main_process:
             tqdm.write(f"mixcl: {text}", file=sys.stderr)
 
     def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, record: dict[str, Any]) -> None:
@@ -257,8 +263,8 @@ class _Loop:
         shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}
         bar.set_postfix(shown, refresh=False)
 
-    def _finish(self, kept: nn.Module, seconds: float) -> None:
-        if self.accelerator.is_main_process:
+    def _finish(self, kept: nn.Module, metrics: checkpoint.Metrics | None, seconds: float) -> None:
+        if metrics is not None:
             state = kept.state_dict()
             identity = checkpoint.weights_id(state)
             description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
@@ -266,7 +272,7 @@ class _Loop:
             log_fields = {
                 "seconds_of_last_part": round(seconds, 1), "memory_gb": device.peak_gb(self.accelerator.device),
                 "bits": determinism.environment(str(self.accelerator.device), self.config.run.threads),
-                "weights": identity,
+                "weights": identity, "metrics": metrics.state()["sha256"],
             }  # fmt: skip
             write_card(self.folder, {**self.card, **log_fields})
             checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})

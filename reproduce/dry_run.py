@@ -18,11 +18,13 @@ from mixcl.data.registry import expected_count
 from mixcl.data.splits import folds, fraction
 from mixcl.data.store import expected_bytes
 from mixcl.files import human
-from mixcl.run.jobs import Job, finetunings, kernels, pretrainings
+from mixcl.run.jobs import NOTEBOOKS, Job, finetunings, kernels, pretrainings
 
 EXPECTED = Path(__file__).resolve().parent / "expected"
 KINDS = ("prepare", "pretrain", "finetune", "tables and figures")
 EXTENT = {"files": (410.0, 410.0, 400.0), "phantom": (320.0, 253.0, 256.0)}  # mm: means of KiTS19 and of 9 phantoms
+LONG = 2 * 86400.0  # seconds from which it is said that a processor takes so long
+YEAR = 365.25 * 86400
 RAW_BYTES = 1.4  # a voxel of a phantom as drawn, with its label, packed
 
 
@@ -140,12 +142,28 @@ def verdict(total: float, cores: int, gpus: int, costs: dict[str, Any]) -> str:
     return f"  all in all about {span(total / cores)} on {cores} core(s) ({where})"
 
 
+def without_gpu(config: Experiment, cores: int) -> str:
+    """A sentence on how long the whole plan takes on a processor, where that is more than `LONG` seconds."""
+    costs = read_costs(config)
+    rules = ["prepare", *(job.name for job in pretrainings(config)), *NOTEBOOKS]
+    rules += kernels(finetunings(config), config.run.folds_a_kernel)
+    seconds = sum(seconds_of(rule, config, costs) for rule in rules) / cores if costs else 0.0
+    if seconds < LONG:
+        return ""
+    return (
+        f"mixcl: no GPU is used: the whole plan of profile {config.profile} takes about {span(seconds)} on {cores} "
+        "core(s), by the seconds that a patch took; what is done is kept, and --profile phantom takes half an hour"
+    )
+
+
 def span(seconds: float) -> str:
     """A span of time in the unit that suits it.
 
-    >>> span(90), span(7200), span(400000)
-    ('2 min', '2.0 h', '4.6 days')
+    >>> span(90), span(7200), span(400000), span(1e8)
+    ('2 min', '2.0 h', '4.6 days', '3.2 years')
     """
     if seconds < 5400:
         return f"{max(seconds / 60, 1):.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+    if seconds < 172800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days" if seconds < 2 * YEAR else f"{seconds / YEAR:.1f} years"

@@ -182,6 +182,10 @@ mixcl_set_up() {
     mixcl_choose
     if [ "$mixcl_own" = yes ]; then
         mixcl_alone "$mixcl_root" mixcl_set_up_own
+        if [ "${VIRTUAL_ENV:-}" != "$mixcl_env" ]; then
+            export MIXCL_ACTIVATE="source $(printf %q "$mixcl_env")/bin/activate"
+            mixcl_say "to have mixcl and jupyter in your own shell: $MIXCL_ACTIVATE"
+        fi
         export VIRTUAL_ENV="$mixcl_env"
     else
         [ -x "$mixcl_python" ] || mixcl_die "$mixcl_env has no bin/python; leave that environment or make it anew"

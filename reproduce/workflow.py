@@ -18,12 +18,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dry_run
+from progress import Progress
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
@@ -33,6 +35,7 @@ from mixcl.run import gpus, jobs
 
 HERE = Path(__file__).resolve().parent
 WAIT = 30.0  # seconds for another run to let go of the folder; a killed one does within that
+LAST_WORDS = 5.0  # seconds to show what was said last; a job that outlives the engine may hold its end of the pipe
 ON_A_CLUSTER = re.compile(r"[\w./@%+=:,-]+")  # what a folder may hold that SLURM's own command line names
 
 
@@ -74,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
         write_json(out / "commands" / "settings.json", handed)
         if options.dry:
             return _plan(config, out, options, len(devices))
-        return _make(out, options, devices, lock)
+        return _make(config, out, options, devices, lock)
 
 
 def _profile(name: str) -> str:
@@ -173,7 +176,7 @@ def _environment(out: Path, **more: str) -> dict[str, str]:
     users = ("SNAKEMAKE_", "MATPLOTLIBRC", "SBATCH_EXPORT", "SLURM_EXPORT_ENV")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(users)}
     caches = {"XDG_CACHE_HOME": str(out / ".cache"), "MPLCONFIGDIR": str(out / ".cache" / "matplotlib")}
-    return kept | caches | {"PYTHONSAFEPATH": "1"} | more
+    return kept | caches | {"PYTHONSAFEPATH": "1", "MIXCL_HINTS": "no"} | more
 
 
 def _plan(config: Experiment, out: Path, options: argparse.Namespace, devices: int) -> int:
@@ -187,8 +190,8 @@ def _plan(config: Experiment, out: Path, options: argparse.Namespace, devices: i
     return 0
 
 
-def _make(out: Path, options: argparse.Namespace, devices: Sequence[str], lock: int) -> int:
-    """Run the engine.  The jobs speak on standard output; what the engine says goes to a file.
+def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: Sequence[str], lock: int) -> int:
+    """Run the engine.  What its jobs say is shown with how far all is before it; what itself says goes to a file.
 
     Why it ended with an error comes to the screen as well.
     """
@@ -207,7 +210,16 @@ def _make(out: Path, options: argparse.Namespace, devices: Sequence[str], lock: 
     with writing(log), log.open("ab") as file:
         begin = file.tell()
         words = _engine(out, *more, "--", options.only)
-        status = _wait(subprocess.Popen(words, stderr=file, pass_fds=(lock,), env=environment))
+        if text := dry_run.without_gpu(config, int(options.cores)) if not devices else "":
+            print(text, flush=True)
+        progress = Progress(config, out, _slots(config, options, devices), bool(devices))
+        engine = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=file, text=True, errors="replace", pass_fds=(lock,), env=environment
+        )
+        relay = threading.Thread(target=_relay, args=(engine.stdout, progress), daemon=True)
+        relay.start()
+        status = _wait(engine, progress, bool(options.slurm))
+        relay.join(LAST_WORDS)
     if status:
         said = log.read_bytes()[begin:].decode(errors="replace")
         print(
@@ -219,9 +231,32 @@ def _make(out: Path, options: argparse.Namespace, devices: Sequence[str], lock: 
     return 0
 
 
-def _wait(engine: subprocess.Popen[bytes]) -> int:
-    """The engine's status; Ctrl-C reaches it as well, and it ends its jobs first."""
+def _slots(config: Experiment, options: argparse.Namespace, devices: Sequence[str]) -> int:
+    """How many trainings run at a time."""
+    if options.slurm:
+        return int(options.cores)
+    at_a_time = max(int(options.cores) // config.run.threads, 1)
+    return min(at_a_time, len(devices)) if devices else at_a_time
+
+
+def _relay(lines: Iterable[str], progress: Progress) -> None:
+    """Show what the jobs say, a line at a time, with how far all is before it."""
+    for line in lines:
+        if line.strip():
+            with suppress(OSError):  # nobody reads on; the jobs must not wait for that
+                print(progress.mark(line.rstrip()), flush=True)
+
+
+def _wait(engine: subprocess.Popen[str], progress: Progress, elsewhere: bool) -> int:
+    """The engine's status; of jobs that run ``elsewhere`` and say nothing here, it is shown that they have ended.
+
+    Ctrl-C reaches the engine as well, and it ends its jobs first.
+    """
     try:
+        while elsewhere and engine.poll() is None:
+            time.sleep(1)
+            for rule in progress.ended_rules():
+                print(f"{progress}{rule}: done", flush=True)
         return engine.wait()
     except KeyboardInterrupt:
         engine.wait()
@@ -229,6 +264,11 @@ def _wait(engine: subprocess.Popen[bytes]) -> int:
 
 
 def _tell(out: Path, options: argparse.Namespace) -> None:
+    """What came out, and where it is."""
+    if options.only in ("all", "figures", "table1"):
+        from mixcl.results.headline import headline  # here, because it takes two seconds
+
+        print("\n".join(headline(out)))
     if options.only in ("all", "figures"):
         sets = [word for item in options.settings for word in ("--set", item)]
         verify = shlex.join(["mixcl", "verify", "--profile", options.profile, "--out", str(out), *sets])
@@ -237,6 +277,10 @@ def _tell(out: Path, options: argparse.Namespace) -> None:
         print(f"mixcl: tables in {out}/tables")
     else:
         print(f"mixcl: done, in {out}")
+    if activate := os.environ.get(
+        "MIXCL_ACTIVATE"
+    ):  # by setup.sh, where this is not the environment of the user's shell
+        print(f"mixcl: to have mixcl and jupyter in your shell: {activate}")
 
 
 def reason(text: str, status: int) -> str:

@@ -57,7 +57,7 @@ def _fuzz(name: str, options: list[str]) -> int:
     import atheris
 
     sys.path.insert(0, str(HERE))
-    with atheris.instrument_imports(include=["mixcl", "yaml", "helpers"]):
+    with atheris.instrument_imports(include=["mixcl", "yaml", "nibabel", "pydicom", "helpers"]):
         from helpers.readers import READERS
     atheris.Setup([__file__, *options], READERS[name])
     atheris.Fuzz()

@@ -318,3 +318,8 @@ def test_a_quota_that_is_reached_is_one_sentence(prepared: Path, tmp_path: Path,
 def test_the_settings_that_are_refused_are_not_the_ones_people_use() -> None:
     config = load_profile("smoke", ["run.precision=no", "finetune.freeze=true", "loss.level_weights=[1, 1, 1, 0, 0]"])
     assert json.loads(config.model_dump_json())["finetune"]["freeze"] is True
+
+
+def test_what_a_file_says_of_itself_moves_no_terminal() -> None:
+    told = str(InputError("a.dcm: an \x1b[2J\x07image\x9b31m of \N{GREEK SMALL LETTER MU}m\nb.dcm: is fine"))
+    assert told == "a.dcm: an \\x1b[2J\\x07image\\x9b31m of \N{GREEK SMALL LETTER MU}m\nb.dcm: is fine"

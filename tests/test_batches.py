@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from helpers.volumes import affine_of, scan, write_case
 
 from mixcl import batches
 from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data import patches
 from mixcl.data.prepare.run import prepare
-from mixcl.data.store import Case, Store
+from mixcl.data.store import Case, Store, verify
 from mixcl.errors import InputError
 from mixcl.model import level_edges
 
@@ -201,3 +204,34 @@ def test_label_values_become_classes(cases: list[Case], smoke: Experiment) -> No
     _, label = batches.finetuning_batch(raw, smoke, 0, (200, 7, 3), CPU)
     assert label.shape == (1, 1, 32, 32, 32)
     assert sorted(label.unique().tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("when", ["before", "later"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_scan_that_is_cut_while_a_run_reads_it_is_named(
+    prepared: Path, smoke: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, workers: int
+) -> None:
+    """A voxel that is mapped and not there ends a process by SIGBUS, in which no Python runs any more."""
+    store = Path(shutil.copytree(prepared / "data" / "store", tmp_path / "store"))
+    cases = Store(store).cases("msd_spleen")[:1]
+    verify(cases)
+    image = cases[0].path / "image.npy"
+    if when == "before":
+        os.truncate(image, 4096)
+    else:  # between the look at the size and the reading
+        monkeypatch.setattr(patches, "fetch", lambda *_: os.truncate(image, 4096))
+    pairs, told = batches.PairStream(cases, smoke, 4), tmp_path / "told"
+    if not (child := os.fork()):
+        os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)
+        try:
+            list(batches.batches(pairs, 1, start=0, steps=1, workers=workers))
+        except InputError as error:
+            os.write(2, f"mixcl: {error}\n".encode())
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    size = image.stat().st_size, 128 + 2 * np.prod(cases[0].shape)
+    sentence = f"mixcl: {image}: cannot be read (has {size[0]} bytes instead of {size[1]})"
+    lines = told.read_text().splitlines()
+    assert lines
+    assert [line for line in lines if not line.startswith(sentence)] == []

@@ -5,12 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 from mixcl import cli
+from mixcl import evaluate as measuring
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+from mixcl.results.runs import read_runs
+from mixcl.results.statistics import fold_scores
+from mixcl.run.find import listed, settings_of
+from mixcl.run.record import read_card
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -41,29 +51,185 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Usage: mixcl" in out
 
 
+def test_no_line_of_help_is_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Pre-train with MixCL on the pooled collections (Eq.` was one."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in ([], ["data"]):
+        _, text, _ = run(capsys, *words, "-h")
+        lines = text[text.index("Commands:") :].splitlines()[1:]
+        assert len(lines) >= 3
+        assert all(line.startswith("  ") and line.endswith(".") and not line.endswith("..") for line in lines), lines
+        assert "(Eq." not in text
+
+
 def test_help_and_mistakes_are_quick() -> None:
-    """Neither torch nor MONAI is loaded to say what is wrong with a setting."""
+    """Help loads no settings and no numpy; neither torch nor MONAI is loaded to say what is wrong, or to list runs."""
     code = (
         "import sys\nfrom mixcl import cli\n"
-        "try: cli.main(['pretrain', '--profile', 'nonsense'])\n"
-        "except SystemExit as stop: assert stop.code == 2\n"
-        "import mixcl\nassert not {'monai'} & set(sys.modules), 'heavy'\n"
+        "def run(*words, code=0):\n"
+        "    try: cli.main(list(words))\n"
+        "    except SystemExit as stop: assert (stop.code or 0) == code, stop.code\n"
+        "run('--help')\n"
+        "assert not {'pydantic', 'numpy', 'yaml'} & set(sys.modules), 'heavy help'\n"
+        "run('pretrain', '--profile', 'nonsense', code=2)\n"
+        "run('evaluate', '--run', 'nonsense', code=2)\n"
+        "run('runs')\n"
+        "assert not {'monai', 'torch', 'pandas', 'scipy'} & set(sys.modules), 'heavy'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("words", [["prepare"], ["pretrain"], ["finetune", "--task", "btcv"], ["verify"]])
+def test_something_is_said_before_anything_heavy_is_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+) -> None:
+    class Heavy(Exception):
+        pass
+
+    def stop(name: str, *_: object) -> None:
+        if name.partition(".")[0] in ("torch", "monai", "pandas") or name.startswith(("mixcl.data", "mixcl.trainer")):
+            raise Heavy
+
+    for name in [name for name in sys.modules if name.startswith(("mixcl.data", "mixcl.trainer", "mixcl.results"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=stop), *sys.meta_path])
+    code, out, err = run(capsys, *words, "--profile", "smoke", "--out", str(tmp_path))
+    assert (code, "unexpected Heavy" in err) == (1, True)
+    assert out == f"profile smoke, results in {tmp_path}\n"
+
+
+FINETUNED = "finetune-msd_spleen-p100-mixcl-f0-s0"
+
+
+def test_runs_are_listed(made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out, _ = made
+    code, text, _ = run(capsys, "runs", "--out", str(out))
+    assert code == 0
+    assert text.startswith(f"{out}: 2 runs\n")
+    row = next(line for line in text.splitlines() if line.split()[0] == "pretrain")
+    assert row.split()[1:5] == ["trained", "4", "of", "4"]
+    code, text, err = run(capsys, "runs", "--out", str(tmp_path))
+    assert (code, text) == (0, f"no runs in {tmp_path}\n")
+    assert err == f"next: mixcl pretrain --out {tmp_path}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["evaluate", "--run"], ["finetune", "--task", "btcv", "--profile", "smoke", "--init"]]
+)
+def test_a_wrong_run_names_the_nearest(
+    made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    out, _ = made
+    for wrong, right in ((FINETUNED.replace("mixcl", "mixl"), FINETUNED), ("pretrian", "pretrain")):
+        code, _, err = run(capsys, *words, wrong, "--out", str(out))
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"{wrong}: no such run" in err
+        assert f"did you mean '{right}'?" in err
+
+
+@pytest.mark.parametrize("named", ["name and --out", "name alone", "path"])
+def test_an_evaluation_needs_no_settings(
+    made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    named: str,
+) -> None:  # fmt: skip
+    """The run's card says profile, store and all; what is asked for on top counts."""
+    out, _ = made
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine").symlink_to(out)
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def record(config: Experiment, folder: Path, job: Path, **_: object) -> pd.DataFrame:
+        asked.append((config, folder.resolve(), job.resolve()))
+        return pd.DataFrame({"organ": ["spleen"], "dice": [0.5], "hd95_mm": [1.0], "surface_dice": [0.5]})
+
+    monkeypatch.setattr(measuring, "evaluate", record)
+    words = {"path": [f"results/mine/runs/{FINETUNED}"], "name and --out": [FINETUNED, "--out", str(out)]}
+    code, text, err = run(capsys, "evaluate", "--run", *words.get(named, [FINETUNED]), "--set", "evaluate.overlap=0.75")
+    assert code == 0, err
+    (config, folder, job), card = asked[0], read_card(out / "runs" / FINETUNED)
+    assert (folder, job) == (out, out / "runs" / FINETUNED)
+    assert config.evaluate.overlap == 0.75
+    assert config.model_dump(mode="json", exclude={"evaluate"}).items() <= card["config"].items()
+    assert "spleen" in text
+
+
+def test_a_name_that_two_folders_have_must_be_said_whole(
+    made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "results" / name).symlink_to(made[0])
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "export", "--to", "e.safetensors")
+    assert code == 2
+    assert "is in results/one/runs/pretrain and in results/two/runs/pretrain" in err
+
+
+def test_a_profile_says_how_to_evaluate_and_where_the_data_is(made: tuple[Path, list[str]], tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: smoke\nevaluate: {grid: original}\nmodel: {feature: 8}\ndata: {store: /elsewhere}\n")
+    config = settings_of(made[0] / "runs" / FINETUNED, profile=str(mine))
+    assert (config.evaluate.grid, config.data.store) == ("original", "/elsewhere")
+    assert (config.profile, config.model.feature) == ("smoke", load_profile("smoke").model.feature)
+
+
+def test_settings_of_another_version_are_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"config": {"loss": {"gamma": 1}}}')
+    with pytest.raises(InputError, match=r"run\.json: loss\.gamma is no setting of this version"):
+        settings_of(tmp_path)
+
+
+def test_each_end_names_the_next_command(
+    made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out, common = made
+    words = " ".join(common)
+    code, _, err = run(capsys, "pretrain", *common)  # finished before: at once
+    assert (code, err.splitlines()[-2:]) == (0, [
+        f"next: mixcl finetune --task msd_spleen --init pretrain {' '.join([*common[:2], *common[2:]])}",
+        f"next: mixcl export --run {out}/runs/pretrain --to encoder.safetensors",
+    ]), words  # fmt: skip
+    _, _, err = run(capsys, "finetune", "--task", "msd_spleen", "--init", "pretrain", *common)
+    assert err.splitlines()[-1] == f"next: mixcl evaluate --run {out}/runs/{FINETUNED}"
+    monkeypatch.setenv("MIXCL_HINTS", "no")
+    _, _, err = run(capsys, "finetune", "--task", "msd_spleen", "--init", "pretrain", *common)
+    assert "next:" not in err
+
+
+def test_a_shell_completes_commands_profiles_and_runs(
+    made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine").symlink_to(made[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("_MIXCL_COMPLETE", "complete_bash")
+    for typed, offered in (
+        ("mixcl fine", {"finetune"}), ("mixcl pretrain --profile pap", {"paper", "paper-steps", "paper-balanced"}),
+        ("mixcl evaluate --run results/mine/runs/fine", {f"results/mine/runs/{FINETUNED}"}),
+    ):  # fmt: skip
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+        code, text, _ = run(capsys)
+        assert (code, set(text.split())) == (0, offered)
+
+
 @pytest.mark.slow
 def test_the_whole_way(made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out, common = made
-    job = "finetune-msd_spleen-p100-mixcl-f0-s0"
-    code, text, _ = run(capsys, "evaluate", "--run", job, "--save-predictions", *common)
+    out, job = made[0], FINETUNED
+    code, text, _ = run(capsys, "evaluate", "--run", job, "--save-predictions", "--out", str(out))
     assert code == 0
     assert "spleen" in text
     assert (out / "runs" / job / "cases.csv").is_file()
     assert list((out / "runs" / job / "predictions").glob("*.nii.gz"))
-    code, text, _ = run(capsys, "export", "--to", str(tmp_path / "encoder.safetensors"), *common)
+    row = next(row for row in listed(out)[out] if row.job == job)
+    assert row.state == "evaluated"
+    scores = fold_scores(read_runs(out).cases)
+    assert row.dice == pytest.approx(scores.set_index("job").loc[job, "dice"])
+    code, text, _ = run(capsys, "export", "--to", str(tmp_path / "encoder.safetensors"), "--out", str(out))
     assert code == 0
     assert "load_state_dict" in text
+    compile(text, "what export prints", "exec")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +240,7 @@ def test_the_whole_way(made: tuple[Path, list[str]], capsys: pytest.CaptureFixtu
         (["pretrain", "--profile", "smoke", "--set", "pretrain.steps=ten"], "valid integer"),
         (["pretrain", "--profile", "smoke", "--out", "{tmp}"], "prepare"),
         (["finetune", "--task", "spleen", "--profile", "smoke", "--out", "{tmp}"], "prepare"),
-        (["export", "--profile", "smoke", "--out", "{tmp}", "--to", "e.safetensors"], "no such weights"),
+        (["export", "--profile", "smoke", "--out", "{tmp}", "--to", "e.safetensors"], "pretrain: no such run"),
         (["evaluate", "--profile", "smoke", "--out", "{tmp}", "--run", "nowhere"], "nowhere"),
         (["prepare", "--profile", "paper", "--set", "data.root={tmp}/none", "--out", "{tmp}"], "no such folder"),
     ],

@@ -34,8 +34,8 @@ from mixcl.data.source import way_back
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.metrics import measure
-from mixcl.predict import predict
 from mixcl.run import record
+from mixcl.windows import strongest_labels, window_scores
 
 SPACING = (1.5, 0.7, 3.0)
 
@@ -128,15 +128,15 @@ def test_windows_cover_a_volume_of_any_size(shape: tuple[int, ...]) -> None:
     config = load_profile("smoke")
     volume = np.random.default_rng(0).random(shape, dtype=np.float32)
     net = Threshold().train()
-    labels = predict(net, volume, config, (4, 11))
+    labels = strongest_labels(window_scores(net, volume, config), (4, 11))
     assert net.training
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, np.array([0, 4, 11])[np.minimum((volume * 3).astype(int), 2)])
     assert {size[2:] for size in net.seen} == {(32, 32, 32)}
     assert max(size[0] for size in net.seen) <= config.evaluate.windows
-    assert set(np.unique(predict(net, torch.from_numpy(volume), config, (1, 2)))) == {0, 1, 2}
+    assert set(np.unique(strongest_labels(window_scores(net, torch.from_numpy(volume), config), (1, 2)))) == {0, 1, 2}
     with pytest.raises(ValueError, match="3 label values for a network with 2 classes"):
-        predict(net, volume, config, (1, 2, 3))
+        strongest_labels(window_scores(net, volume, config), (1, 2, 3))
 
 
 NAMES = {1: "spleen", 5: "liver", 9: "left kidney", 12: "aorta", 13: "gland"}  # with gaps; no case has an aorta
@@ -192,7 +192,9 @@ def stored(config: Experiment) -> dict[str, Case]:
 def test_whole_scans_are_scaled_as_patches_are(config: Experiment) -> None:
     case = stored(config)["001"]
     patch, _ = read_patch(case, (0, 0, 0), max(case.shape), config.data.hu)
-    np.testing.assert_array_equal(ev.scaled(case, config.data.hu), patch[tuple(slice(0, n) for n in case.shape)])
+    np.testing.assert_array_equal(
+        ev.scaled(case.image(), config.data.hu), patch[tuple(slice(0, n) for n in case.shape)]
+    )
 
 
 def test_a_run_is_evaluated(run: Path, config: Experiment, tmp_path: Path) -> None:
@@ -389,14 +391,14 @@ def test_predictions_overlay_a_source_with_other_axes(tmp_path: Path) -> None:
     case = prepared_case(tmp_path, (40, 50, 12), affine)
     labels = np.asarray(case.label())
     path = tmp_path / "p" / "x.nii.gz"
-    ev.write_nifti(path, way_back(case).nearest(labels), case)
+    ev.write_nifti(path, way_back(case).nearest(labels), case.source_affine)
     image = nib.load(path)
     assert image.shape == (40, 50, 12)
     assert image.header.get_xyzt_units()[0] == "mm"
     _same_places(np.asarray(image.dataobj), image.affine, labels, case.affine)
     first = path.read_bytes()
     time.sleep(1.1)  # gzip keeps seconds
-    ev.write_nifti(path, way_back(case).nearest(labels), case)
+    ev.write_nifti(path, way_back(case).nearest(labels), case.source_affine)
     assert path.read_bytes() == first
 
 

@@ -62,6 +62,23 @@ def test_a_file_takes_its_place_at_the_end_and_keeps_its_suffixes(tmp_path: Path
     assert [path.name for path in path.parent.iterdir()] == ["scan.nii.gz"]
 
 
+def test_what_a_killed_writer_left_goes_at_once(tmp_path: Path) -> None:
+    """That of a dead process of this machine; one that lives, or works on another machine, may still be writing."""
+    path, left = tmp_path / "model.safetensors", []
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    with files.whole(path) as draft:
+        mine, here = draft.name, draft.name.split(".")[1].partition("-")[2]
+        for name in (f".{dead.pid}-{here}.{path.name}", f".1-{here}.{path.name}", f".{dead.pid}-0f0f0f0f.{path.name}"):
+            left.append(tmp_path / name)
+            left[-1].write_bytes(b"half a file")
+        files.tidy(path)
+        assert sorted(file.name for file in tmp_path.iterdir()) == sorted([mine, left[1].name, left[2].name])
+    os.utime(left[2], (0, 0))
+    files.tidy(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, left[1]])
+
+
 def fail_midway(path: Path, error: type[BaseException]) -> None:
     with files.whole(path) as draft:
         draft.write_text("half")
@@ -229,7 +246,7 @@ def test_a_kill_while_a_run_is_removed_leaves_no_half_of_it(tmp_path: Path, monk
         with pytest.raises(KeyboardInterrupt):
             files.remove_run(run, tmp_path / "runs")
     assert not run.exists()
-    files.remove_run(run, tmp_path / "runs")
+    files.tidy_removed(tmp_path / "runs")
     assert list((tmp_path / "runs").iterdir()) == []
 
 

@@ -21,16 +21,16 @@ from helpers.settings import change
 from monai.networks.nets import UNETR
 from safetensors.torch import load_file
 
-from mixcl import handover, model, predict, trainer
+from mixcl import handover, model, trainer, windows
 from mixcl.config import load_profile, with_settings
 from mixcl.config.settings import Experiment
 from mixcl.data.splits import split
 from mixcl.data.store import Store
 from mixcl.errors import InputError
-from mixcl.handover import weights_id
+from mixcl.export import export
 from mixcl.metrics import measure
 from mixcl.model import segmentation_model
-from mixcl.run import checkpoint
+from mixcl.run import checkpoint, device
 from mixcl.run.record import read_card
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "reproduce"))
@@ -64,8 +64,14 @@ def test_a_pretraining_run_leaves_what_a_reader_needs(pretrained: Path) -> None:
     assert description["id"] == checkpoint.weights_id(weights) == card["weights"]
 
 
-def test_the_same_settings_give_the_same_weights(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
+def test_the_same_settings_give_the_same_weights(
+    pretrained: Path, smoke: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Also where it is said after the first step that all will take long."""
+    monkeypatch.setattr(device, "LONG", 1e-9)
     again = trainer.pretrain(smoke, tmp_path, progress=False)
+    assert capsys.readouterr().err.count("on this processor, the 3 left about") == 1
     assert read_card(again)["weights"] == read_card(pretrained)["weights"]
     assert (again / "metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
 
@@ -243,7 +249,7 @@ def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: 
     config = change(smoke, finetune={**steps, "probe_every": 2})
     run = trainer.finetune(config, tmp_path / "watched", **given)
     weights, _ = checkpoint.read_weights(run)
-    assert weights_id(weights) == weights_id(checkpoint.read_weights(plain)[0])
+    assert checkpoint.weights_id(weights) == checkpoint.weights_id(checkpoint.read_weights(plain)[0])
     records = checkpoint.read_metrics(run / "metrics.jsonl")
     assert [record["test"]["step"] for record in records if "test" in record] == [0, 2, 4]
     assert not any("test" in record for record in checkpoint.read_metrics(plain / "metrics.jsonl"))
@@ -252,15 +258,17 @@ def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: 
     _, test = split(store.cases("msd_spleen"), config, 0, 100, 0)
     net = segmentation_model(config.model, 1)
     net.load_state_dict(weights)
-    seen = predict.look(net, test, config, {1: "spleen"})
+    seen = windows.look(net, test, config, {1: "spleen"})
     dice = []
     for case in test:
-        predicted = predict.predict(net, predict.scaled(case, config.data.hu), config, [1])
+        predicted = windows.strongest_labels(
+            windows.window_scores(net, windows.scaled(case.image(), config.data.hu), config), [1]
+        )
         (row,) = measure(case.label(), predicted, {1: "spleen"}, spacing=case.spacing, tolerance_mm=2)
         dice.append(row["dice"])
     assert seen["dice"]["spleen"] == pytest.approx(np.mean(dice), abs=1e-4)
     net.load_state_dict({name: torch.zeros_like(value) for name, value in weights.items()})
-    assert predict.look(net, test, config, {1: "spleen"})["cross_entropy"] == pytest.approx(np.log(2), abs=1e-5)
+    assert windows.look(net, test, config, {1: "spleen"})["cross_entropy"] == pytest.approx(np.log(2), abs=1e-5)
 
 
 def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:
@@ -272,7 +280,7 @@ def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:
 
 def test_an_exported_encoder_loads_into_plain_monai(pretrained: Path, tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
-    code = handover.export_encoder(pretrained, path)
+    code = export(pretrained, path)
     space: dict[str, object] = {"YOUR_CLASSES": 4}
     exec(code, space)
     net = space["net"]
@@ -284,7 +292,7 @@ def test_an_exported_encoder_loads_into_plain_monai(pretrained: Path, tmp_path: 
 
 def test_an_exported_encoder_starts_a_finetuning(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
-    handover.export_encoder(pretrained, path)
+    export(pretrained, path)
     kwargs = {"task": "msd_spleen", "percent": 100, "fold": 0, "progress": False}
     a = trainer.finetune(smoke, tmp_path / "a", arm="mixcl", init=path, **kwargs)  # type: ignore[arg-type]
     b = trainer.finetune(smoke, tmp_path / "b", arm="mixcl", init=pretrained, **kwargs)  # type: ignore[arg-type]

@@ -114,17 +114,21 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _lay(base: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lay what one author gives over ``base``; steps or epochs in it take the place of either in ``base`` (R15)."""
-    for section in TRAININGS:
-        if any(_lengths(layer, section) for layer in layers) and isinstance(base.get(section), dict):
-            base = base | {section: {key: value for key, value in base[section].items() if key not in LENGTHS}}
+    """Lay what one author gives over ``base``; steps or epochs in it take the place of either in ``base`` (R15).
+
+    So does a number of folds of those of ``base`` that are run.
+    """
+    replaced = {section: (LENGTHS, LENGTHS) for section in TRAININGS} | {"grid": (("n_folds",), ("folds",))}
+    for section, (keys, gone) in replaced.items():
+        if any(_given(layer, section, keys) for layer in layers) and isinstance(base.get(section), dict):
+            base = base | {section: {key: value for key, value in base[section].items() if key not in gone}}
     return reduce(_merge, layers, base)
 
 
-def _lengths(layer: Mapping[str, Any], section: str) -> list[str]:
-    """Which of steps and epochs a layer gives to a training."""
+def _given(layer: Mapping[str, Any], section: str, keys: Sequence[str] = LENGTHS) -> list[str]:
+    """Which of some keys of a section, such as steps and epochs of a training, a layer gives."""
     given = layer.get(section)
-    return [key for key in LENGTHS if isinstance(given, Mapping) and given.get(key) is not None]
+    return [key for key in keys if isinstance(given, Mapping) and given.get(key) is not None]
 
 
 def overlaid(overrides: Iterable[str], later: Sequence[str]) -> list[str]:
@@ -136,7 +140,7 @@ def overlaid(overrides: Iterable[str], later: Sequence[str]) -> list[str]:
     ['pretrain.steps=9', 'pretrain.epochs=2', 'pretrain.steps=null']
     """
     layer = reduce(_merge, map(_parse_override, later), dict[str, Any]())
-    given = {section: _lengths(layer, section) for section in TRAININGS}
+    given = {section: _given(layer, section) for section in TRAININGS}
     gone = [
         f"{section}.{key}=null"
         for section, keys in given.items()

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mixcl.errors import InputError
 from mixcl.files import checked_name
+from mixcl.labels import UNKNOWN
 
 Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = typing.Annotated[float, Field(gt=0.0)]
@@ -27,6 +28,7 @@ Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
 FINETUNING_SETS = ("msd_spleen", "btcv")
 TRAININGS, LENGTHS = ("pretrain", "finetune"), ("steps", "epochs")  # sections, and how each says how long it is
+MOST_FOLDS = 1000
 VARIED = ("model", "loss", "sampler", "views", "pretrain", "finetune")  # sections that a variant may change
 
 
@@ -98,6 +100,10 @@ class Collection(Frozen):
     layouts: tuple[tuple[str, str], ...] = Field((), description="other (image, label) templates people have")
     roots: tuple[str, ...] = Field((), description="other names of the folder, tried when root is not there")
     names: dict[int, str] = Field(description="label value -> name, without the background 0")
+    merge: dict[str, tuple[int, ...]] = Field({}, description="organ -> label values of names that are one organ here")
+    unknown: tuple[int, ...] = Field(
+        (), description="label values of voxels of which nothing is known: neither background nor organ (R33)"
+    )
     label_grid: LabelGrid = Field(
         "same",
         description="whether labels lie on their images' grids, are turned to them by the headers, or voxel by voxel",
@@ -115,7 +121,63 @@ class Collection(Frozen):
                 raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
         if not self.names or not all(0 < value < 256 for value in self.names):
             raise ValueError("names maps label values 1 to 255 to names; 0 is the background and is not listed")
+        if fault := next(self._faults(), None):
+            raise ValueError(fault)
         return self
+
+    def _faults(self) -> Iterator[str]:
+        """What is wrong with how label values become organs."""
+        merged = [(value, organ) for organ, values in self.merge.items() for value in values]
+        for value in self.unknown:
+            if value == 0 or abs(value) >= 2**32:
+                yield f"unknown has {value}; it lists whole numbers that voxels have, and 0 is always the background"
+            if value in self.names:
+                yield f"unknown and names both have {value} ({self.names[value]}); take it out of one of them"
+        for organ, values in self.merge.items():
+            if not values:
+                yield f"merge joins nothing to {organ!r}; list its label values or take it out"
+        for number, (value, organ) in enumerate(merged):
+            if value not in self.names:
+                what = "0 is the background" if value == 0 else f"names does not have {value}; write it there"
+                yield f"merge joins {value} to {organ!r}, but {what}"
+            if twice := [other for before, other in merged[:number] if before == value]:
+                yield f"merge has {value} twice, in {twice[0]!r} and in {organ!r}; a voxel is of one organ"
+        names = list(self.merge) + [name for value, name in self.names.items() if value not in dict(merged)]
+        for name in names:
+            if names.count(name) > 1:
+                both = [value for value, other in self.organ_of.items() if other == name]
+                yield f"the name {name!r} is there twice; if they are one organ, say merge: {{{name}: {both}}}"
+        if len(self.names) == UNKNOWN:
+            yield f"names has {UNKNOWN} label values; {UNKNOWN - 1} is the most, for one stands for what is unknown"
+
+    @property
+    def organ_of(self) -> dict[int, str]:
+        """Label value in a file -> organ, merged ones under their common name."""
+        merged = {value: organ for organ, values in self.merge.items() for value in values}
+        return {value: merged.get(value, name) for value, name in self.names.items()}
+
+    @property
+    def stored(self) -> dict[int, int]:
+        """Label value in a file -> its value in the store and in predictions: of merged ones the smallest.
+
+        An organ that files give the value that stands for unknown has the largest that is free.
+
+        >>> own = Collection(names={1: "liver", 2: "right", 3: "left"}, merge={"kidney": (2, 3)}, unknown=(9,))
+        >>> own.stored, own.organs
+        ({1: 1, 2: 2, 3: 2, 9: 255}, {1: 'liver', 2: 'kidney'})
+        """
+        first = {value: min(values) for values in self.merge.values() for value in values}
+        kept = {value: first.get(value, value) for value in self.names}
+        free = max(set(range(UNKNOWN)) - self.names.keys())
+        return {value: free if to == UNKNOWN else to for value, to in kept.items()} | dict.fromkeys(
+            self.unknown, UNKNOWN
+        )
+
+    @property
+    def organs(self) -> dict[int, str]:
+        """Label value in the store -> organ: what is trained on, predicted and measured."""
+        stored = self.stored
+        return {stored[value]: organ for value, organ in sorted(self.organ_of.items())}
 
 
 class PhantomConfig(Frozen):
@@ -341,7 +403,9 @@ class RunConfig(Frozen):
     channels_last: bool = Field(True, description="convolutions with the channels last in memory")
     compile: bool = Field(False, description="torch.compile for the blocks of the UNETR; changes the last digits")
     folds_a_kernel: Count = Field(1, description="fold jobs that share one notebook kernel; starting one takes seconds")
-    tensorboard: bool = False
+    tracker: Literal["tensorboard", "mlflow", "wandb"] | None = Field(
+        None, description="where metrics go beside metrics.jsonl; an extra of the package, by the same name"
+    )
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -365,8 +429,8 @@ class GridConfig(Frozen):
         {"id": ("loss.alpha=0", "loss.beta=0"), "id-label": ("loss.beta=0",), "id-recon": ("loss.alpha=0",)},
         description="Table 2: arms beside scratch and mixcl, each with the settings that make it",
     )
-    n_folds: int = Field(5, ge=2)
-    folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    n_folds: int = Field(5, ge=2, le=MOST_FOLDS)
+    folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, description="those that are run; all of n_folds")
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="each is one pre-training an arm and one fine-tuning a fold"
     )
@@ -376,13 +440,23 @@ class GridConfig(Frozen):
         "every arm that is named here nowhere against MixCL",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _all_folds(cls, given: object) -> object:
+        """Where the number of folds alone is given, all of them are run."""
+        if isinstance(given, dict) and given.get("folds") is None:
+            number = given.get("n_folds")
+            if isinstance(number, int) and 2 <= number <= MOST_FOLDS:
+                return given | {"folds": tuple(range(number))}
+        return given
+
     @model_validator(mode="after")
     def _check(self) -> typing.Self:
         shares = [p for ps in self.percents.values() for p in ps] + list(self.ablation.values())
         if any(not 0 < p <= 100 for p in shares):
             raise ValueError("percents are above 0 and at most 100")
         if any(not 0 <= f < self.n_folds for f in self.folds):
-            raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}")
+            raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}, as n_folds is {self.n_folds}")
         _check_names("task", (*self.percents, *self.ablation))
         _check_names("arm", self.variants)
         if same := [reference for reference, arm in self.compare if reference == arm]:

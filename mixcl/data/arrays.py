@@ -1,7 +1,10 @@
 """The arrays of a prepared case, believed by their content: mapped files are compared with their checksums once."""
 
+import ctypes
 import hashlib
 import mmap
+import os
+import signal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcl.errors import InputError
+from mixcl.labels import UNKNOWN
 
 POINTS = 4096
 """Voxels a label in foreground.npz."""
@@ -21,8 +25,8 @@ _VERIFIED: set[tuple[Path, str]] = set()  # what this process, or the one it was
 def array(path: Path, content: str) -> NDArray[Any]:
     """A mapped array of a case, read-only, compared with its checksum at its first opening in this process.
 
-    Each time the file's size is looked at: of one that was cut, a voxel beyond its end would end the process (SIGBUS).
-    What is cut between this and the reading of the voxels a moment later still would.
+    Each time the file's size is looked at: of one that was cut, a voxel beyond its end ends the process (SIGBUS).  What
+    is cut between this and the reading of the voxels a moment later still does, with the sentence of `cut`.
 
     Raises
     ------
@@ -30,11 +34,11 @@ def array(path: Path, content: str) -> NDArray[Any]:
         The file is missing, cut, or has another content.
     """
     array = _map(path, content)
-    size, whole = _size(path), array.offset + array.nbytes
-    if size != whole:
-        raise InputError(
-            f"{path}: cannot be read (has {size} bytes instead of {whole}); delete {path.parent} and {MEND}"
-        )
+    _watch()
+    _OPENED.pop(path, None)
+    _OPENED[path] = array.offset + array.nbytes
+    if fault := _cut(path, _OPENED[path]):
+        raise InputError(fault)
     if (path, content) not in _VERIFIED:
         if content_of(array) != content:
             raise InputError(f"{path}: its voxels are not those that were stored; {VERIFY}")
@@ -59,11 +63,52 @@ def let_go(mapped: object) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _size(path: Path) -> int:
+def _cut(path: Path, whole: int) -> str:
+    """A sentence where a file has not the size that it should have."""
     try:
-        return path.stat().st_size
+        size = path.stat().st_size
     except OSError:
-        return 0
+        size = 0
+    if size == whole:
+        return ""
+    return f"{path}: cannot be read (has {size} bytes instead of {whole}); delete {path.parent} and {MEND}"
+
+
+def cut() -> str:
+    """A sentence on an array that this process has opened, the last one first, and whose file is not whole any more.
+
+    A signal's handler asks this as well, when a mapped voxel is not there.
+    """
+    return next((fault for path, whole in reversed(list(_OPENED.items())) if (fault := _cut(path, whole))), "")
+
+
+_OPENED: dict[Path, int] = {}  # arrays that this process has mapped, in that order, and the bytes of their files
+_Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
+_BEFORE: list[int | None] = []  # what handled SIGBUS before `_told`, once that does
+
+
+@_Handler
+def _told(number: int) -> None:
+    """End the process, in which a mapped voxel is not there, with exit code 2 and a sentence.
+
+    Python's own handlers would run after the instruction that fails, hence never.  Where it is no array of a store, the
+    handler before gets its turn: the instruction is tried again.
+    """
+    if fault := cut():
+        os.write(2, f"mixcl: {fault}\n".encode())
+        os._exit(2)
+    ctypes.CDLL(None).signal(number, ctypes.c_void_p(_BEFORE[0]))
+
+
+def _watch() -> None:
+    """Let `_told` handle SIGBUS in this process; in one that is forked from it others may, so that it is said anew."""
+    if not _BEFORE:
+        system = ctypes.CDLL(None)
+        system.signal.restype = ctypes.c_void_p
+        _BEFORE.append(system.signal(int(signal.SIGBUS), _told))
+
+
+os.register_at_fork(after_in_child=_BEFORE.clear)
 
 
 @lru_cache(maxsize=128)
@@ -92,17 +137,19 @@ def read_points(path: Path) -> dict[int, NDArray[np.int32]]:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
+            if sum(part.file_size for part in arrays.zip.infolist()) > 300 * POINTS * 12:  # more labels than there are
+                raise ValueError("it unpacks to more than was ever stored")
             return {int(key): arrays[key] for key in sorted(arrays, key=int)}
     except Exception as error:  # zipfile and numpy raise many kinds
         raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
 
 
 def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArray[np.int32]]:
-    """Up to `POINTS` voxels of each label present, without replacement, in array order.
+    """Up to `POINTS` voxels of each organ present, without replacement, in array order.
 
     The generator is seeded by ``content``, the hash of the label map: the same map gives the same voxels.
     """
-    inside = np.flatnonzero(labels)
+    inside = np.flatnonzero((labels != 0) & (labels != UNKNOWN))
     values, points = labels.ravel()[inside], {}
     for value in np.unique(values).tolist():
         candidates = inside[values == value]

@@ -4,16 +4,16 @@ An archive is checked before anything of it is unpacked, and is unpacked into a 
 folder of a collection is there whole or not at all.
 """
 
+import io
 import shutil
 import tarfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from mixcl.data.fetch import fetch
 from mixcl.data.registry import COLLECTIONS
 from mixcl.errors import InputError
-from mixcl.files import check_room, writing
+from mixcl.files import check_room, human, writing
 
 MSD = "https://msd-for-monai.s3-us-west-2.amazonaws.com/{}.tar"
 MSD_MD5 = {  # addresses and checksums are those of MONAI's DecathlonDataset
@@ -25,6 +25,8 @@ KITS = {  # addresses are those of KiTS19's own repository
     "imaging": "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images/case_{:05}.nii.gz",
     "segmentation": "https://raw.githubusercontent.com/neheller/kits19/master/data/case_{:05}/segmentation.nii.gz",
 }
+MOST_HEADERS = 2**23
+"""Bytes of an archive's names and other headers: of some 16,000 files, twenty times those of the largest collection."""
 STEPS = {
     "nih_pancreas": (
         "NIH Pancreas-CT is given by The Cancer Imaging Archive: https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU\n"
@@ -87,9 +89,12 @@ def get(name: str, root: Path, *, progress: bool = True) -> str:
     for number, file in enumerate(wanted, start=1):
         to = root / file.to
         if to.suffix == ".tar":
-            if not to.with_suffix("").is_dir():
+            folder = to.with_suffix("")
+            if not folder.is_dir():
                 fetch(file.url, to, file.md5, progress=progress)
-                unpack(to, to.with_suffix(""))
+                unpack(to, folder)
+            elif _hidden(folder).is_dir():
+                _finish(to, folder)
         elif not to.is_file():
             fetch(file.url, to, file.md5, progress=progress, shown=f"{number}/{len(wanted)} {to.parent.name}")
     return f"{name}: in {root / Path(wanted[0].to).parts[0].removesuffix('.tar')}; check it with: mixcl data check"
@@ -101,32 +106,70 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises
     ------
     InputError
-        A damaged archive, a member outside the folder, a link or device, no room; nothing is left behind then.
+        A damaged archive, a member outside the folder, a link or device, headers or members beyond measure, no room;
+        nothing is left behind then.
     """
-    hidden = folder.with_name(f".{folder.name}.unpacking")
+    hidden = _hidden(folder)
     shutil.rmtree(hidden, ignore_errors=True)
     try:
-        with writing(folder), tarfile.open(archive) as tar:
-            members = tar.getmembers()
-            _refuse(archive, members, folder.name)
-            check_room(folder.parent, sum(member.size for member in members), f"to unpack {archive.name}")
+        with writing(folder):
+            _check(archive, folder)
             hidden.mkdir()
-            tar.extractall(hidden, members=members, filter="data")
+            with tarfile.open(archive, "r:") as tar:
+                for member in tar:
+                    tar.extract(member, hidden, filter="data")
             (hidden / folder.name).replace(folder)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise InputError(f"{archive}: not a whole tar archive ({error}); take it away and get it again") from None
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-    archive.unlink()
+        if not folder.is_dir():
+            shutil.rmtree(hidden, ignore_errors=True)
+    _finish(archive, folder)
 
 
-def _refuse(archive: Path, members: list[tarfile.TarInfo], folder: str) -> None:
+def _hidden(folder: Path) -> Path:
+    """Where a collection is unpacked; beside a finished one it says that a kill came before `_finish`."""
+    return folder.with_name(f".{folder.name}.unpacking")
+
+
+def _finish(archive: Path, folder: Path) -> None:
+    """Take away what an unpacked collection needs no more."""
+    with writing(archive):
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(_hidden(folder), ignore_errors=True)
+
+
+class _Headers(io.FileIO):
+    """A tar archive of which no more is read than headers may have; tarfile alone reads whatever one of them claims."""
+
+    left = MOST_HEADERS
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next ``size`` bytes; an InputError where headers have more than they may."""
+        self.left -= self.left + 1 if size is None or size < 0 else size
+        if self.left < 0:
+            text = f"{self.name}: has more than {human(MOST_HEADERS)} of names and other headers; nothing was unpacked"
+            raise InputError(f"{text}, do not trust this archive")
+        return super().read(size)
+
+
+def _check(archive: Path, folder: Path) -> None:
+    """Look at all members of an archive, and whether there is room for them, before anything of it is unpacked."""
+    size = 0
+    with _Headers(archive) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            _refuse(archive, member, folder.name)
+            size += member.size
+    check_room(folder.parent, size, f"to unpack {archive.name}")
+
+
+def _refuse(archive: Path, member: tarfile.TarInfo, folder: str) -> None:
     """Say which member of an archive would be written where it must not."""
-    for member in members:
-        parts = Path(member.name).parts
-        outside = Path(member.name).is_absolute() or ".." in parts or not parts or parts[0] != folder
-        if member.name not in (".", "./") and (outside or not (member.isfile() or member.isdir())):
-            raise InputError(
-                f"{archive}: {member.name!r} in it is outside {folder}/ or no plain file; nothing was unpacked, "
-                "do not trust this archive"
-            )
+    parts = Path(member.name).parts
+    outside = Path(member.name).is_absolute() or ".." in parts or not parts or parts[0] != folder
+    plain = member.isdir() or (member.isfile() and not member.issparse())
+    if member.name not in (".", "./") and (outside or not plain):
+        raise InputError(
+            f"{archive}: {member.name[:100]!a} in it is outside {folder}/ or no plain file; nothing was unpacked, "
+            "do not trust this archive"
+        )

@@ -18,12 +18,13 @@ from typing import Any
 from tqdm import tqdm
 
 from mixcl.errors import InputError
-from mixcl.files import check_room, writing
+from mixcl.files import check_room, human, writing
 
 CHUNK = 2**20
 TRIES = 5  # in a row without a new byte
 WAIT = 2.0  # seconds before the second try, doubled each time
 TIMEOUT = 60.0
+LARGEST = 4 * 10**9  # bytes of a scan, unpacked
 
 
 def fetch(url: str, to: Path, md5: str | None = None, *, progress: bool = True, shown: str = "") -> Path:
@@ -133,7 +134,8 @@ def _check(part: Path, url: str, md5: str | None) -> None:
         try:
             with gzip.open(part) as file:
                 while file.read(CHUNK):
-                    pass
+                    if file.tell() > LARGEST:
+                        raise EOFError(f"it unpacks to more than {human(LARGEST)}")
         except (OSError, EOFError, zlib.error) as error:
             wrong = f"it is not a whole .gz file ({error})"
     if wrong:

@@ -1,7 +1,7 @@
 """The original scan of a prepared case: its label map as it was given, and the way back to its grid."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
@@ -13,6 +13,17 @@ from mixcl.data.files.grid import positions_back, spacing_of, to_ras
 from mixcl.data.files.volume import label_map, read_volume
 from mixcl.data.store import Case
 from mixcl.errors import InputError
+
+
+class Placed(Protocol):
+    """Where a prepared scan came from: voxels [X, Y, Z] and affine of its file, and the spacing, mm, it has now."""
+
+    @property
+    def source_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def source_affine(self) -> NDArray[np.float64]: ...
+    @property
+    def spacing(self) -> tuple[float, float, float]: ...
 
 
 class WayBack(NamedTuple):
@@ -42,7 +53,7 @@ class WayBack(NamedTuple):
         return back
 
 
-def way_back(case: Case) -> WayBack:
+def way_back(case: Placed) -> WayBack:
     """The way from a case's prepared grid to that of its original scan."""
     whole = np.broadcast_to(np.uint8(0), case.source_shape)  # of no size
     turned, affine = to_ras(whole, case.source_affine)
@@ -67,7 +78,7 @@ def original_label(case: Case) -> NDArray[np.uint8]:
     label = read_volume(source.label)
     if label.sha256 != source.label_sha256:
         raise InputError(f"{source.label}: has changed since it was prepared; run mixcl prepare and train again")
-    label = replace(label, data=label_map(label, case.names))
+    label = replace(label, data=label_map(label, source.stored))
     image = Volume(source.image, np.broadcast_to(np.uint8(0), case.source_shape), case.source_affine, "")
     data: NDArray[np.uint8] = aligned(image, label, source.label_grid)[0].data
     return data

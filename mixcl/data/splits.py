@@ -34,7 +34,8 @@ def folds(case_ids: Iterable[str], n_folds: int = 5, seed: int = 0) -> list[tupl
     if n_folds < 2:
         raise ValueError(f"n_folds is {n_folds}; cross-validation needs at least 2")
     if len(order) < n_folds:
-        raise ValueError(f"{len(order)} cases cannot make {n_folds} folds; give more cases or fewer folds")
+        mend = f"set grid.n_folds to {len(order)} or less" if len(order) > 1 else "cross-validation needs at least 2"
+        raise ValueError(f"{len(order)} cases cannot make {n_folds} folds; give more cases, or {mend}")
     tests = [set(order[k::n_folds]) for k in range(n_folds)]
     return [(sorted(set(order) - test), sorted(test)) for test in tests]
 

@@ -4,7 +4,7 @@ A store is a folder a collection, with a folder a case in it::
 
     STORE/<collection>/index.json             cases in order, label names, settings, folder of the scans; written last
     STORE/<collection>/<case>/image.npy       int16 [X, Y, Z], RAS+, HU clipped to the window
-    STORE/<collection>/<case>/label.npy       uint8 [X, Y, Z], 0 is background
+    STORE/<collection>/<case>/label.npy       uint8 [X, Y, Z], 0 is background, 255 unknown (`mixcl.labels`)
     STORE/<collection>/<case>/foreground.npz  int32 [k, 3] for each label present: up to 4096 of its voxels
     STORE/<collection>/<case>/case.json       geometry, source files, hashes, settings
 
@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,10 +37,20 @@ SCHEMA = 1
 """Version of the layout above; a store of another version is made anew."""
 
 
-def settings_hash(data: DataConfig, values: Iterable[int]) -> str:
-    """Hash of all that decides how a scan is prepared: spacing, window, label values of its collection."""
-    settings = {"schema": SCHEMA, "spacing": data.spacing, "hu": data.hu, "values": sorted(values)}
+def settings_hash(data: DataConfig, stored: Mapping[int, int]) -> str:
+    """Hash of all that decides how a scan is prepared: spacing, window, label values of its collection.
+
+    ``stored`` is the value in the store for each of a file.
+    """
+    settings = {"schema": SCHEMA, "spacing": data.spacing, "hu": data.hu, "values": sorted(stored)}
+    if changed := renumbered(stored):
+        settings["stored"] = sorted(changed.items())
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def renumbered(stored: Mapping[int, int]) -> dict[int, int]:
+    """The label values of files that have another one in the store: merged and unknown ones."""
+    return {value: to for value, to in stored.items() if value != to}
 
 
 def expected_bytes(shape: Sequence[int], labels: int) -> int:
@@ -62,6 +72,7 @@ class Source:
     label_sha256: str
     label_grid: LabelGrid  # how its label map came to lie on its image
     lost: dict[int, int]  # voxels of the labels that have none on the prepared grid
+    stored: dict[int, int] = field(repr=False)  # label value in the file -> value in the store
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +87,7 @@ class Case:
     affine: NDArray[np.float64] = field(repr=False)  # [4, 4], from voxel indices to RAS+ mm
     source_affine: NDArray[np.float64] = field(repr=False)  # of the file it was made from
     source_shape: tuple[int, int, int]
-    names: dict[int, str] = field(repr=False)  # label value -> name, for all labels of the collection
+    names: dict[int, str] = field(repr=False)  # label value -> name, for all organs of the collection
     content: tuple[str, str] = field(repr=False)  # SHA-256 of the prepared image and of the label map
     source: Source = field(repr=False)
 
@@ -95,7 +106,7 @@ class Case:
         return arrays.array(self.path / "label.npy", self.content[1])
 
     def foreground(self) -> dict[int, NDArray[np.int32]]:
-        """Up to 4096 voxels, int32 [k, 3], of each label present, in the order of the array (R14)."""
+        """Up to 4096 voxels, int32 [k, 3], of each organ present, in the order of the array (R14)."""
         return dict(arrays.points(self.path / "foreground.npz", self.content[1]))
 
 
@@ -164,8 +175,10 @@ class Store:
             raise InputError(f"{folder}: was prepared with {text}; {MEND}")
         names = {int(value): name for value, name in index["names"].items()}
         raw = Path(os.path.normpath(self.root / index.get("folder", "")))
+        stored = {value: value for value in names} | {int(v): to for v, to in index.get("stored", {}).items()}
         cases = tuple(
-            _case(collection, folder / file_name(case), case, names, index["settings"], raw) for case in index["cases"]
+            _case(collection, folder / file_name(case), case, names, index["settings"], raw, stored)
+            for case in index["cases"]
         )
         self._cases[collection] = cases
         return cases
@@ -189,7 +202,9 @@ class Store:
         return read_json(folder / "index.json")
 
 
-def _case(collection: str, path: Path, case: str, names: dict[int, str], settings: str, raw: Path) -> Case:
+def _case(
+    collection: str, path: Path, case: str, names: dict[int, str], settings: str, raw: Path, stored: dict[int, int]
+) -> Case:
     record = read_json(path / "case.json")
     if record.get("settings") != settings:
         raise InputError(f"{path}: was prepared with other settings than the rest of its collection; {MEND}")
@@ -206,11 +221,11 @@ def _case(collection: str, path: Path, case: str, names: dict[int, str], setting
         source_shape=tuple(record["source_shape"]),
         names=names,
         content=(record["content"]["image"], record["content"]["label"]),
-        source=_source(record, raw),
+        source=_source(record, raw, stored),
     )
 
 
-def _source(record: dict[str, Any], raw: Path) -> Source:
+def _source(record: dict[str, Any], raw: Path, stored: dict[int, int]) -> Source:
     """Where a case came from; ``raw`` is the folder of its collection's scans."""
     files, before = record["source"], {int(value): number for value, number in record["source_voxels"].items()}
     return Source(
@@ -219,6 +234,7 @@ def _source(record: dict[str, Any], raw: Path) -> Source:
         label_sha256=files["label"]["sha256"],
         label_grid=record.get("label_grid", "same"),
         lost={value: number for value, number in before.items() if str(value) not in record["voxels"]},
+        stored=stored,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
 from mixcl.figures.ct import Array
+from mixcl.labels import UNKNOWN
 from mixcl.results.runs import Runs, read_runs
 from mixcl.results.wording import arm_title, origin, title
 from mixcl.run.jobs import FULL, SCRATCH
@@ -51,7 +52,7 @@ def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
     >>> choose_slice(label), choose_slice(label, [label, np.roll(label, -1, axis=2)])
     (3, 3)
     """
-    labelled = np.asarray(label > 0).sum(axis=(0, 1))
+    labelled = np.asarray((label > 0) & (label != UNKNOWN)).sum(axis=(0, 1))
     given = list(predictions)
     counts = difference(given).sum(axis=(0, 1)) * (labelled > 0) if given else np.zeros_like(labelled)
     return int(counts.argmax() if counts.any() else labelled.argmax())

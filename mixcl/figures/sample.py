@@ -18,6 +18,7 @@ from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
 from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, plain, write_caption
 from mixcl.figures.training import TERMS, origin_of
+from mixcl.labels import UNKNOWN
 
 CANDIDATES = 32  # first pre-training samples, of which the shown one is chosen
 OVERVIEW = (
@@ -174,7 +175,7 @@ def common(labels: Any) -> tuple[int, int]:
     >>> common(np.array([[0, 1, 2, 2], [1, 1, 0, 0]]))
     (1, 2)
     """
-    first, second = (np.asarray(part) for part in labels)
+    first, second = (np.where(np.asarray(part) == UNKNOWN, 0, part) for part in labels)
     shared = set(np.unique(first).tolist()) & set(np.unique(second).tolist()) - {0}
     return len(shared), int(min(np.count_nonzero(first), np.count_nonzero(second)))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
 from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
+from mixcl.labels import UNKNOWN
 from mixcl.lessons.scene import Pair, sketch
 
 Choice = tuple[float, float]  # mu, eps
@@ -79,7 +80,7 @@ def multiples(pair: Pair, weights: Mapping[Choice, Tensor], pixels: Mapping[Choi
 def depths(pair: Pair, distance: Tensor, ways: Mapping[str, Tensor]) -> Sketch:
     """How far from a boundary pixels of P_1's three largest labels lie that were drawn in several ways, [n] each."""
     flat, far = pair.grid[0].flatten(), distance.flatten()
-    values, counts = flat.unique(return_counts=True)
+    values, counts = flat[flat != UNKNOWN].unique(return_counts=True)
     order = counts.argsort(descending=True, stable=True)[:3]
     with sketch(2.7 * len(order), 2.4) as figure:
         axes = figure.subplots(1, len(order), squeeze=False)[0]

@@ -55,7 +55,7 @@ def _table1(table: Table) -> str:
             "scratch or with MixCL."
         )
     above, below = known[known["low"] > 0], known[known["high"] < 0]
-    largest = known.loc[known["difference"].abs().idxmax()]
+    largest = known.iloc[int(known["difference"].abs().to_numpy().argmax())]
     size = f"the largest difference is {_points(largest)}"
     cells = count(len(known), "cell")
     if above.empty and below.empty:
@@ -83,7 +83,7 @@ def _table2(table: Table) -> str:
         rows = pd.concat([_compared(table, arm) for arm in arms])
         rows = rows[(rows["task"] == task) & (rows["percent"] == percent)]
         known.append(rows)
-        order = ", ".join(f"{arm_title(row.arm)} {row.mean:.3f}" for row in cells.itertuples())
+        order = ", ".join(f"{arm_title(str(row.arm))} {row.mean:.3f}" for row in cells.itertuples())
         better, worse = (_listed(map(arm_title, rows["arm"][told])) for told in (rows["low"] > 0, rows["high"] < 0))
         apart = [f"{names} {word}" for names, word in ((better, "ahead of"), (worse, "behind")) if names]
         says = (

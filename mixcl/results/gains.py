@@ -162,9 +162,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
         sure = np.array(holm(part["p"].tolist())) < 0.05
         largest = part.sort_values("difference").to_dict("records")[-1]
         lines.append(
-            f"{title(str(task))} with {percent:g} % of the labels, {arm_title(start)} against {in_words(REFERENCE)}: "
-            f"of {len(part)} "
-            f"points the 95 % interval lies above 0 at {ahead.sum()} and below 0 at {behind.sum()} "
+            f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))} against "
+            f"{in_words(REFERENCE)}: of {len(part)} points the 95 % interval lies above 0 at {ahead.sum()} and below 0 at {behind.sum()} "
             f"({(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment); the largest difference is "
             f"{points(largest)} at {largest['steps']} steps and a rate of {largest['rate']:g}, where training from "
             f"scratch has a Dice of {largest['scratch']:.3f}."
@@ -180,7 +179,7 @@ def tuned_sentences(best: pd.DataFrame) -> list[str]:
         rows = part.sort_values("steps").to_dict("records")
         gains = "; ".join(f"{row['steps']} steps {points(row)}, from scratch {row['scratch']:.3f}" for row in rows)
         lines.append(
-            f"{title(str(task))} with {percent:g} % of the labels, {arm_title(start)}, each arm at its best rate: "
+            f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))}, each arm at its best rate: "
             f"{gains}."
         )
     return lines

@@ -59,7 +59,7 @@ class _Run:
 
 def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
     """Settings, training and test cases, weights, predictions and metrics of every job, and which code made them."""
-    checks, codes, looked, total, lost = list[Check](), dict[str, list[str]](), 0, 0, 0
+    checks, codes, looked, total, lost, bare = list[Check](), dict[str, list[str]](), 0, 0, 0, 0
     trainings, tests = pretrainings(config), finetunings(config)
     most = None if full else max(1, MEASURED // max(len(tests), 1))
     store = _store(config, out)
@@ -70,6 +70,7 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
         except InputError as error:
             checks.append(Check(f"run {name}", "a run", str(error), False, name))
             continue
+        bare += not run.card.get("metrics")
         codes.setdefault(str(run.card.get("code", "")), []).append(name)
         checks += [agrees(f"settings of {name}", _settings(run), name), _weights(run)]
         checks.append(agrees(f"steps of {name}", _steps(run), name))
@@ -84,6 +85,10 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
     checks += left("metrics from predicted maps", looked, total)
     if lost:
         checks.append(unseen(f"metrics of {lost} predicted maps: the original label maps are not here"))
+    if bare:
+        checks.append(
+            unseen(f"whether {bare} records of trainings have changed: their run.json has no checksum of them")
+        )
     return [*_codes(codes), *checks, unseen("whether weights follow from their training cases: only a training tells")]
 
 
@@ -172,16 +177,18 @@ def _weights(run: _Run) -> Check:
 
 
 def _steps(run: _Run) -> Iterator[str]:
-    """Whether the record of a training goes to its last step."""
-    steps = run.card.get("steps")
+    """Whether the record of a training goes to its last step, and is the one that it left."""
+    steps, path = run.card.get("steps"), run.path / "metrics.jsonl"
     try:
-        records = read_metrics(run.path / "metrics.jsonl")
+        records = read_metrics(path)
     except InputError as error:
         yield str(error)
         return
     last = records[-1]["step"] if records else 0
     if last != steps:
         yield f"metrics.jsonl ends at step {last}, not {steps}"
+    elif run.card.get("metrics", "") not in ("", sha256(path)):
+        yield "metrics.jsonl has changed since"
 
 
 def _tested(run: _Run) -> list[Case]:

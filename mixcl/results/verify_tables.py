@@ -22,7 +22,7 @@ TEXTS = ("task", "arm", "start", "against", "organ", "organs", "case", "job", "c
 
 def tables(config: Experiment, out: Path) -> list[Check]:
     """Every table on the disk against the one that the cases give now."""
-    names = {name for values in collections(config.data).values() for name in values.names.values()}
+    names = {name for values in collections(config.data).values() for name in values.organs.values()}
     makers: dict[str, Callable[[Path], object]] = {
         "table1": write.table1,
         "table2": write.table2,

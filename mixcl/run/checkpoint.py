@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,9 @@ from mixcl.files import read_sealed, sha256, sync, whole, write_sealed, writing
 from mixcl.run import record
 from mixcl.run.record import WEIGHTS, read_card
 from mixcl.run.record import read_metrics as read_metrics
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 FOLDER, OPTIMIZER, MANIFEST = "checkpoint", "optimizer.safetensors", "state.json"
 KEPT = 2  # checkpoints
@@ -170,8 +173,13 @@ def _places(folder: Path) -> list[Path]:
 def finish(folder: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
     """Write the weights of a finished run and drop its checkpoints."""
     write_weights(folder / WEIGHTS, state, metadata)
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    drop(folder)
     return folder / WEIGHTS
+
+
+def drop(folder: Path) -> None:
+    """Take away the checkpoints of a finished run."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 class Metrics:
@@ -183,13 +191,16 @@ class Metrics:
         Of the run.
     state
         What `state` gave when the checkpoint was written, with its ``step``; {} begins anew.
+    tracker
+        Where the numbers of each record go as well.
     warn
         Is told, in a sentence, of records that were lost.
     """
 
     def __init__(
-        self, folder: Path, state: Mapping[str, Any], tensorboard: bool = False, warn: Callable[[str], object] = print
-    ) -> None:
+        self, folder: Path, state: Mapping[str, Any], tracker: "GeneralTracker | None" = None,
+        warn: Callable[[str], object] = print,
+    ) -> None:  # fmt: skip
         self.path, step = folder / "metrics.jsonl", state.get("step", 0)
         before = self.path.read_bytes() if self.path.is_file() else b""
         kept = before[: state.get("bytes", 0)]
@@ -199,11 +210,7 @@ class Metrics:
             warn(f"{self.path}: was cut or changed since step {step} was saved; {len(lines)} records are left")
         with whole(self.path) as draft:
             draft.write_bytes(kept)
-        self.board = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        self.tracker = tracker
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to know; all of it is on the disk then."""
@@ -214,10 +221,14 @@ class Metrics:
         """Append one record."""
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        if self.board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self.board.add_scalar(name, value, step)
+        if self.tracker is not None:
+            numbers = {name: value for name, value in record.flat(values).items() if isinstance(value, int | float)}
+            self.tracker.log(numbers, step=step)
+
+    def close(self) -> None:
+        """Let the tracker finish what it writes."""
+        if self.tracker is not None:
+            self.tracker.finish()
 
 
 def _step_of(line: bytes) -> int:

@@ -24,6 +24,7 @@ from mixcl.config.settings import ModelConfig, RunConfig, cores
 from mixcl.errors import InputError
 
 MOST_WORKERS = 8  # processes a GPU that cut patches, where the setting is left open
+LONG = 86400.0  # seconds from which a training on a processor is told to be long
 FAST_PLANE = 20480  # channels x depth x height from which torch's CPU takes its fast convolution for one sample, too
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 DETERMINISM: Any = torch.utils.deterministic
@@ -149,6 +150,16 @@ def largest(accelerator: Accelerator) -> Callable[[int], int]:
         return int(numbers)
 
     return over_ranks
+
+
+def slow(device: torch.device, seconds: float, steps: int) -> str:
+    """A sentence where a processor needs more than `LONG` seconds for ``steps`` of ``seconds`` each, or nothing."""
+    if device.type != "cpu" or seconds * steps < LONG:
+        return ""
+    return (
+        f"a step takes {seconds:.0f} s on this processor, the {steps:,} left about {seconds * steps / LONG:.0f} days; "
+        "what is done is kept, a GPU or fewer epochs take less, and --profile phantom takes minutes"
+    )
 
 
 def peak_gb(device: torch.device) -> float:

@@ -22,6 +22,11 @@ def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> s
 
 
 FULL, SCRATCH = "mixcl", "scratch"
+NOTEBOOKS = {
+    "table1": "20_table1", "table2": "21_table2", "figures": "22_figures", "effects": "30_what_matters",
+    "map": "32_when_does_it_help",
+}  # fmt: skip
+"""What is made of the runs, and the notebook that makes it."""
 
 
 @dataclass(frozen=True)

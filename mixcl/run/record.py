@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.files import checked_name, read_json, remove_run, write_text
+from mixcl.files import checked_name, read_json, remove_run, tidy_removed, write_text
 from mixcl.lock import held
 from mixcl.run.code import code_id
 
@@ -140,6 +140,7 @@ class _Card(BaseModel):
     test: list[str] = []
     hand_over: str = ""
     weights: str = ""
+    metrics: str = ""
     same_as: str = ""
     seconds_of_last_part: float = 0
 
@@ -168,6 +169,7 @@ def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
     InputError
         A card that cannot be read, or other settings and ``restart`` is ``never``.
     """
+    tidy_removed(folder.parent)
     if not (folder / "run.json").is_file():
         if any(folder.rglob("*.safetensors")):  # nobody knows of what
             raise InputError(f"{folder}: not a run (weights, but no run.json); take the folder away by hand")

@@ -26,7 +26,7 @@ from mixcl.run import checkpoint
 from mixcl.run.record import read_card, write_card
 
 NAMES = ("percent", "fold", "arm", "seed", "n_folds")  # of a job; what follows from them is among what decides
-MEASURED = ("bits", "memory_gb", "weights")  # of a training, beside its seconds
+MEASURED = ("bits", "memory_gb", "weights", "metrics")  # of a training, beside its seconds
 
 
 def content(card: Mapping[str, Any]) -> str:

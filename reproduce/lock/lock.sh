@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the lock from pyproject.toml (with its extra `dev`) and requirements.in:
+# Writes the lock from pyproject.toml (with its extras `workflow`, `tensorboard` and `dev`) and requirements.in:
 #
 #   base.txt        every package that a run needs but torch and its CUDA libraries, each with the hashes of its files
 #   dev.txt         what the tests and checks need besides; the image does without
@@ -21,12 +21,12 @@ work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
 
 cat "$here/base.txt" "$here/dev.txt" "$here/torch-cuda.txt" >"$work/all.txt" 2>/dev/null || : # versions so far are preferred
-(cd "$root" && uv pip compile pyproject.toml reproduce/lock/requirements.in --extra dev \
+(cd "$root" && uv pip compile pyproject.toml reproduce/lock/requirements.in --extra workflow --extra tensorboard --extra dev \
     --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
     --generate-hashes --no-header --quiet --output-file "$work/all.txt" "$@" >/dev/null)
 
 cp "$work/all.txt" "$work/run.txt" # the same versions, without what only `dev` asks for
-(cd "$root" && uv pip compile pyproject.toml reproduce/lock/requirements.in \
+(cd "$root" && uv pip compile pyproject.toml reproduce/lock/requirements.in --extra workflow --extra tensorboard \
     --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
     --generate-hashes --no-header --quiet --output-file "$work/run.txt" >/dev/null)
 

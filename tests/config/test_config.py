@@ -9,7 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from mixcl.config import load_profile, overlaid, with_settings
+from mixcl.config.settings import Collection
 from mixcl.errors import InputError
+from mixcl.labels import UNKNOWN
 from mixcl.run.record import flat, provenance
 
 
@@ -103,10 +105,27 @@ def test_overrides(override: str, read, value) -> None:  # type: ignore[no-untyp
         ("model.patch=40", ["model.patch", "multiple of 16"]),
         ("model.heads=5", ["multiple of heads"]),
         ("data.hu=[250, -150]", ["not below"]),
-        ("grid.folds=[9]", ["folds are numbered 0 to 4"]),
+        ("grid.folds=[9]", ["folds are numbered 0 to 4", "n_folds is 5"]),
         ("data.collections.mine={nams: {1: liver}}", ["nams", "did you mean 'names'"]),
         ("data.collections.mine={image: a.nii.gz, names: {1: liver}}", ["{case}"]),
         ("data.collections.mine={names: {0: background}}", ["1 to 255"]),
+        ("data.collections.mine={names: {1: liver, 2: liver}}", ["'liver' is there twice", "merge: {liver: [1, 2]}"]),
+        ("data.collections.mine={names: {1: a, 2: b}, merge: {b: [1]}}", ["'b' is there twice"]),
+        (
+            "data.collections.mine={names: {1: a, 2: b}, merge: {c: [1, 2], d: [2]}}",
+            ["merge has 2 twice", "'c'", "'d'"],
+        ),
+        ("data.collections.mine={names: {1: a, 2: b}, merge: {c: [1, 1]}}", ["merge has 1 twice"]),
+        (
+            "data.collections.mine={names: {1: a}, merge: {c: [1, 3]}}",
+            ["merge joins 3 to 'c'", "names does not have 3"],
+        ),
+        ("data.collections.mine={names: {1: a}, merge: {c: [0, 1]}}", ["merge joins 0 to 'c'", "background"]),
+        ("data.collections.mine={names: {1: a}, merge: {c: []}}", ["merge joins nothing to 'c'"]),
+        ("data.collections.mine={names: {1: a}, unknown: [0]}", ["unknown has 0", "background"]),
+        ("data.collections.mine={names: {1: a}, unknown: [9999999999]}", ["unknown has 9999999999"]),
+        ("data.collections.mine={names: {1: a}, unknown: [1]}", ["unknown and names both have 1 (a)"]),
+        ("data.collections.mine={names: {1: a}, unknown: [9, true]}", ["unknown"]),
         ("data.collections={../mine: {names: {1: liver}}}", ["collection '../mine'", "names a folder"]),
         ("data.finetune=[a/b]", ["collection 'a/b'", "names a folder"]),
         ("grid.percents={../x: [100]}", ["task '../x'", "names a folder"]),
@@ -124,6 +143,33 @@ def test_mistakes_get_one_sentence(override: str, words: list[str]) -> None:
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "folds"),
+    [
+        ("paper", ["grid.n_folds=3"], (0, 1, 2)),
+        ("smoke", [], (0, 1)),
+        ("smoke", ["grid.n_folds=3"], (0, 1, 2)),  # its own two of five are no longer meant
+        ("smoke", ["grid.n_folds=2", "grid.folds=[1]"], (1,)),
+        ("smoke", ["grid.folds=[1, 4]"], (1, 4)),
+    ],
+)
+def test_the_folds_follow_from_their_number(profile: str, overrides: list[str], folds: tuple[int, ...]) -> None:
+    config = load_profile(profile, overrides)
+    assert config.grid.folds == folds
+    assert with_settings(config, ["loss.alpha=0"]).grid.folds == folds
+
+
+def test_merged_labels_are_one_organ_of_the_collection() -> None:
+    names = {1: "liver", 2: "right kidney", 3: "left kidney", 7: "liver tumour", 8: "spleen", 255: "aorta"}
+    own = Collection(names=names, merge={"kidney": (3, 2), "liver": (7, 1)}, unknown=(9, 254))
+    assert own.organs == {1: "liver", 2: "kidney", 8: "spleen", 254: "aorta"}
+    assert own.stored == {1: 1, 2: 2, 3: 2, 7: 1, 8: 8, 255: 254, 9: UNKNOWN, 254: UNKNOWN}
+    with pytest.raises(ValidationError, match="254 is the most"):
+        Collection(names={value: str(value) for value in range(1, 256)})
+    most = Collection(names={value: str(value) for value in range(2, 256)})
+    assert sorted(most.organs) == list(range(1, 255))
 
 
 LENGTH = {  # of a training, as profile "mine" and --set give it, and the (steps, epochs) that come of it

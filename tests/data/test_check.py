@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from helpers.faults import FAULTS, body, cut, mirrored, write
 from mixcl.config import load_profile
 from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.check.findings import Check, Checked, Finding
+from mixcl.data.check.missing import missing_organs
 from mixcl.data.check.page import page
 from mixcl.data.check.run import check
 from mixcl.data.prepare.run import prepare
@@ -129,14 +131,76 @@ def test_what_the_spacing_loses_is_told_before_training(corpus: Path, tmp_path: 
     assert lost["small"].text.replace(f"{tmp_path}/raw/ward/", "ward: ") in report.warnings
 
 
-def test_the_page_stands_alone_and_shows_what_is_wrong(checked: tuple[Check, Path]) -> None:
+FOUR = {1: "liver", 2: "spleen", 3: "kidney", 4: "kidney tumour"}
+
+
+def lacking(**scans: tuple[str, ...] | None) -> list[tuple[str, str, str]]:
+    """Severity, case and sentence, up to what to do, of what is told of scans that have some of `FOUR`."""
+    cases = [Checked("own", case, (), organs=None if has is None else frozenset(has)) for case, has in scans.items()]
+    found = list(missing_organs(cases, "own", Collection(names=FOUR)))
+    assert {finding.kind for finding in found} <= {"missing organ"}
+    return [(finding.severity, finding.case, finding.text.partition("; what is in the scan")[0]) for finding in found]
+
+
+def test_a_scan_that_lacks_a_declared_organ_is_told() -> None:
+    every = tuple(FOUR.values())
+    assert lacking(a=every, b=every) == []
+    assert lacking(a=every, b=every, c=("liver",), d=None) == [
+        ("warning", "c", "own/c: has no voxel of spleen, kidney, which most scans of its collection have"),
+        ("note", "c", "own/c: has no voxel of kidney tumour, which most scans of its collection have"),
+    ]
+    assert lacking(a=("liver",), b=("liver",)) == [
+        ("warning", "", "own: declares spleen, kidney, kidney tumour, of which none of its 2 scans has a voxel")
+    ]
+    assert lacking(a=("liver",)) == [
+        ("warning", "", "own: declares spleen, kidney, kidney tumour, of which its only scan does not have a voxel")
+    ]
+    assert lacking(a=every, b=("liver",), c=("liver", "spleen"), d=("liver", "spleen")) == [
+        ("warning", "", "own: declares kidney, of which only 1 of its 4 scans has a voxel"),
+        ("warning", "b", "own/b: has no voxel of spleen, which most scans of its collection have"),
+    ]
+    assert lacking(a=None, b=None) == lacking() == []
+
+
+def test_a_liver_only_map_among_whole_ones_is_found(corpus: Path, tmp_path: Path) -> None:
+    """On the files: merged organs count as one, and voxels of which nothing is known as none."""
+    image, label, affine = body(1003)
+    label = np.where(np.isin(label, [6, 2]), label, 0).astype(np.uint8)
+    label[:20, :20] = 99
+    write(tmp_path / "ward", "part", image, label, affine)
+    for number in (1000, 1001):
+        write(tmp_path / "ward", f"whole-{number}", *body(number))
+    ward = Collection(root="ward", names=BTCV_NAMES, merge={"kidney": (2, 3)}, unknown=(99,))
+    data = DataConfig(root=str(tmp_path), collections={"ward": ward}, pretrain=("ward",), finetune=())
+    result = check(Experiment(data=data), tmp_path, workers=1, progress=False)
+    (found,) = result.findings
+    assert (found.kind, found.severity, found.case) == ("missing organ", "warning", "part")
+    assert "has no voxel of spleen, gallbladder, " in found.text
+    assert "kidney" not in found.text
+    assert {case.case: len(case.organs or ()) for case in result.cases} == {
+        "part": 2,
+        "whole-1000": 12,
+        "whole-1001": 12,
+    }
+
+
+def test_the_page_stands_alone_and_shows_every_scan(checked: tuple[Check, Path]) -> None:
     result, out = checked
     text = (out / "data" / "check.html").read_text()
-    assert "http" not in text.replace("http-equiv", "")
+    assert "http" not in text
+    wrong, clean = text.split("<h2>Nothing found</h2>")
     for case in FAULTS:
-        assert f"ward/{case}<" in text
-    assert "clean-1<" not in text.replace("ward/clean-1;", "")
-    assert text.count("data:image/png;base64,") >= 15
+        assert f"ward/{case}<" in wrong
+    for case in CLEAN:
+        assert f"ward/{case}\n" in clean
+    pictures = re.findall(
+        r'<img alt="an axial slice of (\S+) with outlines of its labels, of [^"]+" src="data:image', text
+    )
+    assert {"ward/clean-1", "task/own", "ward/copy"} <= set(pictures)
+    assert text.count("<img ") == sum(bool(case.picture) for case in result.cases) > len(FAULTS) / 2
+    assert text.count("data-worst=") == len({(f.collection, f.case) for f in result.findings} | {
+        (case.collection, case.case) for case in result.cases
+    })  # fmt: skip
     told = json.loads((out / "data" / "check.json").read_text())
     assert len(told["findings"]) == len(result.findings)
 
@@ -173,7 +237,13 @@ def test_real_scans_raise_no_alarm(realct: Path, tmp_path: Path) -> None:
 
     data = DataConfig(root=str(realct), collections=COLLECTION, pretrain=("ircad", "sarcoma"), finetune=("total",))
     result = check(Experiment(data=data), tmp_path, workers=1, progress=False)
-    assert result.findings == ()
+    (lacking,) = result.findings  # it declares twelve organs, and one scan is all there is
+    assert (lacking.kind, lacking.severity, lacking.collection, lacking.case) == (
+        "missing organ",
+        "warning",
+        "ircad",
+        "",
+    )
 
 
 def test_the_command_line_tells_by_its_exit_code(corpus: Path, tmp_path: Path) -> None:

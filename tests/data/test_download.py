@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tarfile
 import threading
 import time
+import tracemalloc
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -285,6 +287,88 @@ def test_an_archive_that_leaves_its_folder_is_refused_whole(
     with pytest.raises(InputError, match="nothing was unpacked"):
         download.unpack(made, root / "Task")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["Task.tar", "deep", "root"]
+
+
+def header(kind: bytes, size: int, name: str = "Task/a") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def sparse(size: int) -> bytes:
+    """A member of many gigabytes in three blocks."""
+    raw = bytearray(header(tarfile.GNUTYPE_SPARSE, 512))
+    raw[483:495] = b"%011o\0" % size
+    raw[148:156] = b"%06o\0 " % (sum(raw[:148]) + 8 * 32 + sum(raw[156:]))
+    return bytes(raw) + bytes(512)
+
+
+HUGE = 3 * 2**30  # bytes that a header claims; a file of as many takes no room, for it is never written
+HOSTILE = {
+    "a pax header of 3 GB": (lambda: header(b"x", HUGE), HUGE, "has more than 8.4 MB of names"),
+    "a global header of 3 GB": (lambda: header(b"g", HUGE), HUGE, "has more than 8.4 MB of names"),
+    "a name of 3 GB": (lambda: header(b"L", HUGE), HUGE, "has more than 8.4 MB of names"),
+    "members without end": (lambda: header(b"0", 0) * 20_000, 0, "has more than 8.4 MB of names"),
+    "names of names of names": (lambda: (header(b"L", 4) + b"abcd".ljust(512, b"\0")) * 5000, 0, "not a whole tar"),
+    "a hole of 8 GB": (lambda: sparse(8 * 10**9), 0, "'Task/a' in it is outside Task/ or no plain file"),
+    "a device": (lambda: header(tarfile.CHRTYPE, 0), 0, "no plain file"),
+    "a pipe": (lambda: header(tarfile.FIFOTYPE, 0), 0, "no plain file"),
+    "a hard link": (lambda: header(tarfile.LNKTYPE, 0), 0, "no plain file"),
+    "a long name outside": (
+        lambda: header(b"L", 2000) + b"../".ljust(2000, b"x").ljust(2048, b"\0") + header(b"0", 0), 0, "'../xxxx",
+    ),
+    "packed zeros": (lambda: gzip.compress(header(b"0", 2**24) + bytes(2**24)), 0, "not a whole tar"),
+    "more than the disk": (lambda: header(b"0", 2**40), 2**40, "make room"),
+    "a negative size": (lambda: header(b"0", -5), 0, "not a whole tar"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_is_refused_in_little_time_and_memory(tmp_path: Path, kind: str) -> None:
+    write, length, sentence = HOSTILE[kind]
+    made = tmp_path / "Task.tar"
+    made.write_bytes(write())
+    if length:
+        os.truncate(made, length + 4096)
+    start = time.process_time()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=re.escape(sentence)) as told:
+            download.unpack(made, tmp_path / "Task")
+        assert tracemalloc.get_traced_memory()[1] < 2e8
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - start < 10
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 500 + len(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["Task.tar"]
+
+
+def test_a_kill_at_the_end_of_unpacking_leaves_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has some 30 GB, and nobody would look at it again."""
+    made = archive(tmp_path / "Task09_Spleen.tar", {"Task09_Spleen/a": b"fine"})
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr(download, "_finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            download.unpack(made, tmp_path / "Task09_Spleen")
+    assert made.exists()
+    download.get("msd_spleen", tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["Task09_Spleen"]
+    archive(made, {"Task09_Spleen/a": b"somebody's own"})
+    download.get("msd_spleen", tmp_path, progress=False)
+    assert made.exists()
+
+
+def test_a_gz_that_unpacks_without_end(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "LARGEST", 10**7)
+    server.answer = lambda h: whole(h, gzip.compress(bytes(10**8), 1))
+    with pytest.raises(InputError, match=r"not a whole \.gz file \(it unpacks to more than 10\.0 MB\)"):
+        fetch.fetch(server.url, tmp_path / "a.nii.gz", progress=False)
+    assert not (tmp_path / "a.nii.gz").exists()
 
 
 def test_a_damaged_archive_leaves_no_folder(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import struct
 import time
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,7 @@ def promising(path: Path) -> None:
     path.write_bytes(head)
 
 
+TEXT = b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nencoding: ascii\n\n"
 REFUSED: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "vector": ("a.nrrd", vector, "dimension", "2 numbers a voxel; keep one 3-D volume"),
     "2-D": (
@@ -177,6 +180,12 @@ REFUSED: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
         "its voxels lie in another file",
     ),
     "promising": ("a.nrrd", promising, "damaged", "cut off: the header announces more voxels"),
+    "as text": (
+        "a.nrrd",
+        lambda path: path.write_bytes(TEXT + b" ".join(b"%d" % value for value in range(24))),
+        "format",
+        "holds its voxels in an unusual way; write it anew",
+    ),
     "cut": (
         "a.mha",
         lambda path: (by_itk(path, affine_of()), path.write_bytes(path.read_bytes()[:-500])),
@@ -223,6 +232,57 @@ def test_oblique_axes_are_told_of_every_format(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         (doubt,) = read_volume(path).doubts
         assert (doubt.kind, "by 29 degrees" in doubt.text) == ("orientation", True)
+
+
+def repacked(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Write the voxels of an .nrrd or .mha file anew, packed as before."""
+    raw = path.read_bytes()
+    mark = b"\n\n" if path.suffix == ".nrrd" else b"LOCAL\n"
+    at = raw.index(mark) + len(mark)
+    if path.name.startswith("packed"):
+        pack = gzip.compress if path.suffix == ".nrrd" else zlib.compress
+        rest = pack(change(zlib.decompress(raw[at:], 47)))
+    else:
+        rest = change(raw[at:])
+    path.write_bytes(re.sub(rb"CompressedDataSize = \d+", b"CompressedDataSize = %d" % len(rest), raw[:at]) + rest)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "packed.nrrd", "a.mha", "packed.mha"])
+def test_bytes_behind_the_voxels_are_told_as_of_nifti(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    by_itk(path, affine_of(), name.startswith("packed"))
+    sound = path.read_bytes()
+    repacked(path, lambda voxels: voxels)
+    assert not read_volume(path).doubts
+    repacked(path, lambda voxels: voxels + bytes(1000))
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.data, IMAGE)
+    (doubt,) = volume.doubts
+    assert (doubt.kind, doubt.text) == (
+        "header", f"{path}: holds more bytes than its header announces; is all of the scan read?"
+    )  # fmt: skip
+    repacked(path, lambda voxels: voxels + bytes(2**22))
+    with pytest.raises(InputError, match="holds far more bytes than its header announces; convert the scan anew"):
+        read_volume(path)
+    path.write_bytes(sound)
+    repacked(path, lambda voxels: voxels[:-100])
+    with pytest.raises(InputError, match="cut off"):
+        read_volume(path)
+
+
+def test_voxels_in_two_packed_parts(tmp_path: Path) -> None:
+    """NRRD reads the second one; MetaImage's reader leaves it away without a word."""
+    for name in ("packed.nrrd", "packed.mha"):
+        by_itk(tmp_path / name, affine_of(), True)
+        raw = IMAGE.tobytes(order="F")
+        at = (tmp_path / name).read_bytes().index(b"\n\n" if name.endswith("nrrd") else b"LOCAL\n")
+        head = (tmp_path / name).read_bytes()[: at + (2 if name.endswith("nrrd") else 6)]
+        parts = gzip.compress(raw[:5000]) + gzip.compress(raw[5000:])
+        head = re.sub(rb"CompressedDataSize = \d+", b"CompressedDataSize = %d" % len(parts), head)
+        (tmp_path / name).write_bytes(head + parts)
+    np.testing.assert_array_equal(read_volume(tmp_path / "packed.nrrd").data, IMAGE)
+    with pytest.raises(InputError, match=r"packed\.mha: cut off"):
+        read_volume(tmp_path / "packed.mha")
 
 
 def test_no_more_is_read_than_the_header_promises(tmp_path: Path) -> None:

@@ -103,8 +103,7 @@ def test_patches(prepared: tuple[Report, Store], name: str) -> None:
 def test_kits_label_maps(realct: Path, case: str) -> None:
     """Slices come first in the files and last after orientation; volumes in ml stay within 2 %."""
     label = read_volume(realct / "kits19_labels" / f"{case}.nii.gz")
-    names = COLLECTIONS["kits19"].names
-    small = label_map(label, names)
+    small = label_map(label, COLLECTIONS["kits19"].stored)
     slices = label.data.shape[0]
     assert slices < 100 < label.data.shape[1]
     turned, affine = to_ras(small, label.affine)
@@ -114,7 +113,7 @@ def test_kits_label_maps(realct: Path, case: str) -> None:
     assert np.linalg.det(affine[:3, :3]) > 0
     result = resample_nearest(turned, spacing, TARGET)
     np.testing.assert_allclose(spacing_of(resampled_affine(affine, turned.shape, TARGET)), TARGET)
-    for value in names:
+    for value in COLLECTIONS["kits19"].names:
         before = (small == value).sum() * np.prod(spacing) / 1000
         after = (result == value).sum() * np.prod(TARGET) / 1000
         assert after == pytest.approx(before, rel=0.02 if before > 10 else 0.2)

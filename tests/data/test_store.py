@@ -275,6 +275,13 @@ def test_foreground_that_was_flipped(copy: Path) -> None:
         case.foreground()
 
 
+def test_a_small_archive_of_points_that_unpacks_to_much(tmp_path: Path) -> None:
+    path = tmp_path / "foreground.npz"
+    np.savez_compressed(path, **{"1": np.zeros((10**7, 3), np.int32)})
+    with pytest.raises(InputError, match="unpacks to more than was ever stored"):
+        arrays.read_points(path)
+
+
 @pytest.mark.parametrize("name", ["case.json", "index.json"])
 def test_a_digit_of_a_record_that_was_changed(copy: Path, name: str) -> None:
     path = copy / "a" / ("c9/case.json" if name == "case.json" else name)

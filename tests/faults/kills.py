@@ -4,9 +4,10 @@
 
 A trial takes one of prepare, pretrain, finetune and evaluate of the profile smoke and ends it once or twice: by kill -9
 at a random moment, by kill -9 in the middle of a write, rename or removal, or by SIGTERM.  Then the command runs to its
-end, and every file that it leaves is compared with that of a run that nobody disturbed.  The last line counts; the exit
-code is 1 when an ending was not equal.  Commands run in processes forked from one that has imported everything, so that
-a trial takes seconds.
+end, and every file that it leaves is compared with that of a run that nobody disturbed, drafts of killed writers
+included.  The last line counts; the exit code is 1 when an ending was not equal.  Commands run in processes forked from
+one that has imported everything, so that a trial takes seconds.  Every twentieth trial is one of the whole workflow,
+with one fold of one task, which takes minutes: its group of processes is ended several times.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import hashlib
 import importlib
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -30,13 +33,24 @@ from mixcl import cli
 from mixcl.run.checkpoint import read_weights
 
 TUNED = "finetune-msd_spleen-p100-mixcl-f0-s0"
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOW, EVERY = "workflow", 20
 STAGES = {
-    "prepare": (["prepare"], "data/store"),
+    "prepare": (["prepare"], "data"),
     "pretrain": (["pretrain"], "runs/pretrain"),
     "finetune": (["finetune", "--task", "msd_spleen", "--init", "pretrain"], f"runs/{TUNED}"),
     "evaluate": (["evaluate", "--run", TUNED], f"runs/{TUNED}"),
 }
 SETTINGS = ["pretrain.steps=6", "finetune.steps=6", "pretrain.log_every=4", "finetune.log_every=4"]
+SMALL = [
+    "data.finetune=[msd_spleen]", "grid.percents={msd_spleen: [100]}", "grid.ablation={}", "grid.variants={}",
+    "grid.folds=[0]",
+]  # fmt: skip
+LOCKS = re.compile(r"\.(lock|.+\.lock|trainings|gpu-.+|snakemake|cache)")
+TIMED = re.compile(
+    r".+/(run\.json|report\.json|RUN\..+|index\.html|.+\.ipynb|\w+\.log|settings\.json)"
+    r"|evaluation/.+\.json|commands/.+\.sh|notebooks/.+\.html"  # the last but one tell where they run
+)
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 USED = ("mixcl.data.phantom.collections", "mixcl.data.prepare.run", "mixcl.trainer", "mixcl.evaluate", "monai.inferers")
 NEVER = 10**9
@@ -79,25 +93,32 @@ def start(arguments: list[str], out: Path, at: int = NEVER, after: float = 0.0) 
         os._exit(code)
 
 
+def start_workflow(out: Path) -> int:
+    """A process that leads a group of its own and runs the workflow; what it says goes to ``out``.log."""
+    given = [word for item in (*SETTINGS, *SMALL) for word in ("--set", item)]
+    script = [str(ROOT / "reproduce" / "run_all.sh"), "--profile", "smoke", "--out", str(out), "--cores", "1"]
+    with open(f"{out}.log", "ab") as log:
+        return subprocess.Popen(["bash", *script, *given], stdout=log, stderr=log, start_new_session=True).pid
+
+
 def ended(process: int) -> int:
     """The exit code of a process, below 0 for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Every file of a folder by its content; of a run's card, which tells the time, that it is there.
-
-    Hidden files are left out: locks, and drafts of killed writers, which the next writer an hour later takes away.
-    """
+    """Every file of a folder but locks and caches by its content; of what tells the time, that it is there."""
     found = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix == ".safetensors":
-            found[name] = read_weights(path)[1]["id"]
-        elif name.startswith("evaluation/") and path.suffix == ".json":  # tells seconds
-            found[name] = "there"
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        inside = path.relative_to(folder)
+        if any(LOCKS.fullmatch(part) for part in inside.parts):
+            continue
+        if path.suffix == ".safetensors" and path.name[0] != ".":
+            found[str(inside)] = read_weights(path)[1]["id"]
+        elif TIMED.fullmatch(f"{path.parent.name}/{path.name}"):
+            found[str(inside)] = "there"
         else:
-            found[name] = "there" if name == "run.json" else hashlib.sha256(path.read_bytes()).hexdigest()
+            found[str(inside)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 
 
@@ -114,6 +135,14 @@ def whole(out: Path) -> dict[str, tuple[float, int, dict[str, str]]]:
         changes = int(Path(f"{out}.changes").read_text())
         stages[stage] = time.monotonic() - started, changes, content(out / result)
     return stages
+
+
+def whole_workflow(out: Path) -> tuple[float, dict[str, str]]:
+    """Run the workflow undisturbed: seconds and ending."""
+    started = time.monotonic()
+    if code := ended(start_workflow(out)):
+        sys.exit(f"{WORKFLOW} ended with {code}: {Path(f'{out}.log').read_text()}")
+    return time.monotonic() - started, content(out)
 
 
 def disturbed(arguments: list[str], out: Path, way: str, seconds: float, changes: int, chance: random.Random) -> bool:
@@ -142,9 +171,26 @@ def trial(stage: str, way: str, reference: Path, out: Path, measured: Any, chanc
     code = ended(start(arguments, out))
     if code:
         return kills, f"ended with {code}: {Path(f'{out}.log').read_text()[-2000:]}"
-    found = content(out / STAGES[stage][1])
-    unequal = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    return kills, ", ".join(unequal)
+    return kills, unequal(content(out / STAGES[stage][1]), expected)
+
+
+def workflow_trial(out: Path, seconds: float, expected: dict[str, str], chance: random.Random) -> tuple[int, str]:
+    """End the workflow's group of processes up to five times, then let it end; as `trial`."""
+    kills = 0
+    for _ in range(chance.randint(3, 5)):
+        process = start_workflow(out)
+        time.sleep(chance.uniform(0, seconds / 2))
+        number = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+        os.killpg(process, number)
+        kills += ended(process) != 0
+    if code := ended(start_workflow(out)):
+        return kills, f"ended with {code}: {Path(f'{out}.log').read_text()[-2000:]}"
+    return kills, unequal(content(out), expected)
+
+
+def unequal(found: dict[str, str], expected: dict[str, str]) -> str:
+    """Files that two endings do not share."""
+    return ", ".join(sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)))
 
 
 def main(say: Callable[[str], object] = print) -> int:
@@ -158,14 +204,20 @@ def main(say: Callable[[str], object] = print) -> int:
     for name in USED:  # before processes are forked
         importlib.import_module(name)
     chance, kills, endings, lost = random.Random(given.seed), 0, 0, 0
+    flow: tuple[float, dict[str, str]] | None = None
     stages = whole(place / "whole")
     while kills < given.kills:
         stage, way = chance.choice(list(STAGES)), chance.choice(["kill", "write", "write", "term"])
         out = place / f"trial-{endings}"
-        killed, unequal = trial(stage, way, place / "whole", out, stages[stage], chance)
-        kills, endings, lost = kills + killed, endings + 1, lost + bool(unequal)
-        say(f"{kills:4d}  {stage:8}  {way:5}  {'equal' if not unequal else f'NOT EQUAL: {unequal} (kept in {out})'}")
-        if not unequal:
+        if endings % EVERY == EVERY - 1:
+            stage, way = WORKFLOW, "group"
+            flow = flow or whole_workflow(place / WORKFLOW)
+            killed, other = workflow_trial(out, *flow, chance)
+        else:
+            killed, other = trial(stage, way, place / "whole", out, stages[stage], chance)
+        kills, endings, lost = kills + killed, endings + 1, lost + bool(other)
+        say(f"{kills:4d}  {stage:8}  {way:5}  {'equal' if not other else f'NOT EQUAL: {other} (kept in {out})'}")
+        if not other:
             shutil.rmtree(out)
     say(f"{kills} kills, {endings - lost} of {endings} endings equal")
     if not lost:

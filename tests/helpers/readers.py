@@ -6,6 +6,7 @@ fault of ours.  ``tests/fuzz.py`` and ``tests/test_fuzz.py`` feed them.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,13 @@ from helpers.runs import write_run
 from mixcl import spreadsheet
 from mixcl.config import load_profile
 from mixcl.config.text import read_yaml
+from mixcl.data.arrays import read_points
+from mixcl.data.download import unpack
+from mixcl.data.files.table import listed
+from mixcl.data.files.volume import read_volume
+from mixcl.data.store import Store
 from mixcl.errors import InputError
-from mixcl.files import read_json, read_sealed
+from mixcl.files import read_json, read_sealed, write_sealed
 from mixcl.results.runcard import read_run_card
 from mixcl.results.runs import read_runs
 from mixcl.results.verify import read_expected
@@ -69,6 +75,38 @@ def _yaml(data: bytes) -> None:
         _check(error)
 
 
+def _store(data: bytes) -> None:
+    """The two descriptions of a prepared case, ``{"index": ..., "case": ...}``, each with a checksum that is right."""
+    try:
+        given = json.loads(data)
+        index, case = given["index"], given["case"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    if not (isinstance(index, dict) and isinstance(case, dict)):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a" / "7").mkdir(parents=True)
+        try:
+            write_sealed(Path(folder) / "a" / "index.json", index)
+            write_sealed(Path(folder) / "a" / "7" / "case.json", case)
+        except (ValueError, RecursionError):  # no JSON of ours
+            return
+        try:
+            for case in Store(folder).cases("a"):
+                case.image()
+        except InputError as error:
+            _check(error)
+
+
+def _volume(name: str) -> Callable[[bytes], None]:
+    return _file(name, lambda folder: read_volume(folder / name.partition("/")[0]), InputError)
+
+
+def _pair(folder: Path) -> None:
+    (folder / "a.img").write_bytes(bytes(900))
+    read_volume(folder / "a.hdr")
+
+
 READERS: dict[str, Callable[[bytes], None]] = {
     "profile": _file("a.yaml", lambda folder: load_profile(folder / "a.yaml"), InputError),
     "setting": _setting,
@@ -81,5 +119,15 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "RUN.json": _file("RUN.json", read_run_card, InputError),
     "expected": _file("expected.json", lambda folder: read_expected(folder / "expected.json"), InputError),
     "cases.csv": _cases,
+    "nifti": _volume("a.nii"),
+    "pair": _file("a.hdr", _pair, InputError),
+    "nrrd": _volume("a.nrrd"),
+    "mha": _volume("a.mha"),
+    "frames": _volume("a.dcm"),
+    "dicom": _volume("a/1.dcm"),
+    "table": _file("a.csv", lambda folder: listed(folder / "a.csv"), InputError),
+    "store": _store,
+    "tar": _file("a.tar", lambda folder: unpack(folder / "a.tar", folder / "a"), InputError),
+    "points": _file("a.npz", lambda folder: read_points(folder / "a.npz"), InputError),
     "weights": _file("a.safetensors", lambda folder: checkpoint.read_weights(folder / "a.safetensors"), InputError),
 }

@@ -63,13 +63,13 @@ def correlation(z_a: Real, z_b: Real, center: bool = False) -> Real:
 
 
 def relation(labels_a: Sequence[int], labels_b: Sequence[int], background: str) -> NDArray[np.int64]:
-    """Fig. 2d with R9."""
+    """Fig. 2d with R9 and R33: 255 is unknown."""
     a = np.zeros((len(labels_a), len(labels_b)), np.int64)
     for i, p in enumerate(labels_a):
         for j, q in enumerate(labels_b):
             both, one = p == 0 and q == 0, p == 0 or q == 0
             ignored = both if background == "ignore_pairs" else one
-            a[i, j] = -1 if ignored else int(p == q)
+            a[i, j] = -1 if ignored or 255 in (p, q) else int(p == q)
     return a
 
 
@@ -107,12 +107,12 @@ def label(
 
 
 def squared_distance(labels: NDArray[np.integer]) -> Real:
-    """D(S)^2 of Eq. 7, from every voxel to every other."""
-    d = np.full(labels.shape, np.inf)
+    """D(S)^2 of Eq. 7, from every voxel to every other; 255 is unknown, 0 there and no other label's (R33)."""
+    d = np.where(labels == 255, 0.0, np.inf)
     voxels = list(itertools.product(*(range(n) for n in labels.shape)))
     for p in voxels:
         for q in voxels:
-            if labels[p] != labels[q]:
+            if labels[p] != labels[q] and 255 not in (labels[p], labels[q]):
                 d[p] = min(d[p], sum((x - y) ** 2 for x, y in zip(p, q, strict=True)))
     return d
 

@@ -65,6 +65,21 @@ def test_the_shell_forgets_what_is_the_users(tmp_path: Path) -> None:
     assert {name: left.get(name) for name in ours} == ours
 
 
+@pytest.mark.parametrize("active", [False, True])
+def test_the_way_back_into_the_environment_is_said(active: bool, tmp_path: Path) -> None:
+    """`mixcl` was not found right after success, where the script had made the environment itself."""
+    root = tmp_path / "a b"
+    (root / "reproduce").mkdir(parents=True)
+    text = (ROOT / "reproduce/setup.sh").read_text().removesuffix("mixcl_set_up\n")
+    (root / "reproduce/setup.sh").write_text(text + 'mixcl_alone() { :; }\nmixcl_set_up\necho "${MIXCL_ACTIVATE:-}"\n')
+    environment = {"PATH": os.environ["PATH"], **({"VIRTUAL_ENV": str(root / ".venv")} if active else {})}
+    done = subprocess.run(
+        ["bash", str(root / "reproduce/setup.sh")], env=environment, capture_output=True, text=True, check=True
+    )
+    command = rf"source {str(root / '.venv').replace(' ', chr(92) + ' ')}/bin/activate"
+    assert (command in done.stderr, done.stdout.strip()) == (not active, "" if active else command)
+
+
 @pytest.mark.parametrize("name", ["reproduce/run_all.sh", "reproduce/test.sh", "figures/update.sh"])
 def test_a_cdpath_leads_no_script_astray(name: str, tmp_path: Path) -> None:
     """Called from the repository's root by a relative path, where CDPATH has folders of the same names."""

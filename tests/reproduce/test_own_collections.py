@@ -45,7 +45,7 @@ def write_collection(root: Path, collection: Collection, seed: int) -> None:
     image, label = (collection.image, collection.label) if not collection.table else ("{case}/i.nii", "{case}/l.nii")
     rows = [("case", "image", "label")]
     for number, case in enumerate(CASES):
-        scan, labels = volumes.scan((36, 32, 30), 10 * seed + number, list(collection.names))
+        scan, labels = volumes.scan((36, 32, 30), 10 * seed + number, [*collection.names, *collection.unknown])
         paths = [template.replace("{case}", case) for template in (image, label)]
         for path, data in zip(paths, (scan, labels), strict=True):
             volumes.save(root / collection.root / path, data, volumes.affine_of((9.0, 9.0, 9.0)))

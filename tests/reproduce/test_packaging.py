@@ -64,9 +64,12 @@ def pins(*names: str) -> dict[str, str]:
 
 
 def requirements(*extras: str) -> list[Requirement]:
-    """What pyproject.toml asks for, with the named extras."""
+    """What pyproject.toml asks for, with the named extras and those that they name."""
     optional = PROJECT["optional-dependencies"]
-    return [Requirement(text) for text in PROJECT["dependencies"] + [r for e in extras for r in optional[e]]]
+    asked = [Requirement(text) for text in PROJECT["dependencies"] + [r for e in extras for r in optional[e]]]
+    own = [requirement for requirement in asked if requirement.name == PROJECT["name"]]
+    more = requirements(*(extra for requirement in own for extra in requirement.extras)) if own else []
+    return [requirement for requirement in asked if requirement not in own] + more
 
 
 def tracked_files() -> list[Path]:
@@ -135,7 +138,7 @@ def test_version_of_the_package_is_that_of_the_metadata() -> None:
 
 def test_every_dependency_says_what_it_is_for() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    for requirement in requirements("dev", "bench", "browser", "fuzz"):
+    for requirement in requirements("workflow", "dev", "bench", "browser", "fuzz"):
         line = rf'"{re.escape(requirement.name)}(?:[<>=][^"]*)?"[^#\n]*# \w'
         assert re.search(line, text), f"{requirement.name}: what is it for?"
 
@@ -180,7 +183,10 @@ def test_lock_separates_torch_from_the_rest() -> None:
 @pytest.mark.parametrize("kind", ["cpu.txt", "cuda.txt"])
 def test_lock_satisfies_the_dependencies(kind: str) -> None:
     locked = pins(kind)
-    for requirement in [*requirements("dev"), *map(Requirement, PYPROJECT["build-system"]["requires"])]:
+    for requirement in [
+        *requirements("workflow", "tensorboard", "dev"),
+        *map(Requirement, PYPROJECT["build-system"]["requires"]),
+    ]:
         name = canonicalize_name(requirement.name)
         assert name in locked, f"{requirement} is not in the lock; run reproduce/lock/lock.sh"
         assert requirement.specifier.contains(locked[name]), f"{requirement} excludes the locked {locked[name]}"
@@ -189,7 +195,7 @@ def test_lock_satisfies_the_dependencies(kind: str) -> None:
 
 def test_what_a_run_needs_is_locked_without_the_test_tools() -> None:
     locked = pins("base.txt", "torch-cuda.txt")
-    assert {canonicalize_name(requirement.name) for requirement in requirements()} <= locked.keys()
+    assert {canonicalize_name(requirement.name) for requirement in requirements("workflow")} <= locked.keys()
     tools = {canonicalize_name(text.partition(">")[0]) for text in PROJECT["optional-dependencies"]["dev"]}
     assert tools - {"packaging"} <= pins("dev.txt").keys()  # packaging is needed by others, too
 
@@ -245,7 +251,12 @@ def test_environment_yml_agrees_with_the_lock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("mixcl", ()), ("tests", ("dev", "fuzz")), ("reproduce", ("dev", "bench", "browser"))]
+    ("folder", "extras"),
+    [
+        ("mixcl", ("notebooks",)),
+        ("tests", ("workflow", "dev", "fuzz")),
+        ("reproduce", ("workflow", "dev", "bench", "browser")),
+    ],
 )
 def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, ...]) -> None:
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
@@ -256,6 +267,28 @@ def test_every_import_is_a_declared_dependency(folder: str, extras: tuple[str, .
             continue
         given_by = {canonicalize_name(name) for name in distributions.get(module, [module])}
         assert given_by & declared, f"{file.relative_to(ROOT)} imports {module}, which pyproject.toml does not name"
+
+
+def test_what_needs_no_extra_is_installed_without_one() -> None:
+    """All but drawing: in an environment of the plain dependencies alone it is there."""
+    declared = {canonicalize_name(requirement.name) for requirement in requirements()}
+    extra = {canonicalize_name(requirement.name) for requirement in requirements("workflow", "tensorboard")} - declared
+    distributions, drawing = packages_distributions(), ("figures/", "lessons/", "results/site.py")
+    for file, module in imported_by(ROOT / "mixcl"):
+        if not file.relative_to(ROOT / "mixcl").as_posix().startswith(drawing):
+            given_by = {canonicalize_name(name) for name in distributions.get(module, [module])}
+            assert not given_by & extra or given_by & declared, f"{file.name} imports {module}"
+    lacking = [
+        module for module, names in distributions.items() if {canonicalize_name(name) for name in names} <= extra
+    ]
+    assert {"papermill", "snakemake", "seaborn"} <= set(lacking)
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({lacking}));"
+        "import mixcl.cli.commands, mixcl.segment, mixcl.trainer, mixcl.data.check.run, mixcl.data.prepare.run,"
+        "mixcl.results.verify, mixcl.baselines; mixcl.cli.main(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_file_belongs_to_one_machine() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -44,6 +45,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     done = run(out)
     assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    marks = [re.match(r"\[(\d+)/8(?:, about \d+ min left)?\] ", line) for line in lines]
+    counts = [int(mark[1]) for mark in marks if mark]
+    assert (counts[0], counts[-1], counts) == (0, 8, sorted(counts))  # prepare, three trainings, four that sum up
+    assert "[8/8] 22_figures: done in" in done.stdout
+    assert any(line.startswith("Table 1, mean Dice from scratch -> MixCL (1 fold, 1 pre-training)") for line in lines)
     return out
 
 

@@ -336,6 +336,12 @@ CHANGED: dict[str, tuple[str, Callable[[Path], object]]] = {
         f"runs/{JOB}/metrics.jsonl",
         lambda out: (out / "runs" / JOB / "metrics.jsonl").write_text('{"step": 1, "total": 0.0}\n'),
     ),
+    "a loss of the training, and all that follows made anew": (
+        f"steps of {JOB}",
+        lambda out: [
+            (out / "runs" / JOB / "metrics.jsonl").write_text('{"step": 1, "total": 0.0}\n'), made_anew(out),
+        ],
+    ),
     "HD95 in cases.csv": (f"cases of {JOB}", lambda out: other_hd95(out, kept=False)),
     "what pre-training saw": (f"cases of {JOB}", lambda out: other_mark(out, "pretrained_on", 7)),
     "the grid of the metrics": (f"cases of {JOB}", lambda out: other_mark(out, "grid", "original")),
@@ -385,6 +391,23 @@ def test_whatever_is_changed_is_noticed(run: tuple[Experiment, Path], name: str)
     what, change = CHANGED[name]
     change(run[1])
     assert what in {check.what for check in off(run)}
+
+
+def test_metrics_on_the_original_scans_are_measured_again(run: tuple[Experiment, Path]) -> None:
+    """From the label files as they were given, and from the maps that were predicted for them."""
+    config, out = load_profile("smoke", [*SETTINGS, "evaluate.grid=original"]), run[1]
+    for job in jobs.finetunings(config):
+        evaluate.evaluate(config, out, out / "runs" / job.name, progress=False)
+    results.table1(out)
+    runcard.run_card(config, out)
+    verify.write_expected(config, out, out / "expected.json")
+    assert not off((config, out))
+    path = first(out / "runs" / JOB / "evaluation", "*.npz")
+    with np.load(path) as arrays:
+        prepared, original = arrays["prepared"], arrays["original"]
+    np.savez_compressed(path, prepared=prepared, original=1 - (original[::-1] > 0))
+    edit(path.with_suffix(".json"), lambda value: value.update(labels=files.sha256(path)))
+    assert [check.what for check in off((config, out))] == [f"metrics of {JOB}"]
 
 
 @pytest.mark.parametrize("module", [verify_jobs, verify_tables])

@@ -269,8 +269,3 @@ def test_metrics_of_a_finished_run_that_are_damaged(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is damaged"):
             checkpoint.read_metrics(path)
-
-
-def test_tensorboard_when_asked(tmp_path: Path) -> None:
-    checkpoint.Metrics(tmp_path, {}, tensorboard=True).write(1, {"total": 1.0, "levels": [1.0]})
-    assert list((tmp_path / "tensorboard").iterdir())

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mixcl.config import load_profile
 from mixcl.config.settings import ModelConfig
 from mixcl.model import seeded, segmentation_model
+from mixcl.run import device
 from mixcl.run.device import FAST_PLANE, forward
 
 SMALL = ModelConfig(patch=32, feature=4, hidden=24, mlp=48, heads=2)
@@ -34,6 +36,25 @@ def test_a_lone_sample_gives_what_it_gave_and_the_same_gradients() -> None:
         gradients.append([p.grad.clone() for p in net.parameters() if p.grad is not None])
     torch.testing.assert_close(outputs[1], outputs[0])
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_the_paper_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU it computes in float32 and has no worker processes, whatever it has with one."""
+    run = load_profile("paper").run
+    for gpu, expected in ((False, ("no", 0)), (True, ("bf16", device.MOST_WORKERS))):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+        monkeypatch.setattr(device, "cores", lambda: 16)
+        assert (device.precision(run), device.workers(run)) == expected
+        assert not run.compile
+
+
+def test_a_training_that_takes_days_on_a_processor_is_told() -> None:
+    """19 s a sample and 6 of them a step, as measured, for the paper's 128,000 steps."""
+    text = device.slow(torch.device("cpu"), 114.0, 127_999)
+    assert text.startswith("a step takes 114 s on this processor, the 127,999 left about 169 days")
+    assert device.slow(torch.device("cpu"), 0.1, 1000) == ""
+    assert device.slow(torch.device("cuda"), 114.0, 127_999) == ""
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,18 @@ def test_two_do_not_train_in_one_folder(config: Experiment, tmp_path: Path, rest
     assert record.read_card(folder) == {"job": "pretrain", "decides": {}}
 
 
+def test_what_a_kill_at_the_very_end_left_goes(undisturbed: Path, config: Experiment, tmp_path: Path) -> None:
+    """Checkpoints of a run whose weights are there, and a run that was being removed."""
+    runs = Path(shutil.copytree(undisturbed.parent, tmp_path / "runs"))
+    left = runs / "pretrain" / "checkpoint" / "000000004", runs / ".removed-7-pretrain"
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"large")
+    assert same(trainer.pretrain(config, tmp_path, progress=False), undisturbed)
+    assert not left[0].parent.exists()
+    assert not left[1].exists()
+
+
 def test_a_run_is_not_evaluated_while_it_trains(smoke: Experiment, tmp_path: Path) -> None:
     run = trainer.finetune(smoke, tmp_path, task="btcv", percent=100, fold=0, arm="scratch", progress=False)
     with record.alone(run), pytest.raises(InputError, match="is at work here"):

@@ -28,7 +28,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of one case: findings, hashes and profile of its voxels, and a picture when something was found."""
+    """What became of one case: findings, hashes and profile of its voxels, a picture, and which organs it has.
+
+    ``organs`` is None where the label map could not be read.
+    """
 
     collection: str
     case: str
@@ -36,6 +39,7 @@ class Checked:
     content: tuple[str, ...] = ()
     picture: bytes = field(default=b"", repr=False)
     profile: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    organs: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)

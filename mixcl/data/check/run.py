@@ -13,16 +13,18 @@ from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data.check import image_rules, label_rules, slice_rules
 from mixcl.data.check.duplicates import content_of, duplicates, profile_of
 from mixcl.data.check.findings import Check, Checked, Finding
+from mixcl.data.check.missing import missing_organs
 from mixcl.data.check.page import page, thumbnail
 from mixcl.data.files import Doubt, Severity, Volume
 from mixcl.data.files.align import aligned, corners_apart, spreads
 from mixcl.data.files.grid import resample_nearest, spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
-from mixcl.data.files.volume import check_hounsfield, label_map, lost, read_volume, voxels_of
+from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost, read_volume
 from mixcl.data.registry import collections, expected_count, folder, seen
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
 from mixcl.files import write_json, write_text
+from mixcl.labels import UNKNOWN
 
 THICK = 10.0  # mm between slices
 CaseJob = tuple[str, Collection, str, Path, Path, tuple[float, float, float]]  # what `check_case` takes
@@ -58,6 +60,8 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
     bar = tqdm(zip(jobs, done, strict=True), desc="check", total=len(jobs), unit="case", disable=not progress)
     cases = tuple(_unread(job, answer) if isinstance(answer, InputError) else answer for job, answer in bar)
     findings += [finding for case in cases for finding in case.findings]
+    for name, collection in wanted.items():
+        findings += missing_organs([case for case in cases if case.collection == name], name, collection)
     if data.source == "files":
         quirks = ((name, text) for name, collection in wanted.items() for text in collection.quirks)
         findings += [Finding("quirk", "note", name, "", f"{name}: {text}") for name, text in quirks]
@@ -125,8 +129,8 @@ class _Case:
     ) -> None:
         """What preparation will lose of a label map in RAS+, from voxels of ``edges`` mm to others."""
         with self.errors():
-            after = voxels_of(resample_nearest(labels, edges, to))
-            if text := lost(path, voxels_of(labels), after, names, to):
+            after = known_voxels(resample_nearest(labels, edges, to))
+            if text := lost(path, known_voxels(labels), after, names, to):
                 self.add("lost label", "warning", text)
 
 
@@ -134,14 +138,16 @@ def check_case(
     name: str, collection: Collection, case: str, image_path: Path, label_path: Path, spacing: Sequence[float]
 ) -> Checked:
     """Everything that can be said of one case without the others; ``spacing`` is that of the store, mm."""
-    here = _Case(name, case)
+    here, names, organs, voxels = _Case(name, case), collection.organs, None, dict[int, int]()
     image, label = here.read(image_path), here.read(label_path)
     if label is not None:
         given, label = label, None
         with here.errors():
-            label = replace(given, data=label_map(given, collection.names))
+            label = replace(given, data=label_map(given, collection.stored))
+            voxels = {value: number for value, number in known_voxels(label.data).items() if value}
+            organs = frozenset(names[value] for value in voxels)
     if image is None:
-        return Checked(name, case, tuple(here.findings))
+        return Checked(name, case, tuple(here.findings), organs=organs)
     with here.errors():
         here.add_doubts(check_hounsfield(image))
     if label is not None:
@@ -149,26 +155,24 @@ def check_case(
     turned, affine = to_ras(image.data, image.affine)
     labels = None if label is None else to_ras(label.data, image.affine)[0]
     edges = spacing_of(affine)
-    view = image_rules.scene(turned, labels, edges, collection.names)
+    view = image_rules.scene(turned, labels, edges, names)
     if max(edges) > THICK:
         here.add("thick slices", "warning", f"{image_path}: voxels of {max(edges):.3g} mm; small organs are missed")
     if not any(finding.severity == "error" for finding in here.findings):
         doubts = list(image_rules.doubts(view))
         in_hounsfield = not any(doubt.kind in ("range", "intercept") for doubt in doubts)
-        doubts += slice_rules.doubts(turned, labels, edges[2])
+        doubts += slice_rules.doubts(turned, None if labels is None else labels % UNKNOWN, edges[2])
         if label is not None and view.label is not None and in_hounsfield:
             doubts += label_rules.doubts(view, view.label)
             voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
-            sizes = {value: count * voxel for value, count in voxels_of(label.data).items() if value}
-            doubts += label_rules.too_large({collection.names[value]: size for value, size in sizes.items()})
+            doubts += label_rules.too_large({names[value]: number * voxel for value, number in voxels.items()})
         here.add_doubts(doubts, f"{image_path}: ")
     if labels is not None:
-        here.resample(label_path, labels, edges, spacing, collection.names)
+        here.resample(label_path, labels, edges, spacing, names)
     picture = b""
-    if any(finding.severity != "note" for finding in here.findings):
-        with suppress(Exception):  # a picture is a help; what is wrong has been told
-            picture = thumbnail(view)
-    return Checked(name, case, tuple(here.findings), content_of(image), picture, profile_of(image))
+    with suppress(Exception):  # a picture is a help; what is wrong has been told
+        picture = thumbnail(view)
+    return Checked(name, case, tuple(here.findings), content_of(image), picture, profile_of(image), organs)
 
 
 def _plan(

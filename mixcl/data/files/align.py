@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from mixcl.config.settings import LabelGrid
 from mixcl.data.files import Volume
 from mixcl.data.files.grid import spacing_of, to_axes
+from mixcl.data.files.volume import known_voxels
 from mixcl.errors import InputError
+from mixcl.labels import UNKNOWN
 
 AFFINE_TOLERANCE = 0.1
 """How far image and label may lie apart, as a part of the smallest voxel edge."""
@@ -96,7 +98,7 @@ def spreads(image: Volume, label: Volume) -> dict[LabelGrid, float]:
     every = tuple(slice(None, None, max(1, n // 128)) for n in image.data.shape)
     ways: dict[LabelGrid, Volume] = {"header": _turned(label, image.affine), "voxels": label}
     fit = {rule: way.data[every] for rule, way in ways.items() if way.data.shape == image.data.shape}
-    return {rule: spread(image.data[every], labels) for rule, labels in fit.items() if labels.any()}
+    return {rule: spread(image.data[every], labels) for rule, labels in fit.items() if any(known_voxels(labels))}
 
 
 def spread(image: NDArray[Any], label: NDArray[Any]) -> float:
@@ -108,7 +110,7 @@ def spread(image: NDArray[Any], label: NDArray[Any]) -> float:
     6.666666666666667
     """
     far = total = 0.0
-    for value in np.unique(label[label > 0]):
+    for value in np.unique(label[(label > 0) & (label != UNKNOWN)]):
         inside = image[label == value].astype(np.float64)
         far += float(np.abs(inside - np.median(inside)).sum())
         total += inside.size

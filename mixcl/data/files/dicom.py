@@ -83,8 +83,8 @@ def slices_of(path: Path, raw: bytes) -> list[Slice]:
 
 
 def _slices(path: Path, part: Any, size: int) -> Iterator[Slice]:
-    kind = getattr(part.get("SOPClassUID", ""), "name", "") or "file of no kind"
-    series = str(part.get("SeriesInstanceUID", ""))
+    kind = " ".join(getattr(part.get("SOPClassUID", ""), "name", "").split()) or "file of no kind"
+    series = " ".join(str(part.get("SeriesInstanceUID", "")).split())
     if "PixelData" not in part or not ("Rows" in part or "CT Image" in kind):
         yield Slice(path, kind, lacks="holds no image" if "PixelData" not in part else "lacks Rows")
         return
@@ -120,7 +120,7 @@ def _placed(path: Path, part: Any, known: Slice, size: int) -> Iterator[Slice]:
     phase = "/".join(
         str(part.get(key, "")) for key in ("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers")
     )
-    known = known._replace(shape=(rows, columns), phase=phase.strip("/"))
+    known = known._replace(shape=(rows, columns), phase=" ".join(phase.split()).strip("/"))
     if many == 1 and ENHANCED[0] not in part:
         yield _in_place(known, (part,))
         return

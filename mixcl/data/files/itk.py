@@ -1,16 +1,17 @@
 """NRRD and MetaImage, read by SimpleITK."""
 
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt
-from mixcl.data.files.opened import PACKED, first_bytes
+from mixcl.data.files.opened import BEHIND, GZIP, PACKED, behind, first_bytes, reading
 from mixcl.errors import InputError
 
 HEADER_BYTES = 2**16
@@ -24,8 +25,8 @@ def read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt
     Raises
     ------
     InputError
-        Voxels in another file, more voxels promised than the file can hold, not one 3-D volume of real numbers, cut off
-        or damaged.
+        Voxels in another file or as text, more or far fewer voxels promised than the file holds, not one 3-D volume of
+        real numbers, cut off or damaged.
     """
     import SimpleITK as sitk
 
@@ -45,10 +46,50 @@ def read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt
         raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
     with itk_errors(path):
         image = reader.Execute()
+    data = sitk.GetArrayFromImage(image).transpose()
+    doubts += behind(path, _surplus(path, data.nbytes))
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    return sitk.GetArrayFromImage(image).transpose(), LPS @ affine, doubts
+    return data, LPS @ affine, doubts
+
+
+def _surplus(path: Path, size: int) -> int:
+    """Bytes that the file holds beside the ``size`` of its voxels, as far as that matters; ITK passes over them."""
+    head = first_bytes(path, HEADER_BYTES).decode("latin-1")  # a character a byte
+    nrrd = head.startswith("NRRD")
+    begin = re.search(r"\r?\n\r?\n" if nrrd else r"^ElementDataFile *= *LOCAL[^\n]*\n", head, re.MULTILINE)
+    fields = head[: begin.start() if begin else 0]
+    given = re.search(r"^encoding: *(\S+)" if nrrd else r"^CompressedData *= *(\S+)", fields, re.M | re.I)
+    encoding = given[1].lower() if given else "raw"
+    binary = nrrd or not re.search(r"^BinaryData *= *F", fields, re.M | re.I)
+    if begin is None or not binary or encoding not in ("raw", "gzip", "gz", "true", "false"):
+        raise InputError(f"{path}: holds its voxels in an unusual way; write it anew, binary, raw or gzip", "format")
+    with reading(path), path.open("rb") as file:
+        file.seek(begin.end())
+        packed = encoding in ("gzip", "gz", "true")
+        held = _unpacked(file, size + BEHIND, nrrd) if packed else path.stat().st_size - begin.end()
+    if held < size:
+        raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
+    return held - size
+
+
+def _unpacked(file: BinaryIO, most: int, parts: bool) -> int:
+    """Bytes that the rest of a file unpacks to and what follows that, counted to a little beyond ``most``.
+
+    With ``parts`` one packed part may follow another, as NRRD has it.
+    """
+    size, unpacker, piece = 0, zlib.decompressobj(47), file.read(2**16)
+    while piece and size <= most:
+        if unpacker.eof and parts and piece.startswith(GZIP):
+            unpacker = zlib.decompressobj(47)
+        if unpacker.eof:
+            size += len(piece)
+            piece = file.read(2**16)
+        else:
+            size += len(unpacker.decompress(piece, 2**20))
+            piece = unpacker.unconsumed_tail or unpacker.unused_data or file.read(2**16)
+    return size + (0 if unpacker.eof or size > most else len(unpacker.flush()))
 
 
 def _header(path: Path) -> Iterator[Doubt]:

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from mixcl.data.files import Doubt
 from mixcl.data.files.geometry import check_edges, millimetres
 from mixcl.data.files.grid import spacing_of
-from mixcl.data.files.opened import GZIP, fill, first_bytes, pair, unpacked
+from mixcl.data.files.opened import BEHIND, GZIP, behind, fill, first_bytes, pair, unpacked
 from mixcl.errors import InputError
 
 HEADER_BYTES = 540
-BEHIND = 2**20  # bytes that may follow the voxels, as some programs' notes do
 Read = tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]
 
 
@@ -46,9 +45,7 @@ def read_nifti(path: Path) -> Read:
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
     doubts = [Doubt(kind, f"{path}: {text}") for kind, text in odd]
-    if more:
-        text = f"{path}: holds more bytes than its header announces; is all of the scan read?"
-        doubts.append(Doubt("header", text))
+    doubts += behind(path, more)
     if first_bytes(voxels).startswith(GZIP) and not voxels.name.lower().endswith(".gz"):
         doubts.append(Doubt("format", f"{path}: is packed by gzip, though its name says not; it is read so", "note"))
     return data, affine, tuple(doubts)
@@ -126,8 +123,8 @@ def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iter
 
 def _voxels(
     path: Path, file: BinaryIO, room: int, header: Any, shape: tuple[int, int, int], two: bool
-) -> tuple[NDArray[Any], bool]:
-    """The voxels, scaled as the header says, and whether more follows them."""
+) -> tuple[NDArray[Any], int]:
+    """The voxels, scaled as the header says, and how many bytes follow them, as far as that matters."""
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers", "format")
@@ -143,8 +140,6 @@ def _voxels(
     if fill(file, raw) < size:
         raise cut
     more = len(file.read(BEHIND + 1))  # at the end of a packed file this verifies its checksum
-    if more > BEHIND:
-        raise InputError(f"{path}: holds far more bytes than its header announces; convert the scan anew", "header")
     data: NDArray[Any] = raw.view(dtype).reshape(shape, order="F")
     scaling = isinstance(header, nib.Nifti1Header)
     slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter")) if scaling else (0.0, 0.0)
@@ -155,7 +150,7 @@ def _voxels(
         raise InputError(f"{path}: {text}", "header")
     if slope != 0 and (slope, inter) != (1.0, 0.0):
         data = data.astype(np.float32) * np.float32(slope) + np.float32(inter)
-    return data, bool(more)
+    return data, more
 
 
 def _begin(header: Any, two: bool) -> int:

@@ -12,11 +12,14 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl.data.files import Doubt
 from mixcl.errors import InputError
 
 GZIP = b"\x1f\x8b"
 LARGEST = 10**9
 """Bytes of a file that is read as a whole: no slice and no frames of a CT take as many."""
+BEHIND = 2**20
+"""Bytes that may follow the voxels of a file."""
 PACKED = 1100
 """No packer of images makes less than a byte of this many: what promises more is cut off, or a trap for the memory."""
 
@@ -69,6 +72,20 @@ def fill(file: BinaryIO, array: NDArray[np.uint8]) -> int:
     while done < len(view) and (more := file.readinto(view[done : done + 2**24])):  # type: ignore[attr-defined]
         done += more
     return done
+
+
+def behind(path: Path, more: int) -> tuple[Doubt, ...]:
+    """What to think of bytes that follow the voxels that a header announces; up to `BEHIND` may be a program's notes.
+
+    Raises
+    ------
+    InputError
+        There are more.
+    """
+    if more > BEHIND:
+        raise InputError(f"{path}: holds far more bytes than its header announces; convert the scan anew", "header")
+    text = f"{path}: holds more bytes than its header announces; is all of the scan read?"
+    return (Doubt("header", text),) if more > 0 else ()
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def _gather(path: Path) -> tuple[list[Slice], list[Slice], str]:
     total, seen = hashlib.sha256(), set()
     slices: list[Slice] = []
     copies: list[Slice] = []
-    for file in files_of(path):
+    for file in files_of(path) if path.is_dir() else [path]:
         if file != path:
             total.update(file.relative_to(path).as_posix().encode())
         with reading(file):
@@ -188,6 +188,8 @@ def _listed(parts: Sequence[Slice], key: Callable[[Slice], str]) -> str:
 
 def _contents(path: Path, others: Sequence[Slice]) -> str:
     """What is there in the place of a CT series, and what to do."""
+    if path.is_file() and not others:
+        return "begins as DICOM does, but is none; download or copy it again"
     if path.is_file():
         return f"a DICOM file that is no CT scan ({others[0].kind}, it {others[0].lacks}); give the scan"
     files = files_of(path)

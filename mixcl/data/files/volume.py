@@ -4,7 +4,7 @@ The first bytes of a file say what it is.  Every fault is an `InputError` of one
 how to mend it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mixcl.data.files.nifti import read_nifti
 from mixcl.data.files.opened import digest, first_bytes
 from mixcl.data.files.series import read_series
 from mixcl.errors import InputError
+from mixcl.labels import UNKNOWN
 
 SMALLEST_RANGE = 50.0
 """Images whose values span less than this are taken to be scaled already: noise alone spans more HU."""
@@ -86,13 +87,16 @@ def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
     return (Doubt("range", text),) if low > -500 else ()
 
 
-def label_map(label: Volume, values: Collection[int]) -> NDArray[np.uint8]:
-    """The label map as uint8, in the file's axes.
+def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
+    """The label map as uint8, in the file's axes, with the values of the store for those of the file.
+
+    ``stored`` is value -> value, see `mixcl.config.settings.Collection`; those that no uint8 holds, such as -1, are
+    unknown.
 
     Raises
     ------
     InputError
-        Values that are not whole numbers, values other than 0 and ``values``, or nothing but 0.
+        Values that are not whole numbers, values other than 0 and those of ``stored``, or no organ.
     """
     data = label.data
     if data.dtype.kind == "f":
@@ -101,18 +105,28 @@ def label_map(label: Volume, values: Collection[int]) -> NDArray[np.uint8]:
             text = f"{label.path}: its label values are not whole numbers; export it without interpolation"
             raise InputError(text, "fractional label")
         data = whole
-    known = f"the collection knows 0 and {', '.join(map(str, sorted(values)))}; mend the map or the names"
+    known = f"the collection knows 0 and {', '.join(map(str, sorted(stored)))}; mend the map, or the collection's names"
+    far = [value for value in stored if not 0 < value < 256]
+    beyond = np.isin(data, far) if far else np.zeros((1, 1, 1), np.bool_)
+    if beyond.any():
+        data = np.where(beyond, 0, data)
     if data.min() < 0 or data.max() > 255:
         text = f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}"
         raise InputError(text, "unknown label")
     small = data.astype(np.uint8)
     present = voxels_of(small)
-    unknown = [value for value in present if value and value not in values]
-    if unknown:
-        raise InputError(f"{label.path}: unknown label value {', '.join(map(str, unknown))}; {known}", "unknown label")
-    if list(present) == [0]:
+    foreign = [value for value in present if value and value not in stored]
+    if foreign:
+        text = f"unknown label value {', '.join(map(str, foreign))}; {known}, or list it there as unknown"
+        raise InputError(f"{label.path}: {text}", "unknown label")
+    if not any(stored.get(value, UNKNOWN) != UNKNOWN for value in present):
         raise InputError(f"{label.path}: labels nothing; add its labels, or take the case away", "empty label")
-    return small
+    changed = {value: stored[value] for value in present if value and stored[value] != value}
+    if changed:
+        values = np.arange(256, dtype=np.uint8)
+        values[list(changed)] = list(changed.values())
+        small = values[small]
+    return np.where(beyond, np.uint8(UNKNOWN), small) if beyond.any() else small
 
 
 def voxels_of(labels: NDArray[np.uint8]) -> dict[int, int]:
@@ -127,6 +141,11 @@ def voxels_of(labels: NDArray[np.uint8]) -> dict[int, int]:
     return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
 
 
+def known_voxels(labels: NDArray[np.uint8]) -> dict[int, int]:
+    """Voxels of the background and of each organ present in a label map with the values of the store."""
+    return {value: number for value, number in voxels_of(labels).items() if value != UNKNOWN}
+
+
 def lost(
     path: Path, before: Mapping[int, int], after: Mapping[int, int], names: Mapping[int, str], spacing: Sequence[float]
 ) -> str:
@@ -135,7 +154,7 @@ def lost(
     Parameters
     ----------
     before, after
-        Voxels of each value, see `voxels_of`.
+        Voxels of each value, see `known_voxels`.
     spacing
         mm, after it.
 
@@ -149,7 +168,7 @@ def lost(
     """
     gone = ", ".join(f"{names[value]} ({before[value]} voxels)" for value in before if value and value not in after)
     grid = " x ".join(f"{edge:g}" for edge in spacing)
-    if list(after) == [0]:
+    if not any(after):
         text = f"{path}: no labelled voxel is left at {grid} mm of {gone}; choose a finer data.spacing"
         raise InputError(text, "lost label")
     text = f"{path}: at {grid} mm nothing is left of {gone}, which will count as missed; can data.spacing be finer?"

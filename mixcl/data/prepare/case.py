@@ -19,10 +19,11 @@ from tqdm import tqdm
 from mixcl.config.settings import DataConfig, LabelGrid
 from mixcl.data import arrays
 from mixcl.data import store as stored
+from mixcl.data.files import Volume
 from mixcl.data.files.align import aligned
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
 from mixcl.data.files.opened import digest, files_of
-from mixcl.data.files.volume import check_hounsfield, label_map, lost, read_volume, voxels_of
+from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost, read_volume
 from mixcl.errors import InputError
 from mixcl.files import write_sealed, writing
 
@@ -38,13 +39,14 @@ class Job:
     root: Path
     target: Path
     data: DataConfig
-    names: dict[int, str]
+    names: dict[int, str]  # by value in the store
+    values: dict[int, int]  # value in the file -> value in the store
     label_grid: LabelGrid = "same"
     verify: bool = False  # compare what is kept with its checksums
 
     @property
     def settings(self) -> str:
-        return stored.settings_hash(self.data, self.names)
+        return stored.settings_hash(self.data, self.values)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -128,7 +130,7 @@ def _make(job: Job) -> dict[str, Any]:
         with suppress(OSError):  # a missing file is told below
             source[kind], dates[kind] = _stat(job, path), path.stat().st_mtime_ns
     label = read_volume(job.label)
-    label = replace(label, data=label_map(label, job.names))
+    label = replace(label, data=label_map(label, job.values))
     image = read_volume(job.image)
     source["label"]["sha256"], source["image"]["sha256"] = label.sha256, image.sha256
     label, moved = aligned(image, label, job.label_grid)
@@ -138,10 +140,10 @@ def _make(job: Job) -> dict[str, Any]:
     geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
     turned, affine = to_ras(image.data, image.affine)
     spacing, turned_shape = spacing_of(affine), turned.shape
-    scan = _windowed(job, resample_linear(_bounded(turned), spacing, job.data.spacing))
+    scan = prepared(image, job.data)
     del image, turned
     labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, label.affine)[0], spacing, job.data.spacing))
-    before, after = voxels_of(label.data), voxels_of(labels)
+    before, after = known_voxels(label.data), known_voxels(labels)
     warnings += filter(None, [lost(job.label, before, after, job.names, job.data.spacing)])
     record = {
         "schema": stored.SCHEMA,
@@ -165,11 +167,19 @@ def _bounded(scan: NDArray[Any]) -> NDArray[Any]:
     return np.clip(scan, -far, far) if scan.dtype.kind == "f" and max(-scan.min(), scan.max()) > far else scan
 
 
-def _windowed(job: Job, scan: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Whole HU, clipped to the window."""
-    clipped = np.clip(np.rint(scan, out=scan), *job.data.hu, out=scan).astype(np.int16, order="C")
+def prepared(image: Volume, data: DataConfig) -> NDArray[np.int16]:
+    """A scan turned to RAS+, resampled to ``data.spacing`` mm, in whole HU that are clipped to the window ``data.hu``.
+
+    Raises
+    ------
+    InputError
+        None of it lies inside the window.
+    """
+    turned, affine = to_ras(image.data, image.affine)
+    scan = resample_linear(_bounded(turned), spacing_of(affine), data.spacing)
+    clipped = np.clip(np.rint(scan, out=scan), *data.hu, out=scan).astype(np.int16, order="C")
     if clipped.min() == clipped.max():
-        raise InputError(f"{job.image}: none of it lies inside the window {job.data.hu} HU; check its units")
+        raise InputError(f"{image.path}: none of it lies inside the window {data.hu} HU; check its units")
     return clipped
 
 

@@ -103,8 +103,9 @@ def _plan(
             pairs, missing = {}, {"": str(error)}
         faults[name] = list(missing.values())
         for case, (image, label) in pairs.items():
-            target, names, rule = root / name / file_name(case), collection.names, collection.label_grid
-            jobs.append(Job(name, case, image, label, base, target, data, names, rule, verify))
+            target, names, values = root / name / file_name(case), collection.organs, collection.stored
+            rule = collection.label_grid
+            jobs.append(Job(name, case, image, label, base, target, data, names, values, rule, verify))
     return jobs, faults
 
 
@@ -135,12 +136,13 @@ def _write_index(path: Path, collection: Collection, data: DataConfig, scans: st
     """List the cases of a collection, and say where its scans are."""
     index = {
         "schema": stored.SCHEMA,
-        "settings": stored.settings_hash(data, collection.names),
+        "settings": stored.settings_hash(data, collection.stored),
         "spacing": data.spacing,
         "hu": data.hu,
         "folder": scans,
         "title": collection.title,
-        "names": dict(sorted(collection.names.items())),
+        "names": dict(sorted(collection.organs.items())),
+        "stored": stored.renumbered(collection.stored),
         "cases": cases,
     }
     write_sealed(path, index)

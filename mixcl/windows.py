@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixcl.config.settings import Experiment
-from mixcl.data.source import WayBack, way_back
+from mixcl.data.source import Placed, WayBack, way_back
 from mixcl.data.store import Case
+from mixcl.labels import UNKNOWN
 from mixcl.metrics import class_indices, class_values
 from mixcl.run.device import forward
 
@@ -19,10 +20,8 @@ BLOCK = 2**22
 
 
 @torch.no_grad()
-def predict(
-    net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment, values: Iterable[int]
-) -> NDArray[np.uint8]:
-    """Label a whole scan window by window; windows overlap and are weighted by a Gaussian.
+def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment) -> Tensor:
+    """Score a whole scan window by window; windows overlap and are weighted by a Gaussian.
 
     Parameters
     ----------
@@ -33,24 +32,11 @@ def predict(
         end of the intensity window, as patches are.
     config
         ``model.patch`` is the window, ``evaluate.overlap`` and ``evaluate.windows`` how it moves.
-    values
-        The label values of the classes, see :func:`mixcl.metrics.class_values`.
 
     Returns
     -------
-    uint8 [X, Y, Z], 0 is background.
-
-    Raises
-    ------
-    ValueError
-        ``values`` are not as many as the network has classes beside the background.
+    float32 [n + 1, X, Y, Z] on the network's device, before any softmax.
     """
-    return strongest_labels(window_scores(net, volume, config), values)
-
-
-@torch.no_grad()
-def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment) -> Tensor:
-    """Scores [n + 1, X, Y, Z] of a whole scan, float32 on the network's device, before any softmax; see `predict`."""
     from monai.inferers import sliding_window_inference
 
     device = next(net.parameters()).device
@@ -72,7 +58,13 @@ def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experim
 
 
 def strongest_labels(scores: Tensor, values: Iterable[int]) -> NDArray[np.uint8]:
-    """The label of the highest score of every voxel."""
+    """The label of the highest score of every voxel: uint8 [X, Y, Z], 0 is the background.
+
+    Raises
+    ------
+    ValueError
+        ``values`` are not as many as there are classes beside the background.
+    """
     classes = np.array(class_values(values), np.uint8)
     if len(classes) != len(scores):
         raise ValueError(f"{len(classes) - 1} label values for a network with {len(scores) - 1} classes")
@@ -85,15 +77,15 @@ def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mappi
     """How good a network is that is being trained; nothing of the training depends on it.
 
     ``dice``: by organ, the mean over the cases that have it; ``cross_entropy``: the mean over cases of the mean over
-    voxels, without weights.  Both tell networks apart before an organ is found, where a mean of Dice cannot.
+    known voxels, without weights.  Both tell networks apart before an organ is found, where a mean of Dice cannot.
     """
     dice: dict[str, list[float]] = {}
     entropies = []
     for case in cases:
-        scores = window_scores(net, scaled(case, config.data.hu), config)
+        scores = window_scores(net, scaled(case.image(), config.data.hu), config)
         target = class_indices(torch.as_tensor(np.array(case.label())), names).to(scores.device)
-        entropies.append(float(nn.functional.cross_entropy(scores[None], target[None])))
-        found = scores.argmax(0)
+        entropies.append(float(nn.functional.cross_entropy(scores[None], target[None], ignore_index=UNKNOWN)))
+        found = scores.argmax(0).masked_fill(target == UNKNOWN, UNKNOWN)
         for k, value in enumerate(class_values(names)[1:], start=1):
             both, size = ((found == k) & (target == k)).sum(), (found == k).sum() + (target == k).sum()
             if (target == k).any() or value in case.source.lost:
@@ -102,15 +94,15 @@ def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mappi
     return {"dice": means, "cross_entropy": round(float(np.mean(entropies)), 5)}
 
 
-def scaled(case: Case, hu: Sequence[float]) -> NDArray[np.float32]:
+def scaled(image: NDArray[np.int16], hu: Sequence[float]) -> NDArray[np.float32]:
     """A whole prepared scan, float32 [X, Y, Z], the window ``hu`` scaled to [0, 1] as in patches."""
-    image = np.subtract(case.image(), np.float32(hu[0]), dtype=np.float32)
-    image /= np.float32(hu[1] - hu[0])
-    return np.clip(image, 0.0, 1.0, out=image)
+    parts = np.subtract(image, np.float32(hu[0]), dtype=np.float32)
+    parts /= np.float32(hu[1] - hu[0])
+    return np.clip(parts, 0.0, 1.0, out=parts)
 
 
 @torch.no_grad()
-def original_labels(scores: Tensor, case: Case, values: Iterable[int]) -> NDArray[np.uint8]:
+def original_labels(scores: Tensor, case: Placed, values: Iterable[int]) -> NDArray[np.uint8]:
     """The most probable label of every voxel of the original scan.
 
     Each class's probability, the softmax of its scores, is interpolated linearly between the centres of the prepared

@@ -1,0 +1,175 @@
+"""A fine-tuned network as a MONAI bundle: metadata, inference by MONAI alone, weights, and a model card.
+
+``facts`` is everywhere the description that `mixcl.export.about` gives.  A bundle is a folder::
+
+    configs/metadata.json      as MONAI's bundle specification has it; written last
+    configs/inference.json     python -m monai.bundle run --config_file configs/inference.json
+    models/model.safetensors   weights, with the description; what mixcl reads
+    models/model.pt            the same for MONAI's tools, which ask for it
+    README.md, LICENSE         a model card in Hugging Face's form; what is known of the licence
+"""
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from mixcl.errors import InputError
+from mixcl.files import whole, write_json, write_text
+from mixcl.metrics import class_values
+from mixcl.run.checkpoint import write_weights
+from mixcl.run.record import WEIGHTS
+
+MODELS, METADATA, INFERENCE = "models", "configs/metadata.json", "configs/inference.json"
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+INTENDED = "Research only: it has not been approved, or tested, for any use on patients."
+
+
+def write_bundle(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """The folder that MONAI's bundle specification asks for; nothing else is touched, and no other folder taken."""
+    if to.exists() and not (to / METADATA).is_file() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(f"{to}: is there and is no bundle; choose another --to")
+    write_weights(to / MODELS / WEIGHTS, weights, facts)
+    with whole(to / MODELS / "model.pt") as draft:  # the specification asks for it; mixcl itself never opens it
+        torch.save(dict(weights), draft)
+    write_json(to / INFERENCE, inference(facts))
+    write_text(to / "LICENSE", f"{facts['licence']}\n")
+    write_text(to / "README.md", model_card(facts))
+    write_json(to / METADATA, bundle_metadata(facts))  # last: its presence says that the rest is there
+
+
+def bundle_metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """metadata.json of a bundle, as MONAI's bundle specification has it; ``mixcl`` is the whole description."""
+    classes = {str(k): name for k, name in enumerate(["background", *_in_order(facts).values()])}
+    shape = {"spatial_shape": facts["patch"], "dtype": "float32", "is_patch_data": True}
+    image = {"type": "image", "format": "hounsfield", "modality": "CT", "num_channels": 1, "value_range": [0, 1]}
+    pred = {"type": "image", "format": "segmentation", "num_channels": len(classes), "value_range": []}
+    data = ", ".join(facts["trained_on"])
+    return {
+        "schema": SCHEMA, "version": "0.1.0", "changelog": {"0.1.0": f"written of {facts['job']}"},
+        **{f"{name}_version": metadata.version(package) for name, package in
+           (("monai", "monai"), ("pytorch", "torch"), ("numpy", "numpy"))},
+        "required_packages_version": {name: metadata.version(name) for name in ("einops", "nibabel", "safetensors")},
+        "name": f"mixcl {facts['task']}", "task": "segmentation of CT",
+        "description": f"UNETR fine-tuned on {facts['task']}, {facts['arm']}", "authors": "the mixcl authors",
+        "copyright": facts["licence"], "data_source": f"{'phantoms of ' * facts['phantoms']}{data}",
+        "data_type": "nibabel", "image_classes": "CT in HU, scaled", "label_classes": ", ".join(classes.values()),
+        "eval_metrics": {"mean_dice": facts["metrics"].get("dice")} if facts["metrics"] else {},
+        "intended_use": INTENDED, "references": ["https://arxiv.org/abs/2203.02114"],
+        "network_data_format": {
+            "inputs": {"image": {**image, **shape, "channel_def": {"0": "image"}}},
+            "outputs": {"pred": {**pred, **shape, "channel_def": classes}},
+        },
+        "mixcl": dict(facts),
+    }  # fmt: skip
+
+
+def _in_order(facts: Mapping[str, Any]) -> dict[int, str]:
+    """Label values and organs in the order of the network's classes."""
+    return dict(sorted((int(value), name) for value, name in facts["labels"].items()))
+
+
+def inference(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """inference.json of a bundle: MONAI's own transforms, windows and network, and label maps on the scans' own grids.
+
+    MONAI resamples from the first voxel's centre and mixcl from the scan's border, so that label maps differ by a part
+    of a voxel from those of `mixcl.segment.predict`.
+    """
+    model, evaluate = facts["model"], facts["settings"]["evaluate"]
+    classes, (low, high) = class_values(_in_order(facts)), facts["window_hu"]
+    steps = [
+        {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
+        {"_target_": "Orientationd", "keys": "image", "axcodes": facts["axes"]},
+        {"_target_": "Spacingd", "keys": "image", "pixdim": facts["spacing_mm"], "mode": "bilinear"},
+        {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": low, "a_max": high, "b_min": 0, "b_max": 1,
+         "clip": True},
+        {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
+    ]  # fmt: skip
+    after = [
+        {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+        {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image",
+         "nearest_interp": False, "to_tensor": True},
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": list(range(len(classes))),
+         "target_labels": classes, "dtype": "$np.uint8"},
+        {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_postfix": "seg",
+         "output_dtype": "$np.uint8", "resample": False, "separate_folder": False},
+    ]  # fmt: skip
+    return {
+        "imports": ["$import glob", "$import numpy as np", "$import torch"],
+        "bundle_root": ".", "dataset_dir": "$@bundle_root + '/scans'", "output_dir": "$@bundle_root + '/labels'",
+        "images": "$sorted(glob.glob(@dataset_dir + '/*.nii*'))",
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "network_def": {
+            "_target_": "UNETR", "in_channels": 1, "out_channels": len(classes), "img_size": facts["patch"],
+            "feature_size": model["feature"], "hidden_size": model["hidden"], "mlp_dim": model["mlp"],
+            "num_heads": model["heads"],
+        },
+        "network": "$@network_def.to(@device)",
+        "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": facts["patch"], "overlap": evaluate["overlap"],
+                    "sw_batch_size": evaluate["windows"], "mode": "gaussian"},
+        "postprocessing": {"_target_": "Compose", "transforms": after},
+        "dataset": {"_target_": "Dataset", "data": "$[{'image': name} for name in @images]",
+                    "transform": "@preprocessing"},
+        "initialize": ["$@network.load_state_dict(@weights)", "$@network.eval()"],
+        "run": ["$torch.no_grad()(lambda: [@postprocessing({**scan, 'pred': "
+                "@inferer(scan['image'][None], @network)[0]})['pred'].shape for scan in @dataset])()"],
+    }  # fmt: skip
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """README.md of a bundle, a model card in Hugging Face's form."""
+    head: dict[str, Any] = {
+        "license": "apache-2.0" if facts["phantoms"] else "other", "library_name": "monai",
+        "pipeline_tag": "image-segmentation", "tags": ["medical", "ct", "segmentation", "unetr", "mixcl"],
+    }  # fmt: skip
+    if facts["metrics"]:
+        values = [{"type": "dice", "value": facts["metrics"]["dice"]}]
+        entry = {"task": {"type": "image-segmentation"}, "dataset": {"name": facts["task"], "type": facts["task"]},
+                 "metrics": values}  # fmt: skip
+        head["model-index"] = [{"name": f"mixcl-{facts['task']}", "results": [entry]}]
+    organs = facts["metrics"].get("organs", {})
+    rows = [
+        f"| {value} | {name} | {' | '.join(str(organs.get(name, {}).get(key)) for key in ('dice', 'hd95_mm'))} |"
+        for value, name in _in_order(facts).items()
+    ]
+    made = "phantoms, not patients: it is of no use on CT" if facts["phantoms"] else "real scans"
+    cases = facts["training_cases"]
+    return "\n".join([
+        "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# UNETR for {facts['task']}", "",
+        f"Trained on {made}; {len(cases)} scans of {facts['task']} ({', '.join(cases)}). {INTENDED}", "",
+        "```", summary(facts), "```", "", "| value | organ | Dice | HD95, mm |", "|---|---|---|---|", *rows, "",
+        f"Means over the test cases of fold {facts['fold']}, seed {facts['seed']}." if organs else "Not evaluated.", "",
+        "    mixcl predict --run . SCANS --out LABELS", f"    python -m monai.bundle run --config_file {INFERENCE}", "",
+        "MixCL: Pixel label matters to contrastive learning in medical image segmentation (Li, Quan, Zhou), "
+        "https://arxiv.org/abs/2203.02114.", "",
+    ])  # fmt: skip
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """The lines of a description that are shown."""
+    shown = {
+        "network": f"{facts['network']}, {facts['what']}, patch {' x '.join(map(str, facts['patch']))}",
+        "input": f"axes {facts['axes']}, {' x '.join(f'{mm:g}' for mm in facts['spacing_mm'])} mm, "
+        f"{facts['window_hu'][0]:g} to {facts['window_hu'][1]:g} HU scaled to 0 to 1",
+        "labels": _labels(facts),
+        "trained on": f"{'phantoms of ' if facts['phantoms'] else ''}{', '.join(facts['trained_on'])}; "
+        f"{facts['steps']} steps, profile {facts['profile']}, commit {facts['commit'][:12]}",
+        "Dice": f"{facts['metrics']['dice']:.4f} on the test cases of fold {facts['fold']}"
+        if facts["metrics"]
+        else "-",
+        "licence": facts["licence"],
+    }
+    return "\n".join(f"{key + ':':12}{value}" for key, value in shown.items())
+
+
+def _labels(facts: Mapping[str, Any]) -> str:
+    if "task" in facts:
+        return ", ".join(f"{value} {name}" for value, name in facts["labels"].items())
+    return "; ".join(f"{name}: {', '.join(organs.values())}" for name, organs in facts["labels"].items())

@@ -1,0 +1,170 @@
+"""A trained network as others carry it away: its weights in one file, with all that is needed to use them.
+
+All that is said of a network is one description, `about`: in the metadata of a weights file under ``mixcl``, and in a
+MONAI bundle (:mod:`mixcl.bundle`).
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from mixcl.bundle import INFERENCE, METADATA, MODELS, summary, write_bundle
+from mixcl.config.settings import Experiment
+from mixcl.data.registry import collections
+from mixcl.errors import InputError
+from mixcl.handover import unetr_weights
+from mixcl.model import TRANSFER, segmentation_model, select
+from mixcl.run.checkpoint import read_weights, weights_id, write_weights
+from mixcl.run.find import settings_of
+from mixcl.run.record import WEIGHTS, read_card
+from mixcl.spreadsheet import read_csv
+
+SEGMENTATION, METRICS = "segmentation", ("dice", "hd95_mm")
+
+
+class Carried(NamedTuple):
+    """A network that labels scans, and what it needs: settings, label values with their names, what is said of it."""
+
+    net: nn.Module
+    config: Experiment
+    names: dict[int, str]
+    about: dict[str, Any]
+
+
+def about(run: Path) -> dict[str, Any]:
+    """All that someone who did not train it needs to know of the network of a finished run.
+
+    Lengths are mm, intensities HU; ``labels`` are label value -> organ, for a pre-training by collection.
+
+    Raises
+    ------
+    InputError
+        No finished run.
+    """
+    card, config = read_card(run), settings_of(run)
+    _, description = read_weights(run)
+    sets, task = collections(config.data), card.get("task")
+    seen = {} if task and card["decides"]["init"] == "none" else dict.fromkeys(config.data.pretrain, "pre-training")
+    roles = seen | ({task: "fine-tuning"} if task else {})
+    phantoms = config.data.source == "phantom"
+    facts = {
+        "what": SEGMENTATION if task else "pre-training", "network": "monai.networks.nets.UNETR",
+        "id": description["id"], "axes": "RAS", "spacing_mm": list(config.data.spacing),
+        "window_hu": list(config.data.hu), "scaled_to": [0, 1], "patch": [config.model.patch] * 3,
+        "labels": card["labels"] if task else {name: _as_text(sets[name].organs) for name in seen},
+        "trained_on": {name: {"for": role, "licence": sets[name].licence} for name, role in roles.items()},
+        "training_cases": card["train"] if task else card["cases"],
+        "phantoms": phantoms, "licence": _licence(phantoms, [sets[name].licence for name in roles]),
+        "metrics": _metrics(run), **{key: card[key] for key in ("job", "steps", "profile", "commit", "data", "seed")},
+        "model": config.model.model_dump(mode="json"),
+        "settings": config.model_dump(mode="json", exclude={"run": True, "data": {"root", "store"}}),
+    }  # fmt: skip
+    return facts | {key: card[key] for key in ("task", "percent", "arm", "fold") if key in card}
+
+
+def _as_text(names: Mapping[int, str]) -> dict[str, str]:
+    return {str(value): name for value, name in names.items()}
+
+
+def _licence(phantoms: bool, licences: list[str]) -> str:
+    if phantoms:
+        return "Apache-2.0, as the code: the phantoms it was trained on were made by it"
+    under = "; ".join(dict.fromkeys(licence or "terms that its collection does not tell" for licence in licences))
+    return f"the code: Apache-2.0; the scans it was trained on: {under}; what these say of weights is yours to settle"
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    """Mean Dice and HD95, mm, over the test cases of a fold, of all organs and of each; {} before the evaluation."""
+    if not (run / "cases.csv").is_file():
+        return {}
+    cases = read_csv(run / "cases.csv", ("case", "organ", "task", "arm", "profile", "data"))
+    organs = {
+        organ: {name: None if math.isnan(part[name].mean()) else round(float(part[name].mean()), 4) for name in METRICS}
+        for organ, part in cases.groupby("organ", sort=False)
+    }
+    return {"dice": round(float(cases.groupby("case")["dice"].mean().mean()), 4), "organs": organs}
+
+
+def export(run: Path, to: Path, transfer: str = "encoder") -> str:
+    """Write a finished run for others: one weights file, or a MONAI bundle of a fine-tuned network.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    to
+        A .safetensors file; a path without an ending is the folder of a bundle.
+    transfer
+        Of a pre-training, what goes to the file (R16): encoder, vit or all.
+
+    Returns
+    -------
+    str
+        Python: what was written, as comments, and the lines that load it.
+
+    Raises
+    ------
+    InputError
+        The run is not finished, ``transfer`` is unknown, or ``to`` is neither, or is there and no bundle.
+    """
+    if transfer not in TRANSFER:
+        raise InputError(f"--transfer {transfer!r}: choose one of {', '.join(TRANSFER)}")
+    if to.suffix not in ("", ".safetensors"):
+        raise InputError(f"{to}: name the file .safetensors, or give the folder of a bundle, without an ending")
+    weights, description = read_weights(run)
+    if not description.get("model"):
+        raise InputError(f"{run}: not a run of mixcl; give the folder of one")
+    facts = about(run)
+    told = "\n".join(f"# {line}" for line in summary(facts).splitlines())
+    if to.suffix:
+        return f"{told}\n{_write_weights(to, weights, facts, transfer)}"
+    if facts["what"] != SEGMENTATION:
+        raise InputError(f"{run}: a pre-training labels nothing, so it makes no bundle; give --to a .safetensors file")
+    write_bundle(to, weights, facts)
+    return f"{told}\n# a bundle: {to}\n# python -m monai.bundle run --config_file {to}/{INFERENCE} --bundle_root {to}"
+
+
+def _write_weights(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], transfer: str) -> str:
+    whole = facts["what"] == SEGMENTATION
+    chosen = dict(weights) if whole else select(unetr_weights(weights), transfer)
+    more = {} if whole else {"transfer": transfer}
+    write_weights(to, chosen, {**facts, **more, "of": facts["id"], "id": weights_id(chosen)})
+    model, classes = facts["model"], len(facts["labels"]) + 1 if whole else "YOUR_CLASSES"
+    return (
+        "from monai.networks.nets import UNETR\n"
+        "from safetensors.torch import load_file\n"
+        f"net = UNETR(in_channels=1, out_channels={classes}, img_size=({model['patch']},) * 3, "
+        f"feature_size={model['feature']}, hidden_size={model['hidden']}, mlp_dim={model['mlp']}, "
+        f"num_heads={model['heads']})\n"
+        f"net.load_state_dict(load_file({str(to)!r}), strict={whole})"
+    )
+
+
+def read_carried(path: Path) -> Carried:
+    """A network that labels scans: of a fine-tuning run's folder, a weights file of `export`, or a bundle's folder.
+
+    Raises
+    ------
+    InputError
+        None of these, not whole, of another version, or a pre-training, which labels nothing.
+    """
+    if (path / "run.json").is_file():
+        weights, facts = read_weights(path)[0], about(path)
+    else:
+        bundle = (path / METADATA).is_file()
+        weights, facts = read_weights(path / MODELS / WEIGHTS if bundle else path)
+    if facts.get("what") != SEGMENTATION:
+        raise InputError(f"{path}: labels nothing; give a fine-tuning run, or what mixcl export wrote of one")
+    try:
+        config = Experiment.model_validate(facts["settings"])
+        names = {int(value): str(name) for value, name in facts["labels"].items()}
+        net = segmentation_model(config.model, len(names))
+        net.load_state_dict(dict(weights))
+    except (ValidationError, KeyError, ValueError, AttributeError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: its description does not fit this version ({first}); export it again") from None
+    return Carried(net, config, dict(sorted(names.items())), facts)

@@ -1,0 +1,134 @@
+"""The runs that lie below folders of results: found by their names, read back with their settings, listed."""
+
+import csv
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from mixcl.config.profile import load_profile, nearest, with_settings
+from mixcl.config.settings import Experiment
+from mixcl.errors import InputError
+from mixcl.lock import is_held
+from mixcl.run.record import WEIGHTS, read_card, read_metrics
+
+RESULTS = Path("results")
+
+
+def find_run(name: str, out: Path | None = None) -> Path:
+    """The folder of a run, by its path or by its job's name.
+
+    Parameters
+    ----------
+    name
+        A job's name, or the path of a folder.
+    out
+        The folder of results; None is any folder below ``results``.
+
+    Raises
+    ------
+    InputError
+        There is no such run, with the nearest name that there is, or several folders of results have one.
+    """
+    folders = _folders(out)
+    below = [folder / "runs" / name for folder in folders]
+    found = list(dict.fromkeys(run for run in (*below, Path(name)) if (run / "run.json").is_file()))
+    if len(found) > 1 and out is None:
+        raise InputError(f"{name}: is in {' and in '.join(map(str, found))}; give the path of one, or --out")
+    if found:
+        return found[0]
+    names = [run.name for folder in folders for run in _runs(folder)]
+    where = out / "runs" if out else f"{RESULTS}/*/runs"
+    raise InputError(
+        f"{name}: no such run in {where}{nearest(Path(name).name, names)}; mixcl runs lists those there are"
+    )
+
+
+def results_of(run: Path) -> Path:
+    """The folder of results that a run lies in."""
+    return run.absolute().parent.parent
+
+
+def settings_of(run: Path, overrides: Iterable[str] = (), profile: str | None = None) -> Experiment:
+    """The settings that a run was made with, from its run.json, so that nobody needs to give them again.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    overrides
+        Settings to change, as ``section.key=value``.
+    profile
+        Where one is given, how to evaluate, the machine and the places of the data are its own, not the run's.
+
+    Raises
+    ------
+    InputError
+        No run, or one whose settings this version does not know.
+    """
+    try:
+        config = Experiment.model_validate(read_card(run).get("config"))
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "config"
+        raise InputError(
+            f"{run / 'run.json'}: {where} is no setting of this version; make the run again, or use its version"
+        ) from None
+    if profile is not None:
+        given = load_profile(profile)
+        places = {"root": given.data.root, "store": given.data.store}
+        data = config.data.model_copy(update=places)
+        config = config.model_copy(update={"evaluate": given.evaluate, "run": given.run, "data": data})
+    return with_settings(config, overrides, str(run))
+
+
+class Row(NamedTuple):
+    """A run as it is listed: ``dice`` is the mean over cases of their means over organs, None before evaluation."""
+
+    job: str
+    state: str
+    steps: str
+    dice: float | None
+    date: str
+
+
+def listed(out: Path | None = None) -> dict[Path, list[Row]]:
+    """The runs of a folder of results, or of each below ``results``."""
+    return {folder: [_row(run) for run in _runs(folder)] for folder in _folders(out)}
+
+
+def _folders(out: Path | None) -> list[Path]:
+    return [out] if out else [runs.parent for runs in sorted(RESULTS.glob("*/runs"))]
+
+
+def _runs(folder: Path) -> Iterator[Path]:
+    return (file.parent for file in sorted((folder / "runs").glob("*/run.json")))
+
+
+def _row(run: Path) -> Row:
+    date = time.strftime("%Y-%m-%d %H:%M", time.localtime((run / "run.json").stat().st_mtime))
+    trained = (run / WEIGHTS).is_file()
+    try:
+        steps = int(read_card(run)["steps"])
+        records = [] if trained else read_metrics(run / "metrics.jsonl")
+        done = steps if trained else max((record["step"] for record in records), default=0)
+        dice = _dice(run / "cases.csv")
+    except (InputError, KeyError, TypeError, ValueError):
+        return Row(run.name, "damaged", "", None, date)
+    state = "evaluated" if dice is not None else "trained" if trained else "stopped"
+    state = "at work" if is_held(run.with_name(f".{run.name}.lock")) else state
+    return Row(run.name, state, f"{done} of {steps}", dice, date)
+
+
+def _dice(table: Path) -> float | None:
+    """Mean Dice of a cases.csv; organs that a case does not have are left out."""
+    if not table.is_file():
+        return None
+    cases: dict[str, list[float]] = {}
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["dice"]:
+                cases.setdefault(row["case"], []).append(float(row["dice"]))
+    return fmean(map(fmean, cases.values())) if cases else None

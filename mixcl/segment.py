@@ -1,0 +1,178 @@
+"""Label scans that nobody has labelled, with a network that was trained here or exported."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from mixcl.config.settings import Experiment
+from mixcl.data.files.dicom import is_dicom
+from mixcl.data.files.layout import ENDINGS, natural_key
+from mixcl.data.files.opened import digest, first_bytes
+from mixcl.data.files.table import stem
+from mixcl.data.files.volume import check_hounsfield, read_volume
+from mixcl.data.prepare.case import prepared
+from mixcl.errors import InputError
+from mixcl.evaluate import write_nifti
+from mixcl.export import Carried, read_carried
+from mixcl.files import file_name, read_sealed, sha256, write_sealed
+from mixcl.run.device import machine
+from mixcl.run.memory import enough_memory
+from mixcl.windows import original_labels, scaled, window_scores
+
+
+class Scan(NamedTuple):
+    """Where a scan without a label map lies, see `mixcl.data.source.Placed`."""
+
+    source_shape: tuple[int, int, int]
+    source_affine: NDArray[np.float64]
+    spacing: tuple[float, float, float]
+
+
+@enough_memory()
+def predict(
+    network: Path | str, scans: Iterable[Path | str] | Path | str, out: Path | str, *, progress: bool = True
+) -> list[Path]:
+    """Write ``out/<scan>.nii.gz`` for every scan, the label map on the scan's own grid, and ``<scan>.json`` beside it.
+
+    A scan that was labelled before, by the same weights and settings, is not labelled again.  Values are those of the
+    collection that the network was fine-tuned on; the JSON has their names, the network and the scan's checksum.
+
+    Parameters
+    ----------
+    network
+        The folder of a fine-tuning run, a weights file that `mixcl.export.export` wrote, or a MONAI bundle of it.
+    scans
+        Files, DICOM series and folders of these, and .txt files with one of these a line; all formats of
+        `mixcl.data.files.volume.read_volume`, in HU.
+    out
+        Folder of the label maps.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    list of Path
+        The label maps, in the order of the scans.
+
+    Raises
+    ------
+    InputError
+        No network that labels, no scan, two scans of one name; or, after all others are done, what is wrong with scans.
+    """
+    carried, folder = read_carried(Path(network)), Path(out)
+    given = [scans] if isinstance(scans, Path | str) else list(scans)
+    named = _named([scan for place in given for scan in found(Path(place))])
+    faults: list[str] = []
+    with machine(carried.config.run) as accelerator, accelerator.autocast():
+        carried.net.to(accelerator.device)
+        for name, scan in tqdm(named.items(), desc="predict", unit="scan", disable=not progress):
+            try:
+                _label(carried, scan, folder / f"{name}.nii.gz")
+            except InputError as error:
+                if error.kind == "machine":
+                    raise
+                faults.append(str(error))
+                tqdm.write(str(error), file=sys.stderr)
+    if faults:
+        raise InputError(f"{len(faults)} of {len(named)} scans were not labelled, the others are; first {faults[0]}")
+    return [folder / f"{name}.nii.gz" for name in named]
+
+
+def found(place: Path) -> list[Path]:
+    """The scans that a path stands for: a file, a DICOM series, all that a folder or a list of them holds.
+
+    Raises
+    ------
+    InputError
+        It is not there, or holds no scan.
+    """
+    if place.suffix.lower() == ".txt" and place.is_file():
+        try:
+            lines = place.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise InputError(f"{place}: not a text of UTF-8; write one path a line") from None
+        scans = [scan for line in lines if line.strip() for scan in found(place.parent / line.strip())]
+    elif place.is_dir():
+        scans = list(_below(place))
+    elif place.exists():
+        return [place]
+    else:
+        raise InputError(f"{place}: no such scan; give files, DICOM series, folders of these, or a .txt of paths")
+    if not scans:
+        raise InputError(f"{place}: no scan in it; scans are DICOM series or end in {', '.join(ENDINGS)}")
+    return scans
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Scans in a folder and those below; a folder with a DICOM file is one scan."""
+    inside = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: natural_key(path.name))
+    files = [path for path in inside if path.is_file()]
+    if any(is_dicom(first_bytes(path)) for path in files):
+        yield folder
+        return
+    voxels = {path.with_suffix(".img").name.lower() for path in files if path.suffix.lower() == ".hdr"}
+    yield from (p for p in files if p.name.lower().endswith(ENDINGS) and p.name.lower() not in voxels)
+    for path in inside:
+        if path.is_dir():
+            yield from _below(path)
+
+
+def _named(scans: Sequence[Path]) -> dict[str, Path]:
+    """Scans by the names of their label maps."""
+    named: dict[str, Path] = {}
+    for scan in scans:
+        name = file_name(scan.resolve().name if scan.is_dir() else stem(scan.name))
+        if named.setdefault(name, scan).resolve() != scan.resolve():
+            raise InputError(f"{named[name]} and {scan} have one name; rename one, or label them into another --out")
+    return named
+
+
+def _label(carried: Carried, scan: Path, to: Path) -> None:
+    """Write the label map of one scan and its record, unless they are there."""
+    done, config = to.with_name(f"{to.name.removesuffix('.nii.gz')}.json"), carried.config
+    if not scan.is_dir():
+        first_bytes(scan)  # refuses what is no regular file, which could be read for ever
+    of = _of(carried, digest(scan))
+    if _done(done, to, of):
+        return
+    image = read_volume(scan)
+    doubts = [doubt.text for doubt in (*image.doubts, *check_hounsfield(image))]
+    x, y, z = image.data.shape
+    here = Scan((x, y, z), image.affine, config.data.spacing)
+    scores = window_scores(carried.net, scaled(prepared(image, config.data), config.data.hu), config)
+    del image
+    labels = original_labels(scores, here, carried.names)
+    write_nifti(to, labels, here.source_affine)
+    voxels = {name: int((labels == value).sum()) for value, name in carried.names.items()}
+    names = {str(value): name for value, name in carried.names.items()}
+    record = {
+        "scan": scan.name,
+        "of": of,
+        "labels": names,
+        "voxels": voxels,
+        "map_sha256": sha256(to),
+        "doubts": doubts,
+    }
+    write_sealed(done, record)
+
+
+def _of(carried: Carried, scan: str) -> dict[str, Any]:
+    """All that decides a label map."""
+    config: Experiment = carried.config
+    return {
+        "weights": carried.about["id"], "scan": scan, "spacing": list(config.data.spacing), "hu": list(config.data.hu),
+        "overlap": config.evaluate.overlap, "labels": sorted(carried.names),
+    }  # fmt: skip
+
+
+def _done(record: Path, labels: Path, of: dict[str, Any]) -> bool:
+    try:
+        before = read_sealed(record)
+        return bool(before["of"] == of and before["map_sha256"] == sha256(labels))
+    except (OSError, ValueError, KeyError):
+        return False

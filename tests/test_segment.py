@@ -1,0 +1,248 @@
+"""Labelling scans that nobody has labelled, from a run, a weights file and a bundle; what is carried away with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+import yaml
+from helpers.volumes import affine_of, scan, write_case
+from monai.bundle import ConfigParser, run, verify_metadata, verify_net_in_out
+from monai.networks.nets import UNETR
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import mixcl
+from mixcl import trainer
+from mixcl.cli import main
+from mixcl.config import load_profile
+from mixcl.config.settings import Experiment
+from mixcl.data.prepare.run import prepare
+from mixcl.errors import InputError
+from mixcl.evaluate import evaluate
+from mixcl.export import about, export, read_carried
+from mixcl.segment import found
+
+NAMES = {1: "spleen", 5: "liver", 9: "left kidney"}
+MINE = {"root": "mine", "names": NAMES, "licence": "CC BY 4.0"}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scans")
+    for k in range(4):
+        image, label = scan((44, 36, 30), seed=k, values=(1, 5, 9))
+        write_case(root / "mine", f"00{k}", image, label, affine_of((-8.0, -9.5, 10.0), (150.0, 120.0, -200.0)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def config(scans: Path) -> Experiment:
+    values = {
+        "extends": "smoke",
+        "data": {
+            "source": "files", "root": str(scans), "store": str(scans / "store"), "pretrain": ["other"],
+            "finetune": ["mine"], "pretrain_sees_test": True, "spacing": [8, 8, 8],
+            "collections": {name: MINE for name in ("mine", "other")},
+        },
+        "grid": {"n_folds": 2, "percents": {"mine": [100]}},
+        "evaluate": {"grid": "original"},
+    }  # fmt: skip
+    (scans / "mine.yaml").write_text(json.dumps(values))
+    config = load_profile(scans / "mine.yaml", ["finetune.steps=80", "finetune.lr=0.02", "finetune.balance=0.8"])
+    prepare(config, scans, workers=1, progress=False)
+    return config
+
+
+@pytest.fixture(scope="module")
+def finetuned(config: Experiment, scans: Path) -> Path:
+    made = trainer.finetune(config, scans, task="mine", percent=100, fold=0, arm="scratch", progress=False)
+    evaluate(config, scans, made, save_predictions=True, progress=False)
+    return made
+
+
+@pytest.fixture(scope="module")
+def bundle(finetuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("carried") / "bundle"
+    export(finetuned, to)
+    return to
+
+
+def voxels(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+
+
+def images(root: Path) -> list[Path]:
+    return sorted((root / "mine/imagesTr").iterdir())
+
+
+def test_a_scan_gets_the_labels_that_its_evaluation_gave(finetuned: Path, scans: Path, tmp_path: Path) -> None:
+    test = json.loads((finetuned / "run.json").read_text())["test"]
+    given = [path for path in images(scans) if any(case in path.name for case in test)]
+    maps = mixcl.predict(finetuned, given, tmp_path, progress=False)
+    assert len(maps) == len(test)
+    for case, made, image in zip(test, maps, given, strict=True):
+        before = finetuned / "predictions" / f"{case}.nii.gz"
+        np.testing.assert_array_equal(voxels(made), voxels(before))
+        assert len(np.unique(voxels(made))) > 1
+        np.testing.assert_allclose(nib.load(made).affine, nib.load(image).affine, atol=1e-4)  # type: ignore[attr-defined]
+    record = json.loads(maps[0].with_name(f"{maps[0].name[:-7]}.json").read_text())
+    assert record["labels"] == {"1": "spleen", "5": "liver", "9": "left kidney"}
+    assert sum(record["voxels"].values()) == (voxels(maps[0]) > 0).sum()
+
+
+def test_other_formats_and_grids_of_one_scan(bundle: Path, scans: Path, tmp_path: Path) -> None:
+    image = images(scans)[0]
+    given = SimpleITK.ReadImage(str(image))
+    (tmp_path / "in/below").mkdir(parents=True)
+    SimpleITK.WriteImage(given, str(tmp_path / "in/a.nrrd"))
+    SimpleITK.WriteImage(SimpleITK.DICOMOrient(given, "RPI"), str(tmp_path / "in/below/b.mha"))
+    maps = mixcl.predict(bundle, tmp_path / "in", tmp_path / "out", progress=False)
+    assert [path.name for path in maps] == ["a.nii.gz", "b.nii.gz"]
+    (whole,) = mixcl.predict(bundle, image, tmp_path / "whole", progress=False)
+    np.testing.assert_array_equal(voxels(maps[0]), voxels(whole))
+    turned = nib.as_closest_canonical(nib.load(maps[1])), nib.as_closest_canonical(nib.load(whole))  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(*(np.asarray(one.dataobj) for one in turned))
+
+
+def test_what_is_there_is_kept_and_what_changed_is_made_again(bundle: Path, scans: Path, tmp_path: Path) -> None:
+    first = images(scans)[0]
+    listed = tmp_path / "scans.txt"
+    listed.write_text(f"{first}\n\n")
+    (made,) = mixcl.predict(bundle, listed, tmp_path / "out", progress=False)
+    date = made.stat().st_mtime_ns
+    mixcl.predict(bundle, listed, tmp_path / "out", progress=False)
+    assert made.stat().st_mtime_ns == date
+    whole = made.read_bytes()
+    made.write_bytes(whole[:-9])
+    mixcl.predict(bundle, listed, tmp_path / "out", progress=False)
+    assert made.read_bytes() == whole
+
+
+def test_a_bad_scan_does_not_stop_the_others(
+    bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.nii.gz").write_bytes(images(scans)[0].read_bytes()[:1000])
+    os.symlink(images(scans)[0], tmp_path / "in/b.nii.gz")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tmp_path / "in"), "--run", str(bundle), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "1 of 2 scans were not labelled, the others are; first" in error
+    assert "a.nii.gz" in error
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["b.json", "b.nii.gz"]
+
+
+def test_what_is_refused(bundle: Path, scans: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no such scan"):
+        found(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no scan in it"):
+        found(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        os.symlink(images(scans)[0] if name == "a" else images(scans)[1], tmp_path / name / "same.nii.gz")
+    with pytest.raises(InputError, match="have one name"):
+        mixcl.predict(bundle, tmp_path, tmp_path / "out", progress=False)
+    os.mkfifo(tmp_path / "fifo.nii")
+    with pytest.raises(InputError, match="1 of 1 scans"):
+        mixcl.predict(bundle, tmp_path / "fifo.nii", tmp_path / "out", progress=False)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    run = scans / "runs" / "finetune-mine-p100-scratch-f0-s0"
+    with pytest.raises(InputError, match="is there and is no bundle"):
+        export(run, tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    with pytest.raises(InputError, match=r"name the file \.safetensors"):
+        export(run, tmp_path / "a.pt")
+
+
+def test_weights_say_what_they_need(finetuned: Path, tmp_path: Path) -> None:
+    os.umask(0o022)
+    text = export(finetuned, tmp_path / "net.safetensors")
+    assert "axes RAS, 8 x 8 x 8 mm, -150 to 250 HU" in text
+    assert "CC BY 4.0" in text
+    assert (tmp_path / "net.safetensors").stat().st_mode & 0o777 == 0o644
+    with safe_open(tmp_path / "net.safetensors", framework="pt") as file:
+        facts = json.loads(file.metadata()["mixcl"])
+    assert facts["labels"] == {"1": "spleen", "5": "liver", "9": "left kidney"}
+    assert facts["training_cases"] == json.loads((finetuned / "run.json").read_text())["train"]
+    assert 0 < facts["metrics"]["dice"] < 1
+    space: dict[str, object] = {}
+    exec(text, space)
+    net = space["net"]
+    assert isinstance(net, UNETR)
+    weights = load_file(finetuned / "model.safetensors")
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in weights.items())
+    again = read_carried(tmp_path / "net.safetensors")
+    assert again.about["id"] == about(finetuned)["id"]
+
+
+# Written from MONAI's bundle specification; MONAI's own schema has to be downloaded.
+REQUIRED = [
+    "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task", "description",
+    "authors", "copyright", "network_data_format",
+]  # fmt: skip
+TENSOR = {
+    "type": "object",
+    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data"],
+    "properties": {"num_channels": {"type": "integer"}, "spatial_shape": {"type": "array"}},
+}
+TENSORS = {"type": "object", "minProperties": 1, "additionalProperties": TENSOR}
+SPECIFIED = {
+    "type": "object",
+    "required": REQUIRED,
+    "properties": {
+        **{name: {"type": "string"} for name in REQUIRED[:4] + REQUIRED[5:-1]},
+        "changelog": {"type": "object", "additionalProperties": {"type": "string"}},
+        "network_data_format": {"required": ["inputs", "outputs"], "additionalProperties": TENSORS},
+    },
+}  # fmt: skip
+
+
+def test_a_bundle_is_as_monai_specifies(bundle: Path, tmp_path: Path) -> None:
+    meta, inference = str(bundle / "configs/metadata.json"), str(bundle / "configs/inference.json")
+    (tmp_path / "schema.json").write_text(json.dumps(SPECIFIED))
+    verify_metadata(meta_file=meta, filepath=str(tmp_path / "schema.json"))
+    verify_net_in_out(net_id="network_def", meta_file=meta, config_file=inference, device="cpu")
+    head = yaml.safe_load((bundle / "README.md").read_text().split("---")[1])
+    assert head["library_name"] == "monai"
+    assert head["model-index"][0]["results"][0]["metrics"][0]["type"] == "dice"
+    parser = ConfigParser()
+    parser.read_meta(meta)
+    assert parser.get("_meta_")["mixcl"]["labels"]["5"] == "liver"
+
+
+def test_monai_alone_runs_a_bundle(bundle: Path, scans: Path, tmp_path: Path) -> None:
+    """Its label maps agree with ours but for a part of a voxel at borders."""
+    (tmp_path / "scans").mkdir()
+    for image in images(scans)[:2]:
+        os.symlink(image, tmp_path / "scans" / image.name)
+    run(
+        config_file=str(bundle / "configs/inference.json"), bundle_root=str(bundle),
+        dataset_dir=str(tmp_path / "scans"), output_dir=str(tmp_path / "monai"),
+    )  # fmt: skip
+    for made in mixcl.predict(bundle, tmp_path / "scans", tmp_path / "ours", progress=False):
+        theirs = voxels(next((tmp_path / "monai").glob(f"{made.name[:-7]}*")))
+        ours = voxels(made)
+        assert theirs.shape == ours.shape
+        assert set(np.unique(theirs)) <= {0, 1, 5, 9}
+        assert (theirs == ours).mean() > 0.9
+        assert ours.any()
+
+
+def test_the_face_is_light_and_whole() -> None:
+    code = "import sys, mixcl; from mixcl import load_profile; print('torch' in sys.modules); mixcl.predict"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+    assert all(getattr(mixcl, name) for name in mixcl.__all__)
+    assert Path(mixcl.__file__).with_name("py.typed").is_file()
