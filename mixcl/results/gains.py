@@ -163,7 +163,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
         largest = part.sort_values("difference").to_dict("records")[-1]
         lines.append(
             f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))} against "
-            f"{in_words(REFERENCE)}: of {len(part)} points the 95 % interval lies above 0 at {ahead.sum()} and below 0 at {behind.sum()} "
+            f"{in_words(REFERENCE)}: of {len(part)} points the 95 % interval lies above 0 at {ahead.sum()} "
+            f"and below 0 at {behind.sum()} "
             f"({(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment); the largest difference is "
             f"{points(largest)} at {largest['steps']} steps and a rate of {largest['rate']:g}, where training from "
             f"scratch has a Dice of {largest['scratch']:.3f}."
