@@ -13,7 +13,7 @@ from PIL import Image
 
 from mixcl.errors import InputError
 from mixcl.files import write_text
-from mixcl.results.site import FIGURES
+from mixcl.results.wording import FIGURES, figure_title
 
 HERE = Path(__file__).resolve().parent
 
@@ -29,7 +29,7 @@ def page(folder: Path, title: str) -> str:
         "",
     ]
     for name in ordered:
-        heading = FIGURES.get(name, name.replace("_", ": ").capitalize())
+        heading = figure_title(name)
         vector = f" ([PDF]({name}.pdf))" if (folder / f"{name}.pdf").is_file() else ""
         lines += [f"## {heading}{vector}", "", f"![{heading}]({name}.png)", "", caption(folder / f"{name}.png"), ""]
     tables = sorted(path.name for path in (*folder.glob("*.csv"), *folder.glob("[!R]*.md")))

@@ -5,7 +5,8 @@
 
 Works on copies, so that committed notebooks stay as they are.  Leaves a screenshot before and after each slider and of
 the end of each notebook, and of each page of a site with --site; exit status 1 when a cell failed, a slider changed
-nothing, or a page shows raw TeX, misses a picture or asks the network for something.
+nothing, or a page shows raw TeX, misses a picture, asks the network for something, or has what axe-core calls serious
+for readers with a screen reader, a keyboard or weak eyes.  Pages are also looked at as on a phone.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> int:
                     wrong += _notebook(page, address, name, args.screenshots)
                     page.close()
         if args.site:
-            for path in [args.site / "index.html", *sorted((args.site / "notebooks").glob("*.html"))]:
+            for path in pages(args.site):
                 wrong += _page(browser, path, args.screenshots)
         browser.close()
     print("\n".join(wrong) or "all was well")
@@ -145,6 +146,24 @@ def _picture(handle: Any) -> str:
     return found
 
 
+def pages(site: Path) -> list[Path]:
+    """The pages of a site, of fine-tunings the first: all are made alike."""
+    found = sorted(path for path in site.rglob("*.html") if not path.name.startswith("finetune-"))
+    return [*found, *sorted(site.glob("notebooks/finetune-*.html"))[:1]]
+
+
+def barriers(page: Any) -> list[str]:
+    """What axe-core finds on a page that is serious or critical: rule, how often, and the first place."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [
+        f"axe-core: {rule['id']}, {len(rule['nodes'])} times, first {rule['nodes'][0]['html'][:80]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    ]
+
+
 def _page(browser: Any, path: Path, folder: Path) -> list[str]:
     """Look at one page of a site, as a file; what was wrong."""
     page, asked = browser.new_page(viewport={"width": 1100, "height": 1400}), []
@@ -158,7 +177,14 @@ def _page(browser: Any, path: Path, folder: Path) -> list[str]:
     page.wait_for_function("() => [...document.images].every(i => i.complete)", timeout=30_000)
     broken = page.evaluate("() => [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0, 80))")
     page.screenshot(path=folder / f"site_{path.stem}.png", full_page=path.stem == "index")
+    unreadable = barriers(page)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.screenshot(path=folder / f"site_{path.stem}_phone.png")
+    unreadable += barriers(page)
+    if page.evaluate("() => document.documentElement.scrollWidth > innerWidth"):
+        unreadable.append("is wider than a phone")
     wrong = [f"{path.name}: no picture {source}" for source in broken]
+    wrong += [f"{path.name}: {text}" for text in dict.fromkeys(unreadable)]
     wrong += [f"{path.name}: asks for {url[:80]}" for url in asked if not url.startswith(("file:", "data:"))]
     wrong += [f"{path.name}: raw TeX: {line[:80]}" for line in text.splitlines() if "$" in line or "\\frac" in line]
     page.close()

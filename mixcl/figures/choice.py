@@ -13,7 +13,7 @@ from mixcl.data.store import Case, Store
 from mixcl.figures.ct import Array
 from mixcl.labels import UNKNOWN
 from mixcl.results.runs import Runs, read_runs
-from mixcl.results.wording import origin, title
+from mixcl.results.wording import arm_title, origin, title
 from mixcl.run.jobs import FULL, SCRATCH
 
 RULE = (
@@ -83,11 +83,12 @@ def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
         arm, learned = _learned(rows)
         name = f"{title(task)}, {rows['percent'].iloc[0]:g} %"
         pictures.append(_most_different(_pictures(learned, rows, cases, out / "runs", name), _ordered(rows, order)))
-        best.append(f"{arm} on {title(task)}")
+        best.append(f"{arm_title(arm)} on {title(task)}")
         used.append(rows)
     rows = pd.concat(used)
     arms = _ordered(rows, order)
-    rule = RULE.format(best=", ".join(best), first=arms[0], last=arms[-1]) if len(arms) > 1 else RULE_ONE_ARM
+    first, last = arm_title(arms[0]), arm_title(arms[-1])
+    rule = RULE.format(best=", ".join(best), first=first, last=last) if len(arms) > 1 else RULE_ONE_ARM
     return pictures, f"{rule}. {origin(runs, rows)}"
 
 

@@ -14,10 +14,11 @@ from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
 from mixcl.figures.tables import ARM_COLOURS
 from mixcl.results.gains import MOST, THIRD, plateau
 from mixcl.results.statistics import REFERENCE
-from mixcl.results.wording import title
+from mixcl.results.wording import arm_title, title
+from mixcl.run.jobs import FULL
 
 
-def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = "mixcl") -> Plot:
+def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> Plot:
     """One task and share: the gain of an arm at every point, how much sooner it is as good, and rates tuned apart.
 
     ``table`` is what `mixcl.results.gains.gain_map` gives, ``best`` what ``tuned`` gives; of both the rows of ``start``
@@ -30,14 +31,14 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = "mixcl") 
         figure, (gain, alike, curves) = grid(3, 3, 3.6, 3.0)
         _cells(gain, rows, 100 * rows["difference"], [_with_interval(row) for row in rows.to_dict("records")])
         _contours(gain, rows, most)
-        gain.set_title(f"gain of {start} in points of Dice, 95 % interval")
+        gain.set_title(f"gain of {arm_title(start)} in points of Dice, 95 % interval")
         sooner = (rows["alike"] / rows["steps"]).map(
             lambda ratio: math.log2(ratio) if math.isfinite(ratio) else math.nan
         )
         _cells(alike, rows, sooner, [_steps(row) for row in rows.to_dict("records")])
-        alike.set_title("scratch is as good after so many steps")
+        alike.set_title("training from scratch is as good after so many steps")
         for arm, dice, rate in ((REFERENCE, "scratch", "rate_scratch"), (start, "dice", "rate")):
-            curves.plot(best["steps"], best[dice], "o-", color=ARM_COLOURS[arm], label=arm, markersize=4)
+            curves.plot(best["steps"], best[dice], "o-", color=ARM_COLOURS[arm], label=arm_title(arm), markersize=4)
             for row in best.to_dict("records"):
                 above = 1 if (arm == start) == (row["dice"] >= row["scratch"]) else -1
                 curves.annotate(f"{row[rate]:g}", (row["steps"], row[dice]), (0, 6 * above), fontsize=6, ha="center",

@@ -12,10 +12,13 @@ from matplotlib.patheffects import withStroke
 from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
 from mixcl.figures.tables import ARM_COLOURS
 from mixcl.results.public import READ_WITHIN, REPOSITORY, Curve
+from mixcl.results.statistics import REFERENCE
+from mixcl.results.wording import arm_title
+from mixcl.run.jobs import FULL
 
 COLOURS = dict(zip("ABCL", (OKABE_ITO[4], OKABE_ITO[2], OKABE_ITO[5], OKABE_ITO[3]), strict=True))
 READINGS = {"by_epochs": "as epochs", "by_steps": "as steps"}
-ARMS = {"scratch": "o", "mixcl": "D"}
+MARKERS = {REFERENCE: "o", FULL: "D"}
 
 
 def published_curves(curves: Sequence[Curve], paper: pd.DataFrame) -> Plot:
@@ -37,8 +40,8 @@ def published_curves(curves: Sequence[Curve], paper: pd.DataFrame) -> Plot:
         organs.set_title("organs alone: L as printed, A to C derived")
         handles = [_line(f"public {c.name}, {c.crops} crops a step", color=COLOURS[c.name]) for c in curves]
         handles += [
-            _line(f"paper, {arm}, {text}", **_marker(arm, reading))
-            for arm in ARMS for reading, text in READINGS.items()
+            _line(f"paper, {arm_title(arm)}, {text}", **_marker(arm, reading))
+            for arm in MARKERS for reading, text in READINGS.items()
         ]  # fmt: skip
         figure.legend(handles=handles, loc="outside upper center", ncols=4)
         write_caption(figure, _caption(curves))
@@ -48,7 +51,7 @@ def published_curves(curves: Sequence[Curve], paper: pd.DataFrame) -> Plot:
 def _paper(ax: Axes, paper: pd.DataFrame) -> None:
     """The paper's two arms at the steps of both readings, the share of the labels beside each point."""
     for row in paper.itertuples():
-        for arm in ARMS:
+        for arm in MARKERS:
             for reading in READINGS:
                 ax.plot(getattr(row, reading), getattr(row, arm), **_marker(arm, reading), zorder=3)
         style: Any = {
@@ -63,7 +66,7 @@ def _paper(ax: Axes, paper: pd.DataFrame) -> None:
 def _marker(arm: str, reading: str) -> dict[str, Any]:
     colour = ARM_COLOURS[arm]
     return {
-        "marker": ARMS[arm], "linestyle": "none", "markersize": 5, "markeredgecolor": colour,
+        "marker": MARKERS[arm], "linestyle": "none", "markersize": 5, "markeredgecolor": colour,
         "markerfacecolor": colour if reading == "by_epochs" else "white",
     }  # fmt: skip
 

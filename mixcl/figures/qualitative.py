@@ -14,6 +14,7 @@ from mixcl.figures import choice, ct
 from mixcl.figures.choice import Picture, choose_slice
 from mixcl.figures.panels import organ_handles
 from mixcl.figures.style import STYLE, Plot, plain
+from mixcl.results.wording import arm_title
 
 
 def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window: ct.Window = ct.WINDOW) -> Plot:
@@ -48,7 +49,7 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
                 ax = figure.add_axes((x / wide, y / tall, width / wide, height / tall))
                 _panel(ax, row, title, window)
                 if number == 0:
-                    ax.set_title(title, pad=3)
+                    ax.set_title(arm_title(title), pad=3)
             top -= height + gap
         if names:
             figure.legend(

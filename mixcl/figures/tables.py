@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,18 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, plain, write_caption
+from mixcl.results.inference import LEVEL
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
 from mixcl.results.statistics import CELL, REFERENCE
 from mixcl.results.table import Table
-from mixcl.results.wording import title
+from mixcl.results.wording import arm_title, in_words, title
+from mixcl.run.jobs import FULL
 
 if TYPE_CHECKING:
     from mixcl.results.effects import Effect
 
-ARM_COLOURS = defaultdict(lambda: "#333333", {REFERENCE: "#777777", "mixcl": OKABE_ITO[0]})
+ARM_COLOURS = defaultdict(lambda: "#333333", {REFERENCE: "#777777", FULL: OKABE_ITO[0]})
 DICE = "Dice after fine-tuning, the mean over test cases of each case's mean over its organs"
 DIAMOND: Any = {"marker": "D", "markersize": 4, "markeredgewidth": 1, "markerfacecolor": "none", "linestyle": "none"}
-PAIR = (REFERENCE, "mixcl")
+PAIR = (REFERENCE, FULL)
 
 
 def table1_plot(table: Table) -> Plot:
@@ -40,9 +43,9 @@ def table1_plot(table: Table) -> Plot:
         for ax, task in zip(axes, tasks, strict=False):
             _dice_against_share(ax, table, task)
         axes[0].set_ylabel("Dice")
-        handles = [_dot(arm, arm) for arm in dict.fromkeys(table.folds["arm"])]
+        handles = [_dot(arm, arm_title(arm)) for arm in dict.fromkeys(table.folds["arm"])]
         if not table.phantom:
-            handles += [_dot(arm, f"{name}, paper", **DIAMOND) for arm, name in ARMS.items()]
+            handles += [_dot(arm, f"{arm_title(arm)}, the paper's", **DIAMOND) for arm in ARMS]
         figure.legend(handles=handles, loc="outside upper center", ncols=4)
         how = "Points: folds; dashes: means over folds; bars: 95 % interval of the mean over trainings."
         write_caption(figure, f"{DICE}. {how} {table.origin}")
@@ -63,7 +66,7 @@ def dumbbells(organs: pd.DataFrame, origin: str = "") -> Plot:
         figure, axes = grid(len(tasks), 2, 3.9, 1.2 + 0.19 * most)
         for ax, part in zip(axes, parts, strict=False):
             _organ_rows(ax, part, most)
-        figure.legend(handles=[_dot(arm, arm) for arm in PAIR], loc="outside upper center", ncols=2)
+        figure.legend(handles=[_dot(arm, arm_title(arm)) for arm in PAIR], loc="outside upper center", ncols=2)
         what = "Dice of each organ, the mean over test cases and seeds that have it; missed organs count as 0."
         write_caption(figure, f"{what} {origin}")
     return figure
@@ -81,7 +84,7 @@ def ablation_plot(table: Table) -> Plot:
             style: Any = {"ha": "center", "va": "center", "fontsize": 6, "backgroundcolor": "white"}
             for arm in set(arms) - set(compared["arm"]):
                 ax.text(0.5, arms.index(arm), "no pairs", transform=ax.get_yaxis_transform(), **style)
-            ax.set(title=_title(task, percent), xlabel="difference in Dice to scratch")
+            ax.set(title=_title(task, percent), xlabel=f"difference in Dice to {in_words(REFERENCE)}")
             ax.locator_params(axis="x", nbins=5)
         axes[0].set_yticks(range(len(arms)), [_terms(arm, table) for arm in arms])
         axes[0].set_ylim(max(len(arms), 1) - 0.5, -0.5)
@@ -100,24 +103,33 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     counts = Counter((row.task, row.against) for row in effects)
     panels: dict[str, list[Effect]] = {}
     for row in effects:
-        what = f"against {row.against}" if counts[row.task, row.against] > 1 else "one change alone"
+        what = f"against {in_words(row.against)}" if counts[row.task, row.against] > 1 else "one change alone"
         panels.setdefault(f"{title(row.task)}: {what}", []).append(row)
     with matplotlib.rc_context(STYLE):
         heights = [len(part) + 0.5 for part in panels.values()] or [1]
         tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
         figure, axes = grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights)
         for ax, (name, part) in zip(axes, panels.items(), strict=False):
-            other = [f" vs {row.against}" if counts[row.task, row.against] == 1 else "" for row in part]
-            order = [f"{row.arm}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
+            other = [f" vs {arm_title(row.against)}" if counts[row.task, row.against] == 1 else "" for row in part]
+            order = [f"{arm_title(row.arm)}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
             rows = pd.DataFrame(part).assign(row=order)
-            for clear, drawn in rows.groupby(rows["p_holm"] < 0.05):
+            for clear, drawn in rows.groupby(rows["p_holm"] < LEVEL):
                 _differences(ax, drawn, order, **({} if clear else {"markerfacecolor": "white"}))
             ax.set_ylim(len(part) - 0.25, -0.75)
             ax.set_title(name)
         axes[-1].set_xlabel("difference in Dice")
-        how = "Filled: p < 0.05 after Holm's adjustment over all rows. Bars: 95 % interval over folds and seeds."
+        how = f"{_filled(effects)} Bars: 95 % interval over folds and seeds."
         write_caption(figure, f"Arms compared by fold and seed. {how} {origin}")
     return figure
+
+
+def _filled(effects: Sequence[Effect]) -> str:
+    """What a filled dot means, where there is one, or why there is none."""
+    if all(math.isnan(row.p_holm) for row in effects):
+        return "No dot is filled: none of the comparisons has a p, see the table."
+    if not any(row.p_holm < LEVEL for row in effects):
+        return f"No dot is filled: none has p < {LEVEL:g} after Holm's adjustment over all rows."
+    return f"Filled: p < {LEVEL:g} after Holm's adjustment over all rows."
 
 
 def _dot(arm: str, label: str, **style: Any) -> Line2D:
@@ -204,4 +216,5 @@ def _terms(arm: str, table: Table) -> str:
     """An arm with the terms of its pre-training, as far as its runs agree on them."""
     marks = table.marks.get(arm, ())
     terms = [name for name, mark in zip(TABLE2, marks, strict=False) if mark]
-    return f"{arm}\n{' + '.join(terms)}" if terms and "differs" not in marks else arm
+    name = arm_title(arm)
+    return f"{name}\n{' + '.join(terms)}" if terms and "differs" not in marks else name

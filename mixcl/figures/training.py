@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
-from mixcl.results.wording import PHANTOM, short
+from mixcl.results.wording import PHANTOM, arm_title, short
 
 TERMS = {
     "total": "total, Eq. 2",
@@ -121,7 +121,10 @@ def diagnostics(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "
             )  # fmt: skip
             ax.set_title(str(measure))
             _steps(ax)
-        handles = [Line2D([], [], color=palette[line], ls="--" if dashes[line] else "-", label=line) for line in lines]
+        handles = [
+            Line2D([], [], color=palette[line], ls="--" if dashes[line] else "-", label=arm_title(line))
+            for line in lines
+        ]
         figure.legend(handles=handles, loc="outside upper center", ncols=6)
         chance = [probe["chance"] for _, probe in probes if "chance" in probe]
         by_chance = f" Agreement by chance: {np.mean(chance):.2f}." if chance else ""

@@ -22,11 +22,11 @@ import pandas as pd
 from mixcl.config.settings import Experiment, GridConfig
 from mixcl.results import wording
 from mixcl.results.formats import MISSING, Sheet, write_table
-from mixcl.results.inference import LEVEL, Estimate, estimate
+from mixcl.results.inference import FEWEST, LEVEL, Estimate
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
-from mixcl.results.statistics import CELL, REFERENCE, distinct, fold_differences, fold_scores, holm
-from mixcl.results.wording import alone, interval, shown, title
+from mixcl.results.statistics import CELL, LEARNED, REFERENCE, compared, distinct, fold_differences, fold_scores, holm
+from mixcl.results.wording import alone, arm_title, in_words, interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
 
@@ -147,7 +147,8 @@ def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFra
     for reference, arm in _label_steps(config.grid):
         for group, part in cases[cases["arm"].isin((reference, arm))].groupby("organs"):
             for cell, values in distinct(fold_differences(part, reference)).groupby(CELL):
-                rows.append((*cell, reference, group, *estimate(values["dice"], values["fold"], values["seed"])))
+                told = compared(values, values["dice"], "arm_dice", "reference_dice")
+                rows.append((*cell, reference, group, *told))
     table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *Estimate._fields])
     table = table.rename(columns={"mean": "difference"})
     write_table(out / "tables", "effects_organs", table, [_organ_sheet(table, wording.origin(runs, runs.cases))])
@@ -168,11 +169,15 @@ def _label_steps(grid: GridConfig) -> list[tuple[str, str]]:
 def verdict(p_holm: float, difference: float, n: int) -> str:
     """What an adjusted p and a difference of ``n`` pairs allow to say of an arm.
 
-    >>> verdict(0.01, 0.02, 5), verdict(0.01, -0.02, 5), verdict(0.2, 0.02, 5), verdict(math.nan, 0, 0)
-    ('better', 'worse', 'not told apart', 'the same trainings')
+    >>> verdict(0.01, 0.02, 15), verdict(0.01, -0.02, 15), verdict(0.2, 0.02, 15)
+    ('better', 'worse', 'not told apart')
+    >>> verdict(math.nan, 0, 0), verdict(math.nan, 0.2, 5), verdict(math.nan, 0.01, 15)
+    ('the same trainings', 'too few pairs', 'nothing learned')
     """
     if not n:
         return "the same trainings"
+    if math.isnan(p_holm):
+        return "too few pairs" if n < FEWEST else "nothing learned"
     if not p_holm < LEVEL:
         return "not told apart"
     return "better" if difference > 0 else "worse"
@@ -180,14 +185,21 @@ def verdict(p_holm: float, difference: float, n: int) -> str:
 
 def sentence(row: Effect) -> str:
     """A row of :func:`effects` in words."""
-    told = "has" if row.verdict == "the same trainings" else "is"
-    link = {"better": "than", "worse": "than", "not told apart": "from", "the same trainings": "as"}[row.verdict]
+    arm, other = in_words(row.arm), in_words(row.against)
+    told = {
+        "better": f"{arm} is better than {other}",
+        "worse": f"{arm} is worse than {other}",
+        "not told apart": f"{arm} is not told apart from {other}",
+        "the same trainings": f"{arm} has the same trainings as {other}",
+        "too few pairs": f"{arm} and {other} have too few pairs for a test",
+        "nothing learned": f"neither {arm} nor {other} has learned anything (mean Dice below {LEARNED:g})",
+    }[row.verdict]
     ends = interval(100 * row.low, 100 * row.high, 1)
+    p = "" if math.isnan(row.p_holm) else f", adjusted p = {_p(row.p_holm)}"
     return (
-        f"{title(row.task)} with {row.percent:g} % of the labels: {row.arm} {told} {row.verdict} {link} {row.against}, "
-        f"{100 * row.difference:+.1f} points (95 % interval {ends}, n = {row.n}{alone(row.folds, row.n_seeds)}, "
-        f"by seed {row.seeds}, adjusted p = {_p(row.p_holm)}; {shown(100 * row.detectable, 1)} points would show in "
-        "4 of 5 trials)."
+        f"{title(row.task)} with {row.percent:g} % of the labels: {told}, {100 * row.difference:+.1f} points "
+        f"(95 % interval {ends}, n = {row.n}{alone(row.folds, row.n_seeds)}, by seed {row.seeds}{p}; "
+        f"{shown(100 * row.detectable, 1)} points would show in 4 of 5 trials)."
     )
 
 
@@ -209,7 +221,7 @@ def _effect(runs: pd.DataFrame) -> tuple[float | str, ...]:
     """One row of :func:`effects` after the cell's name."""
     part = distinct(runs)
     gains = part["dice"] - part["reference_dice"]
-    told = estimate(gains, part["fold"], part["seed"])
+    told = compared(part, gains, "dice", "reference_dice")
     return (
         told.n, float(runs["reference_dice"].mean()), float(runs["dice"].mean()),
         told.mean if told.n else 0.0, told.low, told.high, told.p, told.detectable, told.folds, told.seeds,
@@ -231,36 +243,38 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
     )  # fmt: skip
     rows = [
         (
-            f"{r.percent:g}", r.arm, r.against, f"{r.n}{alone(r.folds, r.n_seeds)}", f"{r.reference:.4f}",
-            f"{r.mean:.4f}", f"{r.difference:+.4f}", interval(r.low, r.high), _p(r.p), _p(r.p_holm), r.verdict,
-            shown(r.detectable), f"{r.better:.0%}" if r.n else MISSING, r.seeds, shown(r.fit, 3, "+"),
+            f"{r.percent:g}", arm_title(r.arm), arm_title(r.against), f"{r.n}{alone(r.folds, r.n_seeds)}",
+            f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}", interval(r.low, r.high),
+            _p(r.p), _p(r.p_holm), r.verdict, shown(r.detectable), f"{r.better:.0%}" if r.n else MISSING, r.seeds,
+            shown(r.fit, 3, "+"),
         )
         for r in as_rows(table[table["task"] == task])
     ]  # fmt: skip
-    caption = f"{title(task)}: each arm against training from scratch, or as named, paired by fold and seed. {origin}"
+    caption = f"{title(task)}: each arm against training from scratch, or as named, paired by fold and seed."
     note = (
-        f"n pairs: of distinct trainings. {wording.INTERVAL} Holm: p adjusted for every row of both tasks; verdict: "
-        "better or worse where Holm's p is below 0.05, else not told apart, which is no proof of no effect; "
+        f"n pairs: of distinct trainings. {wording.INTERVAL} {wording.NO_P} "
+        "Holm: p adjusted for every row of both tasks; verdict: better "
+        "or worse where Holm's p is below 0.05, else not told apart, which is no proof of no effect; "
         "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won; "
         "by seed: mean difference of each seed, in points; "
         "training loss: at the end, minus that of what is compared with; above 0 the training scans are fitted worse."
     )
-    return Sheet("Effects.", caption, [("", columns)], rows, [note])
+    return Sheet("Effects.", caption, [("", columns)], rows, [note, origin])
 
 
 def _organ_sheet(table: pd.DataFrame, origin: str) -> Sheet:
     columns = ("task", "Pct.", "arm", "against", "organs", "n pairs", "difference", "95 % interval", "p")
     texts = [
         (
-            title(r["task"]), f"{r['percent']:g}", r["arm"], r["against"], r["organs"],
+            title(r["task"]), f"{r['percent']:g}", arm_title(r["arm"]), arm_title(r["against"]), r["organs"],
             f"{r['n']}{alone(r['folds'], r['seeds'])}", f"{r['difference']:+.4f}", interval(r["low"], r["high"]),
             _p(r["p"]),
         )
         for r in table.to_dict("records")
     ]  # fmt: skip
-    caption = f"What it adds, for organs that the pre-training's collections label and for the others. {origin}"
-    note = f"{wording.INTERVAL} p is not adjusted."
-    return Sheet("Label term, by organ.", caption, [("", columns)], texts, [note])
+    caption = "What it adds, for organs that the pre-training's collections label and for the others."
+    note = f"{wording.INTERVAL} {wording.NO_P} p is not adjusted."
+    return Sheet("Label term, by organ.", caption, [("", columns)], texts, [note, origin])
 
 
 def _p(value: float) -> str:

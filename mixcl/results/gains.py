@@ -18,10 +18,10 @@ from mixcl.errors import InputError
 from mixcl.files import write_text
 from mixcl.results import wording
 from mixcl.results.formats import Sheet, csv, write_table
-from mixcl.results.inference import Estimate, estimate
+from mixcl.results.inference import Estimate
 from mixcl.results.runs import read_runs
-from mixcl.results.statistics import REFERENCE, fold_scores, holm
-from mixcl.results.wording import interval, shown, title
+from mixcl.results.statistics import REFERENCE, compared, fold_scores, holm
+from mixcl.results.wording import arm_title, in_words, interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
 
@@ -85,7 +85,7 @@ def gain_map(out: Path) -> pd.DataFrame:
     for point, part in both.groupby(POINT, sort=True):
         task, percent, _, _, rate = point
         means = (part["dice_scratch"].mean(), part["dice"].mean())
-        gain = estimate(part["dice"] - part["dice_scratch"], part["fold"], part["seed"])
+        gain = compared(part, part["dice"] - part["dice_scratch"], "dice", "dice_scratch")
         extra = [float((part[name] - part[f"{name}_scratch"]).mean()) for name in ("entropy", "organs")]
         better = float((part["dice"] > part["dice_scratch"]).mean())
         lines.append((*point, *means, *gain, better, *extra, _alike(curves[task, percent, rate], means[1])))
@@ -117,7 +117,7 @@ def tuned(out: Path) -> pd.DataFrame:
     lines = []
     for cell, part in both.groupby(["task", "percent", "start", "steps"]):
         rates = (part["rate_scratch"].iloc[0], part["rate"].iloc[0])
-        gain = estimate(part["dice"] - part["dice_scratch"], part["fold"], part["seed"])
+        gain = compared(part, part["dice"] - part["dice_scratch"], "dice", "dice_scratch")
         lines.append((*cell, *rates, part["dice_scratch"].mean(), part["dice"].mean(), *gain))
     columns = ["task", "percent", "start", "steps", "rate_scratch", "rate", "scratch", "dice", *Estimate._fields]
     table = pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
@@ -162,8 +162,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
         sure = np.array(holm(part["p"].tolist())) < 0.05
         largest = part.sort_values("difference").to_dict("records")[-1]
         lines.append(
-            f"{title(str(task))} with {percent:g} % of the labels, {start} against {REFERENCE}: of {len(part)} "
-            f"points the 95 % interval lies above 0 at {ahead.sum()} and below 0 at {behind.sum()} "
+            f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))} against "
+            f"{in_words(REFERENCE)}: of {len(part)} points the 95 % interval lies above 0 at {ahead.sum()} "
+            f"and below 0 at {behind.sum()} "
             f"({(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment); the largest difference is "
             f"{points(largest)} at {largest['steps']} steps and a rate of {largest['rate']:g}, where training from "
             f"scratch has a Dice of {largest['scratch']:.3f}."
@@ -179,7 +180,8 @@ def tuned_sentences(best: pd.DataFrame) -> list[str]:
         rows = part.sort_values("steps").to_dict("records")
         gains = "; ".join(f"{row['steps']} steps {points(row)}, from scratch {row['scratch']:.3f}" for row in rows)
         lines.append(
-            f"{title(str(task))} with {percent:g} % of the labels, {start}, each arm at its best rate: {gains}."
+            f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))}, each arm at its best rate: "
+            f"{gains}."
         )
     return lines
 
@@ -226,7 +228,7 @@ def _alike(curve: pd.Series, dice: float) -> float:
 def _sheet(table: pd.DataFrame) -> Sheet:
     rows = [
         (
-            title(row["task"]), f"{row['percent']:g}", row["start"], f"{row['steps']}", f"{row['rate']:g}",
+            title(row["task"]), f"{row['percent']:g}", arm_title(row["start"]), f"{row['steps']}", f"{row['rate']:g}",
             f"{row['n']}", f"{row['scratch']:.3f}", f"{row['dice']:.3f}", f"{100 * row['difference']:+.1f}",
             interval(100 * row["low"], 100 * row["high"], 1), shown(row["entropy"], 3), shown(row["organs"], 1),
             f"more than {int(table['steps'].max())}" if row["alike"] == math.inf else shown(row["alike"], 0),
@@ -234,8 +236,8 @@ def _sheet(table: pd.DataFrame) -> Sheet:
         for row in table.to_dict("records")
     ]  # fmt: skip
     names = (
-        "task", "%", "arm", "steps", "rate", "pairs", "scratch, Dice", "arm, Dice", "points", "95 %", "cross-entropy",
-        "organs found", "scratch as good at step",
+        "task", "%", "arm", "steps", "rate", "pairs", "from scratch, Dice", "arm, Dice", "points", "95 %",
+        "cross-entropy", "organs found", "from scratch as good at step",
     )  # fmt: skip
     return Sheet(
         "The map of the gain.",

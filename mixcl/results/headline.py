@@ -3,13 +3,10 @@
 from pathlib import Path
 
 from mixcl.results.runs import read_runs
-from mixcl.results.statistics import REFERENCE
+from mixcl.results.statistics import LEARNED, REFERENCE, learned
 from mixcl.results.table import Table, make_table
 from mixcl.results.wording import PHANTOM, title
 from mixcl.run.jobs import FULL
-
-LEARNED = 0.1
-"""Mean Dice below which a network counts as having learned nothing: comparing two such tells nothing."""
 
 
 def headline(out: Path) -> list[str]:
@@ -43,7 +40,7 @@ def sentences(table: Table) -> list[str]:
     if rows.empty:
         return ["MixCL and training from scratch cannot be compared: no pair of them was evaluated.", *about]
     best, gains = table.cells["mean"].max(), rows["difference"]
-    if best < LEARNED:
+    if not learned(best):
         nothing = f"No network has learned its task (mean Dice at most {best:.4f}, below {LEARNED:g})"
         return [f"{nothing}, so comparing MixCL with training from scratch tells nothing here.", *about]
     ahead = f"MixCL is ahead of training from scratch in {(gains > 0).sum()} of {_count(len(rows), 'cell')}"

@@ -24,6 +24,7 @@ With one seed only the folds are left, as in Student's t test of fold means: not
 pre-training would have turned out.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,6 +34,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 LEVEL, POWER = 0.05, 0.8
+FEWEST = next(n for n in itertools.count(2) if 2.0 ** (1 - n) < LEVEL)
+"""Pairs that a p needs: the p of a test by the signs of n pairs, all of them alike, is 2^(1 - n)."""
 Values = NDArray[np.float64]
 
 
@@ -56,7 +59,8 @@ class Estimate(NamedTuple):
 def estimate(values: ArrayLike, folds: ArrayLike, seeds: ArrayLike) -> Estimate:
     """The mean of ``values`` [n], with their ``folds`` [n] and ``seeds`` [n]; NaN are left out.
 
-    p is the level at which the interval would end at 0.  Fewer than two values have neither interval nor p.
+    p is the level at which the interval would end at 0.  Fewer than two values have no interval,
+    fewer than `FEWEST` no p.
 
     >>> made = estimate([0.01, 0.03, 0.02, 0.04], [0, 0, 1, 1], [0, 1, 0, 1])
     >>> made.n, made.mean, round(made.low, 3), round(made.high, 3)
@@ -72,7 +76,7 @@ def estimate(values: ArrayLike, folds: ArrayLike, seeds: ArrayLike) -> Estimate:
     mean, half = round(float(y.mean()), 9), margin(y, fold, seed)
     wide, power = float(half(LEVEL)), float(half(2 * (1 - POWER)))
     low, high = round(mean - wide, 9), round(mean + wide, 9)
-    p = float(f"{_level(half, abs(mean)):.6g}")
+    p = float(f"{_level(half, abs(mean)):.6g}") if n >= FEWEST else nan
     return Estimate(n, mean, low, high, p, round(wide + power, 9), *counts)
 
 

@@ -7,14 +7,15 @@ import pandas as pd
 
 from mixcl.results import statistics
 from mixcl.results.formats import MISSING, Sheet
-from mixcl.results.paper import SLIPS, TABLE1, TABLE2, TITLES, UNKNOWN
+from mixcl.results.paper import ARMS, SLIPS, TABLE1, TABLE2, TITLES, UNKNOWN
 from mixcl.results.runs import rank
 from mixcl.results.statistics import METRICS, REFERENCE, Cell
 from mixcl.results.table import Table
-from mixcl.results.wording import DIGITS, NAMES, ORGANS, alone, arm_title, interval, shown, title
+from mixcl.results.wording import DIGITS, NAMES, ORGANS, alone, arm_title, interval, quoted_p, shown, title
+from mixcl.run.jobs import FULL
 
-COLUMNS = ("Pct.", "T.F.S.", "Ours", "Diff.")
-PAIRS_ROW = "over pairs"
+COLUMNS = ("Pct.", arm_title(REFERENCE), arm_title(FULL), "Diff.")
+PAIRS_ROW, PAPER_ROW = "over pairs", f"paper ({', '.join(ARMS.values())})"
 Groups = list[tuple[str, Sequence[str]]]
 
 
@@ -39,13 +40,13 @@ def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
     tasks = sorted({task for task, _ in shares}, key=lambda task: rank(task, TITLES))
     rows = []
     for percent in sorted({percent for _, percent in shares}):
-        ours, pairs, paper = ["this run"], [PAIRS_ROW], ["paper"]
+        ours, pairs, paper = ["this run"], [PAIRS_ROW], [PAPER_ROW]
         for task in tasks:
             planned = (task, percent) in shares
             head, blank = f"{percent:g} %", [""] * len(COLUMNS)
-            scratch, mixcl = (_over_folds(table, metric, (task, percent, arm)) for arm in (REFERENCE, "mixcl"))
+            scratch, mixcl = (_over_folds(table, metric, (task, percent, arm)) for arm in (REFERENCE, FULL))
             ours += [head, scratch[0], *mixcl] if planned else blank
-            tested = _over_pairs(table, metric, (task, percent, "mixcl"))
+            tested = _over_pairs(table, metric, (task, percent, FULL))
             pairs += [head, _trainings(table, (task, percent)), *tested] if tested else blank
             paper += [head, *_paper(task, percent)] if planned else blank
         rows += [ours, *([pairs] if any(pairs[1:]) else []), *([paper] if metric == "dice" else [])]
@@ -84,7 +85,7 @@ def organ_sheets(table: pd.DataFrame, origin: str) -> list[Sheet]:
                 for (_, organ), rows in part.groupby(["label", "organ"])
             ]
             what = f"{title(str(task))}, {percent:g} % of the labels, {' and '.join(map(arm_title, pair))}."
-            sheets.append(Sheet("Organs.", f"{what} {origin}", groups, rows, () if sheets else (ORGANS,)))
+            sheets.append(Sheet("Organs.", what, groups, rows, () if sheets else (ORGANS, origin)))
     return sheets
 
 
@@ -119,14 +120,14 @@ def _trainings(table: Table, share: tuple[str, float]) -> str:
 
 
 def _over_pairs(table: Table, metric: str, cell: Cell) -> list[str]:
-    """``n = 15, p = 0.031`` and ``[-0.01, +0.02]`` of a cell; nothing where there are no pairs."""
+    """``n = 15, p = 0.031`` (p where there is one) and ``[-0.01, +0.02]`` of a cell; nothing without pairs."""
     rows = statistics.of(table.comparisons, cell)
     rows = rows[(rows["metric"] == metric) & (rows["n"] > 0)]
     if rows.empty:
         return []
     row = rows.iloc[0]
-    p = "" if math.isnan(row["p"]) else ", p < 0.001" if row["p"] < 0.001 else f", p = {row['p']:.3f}"
-    count = f"n = {row['n']}{p}{alone(row['folds'], row['seeds'])}"
+    p = quoted_p(row["p"])
+    count = f"n = {row['n']}{p and f', {p}'}{alone(row['folds'], row['seeds'])}"
     return [count, interval(row["low"], row["high"], DIGITS[metric])]
 
 

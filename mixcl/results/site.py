@@ -1,51 +1,48 @@
-"""The page of a run: tables, figures, run card and executed notebooks in one place, to be opened in any browser."""
+"""The pages of a run: what it says, its tables, figures, run card and notebooks, to be opened in any browser."""
 
 import re
 import shutil
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, Template
+from jinja2 import Environment, PackageLoader
 
 from mixcl.config.settings import Experiment
-from mixcl.errors import InputError, needs
+from mixcl.errors import needs
 from mixcl.files import whole, write_text
-from mixcl.results.runcard import read_run_card
-from mixcl.results.wording import PHANTOM
+from mixcl.results import markup
+from mixcl.results.findings import findings
+from mixcl.results.runs import rank
+from mixcl.results.wording import FIGURES, PHANTOM, arm_title, figure_title, job_title, title
 from mixcl.run import jobs
 
 TABLES = {
-    "table1": "Table 1",
+    "table1": "Table 1: MixCL against training from scratch",
     "table2": "Table 2: ablation",
     "effects": "What matters",
     "map": "When it helps",
     "organs": "Organs",
 }
-FOLDED = ("organs",)  # a dozen of them would hide the figures
-FIGURES = {
-    "figure1": "Figure 1: one sample through the objective",
-    "figure2": "Figure 2: its parts",
-    "figure3": "Figure 3: what the networks drew",
-    "table1": "Dice against the labelled share",
-    "table2": "Ablation",
-    "organs": "Organ by organ",
-    "pretrain_losses": "Pre-training",
-}
+DIAGNOSTICS = ("losses", "diagnostics")  # how the names of those end that have a page of their own
 WALK = Path(__file__).resolve().parents[2] / "notebooks"
-READINGS = WALK.parent / "reproduce" / "READINGS.md"
-LINK = re.compile(
-    r'<a href="(?![#/]|[\w.+-]+:)(?P<folder>(?:[^"#]*/)?)(?P<name>[^"#/]*)(?P<part>#[^"]*)?"[^>]*>(?P<text>.*?)</a>',
-    re.DOTALL,
-)
-"""A link to a place beside the page."""
-MATH = re.compile(
-    r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$", re.DOTALL
-)
+ROOT = WALK.parent
+READINGS, EQUATIONS, API = "reproduce/READINGS.html", "equations.html", "api/mixcl.html"
+ALWAYS = ("Take care", "Missing", "The same trainings")  # notes of a table that are not folded away
+
+
+class Page(NamedTuple):
+    """A page of the site: its path below the folder, what it is called, its HTML, and the group it belongs to."""
+
+    path: str
+    title: str
+    body: str
+    group: str
 
 
 def site(config: Experiment, out: Path) -> Path:
-    """Write ``out``/site/index.html and the pages of the notebooks beside it; the page's path.
+    """Write ``out``/site/index.html and the pages beside it; the path of the first.
 
     What is not there is named on the page under "Not here".  The folder ``site`` stands alone: pictures, PDFs and
     tables are copied into it, nothing is loaded from elsewhere, and there is no script.
@@ -57,74 +54,164 @@ def site(config: Experiment, out: Path) -> Path:
     """
     needs("notebooks", "latex2mathml", "mistune", "nbconvert", "nbformat")
     missing: list[str] = []
-    page = out / "site" / "index.html"
-    if readings := _markdown(READINGS, "the readings of the paper: reproduce/READINGS.md", missing):
-        text = _template().render(title="Readings", notebook=_linked(readings))
-        write_text(out / "site" / "reproduce" / "READINGS.html", text)
-    text = _template().render(
-        title=f"mixcl: profile {config.profile}",
+    sources: dict[str, str] = {"READINGS.md": READINGS}
+    notebooks = [*_notebooks(config, out, missing, sources)]
+    references = [*_references(out, missing)]
+    figures = _figures(out, missing)
+    diagnostics = [figure for figure in figures if figure["name"].endswith(DIAGNOSTICS)]
+    first = _render(
+        "run.html",
         profile=config.profile,
-        origin=_origin(out),
         warning=PHANTOM if config.data.source == "phantom" else "",
+        findings=findings(out),
         tables=_tables(out, missing),
-        figures=_figures(out, missing),
-        **_notebooks(config, out, missing),
-        card=_markdown(out / "RUN.md", "the run card: RUN.md", missing),
+        figures=[figure for figure in figures if figure not in diagnostics],
+        folds=[page for page in notebooks if page.group == "folds"],
+        card=_file(out / "RUN.md", "the run card: RUN.md", missing),
         missing=missing,
     )
-    write_text(page, text)
-    return page
+    pages = [Page("index.html", "What this run says", first, "This run")]
+    if diagnostics:
+        body = _render("run.html", diagnostics=True, figures=diagnostics)
+        pages.append(Page("diagnostics.html", "Diagnostics", body, "This run"))
+    pages += [*notebooks, *references]
+    numbers = set(markup.READING.findall("".join(page.body for page in references if page.path == READINGS)))
+    for page in pages:
+        write_text(out / "site" / page.path, _whole_page(page, pages, sources, numbers, out / "site"))
+    return out / "site" / "index.html"
+
+
+def reference(out: Path) -> Path:
+    """Write ``out``/site/api, a page a module of the package from its docstrings; the path of the first."""
+    import pkgutil
+    import warnings
+
+    import pdoc
+
+    import mixcl
+
+    names = [found.name for found in pkgutil.walk_packages(mixcl.__path__, "mixcl.")]
+    vars(mixcl).update({name: getattr(mixcl, name) for name in mixcl.__all__})  # those that are imported when asked for
+    folder, templates = out / "site" / "api", Path(__file__).with_name("pdoc")
+    pdoc.render.configure(docformat="numpy", search=False, show_source=False, template_directory=templates)
+    with warnings.catch_warnings(action="ignore"):
+        pdoc.pdoc("mixcl", *(name for name in names if not name.endswith("__main__")), output_directory=folder)
+    for path in folder.rglob("*.html"):  # what a screen reader and a keyboard need
+        text = path.read_text(encoding="utf-8").replace(
+            'class="headerlink"', 'class="headerlink" aria-label="Link to this"'
+        )
+        write_text(path, text.replace("<pre>", '<pre tabindex="0">').replace("<h6", "<h3").replace("</h6>", "</h3>"))
+    return folder / "mixcl.html"
+
+
+def _whole_page(page: Page, pages: list[Page], sources: dict[str, str], numbers: set[str], folder: Path) -> str:
+    """A page with its contents, and all that leads from it to others."""
+    body = markup.with_sizes(markup.reachable(page.body), (folder / page.path).parent)
+    if page.path != "index.html":  # whose links are ours
+        body = markup.linked(body, page.path, sources)
+    readings = "" if page.path == READINGS else markup.relative(READINGS, page.path)
+    order = [other for other in pages if other.group in _chain(page.group)]
+    place = order.index(page)
+    return _render(
+        "site.html",
+        page=page,
+        body=markup.with_readings(body, numbers, readings),
+        sections=markup.sections(body),
+        groups={group: [p for p in pages if p.group == group] for group in dict.fromkeys(p.group for p in pages)},
+        api=(folder / API).is_file(),
+        before=order[place - 1] if place else None,
+        after=order[place + 1] if place + 1 < len(order) else None,
+        to=lambda path: markup.relative(path, page.path),
+    )
+
+
+def _chain(group: str) -> tuple[str, ...]:
+    """The groups whose pages are read one after the other."""
+    books = ("Walk-through", "Notebooks of this run")
+    return books if group in books else (group,)
 
 
 @cache
-def _template() -> Template:
-    return Environment(loader=PackageLoader("mixcl.results", ""), autoescape=True).get_template("site.html")
+def _environment() -> Environment:
+    return Environment(loader=PackageLoader("mixcl.results", ""), autoescape=True, trim_blocks=True)
 
 
-def _origin(out: Path) -> str:
-    """Commit, seeds and data, as the run card has them."""
-    try:
-        card = read_run_card(out)
-        data = ", ".join(f"{name} {prepared['fingerprint'][:12]}" for name, prepared in card["data"].items())
-        return f"Commit {card['commit'][:12]}; seeds {card['seeds']['finetune']}; data {data}."
-    except InputError:
-        return "There is no run card yet, so commit and data are not known."
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(**values)
+
+
+def _references(out: Path, missing: list[str]) -> Iterator[Page]:
+    """The table of readings, and that of the equations with links into the API reference."""
+    if body := _file(ROOT / "reproduce" / "READINGS.md", "the readings of the paper: reproduce/READINGS.md", missing):
+        yield Page(READINGS, "How the paper is read", body, "Reference")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if table := re.search(r"^## From the paper to the code\n.*?(?=^## )", text, re.DOTALL | re.MULTILINE):
+        links = "\n".join(re.findall(r"^\[\w+\]: .*$", text, re.MULTILINE))
+        body = markup.markdown(f"{table[0].replace('## ', '# ', 1)}\n{links}")
+        yield Page(EQUATIONS, "From the paper to the code", _with_api(body, out / "site" / "api"), "Reference")
+    else:
+        missing.append("the table of the equations: README.md")
+    if not (out / "site" / API).is_file():
+        missing.append("the API reference: notebook 22 makes it")
+
+
+def _with_api(body: str, folder: Path) -> str:
+    """HTML in which the code that has an entry in the API reference is a link to it."""
+
+    def put(match: re.Match[str]) -> str:
+        path = folder / "mixcl" / f"{match['module'].replace('.', '/')}.html"
+        if not path.is_file() or f'id="{match["name"]}"' not in path.read_text(encoding="utf-8"):
+            return match[0]
+        return f'<a href="api/{path.relative_to(folder).as_posix()}#{match["name"]}" class="api">{match[0]}</a>'
+
+    return re.sub(r"<code>(?P<module>[\w.]+)\.(?P<name>\w+)</code>", put, body)
 
 
 def _tables(out: Path, missing: list[str]) -> list[dict[str, Any]]:
+    """Each table: its first sheet, its notes, of which most are folded away, and its further sheets."""
     tables = []
-    for name, title in TABLES.items():
-        if body := _markdown(out / "tables" / f"{name}.md", f"{title}: tables/{name}.md", missing):
+    for name, heading in TABLES.items():
+        if body := _file(out / "tables" / f"{name}.md", f"{heading}: tables/{name}.md", missing):
             files = [_copied(out, out / "tables" / f"{name}.{suffix}") for suffix in ("csv", "tex")]
-            tables.append(
-                {"title": title, "body": body, "files": [file for file in files if file], "folded": name in FOLDED}
-            )
+            sheets = [_sheet(sheet) for sheet in re.split(r"(?=<p><strong>)", body) if sheet.strip()]
+            shown = [] if name == "organs" else sheets[:1]  # a dozen of them would hide the figures
+            parts = {"shown": shown, "folded": sheets[len(shown) :], "files": [*filter(None, files)]}
+            tables.append({"name": name, "title": heading, **parts})
     return tables
 
 
+def _sheet(body: str) -> str:
+    """A table with its notes, which say how it was made, folded away but for what must be seen."""
+    return re.sub(
+        r"<ul>.*?</ul>",
+        lambda notes: markup.folded(
+            notes[0], "Notes: how to read it, where it comes from", lambda note: any(word in note for word in ALWAYS)
+        ),
+        body,
+        flags=re.DOTALL,
+    )
+
+
 def _figures(out: Path, missing: list[str]) -> list[dict[str, str]]:
+    """The figures of a run: heading, what they show, and the names of their copies."""
     names, figures = [path.stem for path in sorted((out / "figures").glob("*.png"))], []
-    missing += [f"{title}: figures/{name}.png" for name, title in FIGURES.items() if name not in names]
-    for name in sorted(names, key=lambda name: list(FIGURES).index(name) if name in FIGURES else len(FIGURES)):
+    expected = [name for name in FIGURES if name not in ("effects", *DIAGNOSTICS)]
+    missing += [f"{figure_title(name)}: figures/{name}.png" for name in expected if name not in names]
+    for name in sorted(names, key=lambda name: rank(name, FIGURES)):
         png, pdf = (_copied(out, out / "figures" / f"{name}.{suffix}") for suffix in ("png", "pdf"))
-        figures.append({"title": FIGURES.get(name, name.replace("_", " ")), "png": png, "pdf": pdf})
+        alt = f"{figure_title(name)}. {_shown(out / 'figures' / f'{name}.png')}".strip()
+        figures.append({"name": name, "title": figure_title(name), "alt": alt, "png": png, "pdf": pdf})
     return figures
 
 
-def _walk() -> dict[str, Path]:
-    """The notebooks that are committed as they were executed, by the names of their pages."""
-    return {path.stem: path for pattern in ("0*", "31_*") for path in sorted(WALK.glob(f"{pattern}.ipynb"))}
+def _shown(picture: Path) -> str:
+    """What a picture says that it shows, without where that comes from."""
+    from PIL import Image
 
-
-def _linked(body: str) -> str:
-    """Links between our pages lead to their HTML; of one to a file that has no page, the text is left."""
-    pages = {READINGS.name: "READINGS.html"} | {path.name: f"{name}.html" for name, path in _walk().items()}
-
-    def put(match: re.Match[str]) -> str:
-        folder, name = match["folder"], pages.get(match["name"])
-        return f'<a href="{folder}{name}{match["part"] or ""}">{match["text"]}</a>' if name else match["text"]
-
-    return LINK.sub(put, body)
+    with Image.open(picture) as image:
+        caption = str(image.info.get("Description", ""))
+    return re.split(r"\s*Profiles? ", caption, maxsplit=1)[0]
 
 
 def _copied(out: Path, path: Path) -> str:
@@ -137,80 +224,38 @@ def _copied(out: Path, path: Path) -> str:
     return path.name
 
 
-def _notebooks(config: Experiment, out: Path, missing: list[str]) -> dict[str, list[str]]:
-    """Names of the pages of all executed notebooks: the walk-through, those of this run, fold by fold."""
-    runs = {job.name: out / "runs" / job.name / "10_pretrain.ipynb" for job in jobs.pretrainings(config)}
-    runs |= {
-        name: out / "tables" / f"{name}.ipynb"
-        for name in ("20_table1", "21_table2", "30_what_matters", "32_when_does_it_help")
-    }
-    folds = {job.name: out / "runs" / job.name / "11_finetune.ipynb" for job in jobs.finetunings(config)}
-    groups = {"walk": _walk(), "runs": runs, "folds": folds}
-    return {
-        group: [name for name, path in notebooks.items() if _page(out, name, path, missing)]
-        for group, notebooks in groups.items()
-    }
+def _notebooks(config: Experiment, out: Path, missing: list[str], sources: dict[str, str]) -> Iterator[Page]:
+    """The executed notebooks: the walk-through, those of this run, and the fine-tunings fold by fold.
 
-
-def _page(out: Path, name: str, path: Path, missing: list[str]) -> bool:
-    """Write the page of a notebook; whether it is there and whole."""
-    body = rendered_notebook(path) if path.is_file() else None
-    if body is None:
-        place = path.relative_to(out).as_posix() if path.is_relative_to(out) else path.name
-        missing.append(f"notebook {place}{': damaged' if path.is_file() else ''}")
-        return False
-    write_text(out / "site" / "notebooks" / f"{name}.html", _template().render(title=name, notebook=body))
-    return True
-
-
-def rendered_notebook(path: Path) -> str | None:
-    """An executed notebook as HTML, mathematics as MathML, without a script; None for a damaged file."""
-    import nbformat
-
-    try:
-        book = nbformat.read(path, as_version=4)
-        for cell in book.cells:
-            if cell.cell_type == "markdown":
-                cell.source = with_mathml(cell.source)
-            else:  # a slider needs a running kernel; the pictures beside it need none
-                outputs = cell.outputs
-                cell.outputs = [out for out in outputs if not any("widget" in kind for kind in out.get("data", {}))]
-        body, _ = _exporter().from_notebook_node(book)
-    except (ValueError, AttributeError, nbformat.ValidationError):
-        return None
-    return _linked(str(body))
-
-
-def with_mathml(text: str) -> str:
-    """Markdown with $...$ and $$...$$ as MathML, which browsers show without help; code stays as it is.
-
-    >>> with_mathml("`$x$` and $x$")[:10], "<math" in with_mathml("`$x$` and $x$")
-    ('`$x$` and ', True)
+    ``sources`` gets the page of each by the name of its file, for links.
     """
-    from latex2mathml.converter import convert
+    walk = {path: "" for pattern in ("0*", "31_*") for path in sorted(WALK.glob(f"{pattern}.ipynb"))}
+    runs = {out / "runs" / job.name / "10_pretrain.ipynb": job_title(job.name) for job in jobs.pretrainings(config)}
+    names = ("20_table1", "21_table2", "30_what_matters", "32_when_does_it_help")
+    runs |= {out / "tables" / f"{name}.ipynb": "" for name in names}
+    folds = {}
+    for job in jobs.finetunings(config):
+        task, percent, arm, fold, seed = (job.parameters[key] for key in ("TASK", "PERCENT", "ARM", "FOLD", "SEED"))
+        what = f"{title(task)} {percent:g} %, {arm_title(arm)}, fold {fold}, seed {seed}"
+        folds[out / "runs" / job.name / "11_finetune.ipynb"] = what
+    for group, books in (("Walk-through", walk), ("Notebooks of this run", runs), ("folds", folds)):
+        for path, what in books.items():
+            name = path.parent.name if path.parent.parent == out / "runs" else path.stem
+            if made := markup.notebook(path, group != "folds") if path.is_file() else None:
+                for file, picture in made[2].items():
+                    with whole(out / "site" / "notebooks" / file) as draft:
+                        draft.write_bytes(picture)
+                page = Page(f"notebooks/{name}.html", what or f"{name[:2]} {made[0]}", made[1], group)
+                sources.setdefault(path.name, page.path)
+                yield page
+            else:
+                place = path.relative_to(out).as_posix() if path.is_relative_to(out) else path.name
+                missing.append(f"notebook {place}{': damaged' if path.is_file() else ''}")
 
-    def put(match: re.Match[str]) -> str:
-        if match["code"]:
-            return match["code"]
-        formula = match["block"] or match["inline"]
-        math = convert(" ".join(formula.split()), display="block" if match["block"] else "inline")
-        return str(math).replace("\n", " ").replace("_", "&#95;").replace("*", "&#42;")
 
-    return MATH.sub(put, text)
-
-
-@cache
-def _exporter() -> Any:
-    from nbconvert import HTMLExporter
-
-    return HTMLExporter(template_name="basic")
-
-
-def _markdown(path: Path, name: str, missing: list[str]) -> str:
-    """Our own Markdown as HTML, raw HTML in it escaped; nothing, and the name on the list, where there is no file."""
-    import mistune
-
+def _file(path: Path, name: str, missing: list[str]) -> str:
+    """A Markdown file as HTML; nothing, and its name on the list, where it is not there."""
     if not path.is_file():
         missing.append(name)
         return ""
-    return str(mistune.create_markdown(escape=True, plugins=["table"])(path.read_text(encoding="utf-8")))
+    return markup.markdown(path.read_text(encoding="utf-8"))

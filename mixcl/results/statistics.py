@@ -21,6 +21,11 @@ KEYS = [*CELL, "fold", "seed"]
 WEIGHTS = ["weights", "reference_weights"]
 METRICS = ["dice", "hd95_mm", "surface_dice"]
 REFERENCE = "scratch"
+LEARNED = 0.1
+"""Mean Dice that a network has at least if it has learned anything.
+
+One that takes every voxel of a scan for the same organ has 2v / (v + N), less than this for an organ that fills up to a
+twentieth of the scan, which is more than any organ here; one that finds nothing has 0."""
 Cell = tuple[str, float, str]
 
 
@@ -71,18 +76,37 @@ def comparisons(cases: pd.DataFrame, cells: Iterable[Cell], metrics: Sequence[st
     """
     arms = [cell for cell in cells if cell[2] != REFERENCE]
     found = distinct(fold_differences(cases))
-    rows = [(*cell, metric, *_estimate(of(found, cell), metric)) for cell in arms for metric in metrics]
+    parts = [(cell, of(found, cell)) for cell in arms]
+    rows = [
+        (*cell, metric, *compared(part, part[metric], "arm_dice", "reference_dice"))
+        for cell, part in parts for metric in metrics
+    ]  # fmt: skip
     return pd.DataFrame(rows, columns=[*CELL, "metric", *Estimate._fields]).rename(columns={"mean": "difference"})
+
+
+def compared(pairs: pd.DataFrame, differences: pd.Series, *dice: str) -> Estimate:
+    """Estimate of the ``differences`` of pairs with ``fold`` and ``seed``; the columns ``dice`` are those of both arms.
+
+    There is no p where neither arm has learned anything: see `learned`.
+    """
+    made = estimate(differences, pairs["fold"], pairs["seed"])
+    return made if learned(*(float(pairs[name].mean()) for name in dice)) else made._replace(p=math.nan)
+
+
+def learned(*dice: float) -> bool:
+    """Whether any of the mean Dice tells of a network that has learned something; NaN is not held against it.
+
+    >>> learned(0.02, 0.3), learned(0.02, 0.03)
+    (True, False)
+    """
+    return any(not value < LEARNED for value in dice)
 
 
 def intervals(folds: pd.DataFrame, metric: str = "dice") -> pd.DataFrame:
     """Each cell's mean over its trainings: CELL and :class:`Estimate`; ``folds`` as :func:`fold_scores` gives them."""
-    rows = [(*cell, *_estimate(part, metric)) for cell, part in distinct(folds).groupby(CELL, sort=False)]
+    cells = distinct(folds).groupby(CELL, sort=False)
+    rows = [(*cell, *estimate(part[metric], part["fold"], part["seed"])) for cell, part in cells]
     return pd.DataFrame(rows, columns=[*CELL, *Estimate._fields])
-
-
-def _estimate(rows: pd.DataFrame, column: str) -> Estimate:
-    return estimate(rows[column], rows["fold"], rows["seed"])
 
 
 def counted(cases: pd.DataFrame) -> pd.DataFrame:
@@ -116,15 +140,18 @@ def over_folds(folds: pd.DataFrame, column: str = "dice") -> pd.DataFrame:
 
 
 def fold_differences(cases: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
-    """One row a run of an arm but ``reference``: per metric, the mean over cases of :func:`pairs`.
+    """One row a run of an arm but ``reference``: per metric, the mean over cases of :func:`pairs`, and both Dice.
 
     For Dice that is the difference of the fold scores; for HD95 it is not, because only organs count that both found.
     """
-    frames = []
+    frames: list[pd.DataFrame] = []
     for metric in METRICS:
         by = [*KEYS, *WEIGHTS]
-        rows = pairs(cases, metric, reference).groupby([*by, "case"], sort=False)["difference"].mean()
-        frames.append(rows.groupby(by, sort=False).mean().rename(metric))
+        names = {"difference": metric} | (
+            {"dice": "arm_dice", "reference_dice": "reference_dice"} if not frames else {}
+        )
+        rows = pairs(cases, metric, reference).groupby([*by, "case"], sort=False)[list(names)].mean()
+        frames.append(rows.groupby(by, sort=False).mean().rename(columns=names))
     return pd.concat(frames, axis=1).reset_index()
 
 

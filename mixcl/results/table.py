@@ -18,7 +18,7 @@ class Table:
     ``folds``: one row a fold, as in table1.csv.  ``cells``: task, percent, arm, mean, sd, folds, seeds,
     ``trainings`` (distinct ones), of Dice.
     ``caption`` and ``notes``: what to say about it.  ``phantom``: whether any of it is from phantoms.
-    ``origin``: where it comes from, also a part of the caption.  ``planned``: the cells in the table's order.
+    ``origin``: where it comes from, also the last of the notes.  ``planned``: the cells in the table's order.
     ``marks``: Id, Label and Recon by arm.  ``intervals``: of each cell's mean Dice over trainings.
     ``paired``: one row a fold and arm, of the differences to ``scratch``.  ``comparisons``: as in statistics.csv.
     """
@@ -45,8 +45,8 @@ def make_table(runs: Runs, number: int) -> Table:
     return Table(
         folds=_described(folds, part),
         cells=statistics.over_folds(folds),
-        caption=wording.caption(number, folds, where),
-        notes=wording.notes(number, runs, folds),
+        caption=wording.caption(number, folds, bool(part.phantoms)),
+        notes=(*wording.notes(number, runs, folds), where),
         phantom=bool(runs.phantoms),
         origin=where,
         planned=planned,

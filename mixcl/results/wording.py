@@ -2,15 +2,20 @@
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 
 import pandas as pd
 
 from mixcl.results.formats import MISSING
+from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, TITLES, UNKNOWN
 from mixcl.results.runs import Runs
-from mixcl.results.statistics import CELL, KEYS, Cell
+from mixcl.results.statistics import CELL, KEYS, LEARNED, Cell
+from mixcl.run.jobs import FULL, SCRATCH
 
+ARM_TITLES = {SCRATCH: "from scratch", FULL: "MixCL"}
+"""What the two arms of Table 1 are called wherever they are shown; other arms go by their own names."""
 NAMES = {"dice": "Dice", "hd95_mm": "HD95, mm", "surface_dice": "surface Dice"}
 DIGITS = {"dice": 4, "hd95_mm": 2, "surface_dice": 4}
 PHANTOM = "These are phantoms, not patients: the numbers must not be compared with the paper's."
@@ -20,10 +25,25 @@ INTERVAL = (
     "other pre-trainings. Where it says one pre-training (or one fold), the interval does not contain how another one "
     "would have turned out."
 )
+FIGURES = {
+    "table1": "Dice against the labelled share",
+    "table2": "Ablation: difference to training from scratch",
+    "effects": "What matters: every arm against another",
+    "figure1": "Figure 1: one sample through the objective",
+    "figure2": "Figure 2: its parts",
+    "figure3": "Figure 3: what the networks drew",
+    "organs": "Organ by organ",
+    "diagnostics": "Pre-trainings side by side: what their features are like",
+}
+KINDS = {"losses": "losses", "diagnostics": "what its features are like"}
+NO_P = (
+    f"No p is given for fewer than {FEWEST} pairs, which could not reach {LEVEL:g} even if all of them agreed "
+    f"(2^(1 - n), by their signs), nor where both arms have a mean Dice below {LEARNED:g}: these have learned nothing."
+)
 PAIRS = (
     "Over pairs: n pairs of distinct trainings, one fold and one seed each, on the same scans from the same start; a "
     "training that another run repeats to the bit is counted once. "
-    f"{INTERVAL} No p is adjusted for the number of tests. "
+    f"{INTERVAL} {NO_P} No p is adjusted for the number of tests. "
     "Differences in HD95 are over the organs that both arms found."
 )
 ORGANS = (
@@ -37,21 +57,22 @@ GRIDS = {
 }
 CAPTIONS = {
     1: (
-        "Dice after fine-tuning from scratch (T.F.S.) and from pre-trained weights (Ours), the mean over "
-        "test cases of each case's mean over its organs{spread}. {origin}"
+        "Dice after fine-tuning from scratch and from weights that MixCL pre-trained, the mean over test cases of each "
+        "case's mean over its organs{spread}. The paper calls the two {paper}."
     ),
     2: (
         "Ablation: Dice after fine-tuning from weights that were pre-trained with some of the three terms, and from "
-        "scratch (T.F.S.), the mean over test cases of each case's mean over its organs{spread}. Id: identity "
-        "consistency, Label: label consistency, Recon: image reconstruction. {origin}"
+        "scratch, the mean over test cases of each case's mean over its organs{spread}. Id: identity consistency, "
+        "Label: label consistency, Recon: image reconstruction."
     ),
 }
 
 
-def caption(number: int, folds: pd.DataFrame, where: str) -> str:
-    """What Table 1 or 2 shows, and where it comes from."""
+def caption(number: int, folds: pd.DataFrame, phantom: bool) -> str:
+    """What Table 1 or 2 shows, and what of."""
     spread = ", mean ± standard deviation over folds" if folds["fold"].nunique() > 1 else ""
-    return CAPTIONS[number].format(spread=spread, origin=where)
+    text = CAPTIONS[number].format(spread=spread, paper=" and ".join(ARMS.values()))
+    return f"{text} {PHANTOM}" if phantom else text
 
 
 def origin(runs: Runs, folds: pd.DataFrame) -> str:
@@ -170,12 +191,60 @@ def title(task: str) -> str:
 
 
 def arm_title(arm: str) -> str:
-    """An arm as the paper calls it, or by its own name."""
-    return ARMS.get(arm, arm)
+    """What an arm is called in tables, figures and sentences.
+
+    >>> arm_title("mixcl"), arm_title("id-label")
+    ('MixCL', 'id-label')
+    """
+    return ARM_TITLES.get(arm, arm)
+
+
+def in_words(arm: str) -> str:
+    """What an arm is called inside a sentence.
+
+    >>> in_words("scratch"), in_words("mixcl")
+    ('training from scratch', 'MixCL')
+    """
+    return f"training {arm_title(arm)}" if arm == SCRATCH else arm_title(arm)
+
+
+def job_title(job: str) -> str:
+    """A pre-training by its arm and seed, or any other job by its own name.
+
+    >>> job_title("pretrain"), job_title("pretrain-id-label-s2")
+    ('Pre-training of MixCL', 'Pre-training of id-label, seed 2')
+    """
+    found = re.fullmatch(r"pretrain(?:-(?P<arm>.+?))??(?:-s(?P<seed>\d+))?", job)
+    if found is None:
+        return job
+    return f"Pre-training of {arm_title(found['arm'] or FULL)}" + (f", seed {found['seed']}" if found["seed"] else "")
+
+
+def figure_title(name: str) -> str:
+    """A figure in words, by the name of its file.
+
+    >>> figure_title("pretrain-id_losses"), figure_title("my_own")
+    ('Pre-training of id: losses', 'My own')
+    """
+    job, _, kind = name.rpartition("_")
+    if name in FIGURES or kind not in KINDS:
+        return FIGURES.get(name, name.replace("_", " ").capitalize())
+    return f"{job_title(job)}: {KINDS[kind]}"
 
 
 def _cell_name(cell: Cell) -> str:
     return f"{title(cell[0])} {cell[1]:g} % {arm_title(cell[2])}"
+
+
+def quoted_p(p: float) -> str:
+    """A p as tables show it; NaN is missing.
+
+    >>> quoted_p(0.0312), quoted_p(0.0001), quoted_p(math.nan)
+    ('p = 0.031', 'p < 0.001', '')
+    """
+    if math.isnan(p):
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def interval(low: float, high: float, digits: int = 4) -> str:

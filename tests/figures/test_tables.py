@@ -135,7 +135,7 @@ def test_the_papers_values_are_drawn_unless_of_phantoms(folder: Path) -> None:
     figure = tables.table1_plot(real)
     assert points(figure.axes[1], "D")[:, 1].tolist() == [0.2459, 0.5851, 0.7524, 0.3871, 0.5939, 0.7656]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["scratch", "mixcl", "T.F.S., paper", "Ours, paper"]
+    assert legend == ["from scratch", "MixCL", "from scratch, the paper's", "MixCL, the paper's"]
     folds = np.concatenate([dots.get_offsets()[:, 0] for dots in figure.axes[1].collections])
     places = np.concatenate([folds, *(points(figure.axes[1], marker)[:, 0] for marker in "_D")])
     assert len(np.unique(places.round(6))) == 3 * 2 * 3  # shares, arms and kinds: nothing hides another
@@ -179,11 +179,12 @@ def test_ablation_plot_draws_the_comparisons(folder: Path) -> None:
     figure = tables.ablation_plot(table)
     assert [ax.get_title() for ax in figure.axes] == ["Spleen, 30 % of the labels", "BTCV, 100 % of the labels"]
     rows = [label.get_text().split("\n")[0] for label in figure.axes[0].get_yticklabels()]
-    assert rows == ["id", "id-label", "mixcl"]
+    assert rows == ["id", "id-label", "MixCL"]
     compared = table.comparisons[table.comparisons["metric"] == "dice"].set_index(["task", "percent", "arm"])
     for ax, cell in zip(figure.axes, (("msd_spleen", 30.0), ("btcv", 100.0)), strict=True):
         there = [arm for arm in ("id", "id-label", "mixcl") if compared.loc[(*cell, arm), "n"]]
-        dots = {rows[int(y)]: x for x, y in points(ax)}
+        arms = ["id", "id-label", "mixcl"]
+        dots = {arms[int(y)]: x for x, y in points(ax)}
         assert dots == {arm: compared.loc[(*cell, arm), "difference"] for arm in there}
         drawn = {tuple(ends) for ends in bars(ax)[..., 0].tolist()}
         assert drawn == {tuple(compared.loc[(*cell, arm), ["low", "high"]]) for arm in there}

@@ -134,7 +134,7 @@ def test_one_pair_has_no_interval_and_no_power(tmp_path: Path) -> None:
         write_run(tmp_path, "msd_spleen", 5, arm, 0, {"0": {1: dice}})
     table = effects.effects(FAIR, tmp_path)
     assert table[["low", "high", "detectable"]].isna().all(axis=None)
-    assert set(table["verdict"]) == {"not told apart"}
+    assert set(table["verdict"]) == {"too few pairs"}
     effects.organs(FAIR, tmp_path, ["spleen"])
     written = [(tmp_path / "tables" / name).read_text() for name in ("effects.md", "effects_organs.md")]
     assert not any("nan" in text for text in written)
@@ -221,7 +221,7 @@ def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:
     assert table["p_holm"].tolist() == statistics.holm(list(table["p"]))  # adjusted for both kinds of rows
     panels = {ax.get_title(): _ticks(ax) for ax in tables.effects_plot(effects.as_rows(table)).axes}
     assert panels == {
-        "Spleen: against scratch": ["mixcl, 5 %", "id, 5 %", "frozen, 5 %", "mixcl, 15 %"],
+        "Spleen: against training from scratch": ["MixCL, 5 %", "id, 5 %", "frozen, 5 %", "MixCL, 15 %"],
         "Spleen: against random-frozen": ["centred-frozen, 5 %", "frozen, 5 %", "id-frozen, 5 %"],
         "Spleen: one change alone": ["centred-frozen vs frozen, 5 %"],
     }
@@ -239,7 +239,7 @@ def test_one_change_alone_is_drawn_with_both_names(out: Path) -> None:
     fill(out, 5, "id-label", GAINS)
     axes = tables.effects_plot(effects.as_rows(effects.effects(FAIR, out))).axes
     panels = {ax.get_title(): _ticks(ax) for ax in axes}
-    assert panels["Spleen: one change alone"] == ["id-label vs id, 5 %", "mixcl vs id-label, 5 %"]
+    assert panels["Spleen: one change alone"] == ["id-label vs id, 5 %", "MixCL vs id-label, 5 %"]
     assert tables.effects_plot([]).axes
 
 
@@ -263,7 +263,7 @@ def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Pat
     assert list(table["n"]) == [3, 3]
     assert table.loc["labelled", "low"] < np.mean(by_case) < table.loc["labelled", "high"]
     text = (tmp_path / "tables" / "effects_organs.md").read_text()
-    assert f"| BTCV | 15 | mixcl | id-recon | labelled | 3, one pre-training | {np.mean(by_case):+.4f} |" in text
+    assert f"| BTCV | 15 | MixCL | id-recon | labelled | 3, one pre-training | {np.mean(by_case):+.4f} |" in text
     assert "phantoms, not patients" in text
     assert len(pd.read_csv(tmp_path / "tables" / "effects_organs.csv")) == 2
 
@@ -286,7 +286,7 @@ def test_tables_and_plot_are_written(out: Path) -> None:
     assert text.count("\n| ") == 2 + len(table)
     assert r"\begin{tabular}" in (out / "tables" / "effects.tex").read_text()
     figure = tables.effects_plot(effects.as_rows(table))
-    assert _ticks(figure.axes[0]) == ["mixcl, 5 %", "id, 5 %", "mixcl, 15 %"]
+    assert _ticks(figure.axes[0]) == ["MixCL, 5 %", "id, 5 %", "MixCL, 15 %"]
 
 
 def test_the_notebook_says_the_verdicts_in_plain_words(out: Path, capsys: pytest.CaptureFixture) -> None:
@@ -297,11 +297,38 @@ def test_the_notebook_says_the_verdicts_in_plain_words(out: Path, capsys: pytest
     for cell in cells[1:]:  # all but the parameters
         exec("".join(cell["source"]), names)
     text = capsys.readouterr().out
-    assert "Spleen with 5 % of the labels: mixcl is better than scratch, +5.4 points (95 % interval [" in text
+    assert (
+        "Spleen with 5 % of the labels: MixCL is better than training from scratch, +5.4 points (95 % interval ["
+        in text
+    )
     assert "The paper has +5.3." in text
-    assert "points against scratch:\n    better: mixcl +5.4\n    worse: id -5.2\n" in text
+    assert "points against training from scratch:\n    better: MixCL +5.4\n    worse: id -5.2\n" in text
     assert "    not told apart: id +0.0\n" in text
     fill(out, 5, "id-label", [0.01] * 8)
     for cell in cells[1:]:
         exec("".join(cell["source"]), names)
     assert "id-label is better than id, +6.2 points" in capsys.readouterr().out
+
+
+def test_arms_that_learned_nothing_have_no_p(tmp_path: Path) -> None:
+    """Eight pairs of a mean Dice below 0.1, all of which agree."""
+    for number in range(8):
+        fold, seed = divmod(number, 2)
+        for arm, dice in (("scratch", 0.01), ("mixcl", 0.02 + 0.001 * number)):
+            write_run(tmp_path, "msd_spleen", 5, arm, fold, {f"{fold}": {1: dice}}, seed=seed)
+    (row,) = effects.as_rows(effects.effects(FAIR, tmp_path))
+    assert (row.n, row.verdict) == (8, "nothing learned")
+    assert math.isnan(row.p)
+    assert "neither MixCL nor training from scratch has learned anything" in effects.sentence(row)
+    assert "adjusted p" not in effects.sentence(row)
+
+
+def test_a_legend_speaks_of_filled_dots_only_where_there_are_some(out: Path, tmp_path: Path) -> None:
+    rows = effects.as_rows(effects.effects(FAIR, out))
+    assert "Filled: p < 0.05" in tables.effects_plot(rows).caption
+    few = [row._replace(p=math.nan, p_holm=math.nan, verdict="too few pairs") for row in rows]
+    unclear = [row._replace(p=0.2, p_holm=1.0, verdict="not told apart") for row in rows]
+    for given, why in ((few, "none of the comparisons has a p"), (unclear, "none has p < 0.05")):
+        caption = tables.effects_plot(given).caption
+        assert "Filled:" not in caption
+        assert f"No dot is filled: {why}" in caption

@@ -52,14 +52,14 @@ def test_the_interval_covers_where_pairs_are_missing(seeds: int, of_fold: float,
 
 
 def test_one_seed_gives_students_interval_of_folds_and_one_fold_that_of_seeds() -> None:
-    values = np.random.default_rng(0).normal(0.02, 0.05, 5)
+    values = np.random.default_rng(0).normal(0.02, 0.05, 6)
     expected = stats.ttest_1samp(values, 0)
     low, high = expected.confidence_interval()
-    for made in (estimate(values, range(5), [0] * 5), estimate(values, ["a"] * 5, range(5))):
+    for made in (estimate(values, range(6), [0] * 6), estimate(values, ["a"] * 6, range(6))):
         assert (made.low, made.high) == pytest.approx((low, high), abs=1e-8)
         assert made.p == pytest.approx(expected.pvalue, rel=1e-4)
-    made = estimate(values, range(5), [0] * 5)
-    assert (made.n, made.folds, made.seeds) == (5, 5, 1)
+    made = estimate(values, range(6), [0] * 6)
+    assert (made.n, made.folds, made.seeds) == (6, 6, 1)
 
 
 def test_an_interval_over_pairs_would_miss_the_truth_far_more_often() -> None:
@@ -145,3 +145,11 @@ def test_the_ends() -> None:
     assert mixed == pytest.approx(estimate(values, fold, seed), rel=1e-4)
     diagonal = estimate([0.1, 0.2, 0.15], [0, 1, 2], [0, 1, 2])  # fold and seed cannot be told apart
     assert diagonal.low < 0.15 < diagonal.high
+
+
+def test_pairs_that_could_not_reach_the_level_have_no_p() -> None:
+    """Five of one sign: 2^-4 = 0.0625; six: 2^-5 = 0.031."""
+    for n, given in ((2, False), (5, False), (6, True)):
+        made = estimate(np.linspace(0.1, 0.11, n), range(n), [0] * n)
+        assert math.isnan(made.p) != given
+        assert made.low > 0

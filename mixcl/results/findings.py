@@ -1,0 +1,146 @@
+"""What a run says, in three plain sentences made from its numbers: what it was, and what Tables 1 and 2 answer."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from mixcl.errors import InputError
+from mixcl.results.formats import MISSING
+from mixcl.results.inference import FEWEST
+from mixcl.results.runs import read_runs
+from mixcl.results.statistics import LEARNED, REFERENCE, learned
+from mixcl.results.table import Table, make_table
+from mixcl.results.wording import alone, arm_title, interval, title
+from mixcl.run.jobs import FULL
+
+
+def findings(out: Path) -> list[str]:
+    """What was run, what Table 1 answers and what Table 2 answers, a sentence or two each.
+
+    Nothing where no run is evaluated, or where what a run left is damaged.
+    """
+    try:
+        runs = read_runs(out)
+    except InputError:
+        return []
+    first, second = (make_table(runs, number) for number in (1, 2))
+    return [_what(pd.concat([first.folds, second.folds]), first.phantom), _table1(first), _table2(second)]
+
+
+def _what(folds: pd.DataFrame, phantom: bool) -> str:
+    """What was run, on what data."""
+    if folds.empty:
+        return "None of the runs that the tables plan is there yet."
+    tasks = " and ".join(map(title, dict.fromkeys(folds["task"])))
+    made = [count(folds[name].nunique(), word) for name, word in (("fold", "fold"), ("seed", "seed"))]
+    others = [arm_title(arm) for arm in dict.fromkeys(folds["arm"]) if arm != REFERENCE]
+    start = f"from scratch or from weights pre-trained by {_listed(others)}" if others else "from scratch"
+    data = "phantoms made up by the computer, not patients" if phantom else "scans of patients"
+    return (
+        f"A UNETR was fine-tuned {count(folds['weights'].nunique(), 'time')} ({', '.join(made)}) on {tasks}, {start}; "
+        f"the data are {data}."
+    )
+
+
+def _table1(table: Table) -> str:
+    """Whether MixCL is better than training from scratch."""
+    rows = _compared(table, FULL)
+    if rows.empty:
+        return "Table 1 answers nothing yet: no cell has a training from scratch and one with MixCL to compare."
+    known = rows[rows["learned"]]
+    if known.empty:
+        return (
+            f"Table 1 answers nothing: in no cell has a network learned its task (mean Dice below {LEARNED:g}), from "
+            "scratch or with MixCL."
+        )
+    above, below = known[known["low"] > 0], known[known["high"] < 0]
+    largest = known.iloc[int(known["difference"].abs().to_numpy().argmax())]
+    size = f"the largest difference is {_points(largest)}"
+    cells = count(len(known), "cell")
+    if above.empty and below.empty:
+        told = f"MixCL is not told apart from training from scratch in any of {cells}"
+    elif below.empty:
+        told = f"MixCL is ahead of training from scratch in {len(above)} of {cells}, and in no other told apart from it"
+    elif above.empty:
+        told = f"MixCL is behind training from scratch in {len(below)} of {cells}, and in no other told apart from it"
+    else:
+        told = f"MixCL is ahead of training from scratch in {len(above)} of {cells} and behind it in {len(below)}"
+    return f"Table 1: by its 95 % intervals {told}; {size}{_caution(known)}."
+
+
+def _table2(table: Table) -> str:
+    """Which terms of the pre-training matter."""
+    arms = [arm for arm in dict.fromkeys(arm for *_, arm in table.planned) if arm != REFERENCE]
+    if not arms:
+        return "Table 2 answers nothing: this profile plans no ablation."
+    parts, known = [], []
+    for task, percent in dict.fromkeys(cell[:2] for cell in table.planned):
+        cells = table.cells[(table.cells["task"] == task) & (table.cells["percent"] == percent)]
+        cells = cells.sort_values("mean", ascending=False)
+        if len(cells) < 2 or not learned(cells["mean"].iloc[0]):
+            continue
+        rows = pd.concat([_compared(table, arm) for arm in arms])
+        rows = rows[(rows["task"] == task) & (rows["percent"] == percent)]
+        known.append(rows)
+        order = ", ".join(f"{arm_title(str(row.arm))} {row.mean:.3f}" for row in cells.itertuples())
+        better, worse = (_listed(map(arm_title, rows["arm"][told])) for told in (rows["low"] > 0, rows["high"] < 0))
+        apart = [f"{names} {word}" for names, word in ((better, "ahead of"), (worse, "behind")) if names]
+        says = (
+            f"the intervals put {' and '.join(apart)} training from scratch"
+            if apart
+            else "no interval tells an arm from training from scratch"
+        )
+        parts.append(f"on {title(task)} with {percent:g} % of the labels ({order}) {says}")
+    if not parts:
+        return (
+            f"Table 2 answers nothing: none of its rows has learned its task (mean Dice below {LEARNED:g}) or is there."
+        )
+    return f"Table 2: {'; '.join(parts)}{_caution(pd.concat(known))}."
+
+
+def _compared(table: Table, arm: str) -> pd.DataFrame:
+    """An arm against training from scratch by Dice, a row a planned cell with pairs, and whether it has ``learned``."""
+    rows = table.comparisons
+    rows = rows[(rows["metric"] == "dice") & (rows["arm"] == arm) & (rows["n"] > 0)]
+    cells = zip(rows["task"], rows["percent"], rows["arm"], strict=True)
+    rows = rows[pd.Series([cell in table.planned for cell in cells], rows.index, dtype=bool)]
+    means = table.cells.set_index(["task", "percent", "arm"])["mean"]
+    shares = zip(rows["task"], rows["percent"], strict=True)
+    told = [learned(means[*share, arm], means[*share, REFERENCE]) for share in shares]
+    return rows.assign(learned=pd.Series(told, rows.index, dtype=bool))
+
+
+def _points(row: pd.Series) -> str:
+    """A difference in points of Dice, where it is, and its interval if there is one."""
+    ends = interval(100 * row["low"], 100 * row["high"], 1)
+    more = "" if ends == MISSING else f", 95 % interval {ends}"
+    return f"{100 * row['difference']:+.1f} points of Dice ({title(row['task'])} {row['percent']:g} %{more})"
+
+
+def _caution(rows: pd.DataFrame) -> str:
+    """How little lies behind the intervals, where it is little."""
+    most, told = int(rows["n"].max()), alone(int(rows["folds"].max()), int(rows["seeds"].max())).removeprefix(", ")
+    if most < FEWEST:
+        few = f"{count(most, 'pair')} a cell{told and f' ({told})'}"
+        return f"; {few} {'is' if most == 1 else 'are'} too few for a test, so all this may be chance"
+    return f"; all of it rests on {told}" if told else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names as a sentence lists them.
+
+    >>> _listed(["id", "MixCL"]), _listed("abc")
+    ('id and MixCL', 'a, b and c')
+    """
+    *first, last = [*names] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> count(1, "fold"), count(5, "fold")
+    ('1 fold', '5 folds')
+    """
+    return f"{number} {noun}{'s' if number != 1 else ''}"
