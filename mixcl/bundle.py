@@ -76,23 +76,25 @@ def _in_order(facts: Mapping[str, Any]) -> dict[int, str]:
 def inference(facts: Mapping[str, Any]) -> dict[str, Any]:
     """inference.json of a bundle: MONAI's own transforms, windows and network, and label maps on the scans' own grids.
 
-    MONAI resamples from the first voxel's centre and mixcl from the scan's border, so that label maps differ by a part
-    of a voxel from those of `mixcl.segment.predict`.
+    Grids are those of `mixcl.data.files.grid`, so that label maps are those of `mixcl.segment.predict`.
     """
     model, evaluate = facts["model"], facts["settings"]["evaluate"]
     classes, (low, high) = class_values(_in_order(facts)), facts["window_hu"]
+    linear = {"mode": "bilinear", "padding_mode": "border"}
     steps = [
         {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
+        {"_target_": "CopyItemsd", "keys": "image", "names": "original"},
         {"_target_": "Orientationd", "keys": "image", "axcodes": facts["axes"]},
-        {"_target_": "Spacingd", "keys": "image", "pixdim": facts["spacing_mm"], "mode": "bilinear"},
+        "$lambda scan: {**scan, 'grid': @grid(scan['image'])}",
+        {"_target_": "ResampleToMatchd", "keys": "image", "key_dst": "grid", **linear},
+        {"_target_": "Lambdad", "keys": "image", "func": "$torch.round"},
         {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": low, "a_max": high, "b_min": 0, "b_max": 1,
          "clip": True},
         {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
     ]  # fmt: skip
     after = [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-        {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image",
-         "nearest_interp": False, "to_tensor": True},
+        {"_target_": "ResampleToMatchd", "keys": "pred", "key_dst": "original", **linear},
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
         {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": list(range(len(classes))),
          "target_labels": classes, "dtype": "$np.uint8"},
@@ -100,10 +102,16 @@ def inference(facts: Mapping[str, Any]) -> dict[str, Any]:
          "output_dtype": "$np.uint8", "resample": False, "separate_folder": False},
     ]  # fmt: skip
     return {
-        "imports": ["$import glob", "$import numpy as np", "$import torch"],
+        "imports": ["$import glob", "$import numpy as np", "$import torch", "$from monai.data import MetaTensor"],
         "bundle_root": ".", "dataset_dir": "$@bundle_root + '/scans'", "output_dir": "$@bundle_root + '/labels'",
         "images": "$sorted(glob.glob(@dataset_dir + '/*.nii*'))",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "spacing": facts["spacing_mm"],
+        "step": "$lambda x: np.array(@spacing) / x.pixdim.numpy()",
+        "size": "$lambda x: [max(round(round(n / step, 6)), 1) for n, step in zip(x.shape[1:], @step(x))]",
+        "first": "$lambda x: (np.array(x.shape[1:]) - 1 - (np.array(@size(x)) - 1) * @step(x)) / 2",
+        "change": "$lambda x: np.vstack([np.column_stack([np.diag(@step(x)), @first(x)]), [0, 0, 0, 1]])",
+        "grid": "$lambda x: MetaTensor(torch.empty(1, *@size(x)), affine=x.affine.numpy().dot(@change(x)))",
         "network_def": {
             "_target_": "UNETR", "in_channels": 1, "out_channels": len(classes), "img_size": facts["patch"],
             "feature_size": model["feature"], "hidden_size": model["hidden"], "mlp_dim": model["mlp"],
@@ -146,7 +154,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"Trained on {made}; {len(cases)} scans of {facts['task']} ({', '.join(cases)}). {INTENDED}", "",
         "```", summary(facts), "```", "", "| value | organ | Dice | HD95, mm |", "|---|---|---|---|", *rows, "",
         f"Means over the test cases of fold {facts['fold']}, seed {facts['seed']}." if organs else "Not evaluated.", "",
-        "    mixcl predict --run . SCANS --out LABELS", f"    python -m monai.bundle run --config_file {INFERENCE}", "",
+        "    mixcl predict --run . SCANS --out LABELS",
+        f"    python -m monai.bundle run --config_file {INFERENCE}  # pip install fire", "",
         "MixCL: Pixel label matters to contrastive learning in medical image segmentation (Li, Quan, Zhou), "
         "https://arxiv.org/abs/2203.02114.", "",
     ])  # fmt: skip

@@ -1,6 +1,7 @@
 """The one exception that a user meets."""
 
 import re
+from importlib.util import find_spec
 
 
 class InputError(Exception):
@@ -13,3 +14,10 @@ class InputError(Exception):
     def __init__(self, message: str, kind: str = "other") -> None:
         super().__init__(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], message))
         self.kind = kind
+
+
+def needs(extra: str, *modules: str) -> None:
+    """Raise `InputError` where a module that an extra of pyproject.toml brings is not installed."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise InputError(f"{module} is not installed; pip install 'mixcl[{extra}]'")

@@ -62,11 +62,12 @@ def predict(
     Raises
     ------
     InputError
-        No network that labels, no scan, two scans of one name; or, after all others are done, what is wrong with scans.
+        No network that labels, no scan, two scans of one name, ``out`` is where scans are; or, after all others are
+        done, what is wrong with scans.
     """
     carried, folder = read_carried(Path(network)), Path(out)
     given = [scans] if isinstance(scans, Path | str) else list(scans)
-    named = _named([scan for place in given for scan in found(Path(place))])
+    named = _named([scan for place in given for scan in found(Path(place), folder)], folder)
     faults: list[str] = []
     with machine(carried.config.run) as accelerator, accelerator.autocast():
         carried.net.to(accelerator.device)
@@ -83,22 +84,28 @@ def predict(
     return [folder / f"{name}.nii.gz" for name in named]
 
 
-def found(place: Path) -> list[Path]:
+def found(place: Path, out: Path) -> list[Path]:
     """The scans that a path stands for: a file, a DICOM series, all that a folder or a list of them holds.
+
+    What lies in ``out``, the folder of label maps, is no scan.
 
     Raises
     ------
     InputError
-        It is not there, or holds no scan.
+        It is not there, is ``out``, holds no scan, or is a list that names a list.
     """
     if place.suffix.lower() == ".txt" and place.is_file():
         try:
-            lines = place.read_text(encoding="utf-8").splitlines()
+            lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
         except UnicodeDecodeError:
             raise InputError(f"{place}: not a text of UTF-8; write one path a line") from None
-        scans = [scan for line in lines if line.strip() for scan in found(place.parent / line.strip())]
+        if lists := [line for line in lines if line.lower().endswith(".txt")]:
+            raise InputError(f"{place}: names {lists[0]}, another list; write the paths of scans")
+        scans = [scan for line in lines for scan in found(place.parent / line, out)]
     elif place.is_dir():
-        scans = list(_below(place))
+        if place.resolve() == out.resolve():
+            raise InputError(f"{place}: scans and label maps in one folder; choose another --out")
+        scans = list(_below(place, out.resolve()))
     elif place.exists():
         return [place]
     else:
@@ -108,8 +115,8 @@ def found(place: Path) -> list[Path]:
     return scans
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Scans in a folder and those below; a folder with a DICOM file is one scan."""
+def _below(folder: Path, out: Path) -> Iterator[Path]:
+    """Scans in a folder and those below but ``out``; a folder with a DICOM file is one scan."""
     inside = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: natural_key(path.name))
     files = [path for path in inside if path.is_file()]
     if any(is_dicom(first_bytes(path)) for path in files):
@@ -118,17 +125,19 @@ def _below(folder: Path) -> Iterator[Path]:
     voxels = {path.with_suffix(".img").name.lower() for path in files if path.suffix.lower() == ".hdr"}
     yield from (p for p in files if p.name.lower().endswith(ENDINGS) and p.name.lower() not in voxels)
     for path in inside:
-        if path.is_dir():
-            yield from _below(path)
+        if path.is_dir() and path.resolve() != out:
+            yield from _below(path, out)
 
 
-def _named(scans: Sequence[Path]) -> dict[str, Path]:
+def _named(scans: Sequence[Path], out: Path) -> dict[str, Path]:
     """Scans by the names of their label maps."""
     named: dict[str, Path] = {}
     for scan in scans:
         name = file_name(scan.resolve().name if scan.is_dir() else stem(scan.name))
         if named.setdefault(name, scan).resolve() != scan.resolve():
             raise InputError(f"{named[name]} and {scan} have one name; rename one, or label them into another --out")
+        if (out / f"{name}.nii.gz").resolve() == scan.resolve():
+            raise InputError(f"{scan}: its label map would take its place; choose another --out")
     return named
 
 

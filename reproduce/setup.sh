@@ -91,7 +91,7 @@ mixcl_install() { # installs into $mixcl_env unless its stamp tells that this ve
     fingerprint=$(mixcl_fingerprint)
     if [ "$(cat -- "$stamp" 2>/dev/null)" = "$fingerprint" ]; then return; fi
     [ "$(uname -sm)" = "Linux x86_64" ] ||
-        mixcl_die "the lock is for Linux on x86-64, not $(uname -sm); without the lock: pip install -e '.[dev]'"
+        mixcl_die "the lock is for Linux on x86-64, not $(uname -sm); without the lock: pip install -e '.[workflow,tensorboard,dev]'"
     "$mixcl_python" -I -m pip --version >/dev/null 2>&1 || mixcl_die "$mixcl_env has no pip; add it to the environment"
     [ -w "$mixcl_env" ] || mixcl_die "$mixcl_env cannot be written; make an environment of your own, or leave this one"
     if [ -e "$busy" ]; then # what pip believes to be there may be there in part

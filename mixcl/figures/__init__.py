@@ -4,6 +4,10 @@ Figures are built without pyplot's state, so that they need no display and leave
 that ends a cell.
 """
 
+from mixcl.errors import needs
+
+needs("notebooks", "seaborn")
+
 from mixcl.figures.gains import gain_heatmap as gain_heatmap
 from mixcl.figures.published import published_curves as published_curves
 from mixcl.figures.qualitative import qualitative as qualitative

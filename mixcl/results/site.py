@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 
 from mixcl.config.settings import Experiment
-from mixcl.errors import InputError
+from mixcl.errors import InputError, needs
 from mixcl.files import whole, write_text
 from mixcl.results.runcard import read_run_card
 from mixcl.results.wording import PHANTOM
@@ -53,8 +53,9 @@ def site(config: Experiment, out: Path) -> Path:
     Raises
     ------
     InputError
-        A full disk or missing permission.
+        A full disk, missing permission, or no extra ``notebooks``.
     """
+    needs("notebooks", "latex2mathml", "mistune", "nbconvert", "nbformat")
     missing: list[str] = []
     page = out / "site" / "index.html"
     if readings := _markdown(READINGS, "the readings of the paper: reproduce/READINGS.md", missing):

@@ -109,7 +109,10 @@ keeps_the_status() {
 }
 no_test_tools() { ! inside python -c 'import pytest' && ! inside bash -c 'type -p ruff || type -p mypy'; }
 keeps_its_notebooks() { ! inside bash -c 'touch /mixcl/notebooks/x || echo >>/mixcl/notebooks/11_finetune.ipynb'; }
-tells_no_secret() { ! "${engine[@]}" history --no-trunc "$image" | grep -iE 'pip_|index-url|find-links'; }
+tells_no_secret() { # where pip looks, with or without a password; that it keeps no cache is none
+    ! "${engine[@]}" history --no-trunc "$image" |
+        grep -iE 'pip_(index|extra|find|cert|proxy|client|trusted|config)|index-url|find-links|://[^ ]*@'
+}
 any_user() { run --user 12345:12345 "$image" bash -c 'touch /results/x ~/x && mixcl --help >/dev/null'; }
 smoke() {
     run -v "$results:/results" "$image" --profile smoke && return

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module, reload
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from mixcl.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "reproduce" / "lock"
@@ -289,6 +292,14 @@ def test_what_needs_no_extra_is_installed_without_one() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("face", ["figures", "lessons"])
+def test_what_needs_an_extra_says_which(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = import_module(f"mixcl.{face}")
+    monkeypatch.setitem(sys.modules, "seaborn", None)
+    with pytest.raises(InputError, match=r"^seaborn is not installed; pip install 'mixcl\[notebooks\]'$"):
+        reload(package)
 
 
 def test_no_file_belongs_to_one_machine() -> None:
