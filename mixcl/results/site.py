@@ -100,7 +100,10 @@ def reference(out: Path) -> Path:
         text = path.read_text(encoding="utf-8").replace(
             'class="headerlink"', 'class="headerlink" aria-label="Link to this"'
         )
-        write_text(path, text.replace("<pre>", '<pre tabindex="0">').replace("<h6", "<h3").replace("</h6>", "</h3>"))
+        text = text.replace("<pre>", '<pre tabindex="0">').replace(
+            '<div class="attr ', '<div tabindex="0" class="attr '
+        )
+        write_text(path, text.replace("<h6", "<h3").replace("</h6>", "</h3>"))
     return folder / "mixcl.html"
 
 
