@@ -3,7 +3,7 @@
     python reproduce/fill_readme.py            # figures/update.sh calls it
     python reproduce/fill_readme.py --check    # exit code 1 when README.md is not up to date
 
-What the map says in words, and a table of MixCL against training from scratch for every share of the labels.
+What the map says in words, and a table of MixCL against training from scratch with the fewest labels and with all.
 """
 
 from __future__ import annotations
@@ -51,11 +51,13 @@ def words() -> Iterator[str]:
 
 
 def rows() -> Iterator[str]:
-    """The lines of the table, one a task and share."""
+    """The lines of the table: of each task the smallest share and the largest."""
     with EFFECTS.open(encoding="utf-8", newline="") as file:
         effects = [row for row in csv.DictReader(file) if (row["arm"], row["against"]) == ("mixcl", "scratch")]
+    ordered = sorted(effects, key=lambda row: (list(TASKS).index(row["task"]), float(row["percent"])))
+    shares = {task: [row for row in ordered if row["task"] == task] for task in TASKS}
     yield from HEADER
-    for row in sorted(effects, key=lambda row: (list(TASKS).index(row["task"]), float(row["percent"]))):
+    for row in (row for rows in shares.values() for row in rows if row in (rows[0], rows[-1])):
         points = {name: f"{100 * float(row[name]):+z.1f}" for name in ("difference", "low", "high")}
         yield (
             f"| {TASKS[row['task']]}, {float(row['percent']):g} % | {row['n']} | {float(row['reference']):.3f} "

@@ -11,7 +11,7 @@ from mixcl.results.inference import FEWEST
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import LEARNED, REFERENCE, learned
 from mixcl.results.table import Table, make_table
-from mixcl.results.wording import alone, arm_title, interval, title
+from mixcl.results.wording import alone, arm_title, count, interval, title
 from mixcl.run.jobs import FULL
 
 
@@ -135,12 +135,3 @@ def _listed(names: Iterable[str]) -> str:
     """
     *first, last = [*names] or [""]
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun.
-
-    >>> count(1, "fold"), count(5, "fold")
-    ('1 fold', '5 folds')
-    """
-    return f"{number} {noun}{'s' if number != 1 else ''}"

@@ -21,7 +21,7 @@ from mixcl.results.formats import Sheet, csv, write_table
 from mixcl.results.inference import Estimate
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import REFERENCE, compared, fold_scores, holm
-from mixcl.results.wording import arm_title, in_words, interval, shown, title
+from mixcl.results.wording import arm_title, count, interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
 
@@ -154,20 +154,17 @@ def plateau(table: pd.DataFrame) -> float:
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """What a map says, in words: of each arm, at how many points its gain is told from 0, and where it is largest."""
+    """What a map says, in words: of each arm, at how many points its gain is told from 0, and where it is most."""
     lines = []
     for cell, part in table.groupby(["task", "percent", "start"]):
-        task, percent, start = cell
         ahead, behind = part["low"] > 0, part["high"] < 0
         sure = np.array(holm(part["p"].tolist())) < 0.05
-        largest = part.sort_values("difference").to_dict("records")[-1]
+        worst, *_, best = part.sort_values("difference").to_dict("records") * 2
         lines.append(
-            f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))} against "
-            f"{in_words(REFERENCE)}: of {len(part)} points the 95 % interval lies above 0 at {ahead.sum()} "
-            f"and below 0 at {behind.sum()} "
-            f"({(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment); the largest difference is "
-            f"{points(largest)} at {largest['steps']} steps and a rate of {largest['rate']:g}, where training from "
-            f"scratch has a Dice of {largest['scratch']:.3f}."
+            f"{_who(cell)}, {len(part)} lengths and rates, {best['n']} pairs each "
+            f"({count(int(best['n_seeds']), 'pre-training')}): ahead of training from scratch by its 95 % interval at "
+            f"{ahead.sum()}, behind at {behind.sum()} ({(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's "
+            f"adjustment); from {points(worst)} {_where(worst)} to {points(best)} {_where(best)}."
         )
     return lines
 
@@ -176,19 +173,24 @@ def tuned_sentences(best: pd.DataFrame) -> list[str]:
     """What is left of the gain where each arm has its own best rate, in words, of each arm."""
     lines = []
     for cell, part in best.groupby(["task", "percent", "start"]):
-        task, percent, start = cell
         rows = part.sort_values("steps").to_dict("records")
-        gains = "; ".join(f"{row['steps']} steps {points(row)}, from scratch {row['scratch']:.3f}" for row in rows)
-        lines.append(
-            f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))}, each arm at its best rate: "
-            f"{gains}."
-        )
+        gains = "; ".join(f"{row['steps']} steps {points(row)}" for row in rows)
+        lines.append(f"{_who(cell)}, each arm at the rate that is best for it: {gains}.")
     return lines
+
+
+def _who(cell: Any) -> str:
+    task, percent, start = cell
+    return f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))}"
+
+
+def _where(row: Mapping[Any, Any]) -> str:
+    return f"at {row['steps']} steps and a rate of {row['rate']:g} (Dice from scratch {row['scratch']:.3f})"
 
 
 def points(row: Mapping[Any, Any]) -> str:
     """A difference of a row in points of Dice, with its interval."""
-    return f"{100 * row['difference']:+.1f} points ({interval(100 * row['low'], 100 * row['high'], 1)})"
+    return f"{100 * row['difference']:+.1f} points {interval(100 * row['low'], 100 * row['high'], 1)}"
 
 
 def _start(card: Mapping[str, Any]) -> str:

@@ -1,16 +1,17 @@
-"""What Table 1 comes to, in a few plain lines: its means, and three sentences that follow from its numbers."""
+"""What a run comes to, in a few plain lines: the means of Table 1, and the sentences of its page."""
 
 from pathlib import Path
 
+from mixcl.results.findings import findings
 from mixcl.results.runs import read_runs
-from mixcl.results.statistics import LEARNED, REFERENCE, learned
-from mixcl.results.table import Table, make_table
-from mixcl.results.wording import PHANTOM, title
+from mixcl.results.statistics import REFERENCE
+from mixcl.results.table import make_table
+from mixcl.results.wording import count, title
 from mixcl.run.jobs import FULL
 
 
 def headline(out: Path) -> list[str]:
-    """Mean Dice of Table 1 of a folder of results, a line a task, and the verdict; nothing where no pair is planned.
+    """Mean Dice of Table 1 of a folder of results, a line a task, and what the run says; nothing without a pair.
 
     Raises
     ------
@@ -27,32 +28,5 @@ def headline(out: Path) -> list[str]:
     if not tasks:
         return []
     folds, seeds = (table.folds[name].nunique() for name in ("fold", "seed"))
-    first = f"Table 1, mean Dice from scratch -> MixCL ({_count(folds, 'fold')}, {_count(seeds, 'pre-training')}):"
-    return [first, *(f"  {title(task)}: {', '.join(cells)}" for task, cells in tasks.items()), *sentences(table)]
-
-
-def sentences(table: Table) -> list[str]:
-    """The verdict on Table 1: who is ahead and by how much, how sure that is, and what it may be taken for."""
-    rows = table.comparisons
-    rows = rows[(rows["metric"] == "dice") & (rows["arm"] == FULL) & (rows["n"] > 0)]
-    rows = rows[[cell in table.planned for cell in zip(rows["task"], rows["percent"], rows["arm"], strict=True)]]
-    about = [PHANTOM] if table.phantom else []
-    if rows.empty:
-        return ["MixCL and training from scratch cannot be compared: no pair of them was evaluated.", *about]
-    best, gains = table.cells["mean"].max(), rows["difference"]
-    if not learned(best):
-        nothing = f"No network has learned its task (mean Dice at most {best:.4f}, below {LEARNED:g})"
-        return [f"{nothing}, so comparing MixCL with training from scratch tells nothing here.", *about]
-    ahead = f"MixCL is ahead of training from scratch in {(gains > 0).sum()} of {_count(len(rows), 'cell')}"
-    sure = (
-        f"The 95 % interval shows a gain in {(rows['low'] > 0).sum()} of them and a loss in {(rows['high'] < 0).sum()}"
-    )
-    if rows["low"].isna().all():
-        sure = "With one pair a cell there is no interval, so nobody knows how sure this is"
-    elif rows["seeds"].max() == 1:
-        sure += "; with one pre-training it does not say how another would turn out"
-    return [f"{ahead}; its mean gain is {gains.mean():+.4f} Dice.", f"{sure}.", *about]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"
+    first = f"Table 1, mean Dice from scratch -> MixCL ({count(folds, 'fold')}, {count(seeds, 'pre-training')}):"
+    return [first, *(f"  {title(task)}: {', '.join(cells)}" for task, cells in tasks.items()), *findings(out)]

@@ -164,8 +164,8 @@ def linked(body: str, here: str, pages: Mapping[str, str]) -> str:
 def with_readings(body: str, numbers: Collection[str], to: str) -> str:
     """HTML in which each known R-number is a link into the page ``to``, but for links, code and headings.
 
-    >>> with_readings("<p>See R9, <code>R9</code> and R77.</p>", {"R9"}, "readings.html")
-    '<p>See <a href="readings.html#R9">R9</a>, <code>R9</code> and R77.</p>'
+    >>> with_readings("<p>See R9, <code>R9</code> and r9.</p>", {"R9"}, "readings.html")
+    '<p>See <a href="readings.html#R9">R9</a>, <code>R9</code> and r9.</p>'
     """
     quiet, parts = 0, []
     for part in re.split(r"(<[^>]+>)", body):

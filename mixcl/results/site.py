@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -88,10 +89,9 @@ def reference(out: Path) -> Path:
 
     import pdoc
 
-    import mixcl
-
-    names = [found.name for found in pkgutil.walk_packages(mixcl.__path__, "mixcl.")]
-    vars(mixcl).update({name: getattr(mixcl, name) for name in mixcl.__all__})  # those that are imported when asked for
+    face = sys.modules["mixcl"]  # itself, as it is read
+    names = [found.name for found in pkgutil.walk_packages(face.__path__, "mixcl.")]
+    vars(face).update({name: getattr(face, name) for name in face.__all__})  # those that are imported when asked for
     folder, templates = out / "site" / "api", Path(__file__).with_name("pdoc")
     pdoc.render.configure(docformat="numpy", search=False, show_source=False, template_directory=templates)
     with warnings.catch_warnings(action="ignore"):

@@ -257,6 +257,15 @@ def interval(low: float, high: float, digits: int = 4) -> str:
     return MISSING if MISSING in ends else f"[{', '.join(ends)}]"
 
 
+def count(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> count(1, "fold"), count(5, "fold")
+    ('1 fold', '5 folds')
+    """
+    return f"{number} {noun}{'s' if number != 1 else ''}"
+
+
 def alone(folds: int, seeds: int) -> str:
     """What an interval over so many folds and seeds can not contain, to be put behind it.
 

@@ -82,7 +82,7 @@ def test_rows_columns_titles_legend_and_caption() -> None:
     one_arm = scan()._replace(predictions={"mixcl": scan().label}, title="another")
     figure = overlay([scan(), one_arm], caption="Profile phantom, seed 0.")
     assert len(figure.axes) == 2 * 4
-    assert [ax.get_title() for ax in figure.axes[:4]] == ["CT", "label", "scratch", "mixcl"]
+    assert [ax.get_title() for ax in figure.axes[:4]] == ["CT", "label", "from scratch", "MixCL"]
     assert [figure.axes[k].get_ylabel() for k in (0, 4)] == ["a phantom", "another"]
     assert not figure.axes[6].axison  # no such prediction
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["spleen", "liver"]
@@ -318,7 +318,7 @@ def test_the_case_shown_is_one_that_the_best_arm_has_learned(tmp_path: Path, mon
     assert shown.z == 2
     assert list(shown.predictions) == ["scratch", "mixcl"]
     assert shown.dice == {"scratch": 0.1, "mixcl": 0.8}
-    assert caption.startswith("Of the test cases on which the best arm (mixcl on Spleen, by its mean Dice)")
+    assert caption.startswith("Of the test cases on which the best arm (MixCL on Spleen, by its mean Dice)")
     assert "fold 1; seed 0; commit 0123456789ab" in caption
     axes = figures.qualitative(config, tmp_path).axes
     assert len(axes) == 4

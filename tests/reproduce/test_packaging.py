@@ -276,7 +276,7 @@ def test_what_needs_no_extra_is_installed_without_one() -> None:
     """All but drawing: in an environment of the plain dependencies alone it is there."""
     declared = {canonicalize_name(requirement.name) for requirement in requirements()}
     extra = {canonicalize_name(requirement.name) for requirement in requirements("workflow", "tensorboard")} - declared
-    distributions, drawing = packages_distributions(), ("figures/", "lessons/", "results/site.py")
+    distributions, drawing = packages_distributions(), ("figures/", "lessons/", "results/site.py", "results/markup.py")
     for file, module in imported_by(ROOT / "mixcl"):
         if not file.relative_to(ROOT / "mixcl").as_posix().startswith(drawing):
             given_by = {canonicalize_name(name) for name in distributions.get(module, [module])}

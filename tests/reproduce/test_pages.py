@@ -100,6 +100,7 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
         "btcv,100,mixcl,scratch,15,0.5,0.52,0.02,-0.01,0.05\n"
         "btcv,15,mixcl,scratch,15,0.1,0.2,0.1,0.05,0.15\n"
         "btcv,15,id,scratch,15,0.1,0.3,0.2,0.05,0.15\n"
+        "btcv,50,mixcl,scratch,15,0.3,0.3,0.0,0.05,0.15\n"
         "msd_spleen,5,mixcl,scratch,15,0.7,0.6999,-0.0001,-0.1,0.1\n"
     )
     assert fill_readme.main(["--check"]) == 1
@@ -112,19 +113,20 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
     ]
     assert fill_readme.main(["--check"]) == 0
     (tmp_path / "map").mkdir()
-    point = "btcv,15,mixcl,0.2,0.15,-0.05,-0.1,-0.01,0.03,10"
+    point = "btcv,15,mixcl,0.2,0.15,-0.05,-0.1,-0.01,0.03,10,2"
     (tmp_path / "map/map.csv").write_text(
-        "task,percent,start,scratch,dice,difference,low,high,p,n,steps,rate\n"
-        f"{point},80,0.003\nbtcv,15,mixcl,0.1,0.2,0.1,0.05,0.15,0.001,10,40,0.006\n{point},160,0.006\n"
+        "task,percent,start,scratch,dice,difference,low,high,p,n,n_seeds,steps,rate\n"
+        f"{point},80,0.003\nbtcv,15,mixcl,0.1,0.2,0.1,0.05,0.15,0.001,10,2,40,0.006\n{point},160,0.006\n"
     )
     (tmp_path / "map/tuned.csv").write_text(
-        f"task,percent,start,scratch,dice,difference,low,high,p,n,steps\n{point},80\n"
+        f"task,percent,start,scratch,dice,difference,low,high,p,n,n_seeds,steps\n{point},80\n"
     )
     fill_readme.main([])
     text = " ".join(readme.read_text().split())
-    assert "of 3 points the 95 % interval lies above 0 at 1 and below 0 at 2 (1 and 0 after Holm's" in text
-    assert "is +10.0 points ([+5.0, +15.0]) at 40 steps and a rate of 0.006" in text
-    assert "each arm at its best rate: 80 steps -5.0 points ([-10.0, -1.0]), from scratch 0.200." in text
+    assert "MixCL, 3 lengths and rates, 10 pairs each (2 pre-trainings): ahead" in text
+    assert "at 1, behind at 2 (1 and 0 after Holm's adjustment); from -5.0 points [-10.0, -1.0] at" in text
+    assert "to +10.0 points [+5.0, +15.0] at 40 steps and a rate of 0.006 (Dice from scratch 0.100)." in text
+    assert "each arm at the rate that is best for it: 80 steps -5.0 points [-10.0, -1.0]." in text
     assert max(map(len, readme.read_text().splitlines())) <= 100
     (tmp_path / "map/map.csv").unlink()
     (tmp_path / "map/tuned.csv").unlink()

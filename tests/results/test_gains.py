@@ -142,4 +142,4 @@ def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
     assert [line.get_xdata().tolist() for line in curves.lines] == [list(STEPS)] * 2
     assert "6 pairs of fold and seed a cell" in figure.get_supxlabel()
     assert len(gains.sentences(table)) == 1
-    assert "above 0 at" in gains.sentences(table)[0]
+    assert "by its 95 % interval at" in gains.sentences(table)[0]

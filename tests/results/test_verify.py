@@ -440,14 +440,12 @@ def test_the_code_is_known_by_its_content(tmp_path: Path) -> None:
 
 
 def test_every_notebook_that_a_run_executes_is_part_of_the_code() -> None:
-    root = Path(__file__).resolve().parents[2]
-    named = set(re.findall(r'notebook\("(\d\d_\w+)"', (root / "reproduce" / "Snakefile").read_text()))
     jobs_of = {
         job.notebook
         for config in [load_profile("smoke")]
         for job in (*jobs.pretrainings(config), *jobs.finetunings(config))
     }
-    assert named | jobs_of == set(code.EXECUTED)
+    assert set(jobs.NOTEBOOKS.values()) | jobs_of == set(code.EXECUTED)
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", "{", '{"outputs": {}}', "[" * 10000, "1" * 4301])
