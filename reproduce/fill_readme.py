@@ -43,10 +43,9 @@ def main(arguments: list[str]) -> int:
 
 
 def words() -> Iterator[str]:
-    """What the map says of MixCL, point by point and with a rate of its own for each arm."""
-    table, best = (read_csv(MAP / f"{name}.csv") for name in ("map", "tuned"))
-    for line in (*gains.sentences(table), *gains.tuned_sentences(best)):
-        yield from textwrap.wrap(f"- {line}", 100, subsequent_indent="  ", break_on_hyphens=False)
+    """What the map says of MixCL."""
+    for line in gains.sentences(read_csv(MAP / "map.csv")):
+        yield from textwrap.wrap(line, 100, break_on_hyphens=False)
     yield ""
 
 

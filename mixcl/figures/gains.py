@@ -80,7 +80,7 @@ def _contours(ax: Axes, rows: pd.DataFrame, most: float) -> None:
     field = rows.pivot_table(index="rate", columns="steps", values="scratch").sort_index()
     if min(field.shape) < 2:
         return
-    style: Any = {"colors": [OKABE_ITO[6]], "linewidths": 1.0}
+    style: Any = {"colors": [OKABE_ITO[6]], "linewidths": 1.0, "alpha": 0.5}
     for level, line in ((THIRD * most, "dashed"), (MOST * most, "solid")):
         ax.contour(
             np.arange(field.shape[1]), np.arange(field.shape[0]), field.to_numpy(), [level], linestyles=line, **style

@@ -159,12 +159,15 @@ def sentences(table: pd.DataFrame) -> list[str]:
     for cell, part in table.groupby(["task", "percent", "start"]):
         ahead, behind = part["low"] > 0, part["high"] < 0
         sure = np.array(holm(part["p"].tolist())) < 0.05
-        worst, *_, best = part.sort_values("difference").to_dict("records") * 2
+        adjusted = f"{(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment"
+        tested = adjusted if part["p"].notna().any() else "too few pairs for a test"
+        rows = part.sort_values("difference").to_dict("records")
+        worst, best = rows[0], rows[-1]
         lines.append(
             f"{_who(cell)}, {len(part)} lengths and rates, {best['n']} pairs each "
             f"({count(int(best['n_seeds']), 'pre-training')}): ahead of training from scratch by its 95 % interval at "
-            f"{ahead.sum()}, behind at {behind.sum()} ({(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's "
-            f"adjustment); from {points(worst)} {_where(worst)} to {points(best)} {_where(best)}."
+            f"{ahead.sum()}, behind at {behind.sum()} ({tested}); from {points(worst)} {_where(worst)} "
+            f"to {points(best)} {_where(best)}."
         )
     return lines
 

@@ -118,18 +118,13 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
         "task,percent,start,scratch,dice,difference,low,high,p,n,n_seeds,steps,rate\n"
         f"{point},80,0.003\nbtcv,15,mixcl,0.1,0.2,0.1,0.05,0.15,0.001,10,2,40,0.006\n{point},160,0.006\n"
     )
-    (tmp_path / "map/tuned.csv").write_text(
-        f"task,percent,start,scratch,dice,difference,low,high,p,n,n_seeds,steps\n{point},80\n"
-    )
     fill_readme.main([])
     text = " ".join(readme.read_text().split())
     assert "MixCL, 3 lengths and rates, 10 pairs each (2 pre-trainings): ahead" in text
     assert "at 1, behind at 2 (1 and 0 after Holm's adjustment); from -5.0 points [-10.0, -1.0] at" in text
     assert "to +10.0 points [+5.0, +15.0] at 40 steps and a rate of 0.006 (Dice from scratch 0.100)." in text
-    assert "each arm at the rate that is best for it: 80 steps -5.0 points [-10.0, -1.0]." in text
     assert max(map(len, readme.read_text().splitlines())) <= 100
     (tmp_path / "map/map.csv").unlink()
-    (tmp_path / "map/tuned.csv").unlink()
     (tmp_path / "map").rmdir()
     effects.unlink()
     fill_readme.main([])

@@ -143,3 +143,8 @@ def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
     assert "6 pairs of fold and seed a cell" in figure.get_supxlabel()
     assert len(gains.sentences(table)) == 1
     assert "by its 95 % interval at" in gains.sentences(table)[0]
+    assert "after Holm's adjustment" in gains.sentences(table)[0]
+    assert (
+        "each arm at the rate that is best for it: 40 steps +10.1 points" in gains.tuned_sentences(gains.tuned(out))[0]
+    )
+    assert "(too few pairs for a test)" in gains.sentences(table.assign(p=math.nan))[0]
