@@ -147,9 +147,15 @@ def _picture(handle: Any) -> str:
 
 
 def pages(site: Path) -> list[Path]:
-    """The pages of a site, of fine-tunings the first: all are made alike."""
-    found = sorted(path for path in site.rglob("*.html") if not path.name.startswith("finetune-"))
-    return [*found, *sorted(site.glob("notebooks/finetune-*.html"))[:1]]
+    """The pages of a site; of fine-tunings the first, and of the API the face and a module: all are made alike."""
+    made = sorted(site.rglob("*.html"))
+    alike = [path for path in made if path.name.startswith("finetune-") or path.is_relative_to(site / "api")]
+    some = [
+        *sorted(site.glob("notebooks/finetune-*.html"))[:1],
+        site / "api/mixcl.html",
+        site / "api/mixcl/losses.html",
+    ]
+    return [*(path for path in made if path not in alike), *(path for path in some if path.is_file())]
 
 
 def barriers(page: Any) -> list[str]:

@@ -112,6 +112,8 @@ def reachable(body: str) -> str:
         where = f'class="wide" tabindex="0" role="region" aria-label="Table {next(numbers)} of this page"'
         return f"<div {where}>{_with_headers(match[0])}</div>"
 
+    formula = r'<span class="wide" tabindex="0" role="group" aria-label="Formula">\g<0></span>'
+    body = re.sub(r'<math display="block".*?</math>', formula, body, flags=re.DOTALL)
     body = TABLE.sub(table, HEADING.sub(heading, body))
     return re.sub(r"<pre(?![^>]*tabindex)", '<pre tabindex="0"', body)
 

@@ -187,6 +187,12 @@ def test_tables_scroll_and_have_headers() -> None:
     assert '<th scope="row" id="R9">R9</th><td>1</td>' in body
 
 
+def test_formulas_scroll() -> None:
+    body = markup.reachable('<p><math display="block">\n<mi>x</mi></math> <math><mi>y</mi></math></p>')
+    assert body.count('<span class="wide" tabindex="0"') == 1
+    assert body.endswith("</math></span> <math><mi>y</mi></math></p>")
+
+
 def test_headings_of_one_text_have_two_ids() -> None:
     assert markup.reachable("<h2>A</h2><h2>A</h2>") == '<h2 id="a">A</h2><h2 id="a-2">A</h2>'
 
