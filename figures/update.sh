@@ -22,7 +22,7 @@ else
     mkdir -p -- "$to"
 fi
 if [ "$made" = "$from/tables/map.md" ]; then
-    cp -- "$from"/figures/map*.{png,pdf} "$from"/tables/{map,found,tuned}.csv "$made" "$to/"
+    cp -- "$from"/figures/map*.{png,pdf} "$from"/tables/{map,found,tuned,trainings}.csv "$made" "$to/"
 else
     [ "$to" = "$here" ] || cp -- "$from"/figures/effects.{png,pdf} "$to/"
     cp -- "$from"/tables/effects{,_organs}.{csv,md} "$to/"

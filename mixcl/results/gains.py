@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,34 @@ from mixcl.run.record import read_metrics
 
 POINT = ["task", "percent", "start", "steps", "rate"]
 PAIRED = ["task", "percent", "steps", "rate", "fold", "seed"]
+TRAINING = [*POINT, "fold", "seed", "dice", "entropy", "organs", "weights"]
 FOUND = 0.3  # a network has found an organ from this Dice on
 THIRD, MOST = 1 / 3, 3 / 4  # of what training from scratch can reach: the paper's 15 and 50 % of BTCV (0.33 and 0.78)
+
+
+class Gains(NamedTuple):
+    """The tables of a map: a row a training, and what :func:`gain_map`, :func:`tuned` and :func:`organs_found` give."""
+
+    trainings: pd.DataFrame
+    map: pd.DataFrame
+    tuned: pd.DataFrame
+    found: pd.DataFrame
+
+
+def write_map(out: Path) -> Gains:
+    """Write tables/map.csv, .md and .tex, and trainings.csv, tuned.csv and found.csv, of the runs in ``out``/runs.
+
+    Raises
+    ------
+    InputError
+        See :func:`trainings` and :func:`gain_map`.
+    """
+    rows, folder = trainings(out), out / "tables"
+    made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows))
+    write_table(folder, "map", made.map, [_sheet(made.map)])
+    for name, table in (("trainings", rows[TRAINING]), ("tuned", made.tuned), ("found", made.found)):
+        write_text(folder / f"{name}.csv", csv(table))
+    return made
 
 
 def trainings(out: Path) -> pd.DataFrame:
@@ -59,12 +85,12 @@ def trainings(out: Path) -> pd.DataFrame:
             f"{out}: {twice['job'].iloc[0]} and {twice['job'].iloc[1]} have one length, rate and start; the map of the "
             "gain is for arms that differ in these alone"
         )
-    table.attrs["origin"] = wording.origin(runs, table)
+    table.attrs |= {"origin": wording.origin(runs, table), "folder": str(out)}
     return table
 
 
-def gain_map(out: Path) -> pd.DataFrame:
-    """Write tables/map.csv, .md and .tex: at every point, an arm against scratch.
+def gain_map(rows: pd.DataFrame) -> pd.DataFrame:
+    """At every point, an arm against scratch; ``rows`` are :func:`trainings`.
 
     Returns
     -------
@@ -74,11 +100,18 @@ def gain_map(out: Path) -> pd.DataFrame:
         test cases (below 0 where the arm is better); ``organs``, of organs found; ``alike``, the steps at which
         training from scratch at that rate has the arm's Dice, on straight lines between its points over the logarithm
         of the steps: infinite where it never has, NaN below its first point.  ``attrs["origin"]``: where it is from.
+
+    Raises
+    ------
+    InputError
+        No training from scratch has the length and rate of one from a pre-training.
     """
-    rows = trainings(out)
     both = _joined(rows, PAIRED)
     if both.empty:
-        raise InputError(f"{out}: no training from scratch and from a pre-training at one length and rate; train them")
+        raise InputError(
+            f"{rows.attrs['folder']}: no training from scratch and from a pre-training at one length and rate; "
+            "train them"
+        )
     fresh = rows[rows["start"] == REFERENCE].groupby(["task", "percent", "rate"])
     curves: dict[Any, pd.Series] = {key: part.groupby("steps")["dice"].mean() for key, part in fresh}
     lines = []
@@ -92,12 +125,11 @@ def gain_map(out: Path) -> pd.DataFrame:
     columns = [*POINT, "scratch", "dice", *Estimate._fields, "better", "entropy", "organs", "alike"]
     table = pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
     table.attrs["origin"] = rows.attrs["origin"]
-    write_table(out / "tables", "map", table, [_sheet(table)])
     return table
 
 
-def tuned(out: Path) -> pd.DataFrame:
-    """Write tables/tuned.csv: each arm at the rate that is best for it, by task, percent, start and steps.
+def tuned(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each arm at the rate that is best for it, by task, percent, start and steps; ``rows`` are :func:`trainings`.
 
     The rate of an arm is that of its highest mean Dice among all lengths' own rates; it is chosen on the very trainings
     that are compared, in both arms alike, so that each Dice is a little too high.
@@ -108,7 +140,6 @@ def tuned(out: Path) -> pd.DataFrame:
         task, percent, start, steps, ``rate_scratch`` and ``rate``, ``scratch`` and ``dice``, and :class:`Estimate` of
         the ``difference`` of the pairs of fold and seed.
     """
-    rows = trainings(out)
     best = rows.groupby(POINT)["dice"].mean().reset_index()
     best = best.loc[best.groupby(["task", "percent", "start", "steps"])["dice"].idxmax(), POINT]
     kept = rows.merge(best, on=POINT)
@@ -120,13 +151,11 @@ def tuned(out: Path) -> pd.DataFrame:
         gain = compared(part, part["dice"] - part["dice_scratch"], "dice", "dice_scratch")
         lines.append((*cell, *rates, part["dice_scratch"].mean(), part["dice"].mean(), *gain))
     columns = ["task", "percent", "start", "steps", "rate_scratch", "rate", "scratch", "dice", *Estimate._fields]
-    table = pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
-    write_text(out / "tables" / "tuned.csv", csv(table))
-    return table
+    return pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
 
 
-def organs_found(out: Path) -> pd.DataFrame:
-    """Write tables/found.csv: at which step each organ first passes a Dice of `FOUND` on the test cases, by `POINT`.
+def organs_found(rows: pd.DataFrame) -> pd.DataFrame:
+    """The step at which each organ first passes a Dice of `FOUND` on the test cases, by `POINT`, of :func:`trainings`.
 
     Returns
     -------
@@ -134,7 +163,6 @@ def organs_found(out: Path) -> pd.DataFrame:
         `POINT`, ``organ``, ``n`` trainings, ``found``, the share of them that found it, and ``step``, the median step
         of all of them, infinite where fewer than half found it.  Steps are those of ``finetune.probe_every``.
     """
-    rows = trainings(out)
     lines = [
         (*(row[name] for name in POINT), organ, step)
         for row in rows.to_dict("records")
@@ -142,10 +170,7 @@ def organs_found(out: Path) -> pd.DataFrame:
     ]
     table = pd.DataFrame(lines, columns=[*POINT, "organ", "step"])
     groups = table.groupby([*POINT, "organ"], sort=False)["step"]
-    made = groups.agg(n="count", found=lambda steps: float(np.isfinite(steps).mean()), step="median")
-    table = made.reset_index()
-    write_text(out / "tables" / "found.csv", csv(table))
-    return table
+    return groups.agg(n="count", found=lambda steps: float(np.isfinite(steps).mean()), step="median").reset_index()
 
 
 def plateau(table: pd.DataFrame) -> float:

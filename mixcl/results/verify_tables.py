@@ -29,9 +29,7 @@ def tables(config: Experiment, out: Path) -> list[Check]:
         "organs": write.organs,
         "effects": lambda place: effects.effects(config, place),
         "effects_organs": lambda place: effects.organs(config, place, names),
-        "map": gains.gain_map,
-        "found": gains.organs_found,
-        "tuned": gains.tuned,
+        "map": gains.write_map,
     }
     with TemporaryDirectory() as new:
         place = Path(new)

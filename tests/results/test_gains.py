@@ -63,7 +63,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_every_point_is_compared_with_scratch_of_its_length_and_rate(out: Path) -> None:
-    table = gains.gain_map(out)
+    table = gains.write_map(out).map
     assert list(table["start"].unique()) == ["mixcl"]
     assert len(table) == len(STEPS) * len(RATES)
     assert set(table["n"]) == {6}
@@ -78,7 +78,7 @@ def test_every_point_is_compared_with_scratch_of_its_length_and_rate(out: Path) 
 
 
 def test_how_much_sooner_is_read_off_the_curve_of_scratch(out: Path) -> None:
-    table = gains.gain_map(out).set_index(["rate", "steps"])
+    table = gains.write_map(out).map.set_index(["rate", "steps"])
     # half a doubling ahead, and what a seed adds: 0.001 of the 0.2 a doubling
     assert table.loc[(RATES[0], 40), "alike"] == pytest.approx(40 * 2 ** (0.101 / 0.2), rel=1e-6)
     assert table.loc[(RATES[0], 160), "alike"] == math.inf
@@ -87,15 +87,26 @@ def test_how_much_sooner_is_read_off_the_curve_of_scratch(out: Path) -> None:
 
 
 def test_each_arm_at_its_own_rate(out: Path) -> None:
-    best = gains.tuned(out).set_index("steps")
+    best = gains.tuned(gains.trainings(out)).set_index("steps")
     assert set(best["rate"]) == {RATES[0]}
     assert set(best["n"]) == {6}
     assert best["difference"].tolist() == pytest.approx([0.101] * 3, abs=1e-6)
-    assert read_csv(out / "tables" / "tuned.csv")["dice"].tolist() == pytest.approx(best["dice"].tolist(), abs=1e-6)
+
+
+def test_every_training_has_a_row_from_which_the_map_follows(out: Path) -> None:
+    made = gains.write_map(out)
+    rows = read_csv(out / "tables" / "trainings.csv")
+    assert len(rows) == 2 * len(STEPS) * len(RATES) * 6
+    means = rows.groupby(["start", "steps", "rate"])["dice"].mean()
+    for row in made.map.to_dict("records"):
+        gain = means["mixcl", row["steps"], row["rate"]] - means["scratch", row["steps"], row["rate"]]
+        assert row["difference"] == pytest.approx(gain, abs=1e-6)
+    best = read_csv(out / "tables" / "tuned.csv")["dice"].tolist()
+    assert best == pytest.approx(made.tuned["dice"].tolist(), abs=1e-6)
 
 
 def test_the_step_at_which_an_organ_is_found(out: Path) -> None:
-    table = gains.organs_found(out).set_index(["start", "steps", "rate", "organ"])
+    table = gains.write_map(out).found.set_index(["start", "steps", "rate", "organ"])
     assert table.loc[("mixcl", 160, RATES[0], "liver"), "found"] == 0
     assert table.loc[("mixcl", 160, RATES[0], "liver"), "step"] == math.inf
     steps = [
@@ -112,7 +123,7 @@ def test_the_same_training_is_no_pair_and_no_second_one(out: Path) -> None:
         training(out, "id", 40, RATES[0], fold, 0, weights="same")
         card = out / "runs" / f"finetune-btcv-p015-scratch-40-1-f{fold}-s0" / "run.json"
         card.write_text(json.dumps({**json.loads(card.read_text()), "weights": "same"}))
-    table = gains.gain_map(out)
+    table = gains.write_map(out).map
     assert "id" not in set(table["start"])
 
 
@@ -122,18 +133,18 @@ def test_two_trainings_of_a_point_are_refused(out: Path) -> None:
         out, "btcv", 15, "frozen", 0, {"a": dict.fromkeys((1, 6, 11), 0.5)}, steps=40, config=config, pretraining={}
     )
     with pytest.raises(InputError, match="have one length, rate and start"):
-        gains.gain_map(out)
+        gains.write_map(out)
 
 
 def test_without_pairs_there_is_no_map(tmp_path: Path) -> None:
     training(tmp_path, "scratch", 40, RATES[0], 0, 0)
     with pytest.raises(InputError, match="no training from scratch and from a pre-training"):
-        gains.gain_map(tmp_path)
+        gains.write_map(tmp_path)
 
 
 def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
-    table = gains.gain_map(out)
-    figure = gain_heatmap(table, gains.tuned(out))
+    _, table, best, _ = gains.write_map(out)
+    figure = gain_heatmap(table, best)
     gain, alike, curves = figure.axes
     texts = [text.get_text() for text in gain.texts]
     assert len(texts) == 6
@@ -144,7 +155,5 @@ def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
     assert len(gains.sentences(table)) == 1
     assert "by its 95 % interval at" in gains.sentences(table)[0]
     assert "after Holm's adjustment" in gains.sentences(table)[0]
-    assert (
-        "each arm at the rate that is best for it: 40 steps +10.1 points" in gains.tuned_sentences(gains.tuned(out))[0]
-    )
+    assert "each arm at the rate that is best for it: 40 steps +10.1 points" in gains.tuned_sentences(best)[0]
     assert "(too few pairs for a test)" in gains.sentences(table.assign(p=math.nan))[0]
