@@ -222,7 +222,7 @@ class _Loop:
                     self._save(done, metrics, pending)
                 bar.update()
                 if done == first + 1:
-                    self._warn(device.slow(accelerator.device, time.perf_counter() - started, self.steps - done))
+                    self._warn(device.slow(self.config.run, time.perf_counter() - started, self.steps - done))
                 if asked:
                     stop.number = asked
                     break

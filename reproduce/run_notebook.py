@@ -159,22 +159,23 @@ def _empty(kernel: KernelManager, folder: Path) -> None:
 
 
 def _report(name: str, folder: Path, stop: threading.Event) -> None:
-    """Say now and then how far the training in ``folder`` is, from the metrics it writes."""
-    seen: tuple[float, int] | None = None
+    """Say now and then how far the training in ``folder`` is, from the metrics it writes; each step once."""
+    begin: tuple[float, int] | None = None
+    told: tuple[int, bool] | None = None  # the step, and whether it was said that the training is over
     while not stop.wait(EVERY):
         record, steps = _progress(folder)
         if not record or not steps:
             continue
         now, step = time.monotonic(), int(record["step"])
-        text = f"{name}: step {step} of {steps}"
-        if seen and step > seen[1]:
-            rate = (step - seen[1]) / (now - seen[0])
-            text += f", {rate:.1f} steps/s, {(steps - step) / rate:.0f} s left"
-        if seen and step == seen[1]:
-            text += ", evaluating" if step == steps else ""
+        over = step == steps and told is not None and told[0] == step
+        if told == (step, over):
+            continue
+        told = (step, over)
+        begin = begin or (now, step)
+        rate = (step - begin[1]) / max(now - begin[0], 1e-9)
+        speed = [f"{rate:.1f} steps/s, {(steps - step) / rate:.0f} s left"] if rate and not over else []
         losses = [f"{k} {record[k]:.3g}" for k in ("total", "identity", "label", "recon") if k in record]
-        print(f"{text}, {', '.join(losses)}", flush=True)
-        seen = (now, step) if seen is None or step > seen[1] else seen
+        print(", ".join([f"{name}: step {step} of {steps}", *speed, *(["evaluating"] if over else losses)]), flush=True)
 
 
 def _progress(folder: Path) -> tuple[dict[str, Any], int]:

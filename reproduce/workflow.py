@@ -221,7 +221,7 @@ def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: S
         status = _wait(engine, progress, bool(options.slurm))
         relay.join(LAST_WORDS)
     if status:
-        said = log.read_bytes()[begin:].decode(errors="replace")
+        said = log.read_bytes()[begin:].decode(errors="replace") if log.is_file() else f"{out} was taken away meanwhile"
         print(
             f"mixcl: not everything could be made: {reason(said, status)} (the engine's log is {log})", file=sys.stderr
         )

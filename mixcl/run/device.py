@@ -152,9 +152,19 @@ def largest(accelerator: Accelerator) -> Callable[[int], int]:
     return over_ranks
 
 
-def slow(device: torch.device, seconds: float, steps: int) -> str:
-    """A sentence where a processor needs more than `LONG` seconds for ``steps`` of ``seconds`` each, or nothing."""
-    if device.type != "cpu" or seconds * steps < LONG:
+def slow(run: RunConfig, seconds: float, steps: int) -> str:
+    """A sentence where ``steps`` of ``seconds`` each take longer on a processor than they need to, or nothing.
+
+    That is where bf16 is asked for and the instructions in use have none, or where more than `LONG` seconds are left.
+    """
+    if on_gpu(run):
+        return ""
+    if run.precision == "bf16" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return (
+            "run.precision is bf16, which the AVX2 instructions in use here do not have: steps take many times as long "
+            "as in float32; stop, and go on with --set run.precision=no and --restart"
+        )
+    if seconds * steps < LONG:
         return ""
     return (
         f"a step takes {seconds:.0f} s on this processor, the {steps:,} left about {seconds * steps / LONG:.0f} days; "

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mixcl.config import load_profile
-from mixcl.config.settings import ModelConfig
+from mixcl.config.settings import ModelConfig, RunConfig
 from mixcl.model import seeded, segmentation_model
 from mixcl.run import device
 from mixcl.run.device import FAST_PLANE, forward
@@ -49,12 +49,25 @@ def test_the_paper_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not run.compile
 
 
-def test_a_training_that_takes_days_on_a_processor_is_told() -> None:
+def test_a_training_that_takes_days_on_a_processor_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """19 s a sample and 6 of them a step, as measured, for the paper's 128,000 steps."""
-    text = device.slow(torch.device("cpu"), 114.0, 127_999)
+    text = device.slow(RunConfig(device="cpu"), 114.0, 127_999)
     assert text.startswith("a step takes 114 s on this processor, the 127,999 left about 169 days")
-    assert device.slow(torch.device("cpu"), 0.1, 1000) == ""
-    assert device.slow(torch.device("cuda"), 114.0, 127_999) == ""
+    assert device.slow(RunConfig(device="cpu"), 0.1, 1000) == ""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device.slow(RunConfig(device="cuda"), 114.0, 127_999) == ""
+
+
+@pytest.mark.parametrize(
+    ("precision", "instructions", "warned"),
+    [("bf16", "AVX2", True), ("bf16", "AVX512", False), ("no", "AVX2", False), ("auto", "AVX2", False)],
+)
+def test_bf16_without_its_instructions_is_said_to_be_slow(
+    precision: str, instructions: str, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    text = device.slow(RunConfig.model_validate({"precision": precision, "device": "cpu"}), 0.1, 10)
+    assert ("many times as long" in text) is warned
 
 
 @pytest.mark.parametrize(
