@@ -8,236 +8,28 @@ import math
 import os
 import re
 import typing
-from collections.abc import Iterable, Iterator
-from functools import cache
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mixcl.errors import InputError
-from mixcl.files import checked_name
-from mixcl.labels import UNKNOWN
+from mixcl.config.data import FINETUNING_SETS as FINETUNING_SETS
+from mixcl.config.data import PRETRAINING_SETS as PRETRAINING_SETS
+from mixcl.config.data import Collection as Collection
+from mixcl.config.data import DataConfig as DataConfig
+from mixcl.config.data import LabelGrid as LabelGrid
+from mixcl.config.data import PhantomConfig as PhantomConfig
+from mixcl.config.frozen import Count, Fraction, Frozen, NonNegative, Positive, Seed, check_names
 
-Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = typing.Annotated[float, Field(gt=0.0)]
-NonNegative = typing.Annotated[float, Field(ge=0.0)]
-Count = typing.Annotated[int, Field(ge=1, le=10**12)]
-Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
-
-PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
-FINETUNING_SETS = ("msd_spleen", "btcv")
 TRAININGS, LENGTHS = ("pretrain", "finetune"), ("steps", "epochs")  # sections, and how each says how long it is
 MOST_FOLDS = 1000
 VARIED = ("model", "loss", "sampler", "views", "pretrain", "finetune")  # sections that a variant may change
+
+Grid = Literal["prepared", "original"]
 
 
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_names(kind: str, names: Iterable[str]) -> None:
-    """Refuse names that cannot be a folder's, in the way that pydantic understands."""
-    try:
-        for name in names:
-            checked_name(kind, name)
-    except InputError as error:
-        raise ValueError(str(error)) from None
-
-
-class Frozen(BaseModel):
-    """Base of all settings: immutable, no unknown keys, no NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, given: object) -> object:
-        """pydantic takes true for 1; ``steps: true`` is a slip."""
-        if isinstance(given, dict):
-            for name in _numeric(cls) & given.keys():
-                if _holds_truth(given[name]):
-                    raise ValueError(f"{name} takes numbers, not true or false")
-        return given
-
-
-@cache
-def _numeric(section: type[BaseModel]) -> frozenset[str]:
-    """Names of the settings of a section that take numbers, and neither true nor false."""
-    fields = section.model_fields.items()
-    return frozenset(name for name, field in fields if {int, float} & _kinds(field.annotation))
-
-
-def _holds_truth(value: object) -> bool:
-    """Whether a value, or one in a list or mapping of it, is true or false."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return isinstance(value, bool) or any(map(_holds_truth, inner))
-
-
-def _kinds(annotation: object) -> set[object]:
-    """The plain types that an annotation is made of; none where one of them is bool."""
-    parts = typing.get_args(annotation)
-    kinds: set[object] = set().union(*map(_kinds, parts)) if parts else {annotation}
-    return set() if bool in kinds else kinds
-
-
-LabelGrid = Literal["same", "header", "voxels"]
-Grid = Literal["prepared", "original"]
-
-
-class Collection(Frozen):
-    """One set of CT scans with labels: where its files are and what its label values mean.
-
-    ``image`` and ``label`` are paths relative to ``root`` in which ``{case}`` stands for the name of a case.
-    """
-
-    title: str = ""
-    root: str = Field("", description="folder of the collection, relative to data.root unless absolute")
-    image: str = Field("imagesTr/{case}.nii.gz", description="path template of the image")
-    label: str = Field("labelsTr/{case}.nii.gz", description="path template of the label map")
-    table: str | None = Field(None, description="CSV below root with columns image and label instead of templates")
-    layouts: tuple[tuple[str, str], ...] = Field((), description="other (image, label) templates people have")
-    roots: tuple[str, ...] = Field((), description="other names of the folder, tried when root is not there")
-    names: dict[int, str] = Field(description="label value -> name, without the background 0")
-    merge: dict[str, tuple[int, ...]] = Field({}, description="organ -> label values of names that are one organ here")
-    unknown: tuple[int, ...] = Field(
-        (), description="label values of voxels of which nothing is known: neither background nor organ (R33)"
-    )
-    label_grid: LabelGrid = Field(
-        "same",
-        description="whether labels lie on their images' grids, are turned to them by the headers, or voxel by voxel",
-    )
-    quirks: tuple[str, ...] = Field((), description="what is known to be odd about it")
-    count: int | None = Field(None, description="number of labelled cases the paper counts (R20)")
-    licence: str = ""
-    url: str = ""
-    citation: str = ""
-
-    @model_validator(mode="after")
-    def _check(self) -> typing.Self:
-        for template in (self.image, self.label, *(template for pair in self.layouts for template in pair)):
-            if template.count("{case}") < 1:
-                raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
-        if not self.names or not all(0 < value < 256 for value in self.names):
-            raise ValueError("names maps label values 1 to 255 to names; 0 is the background and is not listed")
-        if fault := next(self._faults(), None):
-            raise ValueError(fault)
-        return self
-
-    def _faults(self) -> Iterator[str]:
-        """What is wrong with how label values become organs."""
-        merged = [(value, organ) for organ, values in self.merge.items() for value in values]
-        for value in self.unknown:
-            if value == 0 or abs(value) >= 2**32:
-                yield f"unknown has {value}; it lists whole numbers that voxels have, and 0 is always the background"
-            if value in self.names:
-                yield f"unknown and names both have {value} ({self.names[value]}); take it out of one of them"
-        for organ, values in self.merge.items():
-            if not values:
-                yield f"merge joins nothing to {organ!r}; list its label values or take it out"
-        for number, (value, organ) in enumerate(merged):
-            if value not in self.names:
-                what = "0 is the background" if value == 0 else f"names does not have {value}; write it there"
-                yield f"merge joins {value} to {organ!r}, but {what}"
-            if twice := [other for before, other in merged[:number] if before == value]:
-                yield f"merge has {value} twice, in {twice[0]!r} and in {organ!r}; a voxel is of one organ"
-        names = list(self.merge) + [name for value, name in self.names.items() if value not in dict(merged)]
-        for name in names:
-            if names.count(name) > 1:
-                both = [value for value, other in self.organ_of.items() if other == name]
-                yield f"the name {name!r} is there twice; if they are one organ, say merge: {{{name}: {both}}}"
-        if len(self.names) == UNKNOWN:
-            yield f"names has {UNKNOWN} label values; {UNKNOWN - 1} is the most, for one stands for what is unknown"
-
-    @property
-    def organ_of(self) -> dict[int, str]:
-        """Label value in a file -> organ, merged ones under their common name."""
-        merged = {value: organ for organ, values in self.merge.items() for value in values}
-        return {value: merged.get(value, name) for value, name in self.names.items()}
-
-    @property
-    def stored(self) -> dict[int, int]:
-        """Label value in a file -> its value in the store and in predictions: of merged ones the smallest.
-
-        An organ that files give the value that stands for unknown has the largest that is free.
-
-        >>> own = Collection(names={1: "liver", 2: "right", 3: "left"}, merge={"kidney": (2, 3)}, unknown=(9,))
-        >>> own.stored, own.organs
-        ({1: 1, 2: 2, 3: 2, 9: 255}, {1: 'liver', 2: 'kidney'})
-        """
-        first = {value: min(values) for values in self.merge.values() for value in values}
-        kept = {value: first.get(value, value) for value in self.names}
-        free = max(set(range(UNKNOWN)) - self.names.keys())
-        return {value: free if to == UNKNOWN else to for value, to in kept.items()} | dict.fromkeys(
-            self.unknown, UNKNOWN
-        )
-
-    @property
-    def organs(self) -> dict[int, str]:
-        """Label value in the store -> organ: what is trained on, predicted and measured."""
-        stored = self.stored
-        return {stored[value]: organ for value, organ in sorted(self.organ_of.items())}
-
-
-class PhantomConfig(Frozen):
-    """The embedded phantom collections."""
-
-    seed: Seed = 0
-    difficulty: NonNegative = Field(1.0, description="scales noise, overlap of attenuation and anatomical variation")
-    spacing: tuple[Positive, Positive, Positive] = Field((0.8, 0.8, 2.0), description="voxel size as acquired, mm")
-    counts: dict[str, Count] = Field(
-        {
-            "msd_liver": 131, "msd_lung": 63, "msd_pancreas": 281, "nih_pancreas": 80, "kits19": 210,
-            "msd_spleen": 41, "btcv": 30,
-        },
-        description="cases a collection; the default is the paper's 765 + 41 + 30",
-    )  # fmt: skip
-
-
-class DataConfig(Frozen):
-    """Sec. 3.1: which collections, where they are, and how they are prepared."""
-
-    source: Literal["phantom", "files"] = "files"
-    root: str | None = Field(None, description="folder of the collections; default OUT/data/raw")
-    store: str | None = Field(None, description="folder of the prepared volumes; default OUT/data/store")
-    collections: dict[str, Collection] = Field(default_factory=dict, description="your own collections, by name")
-    pretrain: tuple[str, ...] = PRETRAINING_SETS
-    finetune: tuple[str, ...] = FINETUNING_SETS
-    pretrain_sees_test: bool = Field(
-        False, description="a collection may be in both, so that pre-training sees its test cases; tables then say so"
-    )
-    spacing: tuple[Positive, Positive, Positive] = Field((1.5, 1.5, 2.0), description="mm, Sec. 3.1")
-    hu: tuple[float, float] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
-    phantom: PhantomConfig = PhantomConfig()
-
-    @model_validator(mode="after")
-    def _check(self) -> typing.Self:
-        if self.hu[0] >= self.hu[1]:
-            raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
-        _check_names("collection", (*self.collections, *self.pretrain, *self.finetune))
-        if self.in_both and not self.pretrain_sees_test:
-            raise ValueError(
-                f"pretrain and finetune both name {', '.join(self.in_both)}, so pre-training would see the scans and "
-                "labels that fine-tuning is tested on; take it out of one of them, or set data.pretrain_sees_test=true "
-                "and tables will say so"
-            )
-        if not self.pretrain and not self.finetune:
-            raise ValueError("neither pretrain nor finetune names a collection; name one")
-        return self
-
-    @property
-    def in_both(self) -> tuple[str, ...]:
-        """Collections whose test cases pre-training sees, labels and all."""
-        return tuple(name for name in self.pretrain if name in self.finetune)
-
-    def raw_dir(self, out: Path) -> Path:
-        """Folder of the collections as they were given."""
-        return Path(os.path.expandvars(self.root)).expanduser() if self.root else out / "data" / "raw"
-
-    def store_dir(self, out: Path) -> Path:
-        """Folder of the prepared volumes."""
-        return Path(os.path.expandvars(self.store)).expanduser() if self.store else out / "data" / "store"
 
 
 class ModelConfig(Frozen):
@@ -457,8 +249,8 @@ class GridConfig(Frozen):
             raise ValueError("percents are above 0 and at most 100")
         if any(not 0 <= f < self.n_folds for f in self.folds):
             raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}, as n_folds is {self.n_folds}")
-        _check_names("task", (*self.percents, *self.ablation))
-        _check_names("arm", self.variants)
+        check_names("task", (*self.percents, *self.ablation))
+        check_names("arm", self.variants)
         if same := [reference for reference, arm in self.compare if reference == arm]:
             raise ValueError(f"compare: {same[0]} with itself tells nothing; name two arms")
         for name, settings in self.variants.items():
@@ -489,5 +281,5 @@ class Experiment(Frozen):
     @field_validator("profile")
     @classmethod
     def _named(cls, profile: str) -> str:
-        _check_names("profile", [profile])
+        check_names("profile", [profile])
         return profile
