@@ -35,9 +35,7 @@ def array(path: Path, content: str) -> NDArray[Any]:
     """
     array = _map(path, content)
     _watch()
-    _OPENED.pop(path, None)
-    _OPENED[path] = array.offset + array.nbytes
-    if fault := _cut(path, _OPENED[path]):
+    if fault := _cut(path, array.offset + array.nbytes):
         raise InputError(fault)
     if (path, content) not in _VERIFIED:
         if content_of(array) != content:
@@ -66,7 +64,7 @@ def let_go(mapped: object) -> None:
 def _cut(path: Path, whole: int) -> str:
     """A sentence where a file has not the size that it should have."""
     try:
-        size = path.stat().st_size
+        size = os.stat(path).st_size  # Path.stat takes longer, and every patch asks
     except OSError:
         size = 0
     if size == whole:
@@ -75,7 +73,7 @@ def _cut(path: Path, whole: int) -> str:
 
 
 def cut() -> str:
-    """A sentence on an array that this process has opened, the last one first, and whose file is not whole any more.
+    """A sentence on an array that this process has mapped, the last one first, and whose file is not whole any more.
 
     A signal's handler asks this as well, when a mapped voxel is not there.
     """
@@ -116,9 +114,10 @@ def _map(path: Path, content: str) -> np.memmap[Any, Any]:
     """A memory map, kept open; the hash is part of the key so that a case made anew is opened anew."""
     try:
         mapped: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return mapped
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({error}); delete {path.parent} and {MEND}") from None
+    _OPENED[path] = mapped.offset + mapped.nbytes
+    return mapped
 
 
 @lru_cache(maxsize=1024)
