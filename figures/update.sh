@@ -22,7 +22,8 @@ else
     mkdir -p -- "$to"
 fi
 if [ "$made" = "$from/tables/map.md" ]; then
-    cp -- "$from"/figures/map*.{png,pdf} "$from"/tables/{map,found,tuned,trainings}.csv "$made" "$to/"
+    shopt -s nullglob # a run has maps, or arms at a point
+    cp -- "$from"/figures/{map,arms}*.{png,pdf} "$from"/tables/{map,found,tuned,trainings}.csv "$made" "$to/"
 else
     [ "$to" = "$here" ] || cp -- "$from"/figures/effects.{png,pdf} "$to/"
     cp -- "$from"/tables/effects{,_organs}.{csv,md} "$to/"

@@ -8,6 +8,7 @@ from mixcl.errors import needs
 
 needs("notebooks", "seaborn")
 
+from mixcl.figures.gains import gain_arms as gain_arms
 from mixcl.figures.gains import gain_heatmap as gain_heatmap
 from mixcl.figures.published import published_curves as published_curves
 from mixcl.figures.qualitative import qualitative as qualitative

@@ -59,6 +59,37 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
     return figure
 
 
+def gain_arms(table: pd.DataFrame) -> Plot:
+    """Every arm's gain over training from scratch with its 95 % interval; a panel a length and rate.
+
+    ``table`` is what `mixcl.results.gains.gain_map` gives, of one task and share.
+    """
+    arms = list(dict.fromkeys(table["start"]))
+    panels = list(table.groupby(["steps", "rate"]))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(len(panels), 3, 2.6, 0.8 + 0.22 * len(arms), sharex=True, sharey=True)
+        for ax, ((steps, rate), rows) in zip(axes, panels, strict=False):
+            for row in rows.to_dict("records"):
+                told = row["low"] > 0 or row["high"] < 0
+                colour = ARM_COLOURS[row["start"]]
+                at = arms.index(row["start"])
+                ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour, linewidth=1.8)
+                ax.plot(100 * row["difference"], at, "o", color=colour, markerfacecolor=colour if told else "white")
+            ax.axvline(0, color="#777777", linewidth=0.8, zorder=1)
+            ax.set_title(f"{steps} steps at {rate:g}, scratch {rows['scratch'].mean():.3f}")
+            ax.set_xlabel("gain in points of Dice")
+        axes[0].set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
+        axes[0].set_ylim(len(arms) - 0.4, -0.6)
+        task, percent = table[["task", "percent"]].iloc[0]
+        write_caption(
+            figure,
+            f"{title(task)} with {percent:g} % of the labels: what networks start from, against training from scratch "
+            "of the same length and rate, pairs of fold and seed. Filled: a 95 % interval without 0, not adjusted for "
+            f"the number of arms. {table.attrs.get('origin', '')}",
+        )
+    return figure
+
+
 def _cells(ax: Axes, rows: pd.DataFrame, values: pd.Series, texts: Sequence[str]) -> None:
     """A heat map of values by steps and rate, blue above 0, orange below; each cell's text in it."""
     steps, rates = sorted(set(rows["steps"])), sorted(set(rows["rate"]))

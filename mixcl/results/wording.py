@@ -29,6 +29,8 @@ FIGURES = {
     "table1": "Dice against the labelled share",
     "table2": "Ablation: difference to training from scratch",
     "effects": "What matters: every arm against another",
+    "map": "The map of the gain",
+    "arms": "What networks start from, at the map's operating points",
     "figure1": "Figure 1: one sample through the objective",
     "figure2": "Figure 2: its parts",
     "figure3": "Figure 3: what the networks drew",

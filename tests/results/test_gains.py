@@ -12,7 +12,7 @@ import pytest
 from helpers.runs import CONFIG, write_run
 
 from mixcl.errors import InputError
-from mixcl.figures.gains import gain_heatmap
+from mixcl.figures.gains import gain_arms, gain_heatmap
 from mixcl.results import gains
 from mixcl.spreadsheet import read_csv
 
@@ -157,3 +157,19 @@ def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
     assert "after Holm's adjustment" in gains.sentences(table)[0]
     assert "each arm at the rate that is best for it: 40 steps +10.1 points" in gains.tuned_sentences(best)[0]
     assert "(too few pairs for a test)" in gains.sentences(table.assign(p=math.nan))[0]
+
+
+def test_arms_at_a_point_are_drawn_with_their_intervals(out: Path) -> None:
+    for fold in (0, 1, 2):
+        training(out, "id", 40, RATES[0], fold, 0)
+    table = gains.write_map(out).map
+    table = table[(table["rate"] == RATES[0]) & (table["steps"] < 160)]
+    figure = gain_arms(table)
+    short, long = figure.axes
+    assert [text.get_text() for text in short.get_yticklabels()] == ["id", "MixCL"]
+    ends = {tuple(line.get_xdata()) for line in short.lines if line.get_linestyle() == "-"}
+    for row in table[table["steps"] == 40].to_dict("records"):
+        assert any(np.allclose(pair, (100 * row["low"], 100 * row["high"])) for pair in ends if len(pair) == 2)
+    assert short.get_title().startswith("40 steps at 0.001")
+    assert len([line for line in long.lines if line.get_marker() == "o"]) == 1
+    assert "not adjusted for the number of arms" in figure.get_supxlabel()
