@@ -49,7 +49,7 @@ SMALL = [
 LOCKS = re.compile(r"\.(lock|.+\.lock|trainings|gpu-.+|snakemake|cache)")
 TIMED = re.compile(
     r".+/(run\.json|report\.json|RUN\..+|index\.html|.+\.ipynb|\w+\.log|settings\.json)"
-    r"|evaluation/.+\.json|commands/.+\.sh|notebooks/.+\.html"  # the last but one tell where they run
+    r"|evaluation/.+\.json|commands/(plan\.json|.+\.sh)|notebooks/.+\.html"  # commands tell what was left, and where
 )
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 USED = ("mixcl.data.phantom.collections", "mixcl.data.prepare.run", "mixcl.trainer", "mixcl.evaluate", "monai.inferers")
