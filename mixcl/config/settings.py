@@ -8,6 +8,7 @@ import math
 import os
 import re
 import typing
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from mixcl.labels import UNKNOWN
 Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = typing.Annotated[float, Field(gt=0.0)]
 NonNegative = typing.Annotated[float, Field(ge=0.0)]
+Hounsfield = typing.Annotated[float, Field(ge=-(2**15), lt=2**15)]  # the store has 16 bits
 Count = typing.Annotated[int, Field(ge=1, le=10**12)]
 Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -46,6 +48,13 @@ def _check_names(kind: str, names: Iterable[str]) -> None:
         raise ValueError(str(error)) from None
 
 
+def _check_once(kind: str, values: Iterable[object]) -> None:
+    """Refuse what is listed twice, in the way that pydantic understands."""
+    for value, number in Counter(values).items():
+        if number > 1:
+            raise ValueError(f"{kind} lists {value} twice; list it once")
+
+
 class Frozen(BaseModel):
     """Base of all settings: immutable, no unknown keys, no NaN or infinity."""
 
@@ -58,7 +67,9 @@ class Frozen(BaseModel):
         if isinstance(given, dict):
             for name in _numeric(cls) & given.keys():
                 if _holds_truth(given[name]):
-                    raise ValueError(f"{name} takes numbers, not true or false")
+                    words = str in _kinds(cls.model_fields[name].annotation)
+                    quotes = "; YAML reads yes, no, on and off so: put such a name in quotes" if words else ""
+                    raise ValueError(f"{name} takes numbers, not true or false{quotes}")
         return given
 
 
@@ -71,7 +82,7 @@ def _numeric(section: type[BaseModel]) -> frozenset[str]:
 
 def _holds_truth(value: object) -> bool:
     """Whether a value, or one in a list or mapping of it, is true or false."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    inner = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return isinstance(value, bool) or any(map(_holds_truth, inner))
 
 
@@ -144,6 +155,8 @@ class Collection(Frozen):
                 yield f"merge has {value} twice, in {twice[0]!r} and in {organ!r}; a voxel is of one organ"
         names = list(self.merge) + [name for value, name in self.names.items() if value not in dict(merged)]
         for name in names:
+            if not name or not name.isprintable() or name != name.strip():
+                yield f"names or merge call an organ {name!r}; give it a name without line breaks or blanks around it"
             if names.count(name) > 1:
                 both = [value for value, other in self.organ_of.items() if other == name]
                 yield f"the name {name!r} is there twice; if they are one organ, say merge: {{{name}: {both}}}"
@@ -208,7 +221,7 @@ class DataConfig(Frozen):
         False, description="a collection may be in both, so that pre-training sees its test cases; tables then say so"
     )
     spacing: tuple[Positive, Positive, Positive] = Field((1.5, 1.5, 2.0), description="mm, Sec. 3.1")
-    hu: tuple[float, float] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
+    hu: tuple[Hounsfield, Hounsfield] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
     phantom: PhantomConfig = PhantomConfig()
 
     @model_validator(mode="after")
@@ -216,6 +229,8 @@ class DataConfig(Frozen):
         if self.hu[0] >= self.hu[1]:
             raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
         _check_names("collection", (*self.collections, *self.pretrain, *self.finetune))
+        _check_once("pretrain", self.pretrain)
+        _check_once("finetune", self.finetune)
         if self.in_both and not self.pretrain_sees_test:
             raise ValueError(
                 f"pretrain and finetune both name {', '.join(self.in_both)}, so pre-training would see the scans and "
@@ -457,6 +472,8 @@ class GridConfig(Frozen):
             raise ValueError("percents are above 0 and at most 100")
         if any(not 0 <= f < self.n_folds for f in self.folds):
             raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}, as n_folds is {self.n_folds}")
+        for kind, values in (("folds", self.folds), ("seeds", self.seeds), *self.percents.items()):
+            _check_once(kind, values)
         _check_names("task", (*self.percents, *self.ablation))
         _check_names("arm", self.variants)
         if same := [reference for reference, arm in self.compare if reference == arm]:
@@ -491,3 +508,12 @@ class Experiment(Frozen):
     def _named(cls, profile: str) -> str:
         _check_names("profile", [profile])
         return profile
+
+    @model_validator(mode="after")
+    def _check(self) -> typing.Self:
+        known = {*PRETRAINING_SETS, *FINETUNING_SETS, *self.data.collections, *self.data.finetune}
+        for name in (*self.grid.percents, *self.grid.ablation):
+            if name not in known:
+                tasks = ", ".join(self.data.finetune) or "none"
+                raise ValueError(f"grid has shares of {name!r}, which is no collection; data.finetune has {tasks}")
+        return self
