@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mixcl.config.frozen import Count, Frozen, NonNegative, Positive, Seed, check_names
+from mixcl.config.frozen import Count, Frozen, Hounsfield, NonNegative, Positive, Seed, check_names, check_once
 from mixcl.labels import UNKNOWN
 
 PRETRAINING_SETS = ("msd_liver", "msd_lung", "msd_pancreas", "nih_pancreas", "kits19")
@@ -75,6 +75,8 @@ class Collection(Frozen):
                 yield f"merge has {value} twice, in {twice[0]!r} and in {organ!r}; a voxel is of one organ"
         names = list(self.merge) + [name for value, name in self.names.items() if value not in dict(merged)]
         for name in names:
+            if not name or not name.isprintable() or name != name.strip():
+                yield f"names or merge call an organ {name!r}; give it a name without line breaks or blanks around it"
             if names.count(name) > 1:
                 both = [value for value, other in self.organ_of.items() if other == name]
                 yield f"the name {name!r} is there twice; if they are one organ, say merge: {{{name}: {both}}}"
@@ -139,7 +141,7 @@ class DataConfig(Frozen):
         False, description="a collection may be in both, so that pre-training sees its test cases; tables then say so"
     )
     spacing: tuple[Positive, Positive, Positive] = Field((1.5, 1.5, 2.0), description="mm, Sec. 3.1")
-    hu: tuple[float, float] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
+    hu: tuple[Hounsfield, Hounsfield] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
     phantom: PhantomConfig = PhantomConfig()
 
     @model_validator(mode="after")
@@ -147,6 +149,8 @@ class DataConfig(Frozen):
         if self.hu[0] >= self.hu[1]:
             raise ValueError(f"hu is (lower, upper) in HU, and {self.hu[0]} is not below {self.hu[1]}")
         check_names("collection", (*self.collections, *self.pretrain, *self.finetune))
+        check_once("pretrain", self.pretrain)
+        check_once("finetune", self.finetune)
         if self.in_both and not self.pretrain_sees_test:
             raise ValueError(
                 f"pretrain and finetune both name {', '.join(self.in_both)}, so pre-training would see the scans and "

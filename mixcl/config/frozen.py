@@ -1,6 +1,7 @@
 """What all settings have in common: frozen, no unknown key, numbers in their ranges, names that can be a folder's."""
 
 import typing
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 
@@ -12,6 +13,7 @@ from mixcl.files import checked_name
 Fraction = typing.Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = typing.Annotated[float, Field(gt=0.0)]
 NonNegative = typing.Annotated[float, Field(ge=0.0)]
+Hounsfield = typing.Annotated[float, Field(ge=-(2**15), lt=2**15)]  # the store has 16 bits
 Count = typing.Annotated[int, Field(ge=1, le=10**12)]
 Seed = typing.Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -23,6 +25,13 @@ def check_names(kind: str, names: Iterable[str]) -> None:
             checked_name(kind, name)
     except InputError as error:
         raise ValueError(str(error)) from None
+
+
+def check_once(kind: str, values: Iterable[object]) -> None:
+    """Refuse what is listed twice, in the way that pydantic understands."""
+    for value, number in Counter(values).items():
+        if number > 1:
+            raise ValueError(f"{kind} lists {value} twice; list it once")
 
 
 class Frozen(BaseModel):
@@ -37,7 +46,9 @@ class Frozen(BaseModel):
         if isinstance(given, dict):
             for name in _numeric(cls) & given.keys():
                 if _holds_truth(given[name]):
-                    raise ValueError(f"{name} takes numbers, not true or false")
+                    words = str in _kinds(cls.model_fields[name].annotation)
+                    quotes = "; YAML reads yes, no, on and off so: put such a name in quotes" if words else ""
+                    raise ValueError(f"{name} takes numbers, not true or false{quotes}")
         return given
 
 
@@ -50,7 +61,7 @@ def _numeric(section: type[BaseModel]) -> frozenset[str]:
 
 def _holds_truth(value: object) -> bool:
     """Whether a value, or one in a list or mapping of it, is true or false."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    inner = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return isinstance(value, bool) or any(map(_holds_truth, inner))
 
 

@@ -180,13 +180,15 @@ def _parse_override(item: str) -> dict[str, Any]:
 def _explain(error: ValidationError) -> str:
     """The first fault of a configuration as one sentence, with the nearest valid name for an unknown key."""
     fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")  # a misspelt key first
-    where = words(".".join(str(part) for part in fault["loc"]), 200)
+    where = words(".".join(str(part) for part in fault["loc"] if "[" not in str(part)), 200)  # no part of a type
     if fault["type"] == "extra_forbidden":
         names = _field_names(fault["loc"][:-1])
         return f"unknown key {where}{nearest(str(fault['loc'][-1])[:80], names)}; valid here: {', '.join(names)}"
     if fault["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where} is a section and needs keys below it, not {words(fault['input'])}"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list, such as [1, 2]")
+    if not fault["loc"]:
+        return message
     return f"{where}: {message[:1].lower()}{message[1:]} (got {words(fault['input'])})"
 
 

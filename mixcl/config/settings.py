@@ -18,7 +18,7 @@ from mixcl.config.data import Collection as Collection
 from mixcl.config.data import DataConfig as DataConfig
 from mixcl.config.data import LabelGrid as LabelGrid
 from mixcl.config.data import PhantomConfig as PhantomConfig
-from mixcl.config.frozen import Count, Fraction, Frozen, NonNegative, Positive, Seed, check_names
+from mixcl.config.frozen import Count, Fraction, Frozen, NonNegative, Positive, Seed, check_names, check_once
 
 TRAININGS, LENGTHS = ("pretrain", "finetune"), ("steps", "epochs")  # sections, and how each says how long it is
 MOST_FOLDS = 1000
@@ -249,6 +249,8 @@ class GridConfig(Frozen):
             raise ValueError("percents are above 0 and at most 100")
         if any(not 0 <= f < self.n_folds for f in self.folds):
             raise ValueError(f"folds are numbered 0 to {self.n_folds - 1}, as n_folds is {self.n_folds}")
+        for kind, values in (("folds", self.folds), ("seeds", self.seeds), *self.percents.items()):
+            check_once(kind, values)
         check_names("task", (*self.percents, *self.ablation))
         check_names("arm", self.variants)
         if same := [reference for reference, arm in self.compare if reference == arm]:
@@ -283,3 +285,12 @@ class Experiment(Frozen):
     def _named(cls, profile: str) -> str:
         check_names("profile", [profile])
         return profile
+
+    @model_validator(mode="after")
+    def _check(self) -> typing.Self:
+        known = {*PRETRAINING_SETS, *FINETUNING_SETS, *self.data.collections, *self.data.finetune}
+        for name in (*self.grid.percents, *self.grid.ablation):
+            if name not in known:
+                tasks = ", ".join(self.data.finetune) or "none"
+                raise ValueError(f"grid has shares of {name!r}, which is no collection; data.finetune has {tasks}")
+        return self

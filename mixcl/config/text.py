@@ -1,5 +1,7 @@
 """YAML that somebody wrote, in bounded memory and time, and values as a few words."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +11,35 @@ import yaml
 
 from mixcl.files import DEEPEST
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where it is there, is eight times as fast
 MOST = 1_000_000
 """Characters of a text, and of what it stands for when every alias is written out."""
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml is eight times as fast
+    """Refuses what YAML takes without a word and nobody means: a key twice, 010 for 8, 1:30 for 90."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, number in keys.items():
+            if number > 1:
+                raise ValueError(f"the key {words(key)} is there twice from line {node.start_mark.line + 1} on")
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: Any) -> Any:
+        return super().construct_yaml_int(_decimal(node))
+
+    def construct_yaml_float(self, node: Any) -> Any:
+        return super().construct_yaml_float(_decimal(node))
+
+
+for kind in ("int", "float"):
+    Loader.add_constructor(f"tag:yaml.org,2002:{kind}", getattr(Loader, f"construct_yaml_{kind}"))
+
+
+def _decimal(node: Any) -> Any:
+    if re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", str(node.value)):
+        raise ValueError(f"YAML reads {words(node.value)} to the base 8 or 60; write it without leading 0 and colon")
+    return node
 
 
 def read_text(path: Path) -> str:
@@ -48,7 +76,7 @@ def read_yaml(text: str) -> Any:
     with _one_kind():
         _check_length(text)
         _check_size(text)
-        return yaml.load(text, LOADER)
+        return yaml.load(text, Loader)
 
 
 def read_value(text: str) -> Any:
@@ -71,7 +99,7 @@ def read_value(text: str) -> Any:
         return text
     with _one_kind():
         _check_length(text)
-        loader = LOADER("")
+        loader = Loader("")
         return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
 
 
@@ -92,7 +120,7 @@ def _check_length(text: str) -> None:
 def _check_size(text: str) -> None:
     known: dict[str, int] = {}
     open_parts: list[tuple[str | None, int]] = [(None, 0)]  # anchor, and characters so far
-    for event in yaml.parse(text, LOADER):
+    for event in yaml.parse(text, Loader):
         anchor, size = getattr(event, "anchor", None), 1
         if isinstance(event, yaml.CollectionStartEvent):
             open_parts.append((anchor, 0))
