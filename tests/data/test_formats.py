@@ -270,6 +270,17 @@ def test_bytes_behind_the_voxels_are_told_as_of_nifti(tmp_path: Path, name: str)
         read_volume(path)
 
 
+def test_a_packed_size_that_is_too_small_is_no_scan(tmp_path: Path) -> None:
+    """MetaImage's reader stops there and makes up the rest."""
+    path = tmp_path / "packed.mha"
+    by_itk(path, affine_of(), True)
+    raw = path.read_bytes()
+    size = int(re.search(rb"CompressedDataSize = (\d+)", raw)[1])  # type: ignore[index]
+    path.write_bytes(raw.replace(b"CompressedDataSize = %d" % size, b"CompressedDataSize = %d" % (size // 2)))
+    with pytest.raises(InputError, match=r"packed\.mha: cut off"):
+        read_volume(path)
+
+
 def test_voxels_in_two_packed_parts(tmp_path: Path) -> None:
     """NRRD reads the second one; MetaImage's reader leaves it away without a word."""
     for name in ("packed.nrrd", "packed.mha"):

@@ -44,10 +44,11 @@ def read_itk(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt
         raise InputError(f"{path}: its voxels are complex; store real numbers", "format")
     if np.prod(shape, dtype=float) > PACKED * path.stat().st_size:
         raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
+    voxel: int = sitk.Image((1, 1, 1), reader.GetPixelID()).GetSizeOfPixelComponent()
+    doubts += behind(path, _surplus(path, int(np.prod(shape)) * voxel))  # first: not all of it does ITK survive
     with itk_errors(path):
         image = reader.Execute()
     data = sitk.GetArrayFromImage(image).transpose()
-    doubts += behind(path, _surplus(path, data.nbytes))
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
@@ -65,30 +66,37 @@ def _surplus(path: Path, size: int) -> int:
     binary = nrrd or not re.search(r"^BinaryData *= *F", fields, re.M | re.I)
     if begin is None or not binary or encoding not in ("raw", "gzip", "gz", "true", "false"):
         raise InputError(f"{path}: holds its voxels in an unusual way; write it anew, binary, raw or gzip", "format")
-    with reading(path), path.open("rb") as file:
-        file.seek(begin.end())
-        packed = encoding in ("gzip", "gz", "true")
-        held = _unpacked(file, size + BEHIND, nrrd) if packed else path.stat().st_size - begin.end()
+    there = path.stat().st_size - begin.end()
+    stated = re.search(r"^CompressedDataSize *= *(\d+)", fields, re.M | re.I)  # of a MetaImage; ITK stops there
+    taken = min(int(stated[1][:20]), there) if stated and not nrrd and encoding == "true" else there
+    held = taken
+    if encoding in ("gzip", "gz", "true"):
+        with reading(path), path.open("rb") as file:
+            file.seek(begin.end())
+            held = _unpacked(file, taken, size + BEHIND, nrrd)
     if held < size:
-        raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
-    return held - size
+        text = "cut off or damaged: the header announces more voxels"
+        raise InputError(f"{path}: {text}; download or copy it again", "damaged")
+    return held - size + there - taken
 
 
-def _unpacked(file: BinaryIO, most: int, parts: bool) -> int:
-    """Bytes that the rest of a file unpacks to and what follows that, counted to a little beyond ``most``.
+def _unpacked(file: BinaryIO, taken: int, most: int, parts: bool) -> int:
+    """Bytes that the next ``taken`` of a file unpack to and what follows that, counted to a little beyond ``most``.
 
     With ``parts`` one packed part may follow another, as NRRD has it.
     """
-    size, unpacker, piece = 0, zlib.decompressobj(47), file.read(2**16)
+    end = file.tell() + taken
+    size, unpacker, piece = 0, zlib.decompressobj(47), file.read(min(2**16, taken))
     while piece and size <= most:
         if unpacker.eof and parts and piece.startswith(GZIP):
             unpacker = zlib.decompressobj(47)
         if unpacker.eof:
             size += len(piece)
-            piece = file.read(2**16)
+            piece = file.read(min(2**16, end - file.tell()))
         else:
             size += len(unpacker.decompress(piece, 2**20))
-            piece = unpacker.unconsumed_tail or unpacker.unused_data or file.read(2**16)
+            left = unpacker.unconsumed_tail or unpacker.unused_data
+            piece = left or file.read(min(2**16, end - file.tell()))
     return size + (0 if unpacker.eof or size > most else len(unpacker.flush()))
 
 
