@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from os.path import realpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,16 +97,16 @@ def found(place: Path, out: Path) -> list[Path]:
     """
     if place.suffix.lower() == ".txt" and place.is_file():
         try:
-            lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except UnicodeDecodeError:
             raise InputError(f"{place}: not a text of UTF-8; write one path a line") from None
         if lists := [line for line in lines if line.lower().endswith(".txt")]:
             raise InputError(f"{place}: names {lists[0]}, another list; write the paths of scans")
         scans = [scan for line in lines for scan in found(place.parent / line, out)]
     elif place.is_dir():
-        if place.resolve() == out.resolve():
+        if realpath(place) == realpath(out):
             raise InputError(f"{place}: scans and label maps in one folder; choose another --out")
-        scans = list(_below(place, out.resolve()))
+        scans = list(_below(place, realpath(out)))
     elif place.exists():
         return [place]
     else:
@@ -115,28 +116,35 @@ def found(place: Path, out: Path) -> list[Path]:
     return scans
 
 
-def _below(folder: Path, out: Path) -> Iterator[Path]:
+def _below(folder: Path, out: str) -> Iterator[Path]:
     """Scans in a folder and those below but ``out``; a folder with a DICOM file is one scan."""
     inside = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: natural_key(path.name))
-    files = [path for path in inside if path.is_file()]
-    if any(is_dicom(first_bytes(path)) for path in files):
+    files = [path for path in inside if not path.is_dir()]
+    if any(map(_begins_as_dicom, files)):
         yield folder
         return
     voxels = {path.with_suffix(".img").name.lower() for path in files if path.suffix.lower() == ".hdr"}
     yield from (p for p in files if p.name.lower().endswith(ENDINGS) and p.name.lower() not in voxels)
     for path in inside:
-        if path.is_dir() and path.resolve() != out:
+        if path.is_dir() and realpath(path) != out:
             yield from _below(path, out)
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(first_bytes(path))
+    except InputError:  # told when it is labelled, where its name is that of a scan
+        return False
 
 
 def _named(scans: Sequence[Path], out: Path) -> dict[str, Path]:
     """Scans by the names of their label maps."""
     named: dict[str, Path] = {}
     for scan in scans:
-        name = file_name(scan.resolve().name if scan.is_dir() else stem(scan.name))
-        if named.setdefault(name, scan).resolve() != scan.resolve():
+        name = file_name(Path(realpath(scan)).name if scan.is_dir() else stem(scan.name))
+        if realpath(named.setdefault(name, scan)) != realpath(scan):
             raise InputError(f"{named[name]} and {scan} have one name; rename one, or label them into another --out")
-        if (out / f"{name}.nii.gz").resolve() == scan.resolve():
+        if realpath(out / f"{name}.nii.gz") == realpath(scan):
             raise InputError(f"{scan}: its label map would take its place; choose another --out")
     return named
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mixcl import baselines, batches, diagnostics, windows
+from mixcl.config.profile import checked_task
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import split, start
 from mixcl.data.store import Store, verify
@@ -107,17 +108,16 @@ def finetune(
         Pre-trained weights or the folder of a pre-training run; None is training from scratch.
     """
     store = Store(config.data.store_dir(out), settings=config.data)
-    train, test = split(store.cases(task), config, fold, percent, seed)
+    train, test = split(store.cases(checked_task(config, task)), config, fold, percent, seed)
     names, settings, own = train[0].names, config.finetune, start(fold, seed)
     steps = settings.total_steps(len(train))
     with seeded(own):
         net = segmentation_model(config.model, len(names))
     if settings.freeze:
         freeze(net)
-    handed, origin = "none: trained from scratch", "none"
-    source: dict[str, Any] = {}
+    handed, origin, source = "none: trained from scratch", "none", dict[str, Any]()
     if init is not None:
-        weights, source = checkpoint.read_weights(init)
+        weights, source = checkpoint.read_start(init, task, store.fingerprint((task,)))
         report = hand_over(unetr_weights(weights), net, transfer=settings.transfer, source=str(init))
         handed, origin = f"{settings.transfer}: {report}", source["id"]
     decides = {

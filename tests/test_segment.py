@@ -32,6 +32,7 @@ from mixcl.data.prepare.run import prepare
 from mixcl.errors import InputError
 from mixcl.evaluate import evaluate
 from mixcl.export import about, export, read_carried
+from mixcl.segment import _named as named
 from mixcl.segment import found
 
 NAMES = {1: "spleen", 5: "liver", 9: "left kidney"}
@@ -177,6 +178,19 @@ def test_a_bad_scan_does_not_stop_the_others(
     assert "1 of 2 scans were not labelled, the others are; first" in error
     assert "a.nii.gz" in error
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["b.json", "b.nii.gz"]
+
+
+def test_what_is_no_scan_beside_scans_is_passed_over(tmp_path: Path) -> None:
+    """Empty notes and a saved page stand in many folders; what is named like a scan is told when its turn comes."""
+    for name, text in {"README": "", "index.html": "<html>", "a.nii.gz": "", "b.nrrd": "<html>"}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "lost.nii").symlink_to("nowhere")
+    (tmp_path / "loop.nii").symlink_to("loop.nii")
+    (tmp_path / "list.txt").write_text("\ufeffa.nii.gz\n")
+    scans = ["a.nii.gz", "b.nrrd", "loop.nii", "lost.nii"]
+    assert [scan.name for scan in found(tmp_path, tmp_path / "out")] == scans
+    assert list(named(found(tmp_path, tmp_path / "out"), tmp_path / "out")) == ["a", "b", "loop", "lost"]
+    assert [scan.name for scan in found(tmp_path / "list.txt", tmp_path / "out")] == ["a.nii.gz"]
 
 
 def test_what_is_refused(bundle: Path, scans: Path, tmp_path: Path) -> None:

@@ -220,6 +220,22 @@ def test_finetuning_hands_over_the_encoder(pretrained: Path, smoke: Experiment, 
     assert not set(card["train"]) & set(card["test"])
 
 
+def test_what_may_have_seen_the_test_cases_is_no_start(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
+    short = change(smoke, finetune={"steps": 1})
+    run = trainer.finetune(short, tmp_path, task="btcv", percent=100, fold=0, arm="scratch", progress=False)
+    export(run, tmp_path / "b.safetensors")
+    for init in (run, tmp_path / "b.safetensors"):
+        with pytest.raises(
+            InputError, match=r"was fine-tuned on btcv \(finetune-btcv-p100-scratch-f0-s0\), perhaps on"
+        ):
+            trainer.finetune(short, tmp_path, task="btcv", percent=100, fold=1, arm="mixcl", init=init, progress=False)
+    trainer.finetune(short, tmp_path, task="msd_spleen", percent=100, fold=0, arm="a", init=run, progress=False)
+    with pytest.raises(InputError, match=r"task 'bctv': is not in data.finetune \(did you mean 'btcv'\?\)"):
+        trainer.finetune(short, tmp_path, task="bctv", percent=100, fold=0, arm="scratch", progress=False)
+    with pytest.raises(InputError, match=r"task 'kits19': is not in data.finetune"):
+        trainer.finetune(short, tmp_path, task="kits19", percent=100, fold=0, arm="mixcl", progress=False)
+
+
 def test_the_start_belongs_to_fold_and_seed_alone(pretrained: Path, smoke: Experiment, tmp_path: Path) -> None:
     """Weights after a step that moves nothing are the fresh ones; the loss of that step tells the patches."""
     still = change(smoke, finetune={"lr": 1e-30, "weight_decay": 0.0, "steps": 1, "log_every": 1})

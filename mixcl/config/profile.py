@@ -205,3 +205,18 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """What a misspelt name was perhaps meant to be, as a few words in brackets, or nothing."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def checked_task(config: Experiment, task: str) -> str:
+    """The name of a collection to fine-tune on.
+
+    Raises
+    ------
+    InputError
+        ``data.finetune`` does not have it.
+    """
+    known = config.data.finetune
+    if task not in known:
+        text = f"task {task!r}: is not in data.finetune{nearest(task, known)}, which has {', '.join(known) or 'none'}"
+        raise InputError(f"{text}; choose one of these, or add it there")
+    return task

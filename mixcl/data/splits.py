@@ -74,9 +74,11 @@ def split(
     by_id = {case.id: case for case in cases}
     try:
         parts = [test for _, test in folds(by_id, config.grid.n_folds)]
+        if not 0 <= fold < len(parts):
+            raise ValueError(f"folds are numbered 0 to {len(parts) - 1}, as grid.n_folds is {len(parts)}")
         kept = _first(draw(parts, fold, seed), percent)
         tested = parts[fold]
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise InputError(f"fold {fold} at {percent} % of {len(by_id)} cases cannot be made: {error}") from None
     return [by_id[i] for i in kept], [by_id[i] for i in sorted(tested)]
 

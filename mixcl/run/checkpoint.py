@@ -67,6 +67,26 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, {**metadata, "id": identity}
 
 
+def read_start(path: Path, task: str, data: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What :func:`read_weights` gives, of weights that a fine-tuning on ``task`` may start from.
+
+    Parameters
+    ----------
+    data
+        Fingerprint of the task's collection in the store.
+
+    Raises
+    ------
+    InputError
+        They were fine-tuned on the very scans of the task, and so perhaps on those that it tests.
+    """
+    weights, source = read_weights(path)
+    if str(source.get("job")).startswith("finetune-") and source.get("data") == data:
+        text = f"was fine-tuned on {task} ({source['job']}), perhaps on cases that are tested here"
+        raise InputError(f"{path}: {text}; start from a pre-training")
+    return weights, source
+
+
 def weights_id(state: Mapping[str, Tensor]) -> str:
     """The name of weights, see :func:`mixcl.run.record.weights_id`."""
     plain = {name: value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name, value in state.items()}

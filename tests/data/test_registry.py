@@ -180,6 +180,7 @@ def test_a_table_lists_the_cases(tmp_path: Path) -> None:
         ("image,label\na.nii,b.nii\n", "line 2; add it or take it out"),
         ("image,label\nt.csv,t.csv\nt.csv,t.csv\n", "line 3 names the case"),
         ("image,label\n", "lists no case"),
+        ("image,Image,label\na.nii,b.nii,c.nii\n", "has image for two columns"),
     ],
 )
 def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
@@ -188,6 +189,13 @@ def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, said: str) -> 
         find_cases(Collection(names={1: "x"}, table="t.csv"), tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         find_cases(Collection(names={1: "x"}, table="none.csv"), tmp_path)
+
+
+def test_a_line_with_no_name_of_a_file_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"case,image,label\na,t.csv,t.csv\nb,{'x' * 5000}/i.nii,t.csv\n")
+    pairs, missing = match_cases(Collection(names={1: "x"}, table="t.csv"), tmp_path)
+    assert list(pairs) == ["a"]
+    assert "line 3 lists what cannot be read (File name too long)" in missing["b"]
 
 
 def test_another_format_takes_the_place_of_the_one_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
 
     Returns
     -------
-    Files (image, label) by case, and a sentence by case on each that lists a file that is not there.
+    Files (image, label) by case, and a sentence by case on each that lists a file that is not there or cannot be reached.
 
     Raises
     ------
@@ -42,18 +42,27 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
         raise InputError(
             f"{path}: its columns are {found}; name two of them image and label, in its first line", "table"
         )
+    if twice := {name for name in ("case", "image", "label") if columns.count(name) > 1}:
+        raise InputError(
+            f"{path}: has {' and '.join(sorted(twice))} for two columns; keep the one that is meant", "table"
+        )
     pairs: dict[str, tuple[Path, Path]] = {}
     missing: dict[str, str] = {}
     for number, cells in filled[1:]:
         row = dict(zip(columns, cells, strict=False))
         if not (row.get("image") and row.get("label")):
             raise InputError(f"{path}: line {number} has no image or no label; complete it, or take it out", "table")
-        image, label = (as_spelled(path.parent / row[key]) for key in ("image", "label"))
-        case = unicodedata.normalize("NFC", row.get("case") or stem(image.name))
+        case = unicodedata.normalize("NFC", row.get("case") or stem((path.parent / row["image"]).name))
         file_name(case)  # says which name cannot be one
         if case in pairs or case in missing:
             raise InputError(f"{path}: line {number} names the case {case!r} again; name each once", "table")
-        gone = next((file for file in (image, label) if not file.exists()), None)
+        try:
+            image, label = (as_spelled(path.parent / row[key]) for key in ("image", "label"))
+            gone = next((file for file in (image, label) if not file.exists()), None)
+        except OSError as error:  # no name for a file, a folder that is closed
+            text = f"{path}: line {number} lists what cannot be read ({error.strerror}); mend it, or take it out"
+            missing[case] = text
+            continue
         if gone is None:
             pairs[case] = (image, label)
         else:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+from nibabel.imageglobals import LoggingOutputSuppressor
 from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, Experiment, cores
@@ -167,7 +168,8 @@ def _growth(job: Job) -> int:
     with suppress(Exception):  # faulty headers are told when the case is read
         if not job.image.is_file():  # reading a pipe would wait for ever
             return 0
-        scan: Any = nib.load(job.image)
+        with LoggingOutputSuppressor():  # what nibabel says of a header names no file
+            scan: Any = nib.load(job.image)
         shape = resampled_shape(scan.shape[:3], spacing_of(scan.affine), job.data.spacing)
         return stored.expected_bytes(shape, len(job.names)) - there
     return 0
