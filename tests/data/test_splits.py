@@ -171,7 +171,7 @@ def test_starts_differ() -> None:
 
 
 def test_a_fold_that_is_not_there() -> None:
-    with pytest.raises(InputError, match="fold -1 .* folds are numbered 0 to 4, as grid.n_folds is 5"):
+    with pytest.raises(InputError, match=r"fold -1 .* folds are numbered 0 to 4, as grid.n_folds is 5"):
         split(cases(15), PAPER, -1, 15, 0)
     with pytest.raises(InputError, match="fold 5 at 15 % of 15 cases"):
         split(cases(15), PAPER, 5, 15, 0)
