@@ -32,7 +32,6 @@ from mixcl.data.prepare.run import prepare
 from mixcl.errors import InputError
 from mixcl.evaluate import evaluate
 from mixcl.export import about, export, read_carried
-from mixcl.segment import _named as named
 from mixcl.segment import found
 
 NAMES = {1: "spleen", 5: "liver", 9: "left kidney"}
@@ -171,12 +170,15 @@ def test_a_bad_scan_does_not_stop_the_others(
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.nii.gz").write_bytes(images(scans)[0].read_bytes()[:1000])
     os.symlink(images(scans)[0], tmp_path / "in/b.nii.gz")
+    os.symlink("c.nii.gz", tmp_path / "in/c.nii.gz")
+    (tmp_path / "in/README").touch()
     with pytest.raises(SystemExit) as stop:
         main(["predict", str(tmp_path / "in"), "--run", str(bundle), "--out", str(tmp_path / "out")])
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert "1 of 2 scans were not labelled, the others are; first" in error
+    assert "2 of 3 scans were not labelled, the others are; first" in error
     assert "a.nii.gz" in error
+    assert "c.nii.gz: cannot be read" in error
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["b.json", "b.nii.gz"]
 
 
@@ -189,7 +191,6 @@ def test_what_is_no_scan_beside_scans_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\ufeffa.nii.gz\n")
     scans = ["a.nii.gz", "b.nrrd", "loop.nii", "lost.nii"]
     assert [scan.name for scan in found(tmp_path, tmp_path / "out")] == scans
-    assert list(named(found(tmp_path, tmp_path / "out"), tmp_path / "out")) == ["a", "b", "loop", "lost"]
     assert [scan.name for scan in found(tmp_path / "list.txt", tmp_path / "out")] == ["a.nii.gz"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pydicom
 import pytest
 from helpers.apart import check_or_end, make_or_end
+from helpers.faults import with_header
 from helpers.preparing import settings
 from helpers.series import write_series
 from helpers.volumes import affine_of, save, scan, write_case
@@ -44,6 +45,23 @@ def test_whatever_ends_a_case_is_its_own_error(tmp_path: Path, monkeypatch: pyte
         for text in (errors[case], next(line for line in str(told.value).splitlines() if f"/{case}.nii.gz" in line)):
             assert word in text
             assert f"imagesTr/{case}.nii.gz" in text
+
+
+def test_a_header_that_promises_a_large_scan_does_not_stop_the_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for case, fields in {
+        "good": {},
+        "shape": {"dim": [3, 30000, 30000, 30000, 1, 1, 1, 1]},
+        "odd": {"vox_offset": 353},
+    }.items():
+        image, _ = write_case(tmp_path / "raw/own", case, *scan())
+        with_header(image, **fields)
+    with pytest.raises(InputError, match="2 faulty; the other 1 cases are prepared") as told:
+        prepare(settings(tmp_path / "raw"), tmp_path, workers=1)
+    assert "shape.nii.gz: cut off: the header announces more voxels" in str(told.value)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "vox offset" in line]
+    assert not lines  # nibabel's words, without the name of a file
 
 
 def put(key: str, value: Any) -> Edit:

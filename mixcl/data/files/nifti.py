@@ -51,6 +51,15 @@ def read_nifti(path: Path) -> Read:
     return data, affine, tuple(doubts)
 
 
+def announced_grid(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Shape and affine to RAS+ mm that a header announces, whatever follows it; raises as `read_nifti`, and more."""
+    two = path.suffix.lower() in (".img", ".hdr")
+    with unpacked(pair(path)[0] if two else path) as (file, _):
+        header = _header(path, file.read(HEADER_BYTES), two)
+    shape = _shape(path, header)
+    return shape, _geometry(path, header, shape)[0]
+
+
 def _header(path: Path, head: bytes, two: bool) -> Any:
     """The header in the first bytes of a file, as nibabel's object, unchecked."""
     if not head:

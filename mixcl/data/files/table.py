@@ -21,7 +21,7 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
 
     Returns
     -------
-    Files (image, label) by case, and a sentence by case on each that lists a file that is not there, or cannot be.
+    Files (image, label) by case, and a sentence by case on each that lists a file that is not there or out of reach.
 
     Raises
     ------

@@ -6,6 +6,7 @@ Faulty cases do not stop the others, whatever happens while they are read: they 
 Cases are prepared in processes of their own (`mixcl.data.workers`); those that are there already are only looked at.
 """
 
+import math
 import os
 import shutil
 import sys
@@ -15,16 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
-from nibabel.imageglobals import LoggingOutputSuppressor
 from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data import store as stored
+from mixcl.data.files.geometry import check_grid
 from mixcl.data.files.grid import resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
+from mixcl.data.files.nifti import announced_grid
+from mixcl.data.files.opened import PACKED
 from mixcl.data.prepare.case import Job, Outcome, kept, make
 from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
@@ -166,10 +167,10 @@ def _growth(job: Job) -> int:
         if record["settings"] == job.settings:
             return 0
     with suppress(Exception):  # faulty headers are told when the case is read
-        if not job.image.is_file():  # reading a pipe would wait for ever
+        announced, affine = announced_grid(job.image)
+        check_grid(job.image, affine, announced)
+        if math.prod(announced) > PACKED * job.image.stat().st_size:  # more than there can be
             return 0
-        with LoggingOutputSuppressor():  # what nibabel says of a header names no file
-            scan: Any = nib.load(job.image)
-        shape = resampled_shape(scan.shape[:3], spacing_of(scan.affine), job.data.spacing)
+        shape = resampled_shape(announced, spacing_of(affine), job.data.spacing)
         return stored.expected_bytes(shape, len(job.names)) - there
     return 0
