@@ -237,11 +237,11 @@ def test_a_killed_evaluation_keeps_its_cases(run: Path, config: Experiment, scan
     words = ["evaluate", "--profile", str(scans / "mine.yaml"), "--run", str(run)]
     process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while process.poll() is None and not list(run.glob("evaluation/*.json")) and time.monotonic() < deadline:
+    while process.poll() is None and not list(run.glob("evaluation/[!.]*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = list(run.glob("evaluation/*.json"))
+    done = list(run.glob("evaluation/[!.]*.json"))
     assert len(done) == 1
     assert not (run / "cases.csv").exists()
     before = done[0].stat().st_mtime_ns

@@ -25,7 +25,7 @@ def collections(data: DataConfig) -> dict[str, Collection]:
     InputError
         A name that is neither built in nor defined under ``data.collections``.
 
-    >>> list(collections(DataConfig(pretrain=("kits19", "kits19"), finetune=("btcv",))))
+    >>> list(collections(DataConfig(pretrain=("kits19", "btcv"), finetune=("btcv",), pretrain_sees_test=True)))
     ['kits19', 'btcv']
     """
     known = COLLECTIONS | data.collections

@@ -129,7 +129,7 @@ def _data(config: Experiment, out: Path) -> dict[str, Any]:
 def _job(run: Path) -> dict[str, Any]:
     card = read_card(run)
     try:
-        seconds = [float(read_sealed(path).get("seconds", 0.0)) for path in run.glob("evaluation/*.json")]
+        seconds = [float(read_sealed(path).get("seconds", 0.0)) for path in run.glob("evaluation/[!.]*.json")]
     except (OSError, ValueError, TypeError):
         raise InputError(f"{run / 'evaluation'}: is damaged; run mixcl evaluate --run {run.name} again") from None
     return {
