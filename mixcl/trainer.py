@@ -109,7 +109,7 @@ def finetune(
     """
     store = Store(config.data.store_dir(out), settings=config.data)
     train, test = split(store.cases(checked_task(config, task)), config, fold, percent, seed)
-    names, settings, own = train[0].names, config.finetune, start(fold, seed)
+    names, settings, own, data = train[0].names, config.finetune, start(fold, seed), store.fingerprint((task,))
     steps = settings.total_steps(len(train))
     with seeded(own):
         net = segmentation_model(config.model, len(names))
@@ -117,11 +117,11 @@ def finetune(
         freeze(net)
     handed, origin, source = "none: trained from scratch", "none", dict[str, Any]()
     if init is not None:
-        weights, source = checkpoint.read_start(init, task, store.fingerprint((task,)))
+        weights, source = checkpoint.read_start(init, task, data)
         report = hand_over(unetr_weights(weights), net, transfer=settings.transfer, source=str(init))
         handed, origin = f"{settings.transfer}: {report}", source["id"]
     decides = {
-        "data": store.fingerprint((task,)), "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
+        "data": data, "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
         "n_folds": config.grid.n_folds, "init": origin, "start": own, "train": [c.id for c in train],
         **deciding(config, "finetune"),
     }  # fmt: skip

@@ -198,7 +198,7 @@ def _sheet(body: str) -> str:
 
 def _figures(out: Path, missing: list[str]) -> list[dict[str, str]]:
     """The figures of a run: heading, what they show, and the names of their copies."""
-    names, figures = [path.stem for path in sorted((out / "figures").glob("*.png"))], []
+    names, figures = [path.stem for path in sorted((out / "figures").glob("[!.]*.png"))], []
     expected = [name for name in FIGURES if name not in ("effects", *DIAGNOSTICS)]
     missing += [f"{figure_title(name)}: figures/{name}.png" for name in expected if name not in names]
     for name in sorted(names, key=lambda name: rank(name, FIGURES)):

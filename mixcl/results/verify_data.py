@@ -57,7 +57,7 @@ def _sample(items: Sequence[Any], sizes: Sequence[int], most: int, full: bool) -
 
 
 def _size(case: Path) -> int:
-    return sum(path.stat().st_size for path in case.glob("*.npy"))
+    return sum(path.stat().st_size for path in case.glob("[!.]*.npy"))
 
 
 def _changed(cases: Sequence[Case]) -> Iterator[str]:
