@@ -77,9 +77,10 @@ class Collection(Frozen):
         for name in names:
             if not name or not name.isprintable() or name != name.strip():
                 yield f"names or merge call an organ {name!r}; give it a name without line breaks or blanks around it"
-            if names.count(name) > 1:
-                both = [value for value, other in self.organ_of.items() if other == name]
-                yield f"the name {name!r} is there twice; if they are one organ, say merge: {{{name}: {both}}}"
+            alike = {value: other for value, other in self.organ_of.items() if other.casefold() == name.casefold()}
+            if names.count(name) > 1 or len(set(alike.values())) > 1:
+                written = " and ".join(dict.fromkeys(map(repr, alike.values())))
+                yield f"the name {written} is there twice; if they are one organ, say merge: {{{name}: {list(alike)}}}"
         if len(self.names) == UNKNOWN:
             yield f"names has {UNKNOWN} label values; {UNKNOWN - 1} is the most, for one stands for what is unknown"
 

@@ -119,6 +119,7 @@ def test_overrides(override: str, read, value) -> None:  # type: ignore[no-untyp
         ("data.collections.mine={names: {0: background}}", ["1 to 255"]),
         ("data.collections.mine={names: {1: liver, 2: liver}}", ["'liver' is there twice", "merge: {liver: [1, 2]}"]),
         ("data.collections.mine={names: {1: a, 2: b}, merge: {b: [1]}}", ["'b' is there twice"]),
+        ("data.collections.mine={names: {1: Liver, 2: liver}}", ["'Liver' and 'liver' is there twice", "[1, 2]}"]),
         (
             "data.collections.mine={names: {1: a, 2: b}, merge: {c: [1, 2], d: [2]}}",
             ["merge has 2 twice", "'c'", "'d'"],

@@ -51,3 +51,14 @@ def test_a_linked_root_is_the_same_as_the_folder_itself(tmp_path: Path) -> None:
     assert prepare(listed(tmp_path / "raw"), out, workers=1, progress=False).collections[0].made == 1
     report = prepare(listed(tmp_path / "disk"), out, workers=1, progress=False)
     assert report.collections[0].kept == 1
+
+
+def test_one_label_for_two_scans_is_told(tmp_path: Path) -> None:
+    """A cell copied down in a spreadsheet: the grids fit, and nothing else would tell."""
+    for number, case in enumerate("ab"):
+        write_case(tmp_path / "own", case, *scan(seed=number))
+    table(tmp_path, "a,imagesTr/a.nii.gz,labelsTr/a.nii.gz", "b,imagesTr/b.nii.gz,labelsTr/a.nii.gz")
+    told = check(listed(tmp_path), tmp_path / "out", workers=1, progress=False)
+    found = [one for one in told.findings if one.kind == "label twice"]
+    assert [(one.case, one.severity) for one in found] == [("b", "warning")]
+    assert "labelsTr/a.nii.gz: is listed as the label of a and of b" in found[0].text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,7 @@ def test_a_table_lists_the_cases(tmp_path: Path) -> None:
     [
         ("image,mask\na.nii,b.nii\n", "its columns are 'image', 'mask'; name two of them image and label"),
         ("image,label\nt.csv,\n", "line 2 has no image or no label"),
-        ("image,label\na.nii,b.nii\n", "line 2; add it or take it out"),
+        ("image,label\na.nii,b.nii\n", "line 2 lists .*a.nii, and there is no such file; add it, or take the line out"),
         ("image,label\nt.csv,t.csv\nt.csv,t.csv\n", "line 3 names the case"),
         ("image,label\n", "lists no case"),
         ("image,Image,label\na.nii,b.nii,c.nii\n", "has image for two columns"),
@@ -196,6 +197,45 @@ def test_a_line_with_no_name_of_a_file_does_not_stop_the_others(tmp_path: Path) 
     pairs, missing = match_cases(Collection(names={1: "x"}, table="t.csv"), tmp_path)
     assert list(pairs) == ["a"]
     assert "line 3 lists what cannot be read (File name too long)" in missing["b"]
+
+
+def test_a_wrong_line_does_not_stop_the_others(tmp_path: Path) -> None:
+    """A name that no file could have, no file, or a name twice, of which nobody knows which is meant."""
+    rows = [
+        "a,t.csv,t.csv",
+        f"{'x' * 300},t.csv,t.csv",
+        "c,t.csv,",
+        "d,t.csv,t.csv",
+        "d,t.csv,t.csv",
+        "e,~/t.csv,$U/t.csv",
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["case,image,label", *rows]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path))
+        patch.setenv("U", str(tmp_path))
+        pairs, faults = match_cases(Collection(names={1: "x"}, table="t.csv"), tmp_path)
+    assert pairs.keys() == {"a", "e"}
+    assert pairs["e"] == (tmp_path / "t.csv", tmp_path / "t.csv")
+    said = [
+        "line 3: .*its name is empty or too long",
+        "line 4 has no image or no label",
+        "line 6 names the case 'd' again",
+    ]
+    assert all(re.search(text, fault) for text, fault in zip(said, faults.values(), strict=True))
+
+
+def test_a_wrong_file_name_does_not_stop_the_others(tmp_path: Path) -> None:
+    """One too long once it is written safely, or that of another case but for how its letters are composed."""
+    long = "\u00fc" * 60
+    own = Collection(names={1: "x"}, image="ct/{case}.nii.gz", label="seg/{case}.nii.gz")
+    for case in ("a", long, COMPOSED):
+        touch(tmp_path, f"ct/{case}.nii.gz", f"seg/{case}.nii.gz")
+    touch(tmp_path, f"ct/{APART}.nii.gz")
+    pairs, faults = match_cases(own, tmp_path)
+    assert list(pairs) == ["a"]
+    assert faults.keys() == {long, COMPOSED}
+    assert "its name is empty or too long" in faults[long]
+    assert "but for the way letters are written; rename one" in faults[COMPOSED]
 
 
 def test_another_format_takes_the_place_of_the_one_named(tmp_path: Path) -> None:

@@ -187,6 +187,7 @@ def _plan(
             findings.append(Finding(error.kind, "error", name, "", str(error)))
             pairs, missing = {}, {}
         findings += [Finding("missing partner", "error", name, case, text) for case, text in missing.items()]
+        findings += _labels_twice(name, pairs)
         jobs += [(name, collection, case, *paths, data.spacing) for case, paths in pairs.items()]
         expected = expected_count(data, name)
         counts[name] = (len(pairs), expected)
@@ -194,3 +195,12 @@ def _plan(
             text = f"{name}: {len(pairs)} labelled scans found, {expected} expected (R20)"
             findings.append(Finding("count", "note", name, "", text))
     return jobs, findings, counts
+
+
+def _labels_twice(name: str, pairs: dict[str, tuple[Path, Path]]) -> Iterator[Finding]:
+    """Cases whose table gives them the label of another, as a cell that was copied down does."""
+    owners: dict[Path, str] = {}
+    for case, (_, label) in pairs.items():
+        if (owner := owners.setdefault(label, case)) != case:
+            text = f"{label}: is listed as the label of {owner} and of {case}; list the one that is {case}'s own"
+            yield Finding("label twice", "warning", name, case, text)

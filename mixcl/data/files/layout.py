@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from mixcl.config.settings import Collection
 from mixcl.data.files.opened import reading
-from mixcl.data.files.table import as_spelled, listed, stem
+from mixcl.data.files.table import as_spelled, listed, no_name, stem
 from mixcl.errors import InputError
-from mixcl.files import file_name
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".hdr", ".img", ".dcm")
 
@@ -33,10 +32,13 @@ class _Found(NamedTuple):
 
     path: Path
     rank: int
+    fault: str = ""  # what is wrong with its name
 
 
 def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """Pairs of image and label files below ``root``, and a sentence on each missing partner: by case, in natural order.
+    """Pairs of image and label files below ``root``, and a sentence on each other case, all in natural order.
+
+    Such a case lacks its image or its label, or has a name that is none or another's.
 
     Images without a label are left out without a word when the labelled cases are as many as the paper
     counts: KiTS19 lists 300 cases of which 210 have labels.
@@ -76,9 +78,10 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     no_image = sorted(labels.keys() - images.keys(), key=natural_key)
     if collection.count == len(both):
         no_label = []  # the unlabelled test part of a challenge
-    missing = {c: _missing("label", root / label.replace("{case}", c), images[c]) for c in no_label}
-    missing |= {c: _missing("image", root / image.replace("{case}", c), labels[c]) for c in no_image}
-    return {case: (images[case], labels[case]) for case in both}, missing
+    missing = {c: _missing("label", root / label.replace("{case}", c), images[c].path) for c in no_label}
+    missing |= {c: _missing("image", root / image.replace("{case}", c), labels[c].path) for c in no_image}
+    missing |= {case: found.fault for case, found in (labels | images).items() if found.fault}
+    return {case: (images[case].path, labels[case].path) for case in both if case not in missing}, missing
 
 
 def layout(collection: Collection, root: Path) -> tuple[str, str]:
@@ -95,13 +98,13 @@ def _missing(what: str, expected: Path, partner: Path) -> str:
     return f"{expected}: the {what} is missing for {partner}; add it, or take {partner.name} away"
 
 
-def _both(image: str, label: str, root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+def _both(image: str, label: str, root: Path) -> tuple[dict[str, _Found], dict[str, _Found]]:
     """Images and labels by case; no file is both."""
     images, labels = _match(image, root), _match(label, root)
     ranks = {found.path: (found.rank, -len(label)) for found in labels.values()}
     mine = {c: f for c, f in images.items() if f.path not in ranks or (f.rank, -len(image)) < ranks[f.path]}
     taken = {found.path for found in mine.values()}
-    return {c: f.path for c, f in mine.items()}, {c: f.path for c, f in labels.items() if f.path not in taken}
+    return mine, {c: f for c, f in labels.items() if f.path not in taken}
 
 
 def _match(template: str, root: Path) -> dict[str, _Found]:
@@ -121,10 +124,9 @@ def _match(template: str, root: Path) -> dict[str, _Found]:
         before = cases.get(match["case"])
         if before is not None and before.rank == rank:
             text = f"{path}: its name is that of {before.path.name} but for the way letters are written; rename one"
-            raise InputError(text, "missing collection")
+            cases[match["case"]] = before._replace(fault=text)
         if before is None or rank < before.rank:
-            file_name(match["case"])  # says which name cannot be one
-            cases[match["case"]] = _Found(path, rank)
+            cases[match["case"]] = _Found(path, rank, no_name(match["case"], path))
     return cases
 
 

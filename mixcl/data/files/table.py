@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -21,12 +22,13 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
 
     Returns
     -------
-    Files (image, label) by case, and a sentence by case on each that lists a file that is not there or out of reach.
+    Files (image, label) by case, and a sentence by case on each whose line is wrong: a file that is not listed, not
+    there or out of reach, the name of another, or none that a file could have.
 
     Raises
     ------
     InputError
-        No table, no such columns, a line without a file, or a case twice.
+        No table, no such columns, or no line.
     """
     separator, lines = _lines(path)
     try:
@@ -47,27 +49,40 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
             f"{path}: has {' and '.join(sorted(twice))} for two columns; keep the one that is meant", "table"
         )
     pairs: dict[str, tuple[Path, Path]] = {}
-    missing: dict[str, str] = {}
+    faults: dict[str, str] = {}
     for number, cells in filled[1:]:
-        row = dict(zip(columns, cells, strict=False))
+        row, line = dict(zip(columns, cells, strict=False)), f"{path}: line {number}"
         if not (row.get("image") and row.get("label")):
-            raise InputError(f"{path}: line {number} has no image or no label; complete it, or take it out", "table")
-        case = unicodedata.normalize("NFC", row.get("case") or stem((path.parent / row["image"]).name))
-        file_name(case)  # says which name cannot be one
-        if case in pairs or case in missing:
-            raise InputError(f"{path}: line {number} names the case {case!r} again; name each once", "table")
-        try:
-            image, label = (as_spelled(path.parent / row[key]) for key in ("image", "label"))
-            gone = next((file for file in (image, label) if not file.exists()), None)
-        except OSError as error:  # no name for a file, a folder that is closed
-            text = f"{path}: line {number} lists what cannot be read ({error.strerror}); mend it, or take it out"
-            missing[case] = text
+            faults[f"line {number}"] = f"{line} has no image or no label; complete it, or take it out"
             continue
-        if gone is None:
-            pairs[case] = (image, label)
+        image, label = (path.parent / Path(os.path.expandvars(row[key])).expanduser() for key in ("image", "label"))
+        case = unicodedata.normalize("NFC", row.get("case") or stem(image.name))
+        if case in pairs or case in faults:
+            pairs.pop(case, None)  # which one is meant is not known
+            faults[case] = f"{line} names the case {case!r} again; name each once"
+        elif fault := no_name(case, line) or _gone(image, label, line):
+            faults[case] = fault
         else:
-            missing[case] = f"{gone}: no such file, though {path.name} lists it in line {number}; add it or take it out"
-    return pairs, missing
+            pairs[case] = (as_spelled(image), as_spelled(label))
+    return pairs, faults
+
+
+def no_name(case: str, where: Path | str) -> str:
+    """What is wrong with a case's name, or nothing."""
+    try:
+        file_name(case)
+    except InputError as error:
+        return f"{where}: {error}"
+    return ""
+
+
+def _gone(image: Path, label: Path, line: str) -> str:
+    """Which file of a line is not there or out of reach, or nothing."""
+    try:
+        gone = next((file for file in map(as_spelled, (image, label)) if not file.exists()), None)
+    except OSError as error:  # no name for a file, a folder that is closed
+        return f"{line} lists what cannot be read ({error.strerror}); mend it, or take it out"
+    return f"{line} lists {gone}, and there is no such file; add it, or take the line out" if gone else ""
 
 
 def stem(name: str) -> str:
