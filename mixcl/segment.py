@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from os.path import realpath
+from os.path import exists, isdir, isfile, realpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.files.dicom import is_dicom
 from mixcl.data.files.layout import ENDINGS, natural_key
 from mixcl.data.files.opened import digest, first_bytes
-from mixcl.data.files.table import stem
+from mixcl.data.files.table import no_name, stem
 from mixcl.data.files.volume import check_hounsfield, read_volume
 from mixcl.data.prepare.case import prepared
 from mixcl.errors import InputError
@@ -64,12 +64,13 @@ def predict(
     ------
     InputError
         No network that labels, no scan, two scans of one name, ``out`` is where scans are; or, after all others are
-        done, what is wrong with scans.
+        done, what is wrong with scans or their names.
     """
     carried, folder = read_carried(Path(network)), Path(out)
     given = [scans] if isinstance(scans, Path | str) else list(scans)
-    named = _named([scan for place in given for scan in found(Path(place), folder)], folder)
-    faults: list[str] = []
+    every = [scan for place in given for scan in found(Path(place), folder)]
+    faults = [fault for scan in every if (fault := no_name(_name(scan), scan))]
+    named = _named([scan for scan in every if not no_name(_name(scan), scan)], folder)
     with machine(carried.config.run) as accelerator, accelerator.autocast():
         carried.net.to(accelerator.device)
         for name, scan in tqdm(named.items(), desc="predict", unit="scan", disable=not progress):
@@ -81,7 +82,7 @@ def predict(
                 faults.append(str(error))
                 tqdm.write(str(error), file=sys.stderr)
     if faults:
-        raise InputError(f"{len(faults)} of {len(named)} scans were not labelled, the others are; first {faults[0]}")
+        raise InputError(f"{len(faults)} of {len(every)} scans were not labelled, the others are; first {faults[0]}")
     return [folder / f"{name}.nii.gz" for name in named]
 
 
@@ -93,27 +94,35 @@ def found(place: Path, out: Path) -> list[Path]:
     Raises
     ------
     InputError
-        It is not there, is ``out``, holds no scan, or is a list that names a list.
+        It is not there, is ``out``, holds no scan, or is a list that names a list.  What a list names and is not
+        there is told when its turn comes.
     """
-    if place.suffix.lower() == ".txt" and place.is_file():
+    if place.suffix.lower() == ".txt" and isfile(place):
         try:
             lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except UnicodeDecodeError:
             raise InputError(f"{place}: not a text of UTF-8; write one path a line") from None
         if lists := [line for line in lines if line.lower().endswith(".txt")]:
             raise InputError(f"{place}: names {lists[0]}, another list; write the paths of scans")
-        scans = [scan for line in lines for scan in found(place.parent / line, out)]
-    elif place.is_dir():
+        scans = [scan for line in lines for scan in _named_in_a_list(place.parent / line, out)]
+    elif isdir(place):
         if realpath(place) == realpath(out):
             raise InputError(f"{place}: scans and label maps in one folder; choose another --out")
         scans = list(_below(place, realpath(out)))
-    elif place.exists():
+    elif exists(place):
         return [place]
     else:
         raise InputError(f"{place}: no such scan; give files, DICOM series, folders of these, or a .txt of paths")
     if not scans:
         raise InputError(f"{place}: no scan in it; scans are DICOM series or end in {', '.join(ENDINGS)}")
     return scans
+
+
+def _named_in_a_list(place: Path, out: Path) -> list[Path]:
+    try:
+        return found(place, out)
+    except InputError:
+        return [place]
 
 
 def _below(folder: Path, out: str) -> Iterator[Path]:
@@ -141,12 +150,16 @@ def _named(scans: Sequence[Path], out: Path) -> dict[str, Path]:
     """Scans by the names of their label maps."""
     named: dict[str, Path] = {}
     for scan in scans:
-        name = file_name(Path(realpath(scan)).name if scan.is_dir() else stem(scan.name))
+        name = file_name(_name(scan))
         if realpath(named.setdefault(name, scan)) != realpath(scan):
             raise InputError(f"{named[name]} and {scan} have one name; rename one, or label them into another --out")
         if realpath(out / f"{name}.nii.gz") == realpath(scan):
             raise InputError(f"{scan}: its label map would take its place; choose another --out")
     return named
+
+
+def _name(scan: Path) -> str:
+    return Path(realpath(scan)).name if isdir(scan) else stem(scan.name)
 
 
 def _label(carried: Carried, scan: Path, to: Path) -> None:

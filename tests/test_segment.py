@@ -182,6 +182,18 @@ def test_a_bad_scan_does_not_stop_the_others(
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["b.json", "b.nii.gz"]
 
 
+def test_a_bad_line_of_a_list_does_not_stop_the_others(bundle: Path, scans: Path, tmp_path: Path) -> None:
+    """A scan that is not there, a folder without one, a name that no file could have, and the name of none."""
+    (tmp_path / "empty").mkdir()
+    named = tmp_path / ("\u00fc" * 60 + ".nii.gz")
+    named.write_bytes(images(scans)[0].read_bytes())
+    lines = ["gone.nii.gz", "empty", named.name, "x" * 300, str(images(scans)[0])]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(InputError, match="4 of 5 scans were not labelled, the others are"):
+        mixcl.predict(bundle, tmp_path / "list.txt", tmp_path / "out", progress=False)
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 1
+
+
 def test_what_is_no_scan_beside_scans_is_passed_over(tmp_path: Path) -> None:
     """Empty notes and a saved page stand in many folders; what is named like a scan is told when its turn comes."""
     for name, text in {"README": "", "index.html": "<html>", "a.nii.gz": "", "b.nrrd": "<html>"}.items():
