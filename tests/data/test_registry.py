@@ -207,15 +207,15 @@ def test_a_wrong_line_does_not_stop_the_others(tmp_path: Path) -> None:
         "c,t.csv,",
         "d,t.csv,t.csv",
         "d,t.csv,t.csv",
-        "e,~/t.csv,$U/t.csv",
+        "e,~/t.csv,$HOME",
     ]
     (tmp_path / "t.csv").write_text("\n".join(["case,image,label", *rows]))
+    touch(tmp_path, "$HOME")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path))
-        patch.setenv("U", str(tmp_path))
         pairs, faults = match_cases(Collection(names={1: "x"}, table="t.csv"), tmp_path)
     assert pairs.keys() == {"a", "e"}
-    assert pairs["e"] == (tmp_path / "t.csv", tmp_path / "t.csv")
+    assert pairs["e"] == (tmp_path / "t.csv", tmp_path / "$HOME")
     said = [
         "line 3: .*its name is empty or too long",
         "line 4 has no image or no label",

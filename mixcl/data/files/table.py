@@ -55,7 +55,7 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
         if not (row.get("image") and row.get("label")):
             faults[f"line {number}"] = f"{line} has no image or no label; complete it, or take it out"
             continue
-        image, label = (path.parent / Path(os.path.expandvars(row[key])).expanduser() for key in ("image", "label"))
+        image, label = (path.parent / _of_home(row[key]) for key in ("image", "label"))
         case = unicodedata.normalize("NFC", row.get("case") or stem(image.name))
         if case in pairs or case in faults:
             pairs.pop(case, None)  # which one is meant is not known
@@ -74,6 +74,11 @@ def no_name(case: str, where: Path | str) -> str:
     except InputError as error:
         return f"{where}: {error}"
     return ""
+
+
+def _of_home(name: str) -> str:
+    """The name of a file with ``~/`` in front written out; all else, ``$HOME`` too, is what a file may be called."""
+    return os.path.expanduser(name) if name.startswith("~/") else name
 
 
 def _gone(image: Path, label: Path, line: str) -> str:
