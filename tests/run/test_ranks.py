@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,21 @@ def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pre-training by two processes that nothing stops."""
+    out = tmp_path_factory.mktemp("two") / "live"
+    run("live", out, store, 2, "--max-restarts=1")
+    assert Path(f"{out}.lives-0").read_text().split() == ["0"]
+    return out / "runs" / "pretrain"
+
+
+def same(ours: Path, theirs: Path) -> None:
+    """Two runs have the same weights to the bit."""
+    weights, others = (load_file(folder / "model.safetensors") for folder in (ours, theirs))
+    assert all(torch.equal(weights[name], value) for name, value in others.items())
+
+
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_step_of_several_processes_is_that_of_one(ranks: int, alone: Path, store: Path, tmp_path: Path) -> None:
     """Every term's gradient to 1e-5, with the samples, distortions and pixels of the real stream."""
@@ -71,39 +87,34 @@ def test_a_step_of_several_processes_is_that_of_one(ranks: int, alone: Path, sto
     assert len(list((out / "all" / "runs" / "pretrain").iterdir())) == 3  # run.json, metrics.jsonl, the weights
 
 
-def test_a_process_that_dies_is_started_again_and_nothing_shows(store: Path, tmp_path: Path) -> None:
+def test_a_process_that_dies_is_started_again_and_nothing_shows(undisturbed: Path, store: Path, tmp_path: Path) -> None:
     """kill -9 of the second of two processes after a checkpoint, with torchrun's elastic restart."""
-    for job in ("live", "die"):
-        run(job, tmp_path / job, store, 2, "--max-restarts=1")
-    assert Path(f"{tmp_path / 'live'}.lives-0").read_text().split() == ["0"]
+    run("die", tmp_path / "die", store, 2, "--max-restarts=1")
     assert Path(f"{tmp_path / 'die'}.lives-1").read_text().split() == ["0", "1"]
-    undisturbed, restarted = (tmp_path / job / "runs" / "pretrain" for job in ("live", "die"))
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (restarted, undisturbed))
-    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    restarted = tmp_path / "die" / "runs" / "pretrain"
+    same(restarted, undisturbed)
     assert (restarted / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
 
 
-def test_a_stop_that_reaches_one_process_stops_all_at_one_step(store: Path, tmp_path: Path) -> None:
+def test_a_stop_that_reaches_one_process_stops_all_at_one_step(undisturbed: Path, store: Path, tmp_path: Path) -> None:
     """SIGTERM for the second of two: both leave after the third step, which is saved."""
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER)]
-    for job in ("stop", "live"):
-        where = [str(tmp_path / ("run" if job == "stop" else "whole")), str(store)]
-        done = subprocess.run(
-            [sys.executable, *words, job, *where], env=os.environ | ALONE, capture_output=True, text=True, timeout=900
-        )
-        assert (done.returncode == 0) == (job == "live"), done.stderr[-4000:]
+    where = ["stop", str(tmp_path / "run"), str(store)]
+    done = subprocess.run(
+        [sys.executable, *words, *where], env=os.environ | ALONE, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode != 0, done.stderr[-4000:]
     assert (tmp_path / "run/runs/pretrain/checkpoint/000000003").is_dir()
     run("live", tmp_path / "run", store, 2)
-    ours, theirs = (tmp_path / name / "runs" / "pretrain" for name in ("run", "whole"))
-    weights = [load_file(folder / "model.safetensors") for folder in (ours, theirs)]
-    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
-    assert (ours / "metrics.jsonl").read_text() == (theirs / "metrics.jsonl").read_text()
+    stopped = tmp_path / "run" / "runs" / "pretrain"
+    same(stopped, undisturbed)
+    assert (stopped / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
 
 
-def test_processes_that_see_different_folders_are_refused(store: Path, tmp_path: Path) -> None:
+def test_processes_that_see_different_folders_are_refused(undisturbed: Path, store: Path, tmp_path: Path) -> None:
     """Nodes without a shared file system: a checkpoint on one of them alone must not part the processes."""
-    run("live", tmp_path / "whole", store, 1)
     finished = tmp_path / "whole" / "runs" / "pretrain"
+    shutil.copytree(undisturbed, finished)
     code = f"""
 import os, sys
 sys.argv = ["ranks", "live", {str(tmp_path / "whole")!r} if os.environ["RANK"] == "0" else {str(tmp_path / "other")!r},
@@ -121,7 +132,7 @@ ranks.train(__import__("pathlib").Path(sys.argv[2]), sys.argv[3])
     assert (finished / "model.safetensors").is_file()
 
 
-def test_the_slurm_script_joins_its_nodes(store: Path, tmp_path: Path) -> None:
+def test_the_slurm_script_joins_its_nodes(undisturbed: Path, store: Path, tmp_path: Path) -> None:
     """With a stand-in for srun that starts its command once a node: two launchers meet and train one model."""
     stand_ins = {
         "scontrol": "echo localhost; echo localhost",
@@ -139,9 +150,7 @@ def test_the_slurm_script_joins_its_nodes(store: Path, tmp_path: Path) -> None:
     done = subprocess.run(["bash", str(script), *wanted], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("pre-trained") == 1
-    run("live", tmp_path / "one", store, 2)
-    theirs, ours = (load_file(tmp_path / name / "runs/pretrain/model.safetensors") for name in ("one", "out"))
-    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    same(tmp_path / "out" / "runs" / "pretrain", undisturbed)
 
 
 @pytest.mark.parametrize("method", ["barlow", "masked"])
