@@ -1,4 +1,4 @@
-"""Write the numbers of README.md's "Does it work?" from figures/map and figures/epochs, as far as these are there.
+"""Write the numbers of README.md's "Does it work?" from figures/map, epochs and fewest, as far as these are there.
 
     python reproduce/fill_readme.py            # figures/update.sh calls it
     python reproduce/fill_readme.py --check    # exit code 1 when README.md is not up to date
@@ -19,8 +19,8 @@ from mixcl.results import gains
 from mixcl.spreadsheet import read_csv
 
 ROOT = Path(__file__).resolve().parents[1]
-README, EFFECTS = ROOT / "README.md", ROOT / "figures" / "epochs" / "effects.csv"
-MAP = ROOT / "figures" / "map"
+README, MAP = ROOT / "README.md", ROOT / "figures" / "map"
+EFFECTS = [ROOT / "figures" / name / "effects.csv" for name in ("epochs", "fewest")]
 BEGIN, END = "<!-- does-it-work:begin -->", "<!-- does-it-work:end -->"
 TASKS = {"msd_spleen": "Spleen", "btcv": "BTCV"}
 HEADER = ("| phantoms | pairs | scratch, Dice | MixCL, Dice | points | 95 % interval |", "|---|---|---|---|---|---|")
@@ -29,7 +29,7 @@ HEADER = ("| phantoms | pairs | scratch, Dice | MixCL, Dice | points | 95 % inte
 def main(arguments: list[str]) -> int:
     """Fill the table, or say whether it is filled."""
     before = README.read_text(encoding="utf-8")
-    table = "\n".join([BEGIN, *(words() if MAP.is_dir() else ()), *(rows() if EFFECTS.is_file() else ()), END])
+    table = "\n".join([BEGIN, *(words() if MAP.is_dir() else ()), *rows(), END])
     after, places = re.subn(f"{BEGIN}.*{END}", lambda _: table, before, flags=re.DOTALL)
     if places != 1:
         print(f"{README}: needs the line {BEGIN} and below it {END}, once")
@@ -50,13 +50,19 @@ def words() -> Iterator[str]:
 
 
 def rows() -> Iterator[str]:
-    """The lines of the table: of each task the smallest share and the largest."""
-    with EFFECTS.open(encoding="utf-8", newline="") as file:
-        effects = [row for row in csv.DictReader(file) if (row["arm"], row["against"]) == ("mixcl", "scratch")]
-    ordered = sorted(effects, key=lambda row: (list(TASKS).index(row["task"]), float(row["percent"])))
-    shares = {task: [row for row in ordered if row["task"] == task] for task in TASKS}
-    yield from HEADER
-    for row in (row for rows in shares.values() for row in rows if row in (rows[0], rows[-1])):
+    """The lines of the table: of each task the smallest share and the largest, where it has most pairs."""
+    found: dict[tuple[int, float], dict[str, str]] = {}
+    for path in filter(Path.is_file, EFFECTS):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                cell = list(TASKS).index(row["task"]), float(row["percent"])
+                if (row["arm"], row["against"]) == ("mixcl", "scratch"):
+                    found[cell] = max(found.get(cell, row), row, key=lambda one: int(one["n"]))
+    ends = [
+        cells[at] for task in range(len(TASKS)) if (cells := sorted(c for c in found if c[0] == task)) for at in (0, -1)
+    ]
+    yield from HEADER if found else ()
+    for row in (found[cell] for cell in dict.fromkeys(ends)):
         points = {name: f"{100 * float(row[name]):+z.1f}" for name in ("difference", "low", "high")}
         yield (
             f"| {TASKS[row['task']]}, {float(row['percent']):g} % | {row['n']} | {float(row['reference']):.3f} "

@@ -90,7 +90,8 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
 ) -> None:
     readme, effects = tmp_path / "README.md", tmp_path / "effects.csv"
     monkeypatch.setattr(fill_readme, "README", readme)
-    monkeypatch.setattr(fill_readme, "EFFECTS", effects)
+    more = tmp_path / "more.csv"
+    monkeypatch.setattr(fill_readme, "EFFECTS", [effects, more])
     monkeypatch.setattr(fill_readme, "MAP", tmp_path / "map")
     empty = f"before\n{fill_readme.BEGIN}\n{fill_readme.END}\nafter\n"
     readme.write_text(empty)
@@ -112,6 +113,16 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
         ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0"],
     ]
     assert fill_readme.main(["--check"]) == 0
+    more.write_text(  # more pairs of one share, fewer of another
+        "task,percent,arm,against,n,reference,mean,difference,low,high\n"
+        "btcv,15,mixcl,scratch,30,0.1,0.19,0.09,0.05,0.13\nbtcv,100,mixcl,scratch,5,0.6,0.7,0.1,0.05,0.15\n"
+    )
+    fill_readme.main([])
+    assert table(readme)[1:] == [
+        ["BTCV, 15 %", "30", "0.100", "0.190", "+9.0", "+5.0 to +13.0"],
+        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0"],
+    ]
+    more.unlink()
     (tmp_path / "map").mkdir()
     point = "btcv,15,mixcl,0.2,0.15,-0.05,-0.1,-0.01,0.03,10,2"
     (tmp_path / "map/map.csv").write_text(
