@@ -236,21 +236,21 @@ def test_the_story_shows_the_committed_figures(tmp_path: Path) -> None:
                 assert before == after, "run reproduce/walkthrough.sh 31_does_it_work"
 
 
+def shows(story: Path) -> list[dict[str, Any]]:
+    """What the cell of the story prints that shows all that was measured."""
+    return next(cell["outputs"] for cell in cells(story) if "not measured yet" in "".join(cell["source"]))
+
+
 def test_the_story_shows_what_has_been_measured(tmp_path: Path) -> None:
     """A folder with a picture and one with a table, as figures/update.sh leaves them."""
     drawn = figures.published_curves(public.curves(), public.paper_points())
     figures.save(drawn, tmp_path / "map" / "gain")
     (tmp_path / "epochs").mkdir()
     (tmp_path / "epochs" / "effects.md").write_text("**Effects.** BTCV 0.123\n")
-    *_, last = [
-        cell
-        for cell in cells(tell(tmp_path, FIGURES=str(tmp_path), MEASURED=["map", "epochs"]))
-        if cell["cell_type"] == "code"
-    ]
-    shown = json.dumps(last["outputs"])
+    shown = json.dumps(shows(tell(tmp_path, FIGURES=str(tmp_path), MEASURED=["map", "epochs"])))
     assert '"image/png"' in shown
     assert drawn.caption[:60] in shown
     assert "0.123" in shown
     assert "not measured yet" not in shown
-    absent = "".join("".join(output["data"].get("text/markdown", "")) for output in cells(STORY)[-2]["outputs"])
+    absent = "".join("".join(output["data"].get("text/markdown", "")) for output in shows(STORY))
     assert ("map: not measured yet" in absent) == (not (ROOT / "figures/map").is_dir())
