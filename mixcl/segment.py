@@ -69,8 +69,8 @@ def predict(
     carried, folder = read_carried(Path(network)), Path(out)
     given = [scans] if isinstance(scans, Path | str) else list(scans)
     every = [scan for place in given for scan in found(Path(place), folder)]
-    faults = [fault for scan in every if (fault := no_name(_name(scan), scan))]
-    named = _named([scan for scan in every if not no_name(_name(scan), scan)], folder)
+    nameless = {scan: fault for scan in every if (fault := no_name(_name(scan), scan))}
+    named, faults = _named([scan for scan in every if scan not in nameless], folder), list(nameless.values())
     with machine(carried.config.run) as accelerator, accelerator.autocast():
         carried.net.to(accelerator.device)
         for name, scan in tqdm(named.items(), desc="predict", unit="scan", disable=not progress):
@@ -82,7 +82,8 @@ def predict(
                 faults.append(str(error))
                 tqdm.write(str(error), file=sys.stderr)
     if faults:
-        raise InputError(f"{len(faults)} of {len(every)} scans were not labelled, the others are; first {faults[0]}")
+        total = len(named) + len(nameless)  # a scan that is given twice is one
+        raise InputError(f"{len(faults)} of {total} scans were not labelled, the others are; first {faults[0]}")
     return [folder / f"{name}.nii.gz" for name in named]
 
 
@@ -119,6 +120,7 @@ def found(place: Path, out: Path) -> list[Path]:
 
 
 def _named_in_a_list(place: Path, out: Path) -> list[Path]:
+    """As `found`, but what holds no scan stands for itself, to be told when its turn comes."""
     try:
         return found(place, out)
     except InputError:

@@ -36,7 +36,7 @@ class _Found(NamedTuple):
 
 
 def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """Pairs of image and label files below ``root``, and a sentence on each other case, all in natural order.
+    """Pairs of image and label files below ``root``, in natural order, and a sentence on each other case.
 
     Such a case lacks its image or its label, or has a name that is none or another's.
 

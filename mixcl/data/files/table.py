@@ -60,10 +60,13 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
         if case in pairs or case in faults:
             pairs.pop(case, None)  # which one is meant is not known
             faults[case] = f"{line} names the case {case!r} again; name each once"
-        elif fault := no_name(case, line) or _gone(image, label, line):
+        elif fault := no_name(case, line):
             faults[case] = fault
         else:
-            pairs[case] = (as_spelled(image), as_spelled(label))
+            try:
+                pairs[case] = _pair(image, label, line)
+            except InputError as error:
+                faults[case] = str(error)
     return pairs, faults
 
 
@@ -81,13 +84,17 @@ def _of_home(name: str) -> str:
     return os.path.expanduser(name) if name.startswith("~/") else name
 
 
-def _gone(image: Path, label: Path, line: str) -> str:
-    """Which file of a line is not there or out of reach, or nothing."""
+def _pair(image: Path, label: Path, line: str) -> tuple[Path, Path]:
+    """The two files of a line as the disk spells them; refuses one that is not there or out of reach."""
     try:
-        gone = next((file for file in map(as_spelled, (image, label)) if not file.exists()), None)
+        files = as_spelled(image), as_spelled(label)
+        gone = next((file for file in files if not file.exists()), None)
     except OSError as error:  # no name for a file, a folder that is closed
-        return f"{line} lists what cannot be read ({error.strerror}); mend it, or take it out"
-    return f"{line} lists {gone}, and there is no such file; add it, or take the line out" if gone else ""
+        text = f"{line} lists what cannot be read ({error.strerror}); mend it, or take it out"
+        raise InputError(text) from None
+    if gone is not None:
+        raise InputError(f"{line} lists {gone}, and there is no such file; add it, or take the line out")
+    return files
 
 
 def stem(name: str) -> str:
