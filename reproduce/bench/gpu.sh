@@ -6,7 +6,7 @@
 #
 # Each benchmark has a time limit; what is done is kept in DIR (default results/bench-gpu) and the same command goes on
 # from there, so DIR may be carried from one loan of a machine to the next.  At the end, and whenever it stops,
-# reproduce/bench/results/<machine>.json and <machine>.png hold what there is.  --small runs the same commands on the
+# reproduce/bench/results/<machine>.json and <machine>.png hold what there is.  --small runs each benchmark on the
 # processor at a small size, in DIR alone; --again drops what is there.
 set -euo pipefail
 
@@ -30,13 +30,13 @@ results=$here/results
 [ -z "$small" ] || results=$work/results
 
 if [ -n "$small" ]; then
-    on=(--device cpu --profile smoke --repeats 1 --batch 2) batch1=(--batch 1) workers=0 pipeline=(0) axes=(--batches 1 --classes 1 --budgets 32)
+    on=(--device cpu --profile smoke --repeats 1 --batch 2) workers=0 pipeline=(0) axes=(--batches 1 --classes 1 --budgets 32)
     volumes=1 steps=3 ceiling=(--edge 256 --megabytes 8) other=unetr
 else
     nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || { echo "gpu.sh: no GPU here; --small needs none" >&2; exit 2; }
     cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
     workers=$((cores > 9 ? 8 : cores - 1))
-    on=(--device cuda --precision bf16 --repeats 10 --batch 6) batch1=(--batch 1) pipeline=(0 2 4 "$workers" "$cores")
+    on=(--device cuda --precision bf16 --repeats 10 --batch 6) pipeline=(0 2 4 "$workers" "$cores")
     axes=(--batches 1 2 6 12 --patches 64 96 128 --classes 1 5 13 --budgets 32 128 512)
     volumes=2 steps=20 ceiling=(--edge 8192 --megabytes 2048) other=unetr
 fi
@@ -61,14 +61,16 @@ part() {
 
 scans=(--work "$work/scans" --volumes "$volumes")
 part step 90 step "${on[@]}"
-part step-batch1 60 step "${on[@]}" "${batch1[@]}"
 part roofline 120 roofline "${on[@]}" "${ceiling[@]}"
 part pipeline 180 pipeline "${on[@]}" "${scans[@]}" --workers "${pipeline[@]}" --steps "$steps"
 part tutorial 120 tutorial "${on[@]}" "${scans[@]}" --workers "$workers" --steps "$steps"
 part scaling 90 scaling "${on[@]}" "${axes[@]}"
-part step-channels-first 60 step "${on[@]}" --set run.channels_last=false
-part step-float32 60 step "${on[@]}" --precision no
-[ -n "$small" ] || part step-compiled 150 step "${on[@]}" --set run.compile=true
+if [ -z "$small" ]; then  # the step again, with another setting
+    part step-batch1 60 step "${on[@]}" --batch 1
+    part step-channels-first 60 step "${on[@]}" --set run.channels_last=false
+    part step-float32 60 step "${on[@]}" --precision no
+    part step-compiled 150 step "${on[@]}" --set run.compile=true
+fi
 part tutorial-unetr 90 tutorial "${on[@]}" "${scans[@]}" --workers "$workers" --steps "$steps" --network "$other"
 
 python "$here/collect.py" "$work/parts" --out "$results"

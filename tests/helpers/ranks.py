@@ -1,4 +1,4 @@
-"""One process of a data-parallel pre-training, started by torchrun or alone: ``ranks.py JOB OUT STORE``.
+"""One process of a data-parallel pre-training, started by torchrun (``ranks.py JOB OUT STORE``) or by `process`.
 
 ``gradients`` takes one step of each reading of Eq. 2 in `READINGS`, six samples over all processes.  The first process
 leaves OUT/<reading>.safetensors with the gradient of each weight, as the optimiser finds it; every other one leaves
@@ -22,7 +22,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from mixcl import trainer
 from mixcl.config import load_profile
 
-RANK = int(os.environ.get("RANK", "0"))
 READINGS = {
     "identity": ["loss.alpha=0", "loss.beta=0"],
     "label": ["loss.identity=0", "loss.alpha=1", "loss.beta=0"],
@@ -34,11 +33,30 @@ SIGNALS = {"die": signal.SIGKILL, "stop": signal.SIGTERM}
 STEP = ["pretrain.steps=1", "pretrain.batch=6", "pretrain.gradients_every=0", "pretrain.probe_every=0"]
 
 
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def process(rank: int, ranks: int, port: int, job: str, out: Path, store: Path) -> None:
+    """What torchrun sets, for one of ``ranks`` processes that meet at ``port``; then the job."""
+    torch.set_num_threads(1)
+    os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    if ranks > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+        os.environ |= {"LOCAL_WORLD_SIZE": str(ranks), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    start(job, out, str(store))
+    os._exit(0)  # what is left of gloo has been seen to wait for ever at the end of a rank
+
+
+def start(job: str, out: Path, store: str) -> None:
+    gradients(out, store) if job == "gradients" else train(out, store, SIGNALS.get(job, 0))
+
+
 def gradients(out: Path, store: str) -> None:
     """One step of every reading."""
     written: list[str] = []
     torch.backends.mkldnn.enabled = False  # its gradients of a small convolution are good to 1e-3 in float32
-    if RANK:
+    if rank():
         sys.addaudithook(lambda event, given: note(written, event, given, str(out)))
     place = [Path()]
     register_optimizer_step_pre_hook(lambda optimizer, *_: keep(optimizer, place[0]))
@@ -46,14 +64,14 @@ def gradients(out: Path, store: str) -> None:
         place[0] = out / f"{name}.safetensors"
         config = load_profile("smoke", [f"data.store={store}", *STEP, *settings])
         trainer.pretrain(config, out / name, progress=False)
-    if RANK:
-        Path(f"{out}.writes-{RANK}.json").write_text(json.dumps(written))
+    if rank():
+        Path(f"{out}.writes-{rank()}.json").write_text(json.dumps(written))
 
 
 def keep(optimizer: Any, path: Path) -> None:
     """The gradient of each trained weight that takes part."""
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    if RANK == 0:
+    if rank() == 0:
         save_file({str(i): p.grad.contiguous() for i, p in enumerate(weights) if p.grad is not None}, path)
 
 
@@ -70,11 +88,11 @@ def train(out: Path, store: str, signalled: int = 0) -> None:
     """The smoke profile's pre-training."""
     steps = iter(range(100))
     life = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    with Path(f"{out}.lives-{RANK}").open("a") as file:
+    with Path(f"{out}.lives-{rank()}").open("a") as file:
         file.write(f"{life}\n")
 
     def perhaps(*_: Any) -> None:
-        if signalled and RANK == 1 and life == 0 and next(steps) == 2:
+        if signalled and rank() == 1 and life == 0 and next(steps) == 2:
             os.kill(os.getpid(), signalled)
 
     register_optimizer_step_pre_hook(perhaps)
@@ -82,5 +100,4 @@ def train(out: Path, store: str, signalled: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    job, folder, store = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    gradients(folder, store) if job == "gradients" else train(folder, store, SIGNALS.get(job, 0))
+    start(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

@@ -10,10 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "reproduce" / "bench" / "gpu.sh"
-PARTS = {
-    "step", "step-batch1", "roofline", "pipeline", "tutorial", "scaling", "step-channels-first", "step-float32",
-    "tutorial-unetr",
-}  # fmt: skip
+PARTS = {"step", "roofline", "pipeline", "tutorial", "scaling", "tutorial-unetr"}
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing, nn
+from helpers import forked
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixcl import losses
@@ -94,7 +95,7 @@ def work(rank: int, world: int, folder: str) -> None:
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 @pytest.mark.parametrize("world", SPLITS)
 def test_ranks_agree_with_one_process_over_the_whole_batch(world: int, tmp_path: Path) -> None:
-    multiprocessing.spawn(work, args=(world, str(tmp_path)), nprocs=world)
+    forked.run(work, world, world, str(tmp_path))
     for (center, dtype), split in itertools.product(READINGS, SPLITS[world]):
         expected = results(*problem(dtype), len(set(split)) == 1, center)
         found = torch.load(tmp_path / name(split, center), weights_only=True)

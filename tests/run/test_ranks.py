@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.ranks import READINGS
+from helpers import forked
+from helpers.ranks import READINGS, process
 from helpers.settings import change
 from safetensors.torch import load_file
 
@@ -28,12 +30,20 @@ ALONE = {
 }  # fmt: skip
 
 
-def run(job: str, out: Path, store: Path, ranks: int, *torchrun: str) -> None:
-    """Start `tests/ranks.py` on the CPU in one process, or in several by torchrun."""
-    several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *torchrun]
-    command = [sys.executable, *(several if ranks > 1 else []), str(WORKER), job, str(out), str(store)]
+def run(job: str, out: Path, store: Path, ranks: int) -> None:
+    """Start `tests/helpers/ranks.py` on the CPU in so many processes, by torchrun, which starts one that died again."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "--max-restarts=1"]
+    command = [sys.executable, *torchrun, str(WORKER), job, str(out), str(store)]
     done = subprocess.run(command, env=os.environ | ALONE, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def fork(job: str, out: Path, store: Path, ranks: int) -> None:
+    """The same without torchrun, in processes that need not import torch and MONAI each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    forked.run(process, ranks, ranks, port, job, out, store)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +55,7 @@ def store(prepared: Path) -> Path:
 def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gradients of one process with all six samples."""
     out = tmp_path_factory.mktemp("alone")
-    run("gradients", out, store, 1)
+    fork("gradients", out, store, 1)
     return out
 
 
@@ -53,7 +63,7 @@ def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pre-training by two processes that nothing stops."""
     out = tmp_path_factory.mktemp("two") / "live"
-    run("live", out, store, 2, "--max-restarts=1")
+    fork("live", out, store, 2)
     assert Path(f"{out}.lives-0").read_text().split() == ["0"]
     return out / "runs" / "pretrain"
 
@@ -69,7 +79,7 @@ def test_a_step_of_several_processes_is_that_of_one(ranks: int, alone: Path, sto
     """Every term's gradient to 1e-5, with the samples, distortions and pixels of the real stream."""
     out = tmp_path / "run"
     out.mkdir()
-    run("gradients", out, store, ranks)
+    fork("gradients", out, store, ranks)
     for reading in READINGS:
         found, expected = (load_file(folder / f"{reading}.safetensors") for folder in (out, alone))
         assert found.keys() == expected.keys()
@@ -89,7 +99,7 @@ def test_a_step_of_several_processes_is_that_of_one(ranks: int, alone: Path, sto
 
 def test_a_process_that_dies_is_started_again_and_nothing_shows(undisturbed: Path, store: Path, tmp_path: Path) -> None:
     """kill -9 of the second of two processes after a checkpoint, with torchrun's elastic restart."""
-    run("die", tmp_path / "die", store, 2, "--max-restarts=1")
+    run("die", tmp_path / "die", store, 2)
     assert Path(f"{tmp_path / 'die'}.lives-1").read_text().split() == ["0", "1"]
     restarted = tmp_path / "die" / "runs" / "pretrain"
     same(restarted, undisturbed)
@@ -105,7 +115,7 @@ def test_a_stop_that_reaches_one_process_stops_all_at_one_step(undisturbed: Path
     )
     assert done.returncode != 0, done.stderr[-4000:]
     assert (tmp_path / "run/runs/pretrain/checkpoint/000000003").is_dir()
-    run("live", tmp_path / "run", store, 2)
+    fork("live", tmp_path / "run", store, 2)
     stopped = tmp_path / "run" / "runs" / "pretrain"
     same(stopped, undisturbed)
     assert (stopped / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
