@@ -30,14 +30,7 @@ LARGEST = 4 * 10**9  # bytes of a scan, unpacked
 def fetch(url: str, to: Path, md5: str | None = None, *, progress: bool = True, shown: str = "") -> Path:
     """Download one file, going on from ``to``.part where there is one.
 
-    Parameters
-    ----------
-    url
-        http or https.
-    to
-        The file; its folder is made.
-    md5
-        Checked before the file gets its name; without one a ``.gz`` is read through, which checks its own sum.
+    The folder of ``to`` is made.  Without an ``md5`` to compare with, a ``.gz`` is read through, which checks its own.
 
     Raises
     ------

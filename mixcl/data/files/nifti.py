@@ -1,7 +1,6 @@
 """NIfTI, in one file or in two, and its forerunner ANALYZE: header by nibabel, voxels as far as the header promises."""
 
 import io
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt, Read
-from mixcl.data.files.geometry import check_edges, millimetres
-from mixcl.data.files.grid import spacing_of
+from mixcl.data.files.geometry import MEND, millimetres
+from mixcl.data.files.grid import affines_apart, spacing_of
 from mixcl.data.files.opened import BEHIND, GZIP, behind, first_bytes, pair, unpacked
 from mixcl.errors import InputError
 
@@ -83,7 +82,9 @@ def _shape(path: Path, header: Any) -> tuple[int, int, int]:
 
 def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], list[tuple[str, str]]]:
     """The affine, and what is odd about the ways in which the header gives it; kind and text."""
-    check_edges(path, header["pixdim"][1:4].astype(float))
+    edges = header["pixdim"][1:4].astype(float)
+    if not (np.isfinite(edges).all() and (edges > 0).all()):
+        raise InputError(f"{path}: voxel size {millimetres(edges)} mm is impossible; {MEND}", "spacing")
     if isinstance(header, nib.Nifti1Header):
         _forgive(header)
         affine = np.asarray(header.get_best_affine(), dtype=float)
@@ -116,11 +117,9 @@ def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iter
         yield "spacing", f"its header gives lengths in {unit}s; the numbers are taken for mm, the unit of a CT"
     if sform and qform:
         try:
-            other = header.get_qform()
-        except (HeaderDataError, ValueError):  # it is not used
+            far = affines_apart(affine, header.get_qform(), [n + 1 for n in shape])
+        except (HeaderDataError, ValueError):  # the qform is not used
             return
-        ends = np.array(list(itertools.product(*((0, n) for n in shape), (1,)))).T
-        far = float(np.linalg.norm(((affine - other) @ ends)[:3], axis=0).max())
         if far > max(edges):
             yield "orientation", f"its sform and its qform differ by up to {far:.3g} mm; the sform is used"
 
