@@ -64,11 +64,8 @@ def files(name: str) -> list[File]:
 def get(name: str, root: Path, *, progress: bool = True) -> str:
     """Download a collection into ``root``, and say where it is or how to get it; what is there already is left alone.
 
-    Raises
-    ------
-    InputError
-        An unknown collection, no room on the disk, a server that does not give the file, a file that is not what it
-        should be, an archive that would write outside its folder.
+    Raises InputError: an unknown collection, no room on the disk, a server that does not give the file, a file that is
+    not what it should be, an archive that would write outside its folder.
     """
     if name in STEPS:
         return STEPS[name].format(root=root)
@@ -93,11 +90,8 @@ def get(name: str, root: Path, *, progress: bool = True) -> str:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar whose members all lie in ``folder.name``/, and take the archive away afterwards.
 
-    Raises
-    ------
-    InputError
-        A damaged archive, a member outside the folder, a link or device, headers or members beyond measure, no room;
-        nothing is left behind then.
+    Raises InputError: a damaged archive, a member outside the folder, a link or device, headers or members beyond
+    measure, no room; nothing is left behind then.
     """
     hidden = _hidden(folder)
     shutil.rmtree(hidden, ignore_errors=True)

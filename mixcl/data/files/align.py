@@ -26,20 +26,11 @@ OWN_HEADER = "or, when its header is wrong but its voxels are in the image's ord
 def aligned(image: Volume, label: Volume, rule: LabelGrid = "same") -> tuple[Volume, str]:
     """The label map on its image's grid, voxel by voxel, and a sentence when it was turned or its header passed over.
 
-    Parameters
-    ----------
-    image, label
-        As read.
-    rule
-        ``same``: the grids have to be equal, to a tenth of a voxel at the corners.  ``header``: the label's axes may
-        run otherwise; it is turned, without interpolation, as both headers say.  ``voxels``: the label's header is
-        not believed; its voxels are in the order of the image's, which for a DICOM series is [column, row, slice
-        along the normal].
+    ``same``: the grids have to be equal, to a tenth of a voxel at the corners.  ``header``: the label's axes may run
+    otherwise; it is turned, without interpolation, as both headers say.  ``voxels``: the label's header is not
+    believed; its voxels are in the order of the image's, for a DICOM series [column, row, slice along the normal].
 
-    Raises
-    ------
-    InputError
-        ``shape``, ``affine`` or, for grids that differ in the way their axes run, ``axes``.
+    Raises InputError: ``shape``, ``affine`` or, for grids that differ in the way their axes run, ``axes``.
     """
     apart = corners_apart(image, label)
     if apart == 0:

@@ -75,7 +75,7 @@ def slices_of(path: Path, raw: bytes) -> list[Slice]:
         try:
             part = pydicom.dcmread(io.BytesIO(raw), force=True)
             known = _described(path, part)
-            return [known] if known.lacks else _placed(part, known, len(raw))
+            return [known] if known.lacks else _slices(part, known, len(raw))
         except _Lacks as lacks:
             return [known._replace(lacks=str(lacks))]
         except Exception as error:  # pydicom raises whatever a byte out of place leads to
@@ -101,8 +101,8 @@ def _described(path: Path, part: Any) -> Slice:
     return Slice(path, kind, series, localizer="LOCALIZER" in str(part.get("ImageType")))
 
 
-def _placed(part: Any, known: Slice, size: int) -> list[Slice]:
-    """The slices of a file of ``size`` bytes with pixels."""
+def _slices(part: Any, known: Slice, size: int) -> list[Slice]:
+    """The slices of a file of ``size`` bytes with pixels that GDCM decodes, and does not fill up."""
     rows, columns = _whole(part, "Rows"), _whole(part, "Columns")
     many = 1 if part.get("NumberOfFrames") in (None, "") else _whole(part, "NumberOfFrames")
     grey = str(part.get("PhotometricInterpretation"))
@@ -112,7 +112,13 @@ def _placed(part: Any, known: Slice, size: int) -> list[Slice]:
         raise _Lacks("has inverted grey values (MONOCHROME1)")
     if min(rows, columns, many) < 1:
         raise _Lacks(f"has {rows} rows, {columns} columns and {many} frames")
-    _check_pixels(part, rows * columns * many, size)
+    voxels, bits = rows * columns * many, _whole(part, "BitsAllocated")
+    if bits not in (8, 16, 32):
+        raise _Lacks(f"has {bits} bits a pixel")
+    if _compression(part) is not None and voxels > PACKED * size:
+        raise _Lacks("announces more pixels than it can hold; it is cut off")
+    if _compression(part) is None and len(part.PixelData) < voxels * bits // 8:
+        raise _Lacks(f"is cut off: {len(part.PixelData)} of {voxels * bits // 8} bytes of pixels are there")
     keys = ("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers")
     phase = " ".join("/".join(str(part.get(key, "")) for key in keys).split()).strip("/")
     known = known._replace(shape=(rows, columns), phase=phase)
@@ -169,18 +175,6 @@ def _numbers(parts: tuple[Any, ...], key: str, many: int) -> NDArray[np.float64]
 
 def _whole(part: Any, key: str) -> int:
     return int(_numbers((part,), key, 1)[0])
-
-
-def _check_pixels(part: Any, voxels: int, size: int) -> None:
-    """Refuse what GDCM would not decode, or would fill up with what is not there."""
-    bits = _whole(part, "BitsAllocated")
-    if bits not in (8, 16, 32):
-        raise _Lacks(f"has {bits} bits a pixel")
-    if _compression(part) is not None:
-        if voxels > PACKED * size:
-            raise _Lacks("announces more pixels than it can hold; it is cut off")
-    elif len(part.PixelData) < voxels * bits // 8:
-        raise _Lacks(f"is cut off: {len(part.PixelData)} of {voxels * bits // 8} bytes of pixels are there")
 
 
 def pixels_of(path: Path) -> NDArray[Any]:

@@ -19,11 +19,8 @@ MEND = "write the true voxel size into its header"
 def check_grid(path: Path, affine: NDArray[np.float64], shape: Sequence[int]) -> tuple[Doubt, ...]:
     """What is odd about the grid of a volume of ``shape`` with ``affine`` [4, 4] to mm.
 
-    Raises
-    ------
-    InputError
-        Directions that are none (``header``), voxels longer than 20 mm (``spacing``), axes that are not at right angles
-        (``shear``), as of slices from a tilted gantry: every later step takes voxels for boxes.
+    Raises InputError: directions that are none (``header``), voxels longer than 20 mm (``spacing``), axes that are not
+    at right angles (``shear``), as of slices from a tilted gantry: every later step takes voxels for boxes.
     """
     edges = np.array(spacing_of(affine))
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:

@@ -19,13 +19,10 @@ ORIENTED = {"space directions", "transformmatrix", "orientation", "rotation"}
 
 
 def read_itk(path: Path) -> Read:
-    """Voxels [X, Y, Z], affine to RAS+ mm, and what is odd about a ``.nrrd`` or ``.mha`` file.
+    """Read a ``.nrrd`` or ``.mha`` file.
 
-    Raises
-    ------
-    InputError
-        Voxels in another file or as text, more or far fewer voxels promised than the file holds, not one 3-D volume of
-        real numbers, cut off or damaged.
+    Raises InputError: voxels in another file or as text, more or far fewer voxels promised than the file holds, not one
+    3-D volume of real numbers, cut off or damaged.
     """
     import SimpleITK as sitk
 
@@ -118,5 +115,4 @@ def itk_errors(path: Path) -> Iterator[None]:
         last = re.sub(r"\(0x[0-9a-f]+\)", "", str(error).strip().splitlines()[-1])
         if "memory" in last.lower() or "bad_alloc" in last:
             raise MemoryError(last) from None
-        text = f"{path}: cut off or damaged ({last.strip()}); download or copy it again"
-        raise InputError(text, "damaged") from None
+        raise InputError(f"{path}: cut off or damaged ({last.strip()}); download or copy it again", "damaged") from None

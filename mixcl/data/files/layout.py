@@ -41,20 +41,12 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     Such a case lacks its image or its label, or has a name that is none or another's.  Images without a label are left
     out without a word when the labelled cases are as many as the paper counts: KiTS19 lists 300, of which 210 have one.
 
-    Parameters
-    ----------
-    collection
-        Of its ``image`` and ``label`` templates and ``layouts`` those with most pairs count, the first of equals.
-        ``{case}`` is one part of a path that does not start with a dot, as the ``._liver_1.nii.gz`` of some archives
-        do.  A file of another format that can be read takes the place of one that is not there: ``a.nrrd`` of
-        ``a.nii.gz``.  Where both templates match a file, the one that says more of its name takes it.
-    root
-        Folder of the collection (`mixcl.data.registry.folder`).
+    Of the collection's templates and ``layouts`` those with most pairs count, the first of equals.  ``{case}`` is one
+    part of a path that does not start with a dot, as the ``._liver_1.nii.gz`` of some archives do.  A file of another
+    format takes the place of one that is not there: ``a.nrrd`` of ``a.nii.gz``.  Where both templates match a file,
+    the one that says more of its name takes it.
 
-    Raises
-    ------
-    InputError
-        No such folder, no file that matches, or a table that cannot be read.
+    Raises InputError: no such folder, no file that matches, or a table that cannot be read.
     """
     root = as_spelled(root)
     if not root.is_dir():

@@ -20,15 +20,10 @@ HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 
 
 def read_nifti(path: Path) -> Read:
-    """Voxels [X, Y, Z], affine to RAS+ mm, and what is odd about the header.
+    """Read a volume, and no more than its header announces; integers stay integers unless it scales them.
 
-    Integers stay integers unless the header scales them; no more is read than the header announces.
-
-    Raises
-    ------
-    InputError
-        Not NIfTI, cut off or damaged, not one 3-D volume (trailing axes of length 1 are accepted), colour or complex
-        voxels, an impossible voxel size.
+    Raises InputError: not NIfTI, cut off or damaged, not one 3-D volume (trailing axes of length 1 are accepted),
+    colour or complex voxels, an impossible voxel size.
     """
     voxels = pair(path)[-1]
     try:
@@ -140,8 +135,7 @@ def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[NDArr
             file.seek(begin)
             raw = file.read(size)
         if len(raw) < size:
-            text = "cut off: the header announces more voxels; download or copy it again"
-            raise InputError(f"{path}: {text}", "damaged")
+            raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
         more = len(file.read(BEHIND + 1))  # at the end of a packed file this verifies its checksum
     return np.frombuffer(raw, dtype).reshape(shape, order="F"), more
 

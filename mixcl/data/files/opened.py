@@ -23,10 +23,7 @@ PACKED = 1100
 def first_bytes(path: Path, size: int = 4096) -> bytes:
     """The first bytes of a file as it lies there.
 
-    Raises
-    ------
-    InputError
-        Missing, unreadable, no regular file, empty, or what downloads leave in the place of a scan.
+    Raises InputError: missing, unreadable, no regular file, empty, or what downloads leave in the place of a scan.
     """
     with reading(path):
         if not stat.S_ISREG(path.stat().st_mode):
@@ -77,8 +74,7 @@ def reading(path: Path) -> Iterator[None]:
         if "Not a gzipped file" in str(error):
             text = f"{path}: something that is not gzip follows what is; get it again, or pack it again"
             raise InputError(text, "format") from None
-        text = f"{path}: cut off or damaged ({error}); download or copy it again"
-        raise InputError(text, "damaged") from None
+        raise InputError(f"{path}: cut off or damaged ({error}); download or copy it again", "damaged") from None
     except OSError as error:
         text = f"{path}: cannot be read ({error}); check the disk, then download or copy it again"
         raise InputError(text, "unreadable") from None

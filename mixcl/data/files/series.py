@@ -27,11 +27,8 @@ KINDS = {"PixelSpacing": "spacing", "cut off": "damaged", "makes no sense": "dam
 def read_series(path: Path) -> Read:
     """The CT series in a folder, or in one file of many frames, in HU; slices are ordered by place, not by name.
 
-    Raises
-    ------
-    InputError
-        No series or several, a file that cannot be read, slices that are missing, doubled, tilted or unlike each other:
-        the files in question are named.
+    Raises InputError: no series or several, a file that cannot be read, slices that are missing, doubled, tilted or
+    unlike each other: the files in question are named.
     """
     slices, copies = _gather(path)
     images = [part for part in slices if not part.lacks]
@@ -101,14 +98,14 @@ def _check_alike(path: Path, images: Sequence[Slice]) -> None:
     odd = [part for part in images if part.localizer]
     if 0 < len(odd) < len(images):
         _refuse(path, f"{_names(odd)} belong to a localizer, not to the scan; take them away")
-    keys: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
-        ("Rows and Columns", lambda part: part.shape),
-        ("ImageOrientationPatient", lambda part: np.concatenate([part.across, part.down])),
-        ("PixelSpacing", lambda part: part.edges),
-        ("having RescaleSlope and RescaleIntercept", lambda part: part.rescale is not None),
-    )
-    for what, key in keys:
-        values = np.array([np.ravel(key(part)) for part in images], float)
+    kinds: dict[str, list[Any]] = {
+        "Rows and Columns": [part.shape for part in images],
+        "ImageOrientationPatient": [[*part.across, *part.down] for part in images],
+        "PixelSpacing": [part.edges for part in images],
+        "having RescaleSlope and RescaleIntercept": [[part.rescale is not None] for part in images],
+    }
+    for what, given in kinds.items():
+        values = np.array(given, float)
         usual = np.median(values, axis=0) if values.shape[1] > 1 else values.mean(axis=0).round()
         other = np.abs(values - usual).max(axis=1) > ALIKE
         if other.all():

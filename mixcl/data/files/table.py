@@ -15,20 +15,13 @@ SEPARATORS = (",", ";", "\t", "|")
 
 
 def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """Cases of a table with the columns ``image`` and ``label`` (paths from its folder) and, if given, ``case``.
+    """Cases (image, label) of a table with these columns (paths from its folder) and, if given, ``case``.
 
     Read are UTF-8, UTF-16 and Windows-1252; columns parted by comma, semicolon, tab or bar; names of columns in any
-    case; empty lines are passed over.
+    case.  Beside the cases comes a sentence by case on each whose line is wrong: a file that is not listed, not there
+    or out of reach, the name of another, or none that a file could have.
 
-    Returns
-    -------
-    Files (image, label) by case, and a sentence by case on each whose line is wrong: a file that is not listed, not
-    there or out of reach, the name of another, or none that a file could have.
-
-    Raises
-    ------
-    InputError
-        No table, no such columns, or no line.
+    Raises InputError: no table, no such columns, or no line.
     """
     rows = _rows(path)
     if len(rows) < 2:
@@ -48,7 +41,8 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
         if not (row.get("image") and row.get("label")):
             faults[f"line {number}"] = f"{line} has no image or no label; complete it, or take it out"
             continue
-        case = unicodedata.normalize("NFC", row.get("case") or stem((path.parent / row["image"]).name))
+        image, label = (path.parent / _of_home(row[key]) for key in ("image", "label"))
+        case = unicodedata.normalize("NFC", row.get("case") or stem(image.name))
         if case in pairs or case in faults:
             pairs.pop(case, None)  # which one is meant is not known
             faults[case] = f"{line} names the case {case!r} again; name each once"
@@ -56,7 +50,7 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
             faults[case] = fault
         else:
             try:
-                pairs[case] = _file(path, row["image"], line), _file(path, row["label"], line)
+                pairs[case] = _file(image, line), _file(label, line)
             except InputError as error:
                 faults[case] = str(error)
     return pairs, faults
@@ -71,14 +65,18 @@ def no_name(case: str, where: Path | str) -> str:
     return ""
 
 
-def _file(table: Path, name: str, line: str) -> Path:
-    """A file of a line as the disk spells it; ``~/`` in front is written out, all else may be a file's name."""
+def _of_home(name: str) -> str:
+    """The name of a file with ``~/`` in front written out; all else, ``$HOME`` too, is what a file may be called."""
+    return os.path.expanduser(name) if name.startswith("~/") else name
+
+
+def _file(given: Path, line: str) -> Path:
+    """A file of a line as the disk spells it."""
     try:
-        file = as_spelled(table.parent / (os.path.expanduser(name) if name.startswith("~/") else name))
+        file = as_spelled(given)
         there = file.exists()
     except OSError as error:  # no name for a file, a folder that is closed
-        text = f"{line} lists what cannot be read ({error.strerror}); mend it, or take it out"
-        raise InputError(text) from None
+        raise InputError(f"{line} lists what cannot be read ({error.strerror}); mend it, or take it out") from None
     if not there:
         raise InputError(f"{line} lists {file}, and there is no such file; add it, or take the line out")
     return file

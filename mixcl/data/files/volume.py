@@ -20,10 +20,9 @@ SMALLEST_RANGE = 50.0  # of the values of an image; one of less is scaled alread
 OTHERS = {
     b"PK\x03\x04": "a zip archive; unpack it", b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture",
     b"II*\0": "a TIFF picture", b"MM\0*": "a TIFF picture", b"BM": "a bitmap picture", b"\x89HDF": "an HDF5 file",
-    b"MATLAB": "a MATLAB file", b"\x93NUMPY": "a NumPy array", b"%PDF": "a PDF document",
-    b"Rar!": "a rar archive; unpack it",
-    b"7z\xbc\xaf": "a 7z archive; unpack it", b"CDF": "a MINC file", b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it",
-    b"BZh": "a bzip2 archive; unpack it", b"\xfd7zXZ": "an xz archive; unpack it",
+    b"MATLAB": "a MATLAB file", b"\x93NUMPY": "a NumPy array", b"%PDF": "a PDF document", b"CDF": "a MINC file",
+    b"Rar!": "a rar archive; unpack it", b"7z\xbc\xaf": "a 7z archive; unpack it", b"BZh": "a bzip2 archive; unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it", b"\xfd7zXZ": "an xz archive; unpack it",
 }  # fmt: skip
 
 
@@ -32,11 +31,8 @@ def read_volume(path: Path) -> Volume:
 
     The first bytes of a file say what it is.  Integers stay integers unless the header scales them.
 
-    Raises
-    ------
-    InputError
-        Missing, empty, unreadable, not what its name says, cut off or damaged, not one 3-D volume, colour or complex
-        voxels, NaN or infinite values, an impossible or implausible geometry (`geometry.check_grid`).
+    Raises InputError: missing, empty, unreadable, not what its name says, cut off or damaged, not one 3-D volume,
+    colour or complex voxels, NaN or infinite values, an impossible or implausible geometry (`geometry.check_grid`).
     """
     head = b"" if path.is_dir() else first_bytes(path)
     two = path.suffix.lower() in (".img", ".hdr") and head[128:132] != MARK
@@ -49,8 +45,7 @@ def read_volume(path: Path) -> Volume:
     data, affine, doubts = read(path)
     doubts += check_grid(path, affine, data.shape)
     if data.dtype.kind == "f" and (bad := data.size - int(np.isfinite(data).sum())):
-        text = f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away"
-        raise InputError(text, "nan")
+        raise InputError(f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away", "nan")
     return Volume(path, data, affine, digest(path), doubts)
 
 
@@ -84,10 +79,7 @@ def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
     ``stored`` is value -> value, see `mixcl.config.settings.Collection`; those that no uint8 holds, such as -1, are
     unknown.
 
-    Raises
-    ------
-    InputError
-        Values that are not whole numbers, values other than 0 and those of ``stored``, or no organ.
+    Raises InputError: values that are not whole numbers, values other than 0 and those of ``stored``, or no organ.
     """
     data = label.data
     if data.dtype.kind == "f":
