@@ -30,8 +30,7 @@ def read_nifti(path: Path) -> Read:
         header = _header(path)
         shape = _shape(path, header)
         affine, odd = _geometry(path, header, shape)
-        stored, more = _voxels(voxels, header, shape)
-        data = _scaled(voxels, header, stored)
+        data, more = _voxels(voxels, header, shape)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
     doubts = [Doubt(kind, f"{path}: {text}") for kind, text in odd]
@@ -81,25 +80,21 @@ def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np
     if not (np.isfinite(edges).all() and (edges > 0).all()):
         raise InputError(f"{path}: voxel size {millimetres(edges)} mm is impossible; {MEND}", "spacing")
     if isinstance(header, nib.Nifti1Header):
-        _forgive(header)
-        affine = np.asarray(header.get_best_affine(), dtype=float)
-        return affine, list(_odd(header, affine, shape)) if np.isfinite(affine).all() else []
-    text = "the ANALYZE format gives no orientation; it is taken as its default (LAS)"
-    return np.asarray(header.get_best_affine(), dtype=float), [("orientation", text)]
-
-
-def _forgive(header: Any) -> None:
-    """Take a sign of the qform that is none for +1, and a quaternion a rounding too long for one of length 1."""
-    if header["pixdim"][0] not in (-1, 1):
-        header["pixdim"][0] = 1
-    fields = ("quatern_b", "quatern_c", "quatern_d")
-    length = float(np.linalg.norm([header[field] for field in fields]))
-    if 1 < length < 1.01:
-        for field in fields:
-            header[field] = header[field] / length * (1 - 1e-7)
+        if header["pixdim"][0] not in (-1, 1):  # a sign of the qform that is none
+            header["pixdim"][0] = 1
+        fields = ("quatern_b", "quatern_c", "quatern_d")
+        length = float(np.linalg.norm([header[field] for field in fields]))
+        if 1 < length < 1.01:  # a quaternion a rounding too long
+            for field in fields:
+                header[field] = header[field] / length * (1 - 1e-7)
+    affine = np.asarray(header.get_best_affine(), dtype=float)
+    return affine, list(_odd(header, affine, shape)) if np.isfinite(affine).all() else []
 
 
 def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iterator[tuple[str, str]]:
+    if not isinstance(header, nib.Nifti1Header):
+        yield "orientation", "the ANALYZE format gives no orientation; it is taken as its default (LAS)"
+        return
     edges, pixdim = spacing_of(affine), header["pixdim"][1:4].astype(float)
     sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
     if not (sform or qform):
@@ -120,7 +115,7 @@ def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iter
 
 
 def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[NDArray[Any], int]:
-    """The voxels as stored, and how many bytes follow them, as far as that matters."""
+    """The voxels, scaled as the header says, and how many bytes follow them, as far as that matters."""
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers", "format")
@@ -137,18 +132,14 @@ def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[NDArr
         if len(raw) < size:
             raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
         more = len(file.read(BEHIND + 1))  # at the end of a packed file this verifies its checksum
-    return np.frombuffer(raw, dtype).reshape(shape, order="F"), more
-
-
-def _scaled(path: Path, header: Any, data: NDArray[Any]) -> NDArray[Any]:
-    """The voxels as the header scales them."""
+    data: NDArray[Any] = np.frombuffer(raw, dtype).reshape(shape, order="F")
     scaling = isinstance(header, nib.Nifti1Header)
     slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter")) if scaling else (0.0, 0.0)
     if np.isnan(slope) and np.isnan(inter):  # how some programs say that nothing is scaled
-        return data
+        slope = inter = 0.0
     if not np.isfinite([slope, inter]).all():
         text = f"its scl_slope is {slope:g} and its scl_inter {inter:g}, so that no value is known; convert it anew"
         raise InputError(f"{path}: {text}", "header")
-    if slope == 0 or (slope, inter) == (1.0, 0.0):
-        return data
-    return data.astype(np.float32) * np.float32(slope) + np.float32(inter)
+    if slope != 0 and (slope, inter) != (1.0, 0.0):
+        data = data.astype(np.float32) * np.float32(slope) + np.float32(inter)
+    return data, more
