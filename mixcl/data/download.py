@@ -1,7 +1,6 @@
 """Collections that may be downloaded without signing in, and how to get the others.
 
-An archive is checked before anything of it is unpacked, and is unpacked into a hidden folder that is then renamed: the
-folder of a collection is there whole or not at all.
+An archive is checked before it is unpacked, into a hidden folder: that of a collection is there whole or not at all.
 """
 
 import io

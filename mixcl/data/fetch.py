@@ -1,7 +1,4 @@
-"""One file over HTTP, as often as it takes: resumed, checked, and under its name only when it is whole.
-
-A file is written as ``NAME.part``.  A download that was broken off, by the server or by kill -9, goes on where it was.
-"""
+"""One file over HTTP: resumed from ``NAME.part`` after a break or kill -9, checked, and named only when it is whole."""
 
 import gzip
 import hashlib
@@ -31,7 +28,6 @@ def fetch(url: str, to: Path, md5: str | None = None, *, progress: bool = True, 
     """Download one file, going on from ``to``.part where there is one.
 
     The folder of ``to`` is made.  Without an ``md5`` to compare with, a ``.gz`` is read through, which checks its own.
-
     Raises InputError: no room on the disk, a server that does not give the file, a file that is not what it should be.
     """
     part, failed = to.with_name(f"{to.name}.part"), 0

@@ -1,8 +1,7 @@
 """DICOM: what the headers of slices say, read by pydicom, and their pixels, where compressed decoded by GDCM.
 
-GDCM, through SimpleITK, decodes what CT is stored in, but says nothing where a header does not give what it needs: an
-empty PixelSpacing counts as 1 mm, an empty RescaleIntercept as 0, a tilted or uneven stack of frames as a straight one
-of cubes, and only one scaling of many is applied.  So places and scaling are taken from the headers, and checked.
+GDCM takes an empty PixelSpacing for 1 mm, an empty RescaleIntercept for 0, a tilted or uneven stack of frames for a
+straight one of cubes, and applies one scaling of many.  So places and scaling are taken from the headers, and checked.
 """
 
 import io

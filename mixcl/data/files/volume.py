@@ -76,9 +76,7 @@ def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
 def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
     """The label map as uint8, in the file's axes, with the values of the store for those of the file.
 
-    ``stored`` is value -> value, see `mixcl.config.settings.Collection`; those that no uint8 holds, such as -1, are
-    unknown.
-
+    ``stored`` is value -> value, see `mixcl.config.settings.Collection`; what no uint8 holds, such as -1, is unknown.
     Raises InputError: values that are not whole numbers, values other than 0 and those of ``stored``, or no organ.
     """
     data = label.data
@@ -132,8 +130,7 @@ def lost(
 ) -> str:
     """What of a label map resampling takes away altogether, in a sentence; nothing when every label has a voxel left.
 
-    ``before`` and ``after`` count the voxels of each value (`known_voxels`); ``spacing``, mm, is that after it.  Raises
-    InputError where no label has a voxel left.
+    ``before`` and ``after``, at ``spacing`` mm, count voxels by value.  Raises InputError: no label has a voxel left.
 
     >>> lost(Path("seg.nii"), {0: 9, 1: 3, 2: 5}, {0: 2, 2: 1}, {1: "spleen", 2: "liver"}, (9, 9, 9))[:63]
     'seg.nii: at 9 x 9 x 9 mm nothing is left of spleen (3 voxels), '
