@@ -1,13 +1,11 @@
 """Cases in processes of their own: whatever becomes of one, a crash or a kill included, is told of that one alone.
 
-A worker takes (folder to work in, function, arguments) from its standard input and answers on its standard output, one
-after the other.  It ends with the process that started it, however that one ends, and waits for the next call of
-`outcomes` until then, because starting one takes a second.
+A worker takes (folder to work in, function, arguments) and answers, one after the other.  It ends with the process that
+started it, however that one ends, and waits for the next call of `outcomes` until then: starting one takes a second.
 """
 
 import atexit
 import os
-import pickle
 import queue
 import signal
 import subprocess
@@ -16,8 +14,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mixcl.errors import InputError
 
@@ -25,19 +26,14 @@ MEMORY = "too little memory for it; use fewer --workers, or a larger machine"
 
 
 def outcomes(function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Any]:
-    """What ``function(*job)`` gives for each job, in their order.
+    """What ``function(*job)`` gives for each job, in their order, so many at a time.
 
-    Parameters
-    ----------
-    function
-        One that can be imported by its name; its arguments and what it gives can be pickled.
-    workers
-        Jobs at a time.
+    ``function`` can be imported by its name; its arguments and what it gives can be pickled.
 
     Yields
     ------
-    In the place of a job that gave nothing, an `InputError` that says why, of the kind ``unexpected`` or ``memory``;
-    it does not name the job.
+    Of a job that gave nothing, the `InputError` that it raised, or one of the kind ``unexpected`` or ``memory`` that
+    says why and does not name the job.
 
     Raises
     ------
@@ -54,8 +50,7 @@ def outcomes(function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], work
             worker.end()
         answer = worker.call(function, job)
         busy.discard(worker)
-        if worker.waits():
-            _idle.append(worker)
+        _idle.append(worker)
         if isinstance(answer, InputError) and answer.kind == "machine":
             raise answer
         return answer
@@ -75,25 +70,24 @@ class _Worker:
     """A process that waits for calls."""
 
     def __init__(self) -> None:
+        self._channel, theirs = Pipe()
         places = os.pathsep.join(map(os.path.abspath, sys.path))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from mixcl.data.workers import serve; serve()"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": places},
-        )  # fmt: skip
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", f"from mixcl.data.workers import serve; serve({theirs.fileno()})"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": places},
+            )  # fmt: skip
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            pickle.dump((os.getcwd(), function, arguments), self._process.stdin)
-            self._process.stdin.flush()
-            return pickle.load(self._process.stdout)
-        except (EOFError, OSError, pickle.UnpicklingError):
-            try:
-                return _ended(self._process.wait(60))  # it is ending already; a crash may take its time
-            except subprocess.TimeoutExpired:
-                self.end()
-                return _ended(self._process.returncode)
+            self._channel.send((os.getcwd(), function, arguments))
+            return self._channel.recv()
+        except (EOFError, OSError):
+            with suppress(subprocess.TimeoutExpired):  # it is ending already; a crash may take its time
+                self._process.wait(60)
+            self.end()
+            return _why(self._process.returncode)
 
     def waits(self) -> bool:
         return self._process.poll() is None
@@ -121,8 +115,7 @@ def _idle_worker() -> _Worker | None:
     return None
 
 
-def _ended(code: int) -> InputError:
-    """Why there is no answer of a process that ended with this code."""
+def _why(code: int) -> InputError:
     if code == -signal.SIGKILL:
         return InputError(f"its process was killed, most likely by the system: {MEMORY}", "memory")
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -131,27 +124,23 @@ def _ended(code: int) -> InputError:
     )
 
 
-def serve() -> None:
-    """Answer calls until nobody can call any more."""
-    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):  # what libraries print would be taken for answers, or stand on the screen without a name
-        os.dup2(nowhere, number)
+def serve(number: int) -> None:
+    """Answer calls, which come over the descriptor ``number``, until nobody can call any more."""
+    channel: Connection[Any, Any] = Connection(number)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     inbox: queue.SimpleQueue[tuple[str, Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(calls, inbox), daemon=True).start()
+    threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
     while True:
         folder, function, arguments = inbox.get()
         os.chdir(folder)
-        pickle.dump(_answer(function, arguments), answers)
-        answers.flush()
+        channel.send(_answer(function, arguments))
 
 
-def _listen(calls: BinaryIO, inbox: "queue.SimpleQueue[Any]") -> None:
+def _listen(channel: "Connection[Any, Any]", inbox: "queue.SimpleQueue[Any]") -> None:
     """Hand on the calls; the end of the process that makes them ends this one in the middle of its work."""
     try:
         while True:
-            inbox.put(pickle.load(calls))
+            inbox.put(channel.recv())
     finally:
         os._exit(0)
 

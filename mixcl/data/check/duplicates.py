@@ -39,21 +39,23 @@ def duplicates(cases: Sequence[Checked], before: set[str], after: set[str], leak
         for content in case.content:
             groups[content].append(number)
     equal = {(group[0], number) for group in groups.values() for number in group[1:]}
-    alike = (pair for pair in itertools.combinations(range(len(cases)), 2) if pair not in equal)
-    pairs = [(pair, True) for pair in sorted(equal)]
-    pairs += [(pair, False) for pair in alike if _alike(cases[pair[0]], cases[pair[1]])]
-    return [_twice(cases[first], cases[second], same, before, after, leak) for (first, second), same in pairs]
-
-
-def _twice(first: Checked, case: Checked, same: bool, before: set[str], after: set[str], severity: Severity) -> Finding:
-    sets = {first.collection, case.collection}
-    leak = bool(sets & before and sets & after and len(sets) > 1)
-    kind = ("leak" if leak else "duplicate") if same else "near duplicate"
-    how = "the same scan as" if same else "looks like the same patient's scan as"
-    why = "; it would be learnt before it is tested" if leak else ""
-    mend = "take one away" if same else "compare the two"
-    text = f"{case.collection}/{case.case}: {how} {first.collection}/{first.case}{why}; {mend}"
-    return Finding(kind, severity if leak and same else "warning", case.collection, case.case, text)
+    pairs = itertools.combinations(range(len(cases)), 2)
+    alike = [pair for pair in pairs if pair not in equal and _alike(cases[pair[0]], cases[pair[1]])]
+    findings = []
+    for pair in (*sorted(equal), *alike):
+        first, case = (cases[number] for number in pair)
+        sets = {first.collection, case.collection}
+        leaks = bool(sets & before and sets & after and len(sets) > 1)
+        if pair in equal:
+            kind, severity = ("leak", leak) if leaks else ("duplicate", "warning")
+            how, mend = "the same scan as", "take one away"
+        else:
+            kind, severity = "near duplicate", "warning"
+            how, mend = "looks like the same patient's scan as", "compare the two"
+        why = "; it would be learnt before it is tested" if leaks else ""
+        text = f"{case.collection}/{case.case}: {how} {first.collection}/{first.case}{why}; {mend}"
+        findings.append(Finding(kind, severity, case.collection, case.case, text))
+    return findings
 
 
 def profile_of(image: Volume) -> NDArray[np.float32]:
@@ -61,8 +63,8 @@ def profile_of(image: Volume) -> NDArray[np.float32]:
     turned, affine = to_ras(image.data, image.affine)
     edges = spacing_of(affine)
     area, mean = np.zeros(turned.shape[2]), np.zeros(turned.shape[2])
-    for k in range(turned.shape[2]):
-        body = turned[:, :, k][turned[:, :, k] > BODY]
+    for k, plane in enumerate(np.moveaxis(turned, 2, 0)):
+        body = plane[plane > BODY]
         area[k] = body.size * edges[0] * edges[1] / 100
         mean[k] = np.clip(body, -150, 250).mean() if body.size else 0.0
     heights = np.arange(area.size) * edges[2]

@@ -4,11 +4,21 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mixcl.config.settings import Collection, DataConfig
-from mixcl.data.prepare.case import Outcome
+from mixcl.data.prepare.case import Job
 from mixcl.data.registry import expected_count, seen
 from mixcl.files import human
+
+
+class Outcome(NamedTuple):
+    """What became of a case: its record (case.json), made now or kept, or the sentence that says what is wrong."""
+
+    job: Job
+    record: dict[str, Any] | None
+    made: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,23 +80,19 @@ def summarise(
             warnings.append(f"{name}: {len(mine)} labelled scans found, {whose} {expected} (R20)")
         for case, record in good:
             warnings += [f"{name}: {text}" for text in record["warnings"]]
-            scans[record["content"]["image"]].append((name, case))
-    groups = [group for group in scans.values() if len(group) > 1]
-    warnings += [_duplicate(group, data) for group in groups]
-    warnings += map(seen, data.in_both)
+            scans[record["content"]["image"]].append(f"{name}/{case}")
+    groups = [tuple(group) for group in scans.values() if len(group) > 1]
+    for group in groups:
+        names = {scan.partition("/")[0] for scan in group}
+        both = names & set(data.pretrain) and names & set(data.finetune)
+        leak = "; pre-training would see a scan that fine-tuning is tested on" if both else ""
+        warnings.append(f"{', '.join(group)}: the same scan (R24){leak}")
     return Report(
         tuple(counts),
-        tuple(tuple(f"{name}/{case}" for name, case in group) for group in groups),
-        tuple(warnings),
+        tuple(groups),
+        (*warnings, *map(seen, data.in_both)),
         tuple(fault for name in wanted for fault in faults[name]),
         sum(c.bytes for c in counts),
         round(seconds, 3),
         str(root),
     )
-
-
-def _duplicate(group: Sequence[tuple[str, str]], data: DataConfig) -> str:
-    names = {name for name, _ in group}
-    both = names & set(data.pretrain) and names & set(data.finetune)
-    leak = "; pre-training would see a scan that fine-tuning is tested on" if both else ""
-    return f"{', '.join(f'{name}/{case}' for name, case in group)}: the same scan (R24){leak}"
