@@ -104,7 +104,7 @@ os.register_at_fork(after_in_child=_BEFORE.clear)
 
 @lru_cache(maxsize=128)
 def _map(path: Path, content: str) -> np.memmap[Any, Any]:
-    """A memory map, kept open; the hash is part of the key so that a case made anew is opened anew."""
+    """A memory map, kept open; with the hash in the key, so that a case made anew is opened anew."""
     try:
         mapped: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

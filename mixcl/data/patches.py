@@ -16,19 +16,13 @@ Patch = tuple[NDArray[np.float32], NDArray[np.uint8]]
 def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float], out: Patch | None = None) -> Patch:
     """Cut a cube of ``size`` voxels an edge; only its box is read.
 
-    Parameters
-    ----------
-    origin
-        First voxel, three integers; may be negative or beyond the end.
-    hu
-        Lower and upper end of the window in HU, scaled to 0 and 1 (Sec. 3.1).
-    out
-        Arrays to fill, such as rows of a batch; None makes new ones.
+    ``origin`` is its first voxel, three integers that may be negative or beyond the end, and ``hu`` the window in HU,
+    whose ends are scaled to 0 and 1 (Sec. 3.1).  Filled are the arrays ``out``, such as rows of a batch, or new ones.
 
     Returns
     -------
-    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape.  Outside the scan they
-    are 0: the lower end of the window, and background.
+    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape.  Outside the scan they are 0: the
+    lower end of the window, and background.
 
     Raises
     ------

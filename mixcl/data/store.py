@@ -120,16 +120,10 @@ def verify(cases: Iterable[Case]) -> None:
 
 
 class Store:
-    """The prepared collections of a folder.
+    """The prepared collections of the folder ``root`` (``config.data.store_dir(out)``).
 
-    Parameters
-    ----------
-    root
-        The folder (``config.data.store_dir(out)``).
-    collections
-        Names of those wanted, all of which must be there; None is whatever the folder holds.
-    settings
-        When given, the store must have been made with this spacing and window.
+    Of ``collections``, when given, all must be there; else it is what the folder holds.  By ``settings``, when given,
+    the store must have been made, with their spacing and window.
 
     Raises
     ------
@@ -161,7 +155,7 @@ class Store:
         return self._cases[collection]
 
     def _read(self, collection: str) -> tuple[Case, ...]:
-        index, folder = self._index(collection), self.root / collection
+        folder, index = self.root / collection, self._index(collection)
         if index.get("schema") != SCHEMA:
             raise InputError(f"{folder}: was prepared by another version of mixcl; {MEND}")
         made = (tuple(index["spacing"]), tuple(index["hu"]))

@@ -12,11 +12,11 @@ import subprocess
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -40,54 +40,57 @@ def outcomes(function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], work
     InputError
         That of a job of the kind ``machine``; then nothing more is begun, and what was begun is ended.
     """
-    busy: set[_Worker] = set()
-    stopped = threading.Event()
-
-    def run(job: tuple[Any, ...]) -> Any:
-        worker = _idle_worker() or _Worker()
-        busy.add(worker)
-        if stopped.is_set():  # meanwhile
+    waiting, busy, answers = deque(enumerate(jobs)), dict[Any, tuple[int, _Worker]](), dict[int, Any]()
+    try:
+        for number in range(len(waiting)):
+            while number not in answers:
+                while waiting and len(busy) < workers:
+                    index, job = waiting.popleft()
+                    worker = _idle_worker() or _Worker()
+                    busy[worker.channel] = index, worker
+                    worker.begin(function, job)
+                for channel in wait(list(busy)):
+                    index, worker = busy.pop(channel)
+                    answers[index] = answer = worker.answer()
+                    _idle.append(worker)
+                    if isinstance(answer, InputError) and answer.kind == "machine":
+                        raise answer
+            yield answers.pop(number)
+    except BaseException:
+        for _, worker in busy.values():
             worker.end()
-        answer = worker.call(function, job)
-        busy.discard(worker)
-        _idle.append(worker)
-        if isinstance(answer, InputError) and answer.kind == "machine":
-            raise answer
-        return answer
-
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            yield from pool.map(run, jobs)
-        except BaseException:
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in tuple(busy):
-                worker.end()
-            raise
+        raise
 
 
 class _Worker:
     """A process that waits for calls."""
 
     def __init__(self) -> None:
-        self._channel, theirs = Pipe()
+        self.channel, theirs = Pipe()
         places = os.pathsep.join(map(os.path.abspath, sys.path))
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", f"from mixcl.data.workers import serve; serve({theirs.fileno()})"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()], env={**os.environ, "PYTHONPATH": places},
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": places},
             )  # fmt: skip
 
-    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        try:
-            self._channel.send((os.getcwd(), function, arguments))
-            return self._channel.recv()
-        except (EOFError, OSError):
-            with suppress(subprocess.TimeoutExpired):  # it is ending already; a crash may take its time
-                self._process.wait(60)
-            self.end()
-            return _why(self._process.returncode)
+    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        with suppress(OSError):  # one that has ended is told by its answer
+            self.channel.send((os.getcwd(), function, arguments))
+
+    def answer(self) -> Any:
+        with suppress(EOFError, OSError):
+            return self.channel.recv()
+        with suppress(subprocess.TimeoutExpired):  # it is ending already; a crash may take its time
+            self._process.wait(60)
+        self.end()
+        code = self._process.returncode
+        if code == -signal.SIGKILL:
+            return InputError(f"its process was killed, most likely by the system: {MEMORY}", "memory")
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        text = f"the process that read it crashed ({how}); look at its files, or convert them anew"
+        return InputError(text, "unexpected")
 
     def waits(self) -> bool:
         return self._process.poll() is None
@@ -103,7 +106,7 @@ os.register_at_fork(after_in_child=_idle.clear)  # they are the parent's
 
 @atexit.register
 def _end_idle() -> None:
-    while (worker := _idle_worker()) is not None:
+    for worker in _idle:
         worker.end()
 
 
@@ -115,34 +118,25 @@ def _idle_worker() -> _Worker | None:
     return None
 
 
-def _why(code: int) -> InputError:
-    if code == -signal.SIGKILL:
-        return InputError(f"its process was killed, most likely by the system: {MEMORY}", "memory")
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return InputError(
-        f"the process that read it crashed ({how}); look at its files, or convert them anew", "unexpected"
-    )
-
-
 def serve(number: int) -> None:
     """Answer calls, which come over the descriptor ``number``, until nobody can call any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libraries print would stand on the screen without a name
     channel: Connection[Any, Any] = Connection(number)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     inbox: queue.SimpleQueue[tuple[str, Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(channel, inbox), daemon=True).start()
+
+    def listen() -> None:
+        try:
+            while True:
+                inbox.put(channel.recv())
+        finally:  # the caller has ended: so does this process, in the middle of its work
+            os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
     while True:
         folder, function, arguments = inbox.get()
         os.chdir(folder)
         channel.send(_answer(function, arguments))
-
-
-def _listen(channel: "Connection[Any, Any]", inbox: "queue.SimpleQueue[Any]") -> None:
-    """Hand on the calls; the end of the process that makes them ends this one in the middle of its work."""
-    try:
-        while True:
-            inbox.put(channel.recv())
-    finally:
-        os._exit(0)
 
 
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -155,6 +149,5 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        return InputError(
-            f"something unexpected ({words}; {Path(where.filename).name}, line {where.lineno})", "unexpected"
-        )
+        text = f"something unexpected ({words}; {Path(where.filename).name}, line {where.lineno})"
+        return InputError(text, "unexpected")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, Experiment, LabelGrid, cores
 from mixcl.data.check import image_rules, label_rules, slice_rules
-from mixcl.data.check.duplicates import content_of, duplicates, profile_of
+from mixcl.data.check.duplicates import contents_of, duplicates, profile_of
 from mixcl.data.check.findings import Check, Checked, Finding
 from mixcl.data.check.label_rules import missing_organs
 from mixcl.data.check.page import page, thumbnail
@@ -143,7 +143,7 @@ def check_case(
     with suppress(Exception):  # a picture is a help; what is wrong has been told
         picture = thumbnail(view)
     return _checked(
-        name, case, told, content=content_of(image), picture=picture, profile=profile_of(image), organs=organs
+        name, case, told, content=contents_of(image), picture=picture, profile=profile_of(image), organs=organs
     )
 
 

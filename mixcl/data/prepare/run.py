@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -25,7 +26,7 @@ from mixcl.data.files.layout import match_cases
 from mixcl.data.files.nifti import announced_grid
 from mixcl.data.files.opened import PACKED
 from mixcl.data.prepare.case import Job, kept, make
-from mixcl.data.prepare.report import Outcome, Report, summarise
+from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
@@ -41,14 +42,8 @@ def prepare(
     Phantoms are made first when ``data.source`` is ``phantom``; else the collections lie in ``data.root``.  Raw
     phantoms and store lie in ``out/data`` unless ``config.data``, which decides everything here, says otherwise.
 
-    Parameters
-    ----------
-    workers
-        Cases at a time; None is one a core, at most 8.
-    progress
-        Show a bar with rate and time left.
-    verify
-        Compare what is prepared already with its checksums, voxel by voxel, and make again what is damaged.
+    ``workers`` cases at a time; None is one a core, at most 8.  With ``verify``, what is prepared already is compared
+    with its checksums, voxel by voxel, and what is damaged is made again.
 
     Raises
     ------
@@ -69,15 +64,14 @@ def prepare(
                 write_collections(data, raw, progress=progress)
             jobs, faults = _plan(wanted, data, raw, root, verify)
             _check_room(jobs, root, progress)
-            done = _run(jobs, workers or min(cores(), 8), progress)
+            records, made = _run(jobs, faults, workers or min(cores(), 8), progress)
             for name, collection in wanted.items():
-                mine = [outcome for outcome in done if outcome.job.collection == name]
-                faults[name] += [outcome.fault for outcome in mine if outcome.fault]
                 if faults[name]:  # nobody shall train on a part of a collection
                     (root / name / "index.json").unlink(missing_ok=True)
                 else:
-                    _write_index(root, name, collection, data, raw, [outcome.job.case for outcome in mine])
-            report = summarise(wanted, data, root, done, faults, time.monotonic() - start)
+                    cases = [job.case for job in jobs if job.collection == name]
+                    _write_index(root, name, collection, data, raw, cases)
+            report = summarise(wanted, data, root, jobs, records, made, faults, time.monotonic() - start)
             write_json(out / "data" / "report.json", asdict(report))
     if report.faults:
         good = sum(c.made + c.kept for c in report.collections)
@@ -104,24 +98,27 @@ def _plan(
     return jobs, faults
 
 
-def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
-    """Prepare all cases, some at a time; outcomes in the order of the jobs."""
+def _run(
+    jobs: Sequence[Job], faults: dict[str, list[str]], workers: int, progress: bool
+) -> tuple[dict[Path, dict[str, Any]], set[Path]]:
+    """Prepare all cases, some at a time: records by folder in the store, and which are new; what is wrong to faults."""
     for place in {job.target.parent for job in jobs}:
         for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
             shutil.rmtree(left)
     with ThreadPoolExecutor(workers) as pool:
-        done = [Outcome(job, record) for job, record in zip(jobs, pool.map(kept, jobs), strict=True)]
-    new = [number for number, outcome in enumerate(done) if outcome.record is None]
-    answers = zip(new, outcomes(make, [(jobs[number],) for number in new], workers), strict=True)
-    there = len(jobs) - len(new)
-    bar = tqdm(answers, desc="prepare", total=len(jobs), initial=there, unit="case", disable=not progress)
-    for number, answer in bar:
+        there = zip(jobs, pool.map(kept, jobs), strict=True)
+        records = {job.target: record for job, record in there if record is not None}
+    new, made = [job for job in jobs if job.target not in records], set()
+    answers = zip(new, outcomes(make, [(job,) for job in new], workers), strict=True)
+    bar = tqdm(answers, desc="prepare", total=len(jobs), initial=len(records), unit="case", disable=not progress)
+    for job, answer in bar:
         if isinstance(answer, InputError):
-            whose = f"{jobs[number].image}: " if answer.kind in ("unexpected", "memory") else ""
-            done[number] = Outcome(jobs[number], None, fault=f"{whose}{answer}")
+            whose = f"{job.image}: " if answer.kind in ("unexpected", "memory") else ""
+            faults[job.collection].append(f"{whose}{answer}")
         else:
-            done[number] = Outcome(jobs[number], answer, made=True)
-    return done
+            records[job.target] = answer
+            made.add(job.target)
+    return records, made
 
 
 def _write_index(
