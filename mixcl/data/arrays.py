@@ -23,15 +23,10 @@ _VERIFIED: set[tuple[Path, str]] = set()  # what this process, or the one it was
 
 
 def array(path: Path, content: str) -> NDArray[Any]:
-    """A mapped array of a case, read-only, compared with its checksum at its first opening in this process.
+    """A mapped array of a case, read-only, or an `InputError`: its file is missing, cut, or has another content.
 
-    Each time the file's size is looked at.  What is cut between this and the reading of the voxels a moment later ends
-    the process (SIGBUS), with the same sentence.
-
-    Raises
-    ------
-    InputError
-        The file is missing, cut, or has another content.
+    The content is compared at the first opening in this process, the file's size each time.  What is cut between this
+    and the reading of the voxels a moment later ends the process (SIGBUS), with the same sentence.
     """
     array = _map(path, content)
     _watch()

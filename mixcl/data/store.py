@@ -88,17 +88,11 @@ class Case:
     source: Source = field(repr=False)
 
     def image(self) -> NDArray[np.int16]:
-        """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map of what was stored.
-
-        Raises
-        ------
-        InputError
-            The file is cut, or at its first opening in this process: it does not have the content of its checksum.
-        """
+        """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map, see `arrays.array`."""
         return arrays.array(self.path / "image.npy", self.content[0])
 
     def label(self) -> NDArray[np.uint8]:
-        """The label map, uint8 [X, Y, Z]; a read-only memory map, checked as `image`."""
+        """The label map, uint8 [X, Y, Z]; a read-only memory map as well."""
         return arrays.array(self.path / "label.npy", self.content[1])
 
     def foreground(self) -> dict[int, NDArray[np.int32]]:
@@ -109,10 +103,7 @@ class Case:
 def verify(cases: Iterable[Case]) -> None:
     """Compare the arrays of cases with their checksums, unless this process, or the one it was forked from, has.
 
-    Raises
-    ------
-    InputError
-        As :meth:`Case.image`, of the first case at fault.
+    An `InputError`, see `arrays.array`, tells the first case at fault.
     """
     with ThreadPoolExecutor(min(cores(), 8)) as pool:
         for _ in pool.map(lambda case: (case.image(), case.label()), cases):

@@ -4,7 +4,6 @@ A worker takes (folder to work in, function, arguments) and answers, one after t
 started it, however that one ends, and waits for the next call of `outcomes` until then: starting one takes a second.
 """
 
-import atexit
 import os
 import queue
 import signal
@@ -92,9 +91,6 @@ class _Worker:
         text = f"the process that read it crashed ({how}); look at its files, or convert them anew"
         return InputError(text, "unexpected")
 
-    def waits(self) -> bool:
-        return self._process.poll() is None
-
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -104,16 +100,11 @@ _idle: list[_Worker] = []
 os.register_at_fork(after_in_child=_idle.clear)  # they are the parent's
 
 
-@atexit.register
-def _end_idle() -> None:
-    for worker in _idle:
-        worker.end()
-
-
 def _idle_worker() -> _Worker | None:
+    """A worker that still waits, as none does that has crashed."""
     while _idle:
         worker = _idle.pop()
-        if worker.waits():
+        if worker._process.poll() is None:
             return worker
     return None
 

@@ -83,13 +83,7 @@ def kept(job: Job) -> dict[str, Any] | None:
 
 
 def make(job: Job) -> dict[str, Any]:
-    """Prepare a case and put it in its place; its record.
-
-    Raises
-    ------
-    InputError
-        What is wrong with the case; of the kind ``machine``, with the disk: full, or permissions that are missing.
-    """
+    """Prepare a case and put it in place; its record, or an `InputError`, of the kind ``machine`` if of the disk."""
     with writing(job.target):
         source, dates = {}, {}
         for kind, path in job.files.items():  # before it is read, so that a change meanwhile is noticed the next time
