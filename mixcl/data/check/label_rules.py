@@ -69,10 +69,8 @@ def missing_organs(cases: Iterable[Checked], name: str, collection: Collection) 
             if 2 * number > len(read) and organ not in organs:
                 lacking.setdefault("note" if _has(organ, LESIONS) else "warning", []).append(organ)
         for severity, some in lacking.items():
-            text = (
-                f"{name}/{case}: has no voxel of {', '.join(some)}, which most scans of its collection have; {MISSING}"
-            )
-            yield Finding("missing organ", severity, name, case, text)
+            what = f"has no voxel of {', '.join(some)}, which most scans of its collection have"
+            yield Finding("missing organ", severity, name, case, f"{name}/{case}: {what}; {MISSING}")
 
 
 def _has(name: str, words: Sequence[str]) -> bool:
