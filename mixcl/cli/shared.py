@@ -79,12 +79,12 @@ def open_run(
 def find(name: str, profile: str | None, out: Path | None) -> tuple[Path, Path]:
     """The folder of a run and that of its results, which --out names, or --profile, or where the run is."""
     from mixcl.config import load_profile
-    from mixcl.run.find import find_run, results_of
+    from mixcl.run.find import find_run
 
     if out is None and profile is not None:
         out = Path("results") / load_profile(profile).profile
     run = find_run(name, out)
-    return run, out or results_of(run)
+    return run, out or run.absolute().parent.parent
 
 
 def start_of(name: str, out: Path) -> Path:

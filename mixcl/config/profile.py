@@ -28,8 +28,7 @@ PROFILE_FOLDERS = (
 def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
     """Read a profile by name (``smoke``, ``phantom``, ``paper``...) or path and apply ``section.key=value`` overrides.
 
-    ``phantom.seed=1`` is short for ``data.phantom.seed=1``.  Values are read as YAML, so
-    ``--set loss.level_weights=[1,1,1,0,0]`` and ``--set data.root=null`` work.
+    Values are YAML: ``loss.level_weights=[1,1,1,0,0]``.  ``phantom.seed=1`` is short for ``data.phantom.seed=1``.
 
     Raises
     ------
@@ -52,7 +51,7 @@ def with_settings(config: Experiment, overrides: Iterable[str], where: str = "")
     Raises
     ------
     InputError
-        An unknown key or a value of the wrong kind; ``where`` says whose, else the profile's name does.
+        As `load_profile`; ``where`` says whose setting it is, else the profile's name does.
 
     >>> with_settings(load_profile("smoke"), ["loss.alpha=0.1"]) == load_profile("smoke", ["loss.alpha=0.1"])
     True
@@ -103,14 +102,13 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: a profile is a mapping of sections, not a {type(values).__name__}")
     base = values.pop("extends", None)
-    merged: dict[str, Any] = {}
-    if base is not None:
-        if not isinstance(base, str):
-            raise InputError(f"{path}: extends is {words(base)}; give the name or the path of a profile")
-        sibling = _expanded(str(path.parent / f"{base}.yaml"))
-        merged = _read(str(sibling or base), (*seen, path))
     values.setdefault("profile", path.stem)
-    return _lay(merged, [values])
+    if base is None:
+        return _lay({}, [values])
+    if not isinstance(base, str):
+        raise InputError(f"{path}: extends is {words(base)}; give the name or the path of a profile")
+    sibling = _expanded(str(path.parent / f"{base}.yaml"))
+    return _lay(_read(str(sibling or base), (*seen, path)), [values])
 
 
 def _lay(base: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -125,29 +123,23 @@ def _lay(base: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str,
     return reduce(_merge, layers, base)
 
 
-def _given(layer: Mapping[str, Any], section: str, keys: Sequence[str] = LENGTHS) -> list[str]:
-    """Which of some keys of a section, such as steps and epochs of a training, a layer gives."""
+def _given(layer: Mapping[str, Any], section: str, keys: Sequence[str]) -> list[str]:
+    """Which of some keys of a section a layer gives."""
     given = layer.get(section)
     return [key for key in keys if isinstance(given, Mapping) and given.get(key) is not None]
 
 
 def overlaid(overrides: Iterable[str], later: Sequence[str]) -> list[str]:
-    """Overrides of one author and on top of them another's, as one list of overrides.
-
-    Of one author steps and epochs are a mistake (R15), of two the later one's stand.
+    """Overrides of one author and on top of them another's, whose steps or epochs replace either (R15), as one list.
 
     >>> overlaid(["pretrain.steps=9"], ["pretrain.epochs=2"])
     ['pretrain.steps=9', 'pretrain.epochs=2', 'pretrain.steps=null']
     """
     layer = reduce(_merge, map(_parse_override, later), dict[str, Any]())
-    given = {section: _given(layer, section) for section in TRAININGS}
-    gone = [
-        f"{section}.{key}=null"
-        for section, keys in given.items()
-        if len(keys) == 1
-        for key in LENGTHS
-        if key not in keys
-    ]
+    gone: list[str] = []
+    for section in TRAININGS:
+        given = _given(layer, section, LENGTHS)
+        gone += [f"{section}.{key}=null" for key in LENGTHS if given and key not in given]
     return [*overrides, *later, *gone]
 
 
@@ -208,13 +200,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def checked_task(config: Experiment, task: str) -> str:
-    """The name of a collection to fine-tune on.
-
-    Raises
-    ------
-    InputError
-        ``data.finetune`` does not have it.
-    """
+    """The name of a collection to fine-tune on; an InputError where ``data.finetune`` does not have it."""
     known = config.data.finetune
     if task not in known:
         text = f"task {task!r}: is not in data.finetune{nearest(task, known)}, which has {', '.join(known) or 'none'}"

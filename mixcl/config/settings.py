@@ -12,12 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mixcl.config.data import FINETUNING_SETS as FINETUNING_SETS
-from mixcl.config.data import PRETRAINING_SETS as PRETRAINING_SETS
-from mixcl.config.data import Collection as Collection
-from mixcl.config.data import DataConfig as DataConfig
-from mixcl.config.data import LabelGrid as LabelGrid
-from mixcl.config.data import PhantomConfig as PhantomConfig
+from mixcl.config.data import FINETUNING_SETS, PRETRAINING_SETS, Collection, DataConfig, LabelGrid, PhantomConfig  # noqa: F401
 from mixcl.config.frozen import Count, Fraction, Frozen, NonNegative, Positive, Seed, check_names, check_once
 
 TRAININGS, LENGTHS = ("pretrain", "finetune"), ("steps", "epochs")  # sections, and how each says how long it is

@@ -25,31 +25,17 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
                 raise ValueError(f"the key {words(key)} is there twice from line {node.start_mark.line + 1} on")
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node: Any) -> Any:
-        return super().construct_yaml_int(_decimal(node))
-
-    def construct_yaml_float(self, node: Any) -> Any:
-        return super().construct_yaml_float(_decimal(node))
-
-
-for kind in ("int", "float"):
-    Loader.add_constructor(f"tag:yaml.org,2002:{kind}", getattr(Loader, f"construct_yaml_{kind}"))
-
-
-def _decimal(node: Any) -> Any:
-    if re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", str(node.value)):
-        raise ValueError(f"YAML reads {words(node.value)} to the base 8 or 60; write it without leading 0 and colon")
-    return node
+    def construct_scalar(self, node: Any) -> Any:
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if number and re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", str(node.value)):
+            raise ValueError(
+                f"YAML reads {words(node.value)} to the base 8 or 60; write it without leading 0 and colon"
+            )
+        return super().construct_scalar(node)
 
 
 def read_text(path: Path) -> str:
-    """A small text file.
-
-    Raises
-    ------
-    OSError, ValueError
-        It is no file, cannot be read, is not UTF-8 or has more than `MOST` bytes.
-    """
+    """A small text file; an OSError or ValueError where it is none, cannot be read, or has more than `MOST` bytes."""
     if not path.is_file():
         raise ValueError("is no file")
     with path.open("rb") as file:
@@ -60,21 +46,12 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text says.
-
-    It is gone over event by event first, which takes no memory to speak of: nested deeper than `DEEPEST` levels, or
-    longer than `MOST` characters with every alias written out, it is refused before anything is made of it.
-
-    Raises
-    ------
-    ValueError
-        It is no YAML, too large or deep, or holds a value that is none, such as the date 2001-99-99.
+    """What a YAML text says; a ValueError where it is none, or too large or deep, before anything is made of it.
 
     >>> read_yaml("{a: [1, 2.5], b: null}")
     {'a': [1, 2.5], 'b': None}
     """
-    with _one_kind():
-        _check_length(text)
+    with _checked(text):
         _check_size(text)
         return yaml.load(text, Loader)
 
@@ -84,11 +61,6 @@ def read_value(text: str) -> Any:
 
     Else it is one plain scalar to its end: in ``data.root=/data/run #2: new`` neither ``#`` nor ``: `` means anything.
 
-    Raises
-    ------
-    ValueError
-        As `read_yaml`.
-
     >>> read_value("[1, 2]"), read_value("0.1"), read_value("null"), read_value("/data/run #2: new")
     ([1, 2], 0.1, None, '/data/run #2: new')
     """
@@ -97,27 +69,24 @@ def read_value(text: str) -> Any:
         return read_yaml(text)
     if text == "~":  # a folder, as in a shell
         return text
-    with _one_kind():
-        _check_length(text)
+    with _checked(text):
         loader = Loader("")
         return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
 
 
 @contextmanager
-def _one_kind() -> Iterator[None]:
-    """Turn all that yaml raises into a ValueError of one line."""
+def _checked(text: str) -> Iterator[None]:
+    """Refuse what is too long, and turn all that yaml raises into a ValueError of one line."""
     try:
+        if len(text) > MOST:
+            raise ValueError(f"has more than {MOST:,} characters")
         yield
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _check_length(text: str) -> None:
-    if len(text) > MOST:
-        raise ValueError(f"has more than {MOST:,} characters")
-
-
 def _check_size(text: str) -> None:
+    """Go over the events, which takes no memory to speak of, and count levels, and characters with aliases in full."""
     known: dict[str, int] = {}
     open_parts: list[tuple[str | None, int]] = [(None, 0)]  # anchor, and characters so far
     for event in yaml.parse(text, Loader):

@@ -8,16 +8,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
-EXECUTED = (
-    "10_pretrain",
-    "11_finetune",
-    "20_table1",
-    "21_table2",
-    "22_figures",
-    "30_what_matters",
-    "32_when_does_it_help",
-)
-"""The notebooks that a run executes."""
+EXECUTED = (  # by a run
+    "10_pretrain", "11_finetune", "20_table1", "21_table2", "22_figures", "30_what_matters", "32_when_does_it_help",
+)  # fmt: skip
 
 
 @cache

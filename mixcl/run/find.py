@@ -19,14 +19,7 @@ RESULTS = Path("results")
 
 
 def find_run(name: str, out: Path | None = None) -> Path:
-    """The folder of a run, by its path or by its job's name.
-
-    Parameters
-    ----------
-    name
-        A job's name, or the path of a folder.
-    out
-        The folder of results; None is any folder below ``results``.
+    """The folder of a run, by its path or its job's name in the folder of results ``out``, or in any below ``results``.
 
     Raises
     ------
@@ -47,22 +40,10 @@ def find_run(name: str, out: Path | None = None) -> Path:
     )
 
 
-def results_of(run: Path) -> Path:
-    """The folder of results that a run lies in."""
-    return run.absolute().parent.parent
-
-
 def settings_of(run: Path, overrides: Iterable[str] = (), profile: str | None = None) -> Experiment:
     """The settings that a run was made with, from its run.json, so that nobody needs to give them again.
 
-    Parameters
-    ----------
-    run
-        Folder of the run.
-    overrides
-        Settings to change, as ``section.key=value``.
-    profile
-        Where one is given, how to evaluate, the machine and the places of the data are its own, not the run's.
+    Of a ``profile``, where one is given, are how to evaluate, the machine and the places of the data.
 
     Raises
     ------
@@ -78,8 +59,7 @@ def settings_of(run: Path, overrides: Iterable[str] = (), profile: str | None = 
         ) from None
     if profile is not None:
         given = load_profile(profile)
-        places = {"root": given.data.root, "store": given.data.store}
-        data = config.data.model_copy(update=places)
+        data = config.data.model_copy(update={"root": given.data.root, "store": given.data.store})
         config = config.model_copy(update={"evaluate": given.evaluate, "run": given.run, "data": data})
     return with_settings(config, overrides, str(run))
 

@@ -7,19 +7,10 @@ fine-tuning (``mixcl.data.splits``).  Two jobs may turn out to be one training: 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from mixcl.config.settings import Experiment
-
-
-def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
-    """Name of a fine-tuning run.
-
-    >>> finetune_job("btcv", 15, "mixcl", 0, 0)
-    'finetune-btcv-p015-mixcl-f0-s0'
-    """
-    return f"finetune-{task}-p{percent:03g}-{arm}-f{fold}-s{seed}"
-
 
 FULL, SCRATCH = "mixcl", "scratch"
 NOTEBOOKS = {
@@ -49,6 +40,15 @@ def pretraining_job(arm: str, seed: int = 0) -> str:
     return "pretrain" + ("" if arm == FULL else f"-{arm}") + (f"-s{seed}" if seed else "")
 
 
+def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
+    """Name of a fine-tuning run.
+
+    >>> finetune_job("btcv", 15, "mixcl", 0, 0)
+    'finetune-btcv-p015-mixcl-f0-s0'
+    """
+    return f"finetune-{task}-p{percent:03g}-{arm}-f{fold}-s{seed}"
+
+
 def table1_cells(config: Experiment) -> list[tuple[str, float, str]]:
     """(task, percent, arm) of every cell of Table 1."""
     percents = config.grid.percents
@@ -68,13 +68,8 @@ def cells(config: Experiment) -> list[tuple[str, float, str]]:
 
 def pretrainings(config: Experiment) -> list[Job]:
     """What the arms start from, one a seed; arms that differ in the fine-tuning alone share it."""
-    jobs: dict[str, Job] = {}
-    for _, _, arm in cells(config):
-        for seed in config.grid.seeds:
-            job = _pretraining(config, arm, seed)
-            if job is not None:
-                jobs.setdefault(job.name, job)
-    return list(jobs.values())
+    made = [_pretraining(config, arm, seed) for _, _, arm in cells(config) for seed in config.grid.seeds]
+    return list({job.name: job for job in made if job}.values())
 
 
 def finetunings(config: Experiment) -> list[Job]:
@@ -109,11 +104,7 @@ def _before(config: Experiment, arm: str) -> tuple[str, ...]:
 def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:
     """Jobs of one cell, at most ``most`` together, under the name of the first; each group shares a notebook kernel."""
     groups: dict[str, list[Job]] = {}
-    for job in jobs:
-        last = next(reversed(groups.values()), [])
-        alike = last and all(job.parameters[key] == last[0].parameters[key] for key in ("TASK", "PERCENT", "ARM"))
-        if alike and job.needs == last[0].needs and len(last) < most:
-            last.append(job)
-        else:
-            groups[job.name] = [job]
+    for _, group in groupby(jobs, lambda job: (*map(job.parameters.get, ("TASK", "PERCENT", "ARM")), job.needs)):
+        alike = list(group)
+        groups |= {alike[at].name: alike[at : at + most] for at in range(0, len(alike), most)}
     return groups

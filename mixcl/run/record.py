@@ -22,10 +22,7 @@ from mixcl.run.code import code_id
 
 
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
-    """What a reader needs to know about a result: profile, settings, versions, commit and machine.
-
-    ``more`` adds what the caller alone knows, such as the data fingerprint and the seed.
-    """
+    """Profile, settings, versions, commit and machine of a result, and ``more`` that the caller alone knows."""
     packages = ("mixcl", "torch", "monai", "numpy", "scipy", "nibabel", "edt", "accelerate")
     return {
         "profile": config.profile,
@@ -87,17 +84,12 @@ NOT_DECIDING = {
 
 
 def deciding(config: Experiment, stage: str) -> dict[str, Any]:
-    """The settings that decide what ``stage`` computes, by section: with one of them changed it is done again.
-
-    Parameters
-    ----------
-    stage
-        A key of `STAGES`.
-    """
-    without = {
-        name: {key.partition(".")[2] for key in NOT_DECIDING if key.startswith(f"{name}.")} for name in STAGES[stage]
-    }
-    return {name: getattr(config, name).model_dump(mode="json", exclude=skip) for name, skip in without.items()}
+    """The settings that decide what a stage of `STAGES` computes: with one of them changed it is done again."""
+    sections: dict[str, Any] = {}
+    for name in STAGES[stage]:
+        idle = {key.partition(".")[2] for key in NOT_DECIDING if key.startswith(f"{name}.")}
+        sections[name] = getattr(config, name).model_dump(mode="json", exclude=idle)
+    return sections
 
 
 def numbers(config: Experiment) -> dict[str, Any]:
@@ -106,7 +98,7 @@ def numbers(config: Experiment) -> dict[str, Any]:
 
 
 def read_card(run: Path) -> dict[str, Any]:
-    """run.json of a run: settings, seed, versions, commit, data, and what the job was."""
+    """run.json of a run, or an InputError where it is missing or broken."""
     try:
         card = read_json(run / "run.json")
         _Card.model_validate(card)
@@ -146,7 +138,6 @@ class _Card(BaseModel):
 
 
 def write_card(run: Path, card: Mapping[str, Any]) -> None:
-    """Write run.json."""
     write_text(run / "run.json", json.dumps(card, indent=1))
 
 
@@ -164,10 +155,7 @@ def alone(folder: Path, main: bool = True) -> AbstractContextManager[None]:
 def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
     """Make sure that a run's folder belongs to this experiment; one of other settings is begun again if asked to.
 
-    Raises
-    ------
-    InputError
-        A card that cannot be read, or other settings and ``restart`` is ``never``.
+    An InputError for a card that cannot be read, or for other settings where ``restart`` is ``never``.
     """
     tidy_removed(folder.parent)
     if not (folder / "run.json").is_file():
@@ -215,13 +203,7 @@ def weights_id(weights: Mapping[str, NDArray[Any]]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; a last line that a kill cut short is left out.
-
-    Raises
-    ------
-    InputError
-        Another line is damaged.
-    """
+    """Records of a metrics.jsonl but for a last line that a kill cut short; an InputError for another damaged line."""
     records: list[dict[str, Any]] = []
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     for number, line in enumerate(lines, start=1):

@@ -15,10 +15,7 @@ MEND = "lower the learning rate or set run.precision=no, and look at these scans
 class Steps:
     """Steps since the last record; their tensors stay where they are until `means` or `check` waits for them.
 
-    Parameters
-    ----------
-    state
-        What `state` gave when a run was stopped between two records.
+    ``state`` is what the method gave when a run was stopped between two records.
     """
 
     def __init__(self, state: Iterable[dict[str, Any]] = ()) -> None:
@@ -48,10 +45,7 @@ class Steps:
     def check(self, job: str, scans: Callable[[list[int]], str], saved: nn.Module | None = None) -> None:
         """Refuse to go on from terms, gradients or, where they are to be ``saved``, weights that are not finite.
 
-        Raises
-        ------
-        InputError
-            With the first such step and what ``scans`` calls the scans of its batch.
+        An InputError names the first such step and what ``scans`` calls the scans of its batch.
         """
         names, steps = list(self.entries[-1]["tensors"]), len(self.entries)
         columns = [self._column(name).isfinite().reshape(steps, -1).all(1) for name in names]

@@ -23,19 +23,7 @@ PROJECT = "mixcl"
 def start(kind: str | None, folder: Path, step: int, card: Mapping[str, Any]) -> GeneralTracker | None:
     """A tracker that is ready for the records after ``step``, or None where ``kind`` is; a run taken up goes on in it.
 
-    Parameters
-    ----------
-    kind
-        ``run.tracker``.
-    folder
-        Of the run, which keeps in tracker.json by which id it is known there.
-    card
-        The run's card, whose settings the tracker shows.
-
-    Raises
-    ------
-    InputError
-        Its package is not installed.
+    The run's folder keeps in tracker.json by which id it is known there; the tracker shows the settings of its card.
     """
     if kind is None:
         return None

@@ -50,15 +50,7 @@ def content(card: Mapping[str, Any]) -> str:
 
 @contextmanager
 def once(folder: Path, card: Mapping[str, Any]) -> Iterator[None]:
-    """Keep others from training what the run in ``folder`` trains; take over what one of them has finished.
-
-    Parameters
-    ----------
-    folder
-        Of a run, in the folder of all runs, and begun (`mixcl.run.record.begin`).
-    card
-        What it has in run.json, with ``decides`` and ``steps``.
-    """
+    """Keep others from training what the run in ``folder`` trains; take over what one of them has finished."""
     key = content(card)
     with _lock(folder.parent / ".trainings", int(key[:15], 16), folder.name):
         if not (folder / checkpoint.WEIGHTS).is_file():
