@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,23 +29,13 @@ def known_runs() -> list[str]:
     return sorted(str(file.parent) for file in Path("results").glob("*/runs/*/run.json"))
 
 
-Profile = Annotated[
-    str,
-    typer.Option(
-        "--profile", help="Name of a profile in reproduce/profiles, or a YAML file.", autocompletion=known_profiles
-    ),
-]
-Given = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        help="Evaluate and compute as this profile says; by default as the run was made.",
-        autocompletion=known_profiles,
-    ),
-]
-Where = Annotated[
-    str | None, typer.Option("--profile", help="Whose folder of results; default any.", autocompletion=known_profiles)
-]
+def _profile(text: str) -> Any:
+    return typer.Option("--profile", help=text, autocompletion=known_profiles)
+
+
+Profile = Annotated[str, _profile("Name of a profile in reproduce/profiles, or a YAML file.")]
+Given = Annotated[str | None, _profile("Evaluate and compute as this profile says; by default as the run was made.")]
+Where = Annotated[str | None, _profile("Whose folder of results; default any.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. loss.alpha=0.1.")
 ]
@@ -104,7 +94,7 @@ def say(text: str, err: bool = False) -> None:
 
 
 def hint(*commands: list[object]) -> None:
-    """What people do next, as commands, on standard error; nothing with MIXCL_HINTS=no, as in the workflow."""
+    """What people do next, on standard error; nothing with MIXCL_HINTS=no, as in the workflow."""
     if os.environ.get("MIXCL_HINTS") != "no":
         say("\n".join(f"next: {shlex.join(map(str, ['mixcl', *words]))}" for words in commands), err=True)
 

@@ -1,7 +1,7 @@
 """Settings from a YAML profile and ``--set key=value``.
 
-A profile names only what differs from the defaults of :mod:`mixcl.config.settings`; it may build on another
-profile with ``extends: NAME``.  Every unknown or ill-typed key is refused with the nearest valid name.
+A profile names only what differs from the defaults of :mod:`mixcl.config.settings`, or from the profile that it
+``extends``.  Every unknown or ill-typed key is refused with the nearest valid name.
 """
 
 import difflib
@@ -29,11 +29,7 @@ def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Exp
     """Read a profile by name (``smoke``, ``phantom``, ``paper``...) or path and apply ``section.key=value`` overrides.
 
     Values are YAML: ``loss.level_weights=[1,1,1,0,0]``.  ``phantom.seed=1`` is short for ``data.phantom.seed=1``.
-
-    Raises
-    ------
-    InputError
-        Unknown profile, unreadable YAML, unknown key (with the nearest valid one) or a value of the wrong kind.
+    Raises InputError for an unknown profile, unreadable YAML, an unknown key or a value of the wrong kind.
 
     >>> load_profile("paper", ["loss.alpha=0.1"]).loss.alpha
     0.1
@@ -48,10 +44,7 @@ def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Exp
 def with_settings(config: Experiment, overrides: Iterable[str], where: str = "") -> Experiment:
     """An experiment with some settings changed, such as those of a variant; nothing is read from the disk.
 
-    Raises
-    ------
-    InputError
-        As `load_profile`; ``where`` says whose setting it is, else the profile's name does.
+    Raises InputError as `load_profile` does; ``where`` says whose setting it is, else the profile's name.
 
     >>> with_settings(load_profile("smoke"), ["loss.alpha=0.1"]) == load_profile("smoke", ["loss.alpha=0.1"])
     True
@@ -69,10 +62,9 @@ def _experiment(values: dict[str, Any], overrides: Iterable[str], where: str) ->
 
 def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")) or os.sep in name:
-        path = _expanded(name)
-        if path is None:
-            raise InputError(f"{words(name, 200)}: no such profile file; check the path given to --profile")
-        return path
+        if path := _expanded(name):
+            return path
+        raise InputError(f"{words(name, 200)}: no such profile file; check the path given to --profile")
     known = {path.stem: path for folder in reversed(PROFILE_FOLDERS) for path in sorted(folder.glob("*.yaml"))}
     if name in known:
         return known[name]

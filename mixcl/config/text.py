@@ -38,11 +38,9 @@ def read_text(path: Path) -> str:
     """A small text file; an OSError or ValueError where it is none, cannot be read, or has more than `MOST` bytes."""
     if not path.is_file():
         raise ValueError("is no file")
-    with path.open("rb") as file:
-        raw = file.read(MOST + 1)
-    if len(raw) > MOST:
+    if path.stat().st_size > MOST:
         raise ValueError(f"has more than {MOST:,} bytes")
-    return raw.decode("utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def read_yaml(text: str) -> Any:

@@ -40,10 +40,7 @@ def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a weights file, or of the finished run in a folder.
 
-    Raises
-    ------
-    InputError
-        No such file, not safetensors (a pickle is never opened), cut short, or of another ``id`` than it claims.
+    Raises InputError where there is none, or it is no safetensors (a pickle is never opened), cut short, or changed.
     """
     if path.is_dir():
         path = path / WEIGHTS
@@ -189,7 +186,7 @@ class Metrics:
         before = self.path.read_bytes() if self.path.is_file() else b""
         kept = before[: state.get("bytes", 0)]
         if hashlib.sha256(kept).hexdigest() != state.get("sha256", hashlib.sha256().hexdigest()):
-            lines = [line for line in before.splitlines(keepends=True) if 0 < _step_of(line) <= step]
+            lines = [line for line in before.splitlines(True) if 0 < record.read_record(line).get("step", 0) <= step]
             kept = b"".join(lines)
             warn(f"{self.path}: was cut or changed since step {step} was saved; {len(lines)} records are left")
         with whole(self.path) as draft:
@@ -211,11 +208,3 @@ class Metrics:
     def close(self) -> None:
         if self.tracker is not None:
             self.tracker.finish()
-
-
-def _step_of(line: bytes) -> int:
-    """The step of a record, or 0 where it is none."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return 0

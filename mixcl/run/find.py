@@ -21,10 +21,7 @@ RESULTS = Path("results")
 def find_run(name: str, out: Path | None = None) -> Path:
     """The folder of a run, by its path or its job's name in the folder of results ``out``, or in any below ``results``.
 
-    Raises
-    ------
-    InputError
-        There is no such run, with the nearest name that there is, or several folders of results have one.
+    Raises InputError where there is none, with the nearest name that there is, or several folders have one.
     """
     folders = _folders(out)
     below = [folder / "runs" / name for folder in folders]
@@ -33,30 +30,22 @@ def find_run(name: str, out: Path | None = None) -> Path:
         raise InputError(f"{name}: is in {' and in '.join(map(str, found))}; give the path of one, or --out")
     if found:
         return found[0]
-    names = [run.name for folder in folders for run in _runs(folder)]
+    like = nearest(Path(name).name, [run.name for folder in folders for run in _runs(folder)])
     where = out / "runs" if out else f"{RESULTS}/*/runs"
-    raise InputError(
-        f"{name}: no such run in {where}{nearest(Path(name).name, names)}; mixcl runs lists those there are"
-    )
+    raise InputError(f"{name}: no such run in {where}{like}; mixcl runs lists those there are")
 
 
 def settings_of(run: Path, overrides: Iterable[str] = (), profile: str | None = None) -> Experiment:
     """The settings that a run was made with, from its run.json, so that nobody needs to give them again.
 
-    Of a ``profile``, where one is given, are how to evaluate, the machine and the places of the data.
-
-    Raises
-    ------
-    InputError
-        No run, or one whose settings this version does not know.
+    Of a ``profile``, where one is given, are how to evaluate, the machine and the places of the data.  Raises
+    InputError where there is no run, or this version does not know its settings.
     """
     try:
         config = Experiment.model_validate(read_card(run).get("config"))
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "config"
-        raise InputError(
-            f"{run / 'run.json'}: {where} is no setting of this version; make the run again, or use its version"
-        ) from None
+        fault = f"{'.'.join(map(str, error.errors()[0]['loc'])) or 'config'} is no setting of this version"
+        raise InputError(f"{run / 'run.json'}: {fault}; make the run again, or use its version") from None
     if profile is not None:
         given = load_profile(profile)
         data = config.data.model_copy(update={"root": given.data.root, "store": given.data.store})

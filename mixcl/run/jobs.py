@@ -6,18 +6,17 @@ fine-tuning (``mixcl.data.splits``).  Two jobs may turn out to be one training: 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from mixcl.config.settings import Experiment
 
 FULL, SCRATCH = "mixcl", "scratch"
-NOTEBOOKS = {
+NOTEBOOKS = {  # what is made of the runs, and the notebook that makes it
     "table1": "20_table1", "table2": "21_table2", "figures": "22_figures", "effects": "30_what_matters",
     "map": "32_when_does_it_help",
 }  # fmt: skip
-"""What is made of the runs, and the notebook that makes it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Job:
 
     name: str
     notebook: str
-    parameters: dict[str, Any] = field(repr=False, hash=False)
+    parameters: dict[str, Any]
     settings: tuple[str, ...] = ()
     needs: str | None = None
 
@@ -87,18 +86,17 @@ def finetunings(config: Experiment) -> list[Job]:
 
 def _pretraining(config: Experiment, arm: str, seed: int) -> Job | None:
     """What an arm starts from: the first of the arms that is pre-trained as it is, or nothing."""
-    wanted = _before(config, arm)
-    if arm == SCRATCH or "pretrain.method=none" in wanted:
+    if arm == SCRATCH:
         return None
-    first = next(other for other in (FULL, *config.grid.variants) if _before(config, other) == wanted)
-    settings = (*wanted, f"pretrain.seed={config.pretrain.seed + seed}") if seed else wanted
-    name = pretraining_job(first, seed)
-    return Job(name, "10_pretrain", {"JOB": name}, settings)
-
-
-def _before(config: Experiment, arm: str) -> tuple[str, ...]:
-    """The settings of an arm that change its pre-training."""
-    return tuple(item for item in config.grid.variants.get(arm, ()) if not item.strip().startswith("finetune."))
+    before = {  # what of an arm's settings changes its pre-training
+        name: tuple(item for item in settings if not item.strip().startswith("finetune."))
+        for name, settings in {FULL: (), **config.grid.variants}.items()
+    }
+    if "pretrain.method=none" in before[arm]:
+        return None
+    name = pretraining_job(next(other for other in before if before[other] == before[arm]), seed)
+    seeded = (f"pretrain.seed={config.pretrain.seed + seed}",) if seed else ()
+    return Job(name, "10_pretrain", {"JOB": name}, before[arm] + seeded)
 
 
 def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:

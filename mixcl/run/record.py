@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -103,9 +103,8 @@ def read_card(run: Path) -> dict[str, Any]:
         card = read_json(run / "run.json")
         _Card.model_validate(card)
     except (OSError, ValueError):
-        raise InputError(
-            f"{run}: no run of mixcl here (run.json is missing or broken); give the folder of one"
-        ) from None
+        text = "no run of mixcl here (run.json is missing or broken); give the folder of one"
+        raise InputError(f"{run}: {text}") from None
     return card
 
 
@@ -158,27 +157,26 @@ def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
     An InputError for a card that cannot be read, or for other settings where ``restart`` is ``never``.
     """
     tidy_removed(folder.parent)
-    if not (folder / "run.json").is_file():
+    card = folder / "run.json"
+    if not card.is_file():
         if any(folder.rglob("*.safetensors")):  # nobody knows of what
             raise InputError(f"{folder}: not a run (weights, but no run.json); take the folder away by hand")
         return
-    different = None
     if restart != "always":
         try:
-            before = flat(read_json(folder / "run.json")["decides"])
+            before = flat(read_json(card)["decides"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(
-                f"{folder / 'run.json'}: not readable; take the folder away by hand to start the run over"
-            ) from None
+            raise InputError(f"{card}: not readable; take the folder away by hand to start the run over") from None
         now = flat(json.loads(json.dumps(decides)))
         different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
-        if different and restart == "never":
+        if not different:
+            return
+        if restart == "never":
             raise InputError(
                 f"{folder}: was made with {different} = {before.get(different)!r}, not {now.get(different)!r}; "
                 "choose another --out or start it over with --restart"
             )
-    if restart == "always" or different:
-        remove_run(folder, folder.parent)
+    remove_run(folder, folder.parent)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -207,13 +205,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record["step"], int):
-                raise ValueError
+        if record := read_record(line):
             records.append(record)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            if line.endswith(b"\n") or b"\0" in line:
-                text = "is damaged; take that line away, or train the run again with --restart"
-                raise InputError(f"{path}: line {number} {text}") from None
+        elif line.endswith(b"\n") or b"\0" in line:
+            text = "is damaged; take that line away, or train the run again with --restart"
+            raise InputError(f"{path}: line {number} {text}")
     return records
+
+
+def read_record(line: bytes) -> dict[str, Any]:
+    """A line of metrics.jsonl, {} where it is damaged."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        record: dict[str, Any] = json.loads(line)
+        if isinstance(record["step"], int):
+            return record
+    return {}
