@@ -19,10 +19,8 @@ from mixcl.config.text import read_text, read_value, read_yaml, words
 from mixcl.errors import InputError
 from mixcl.files import DEEPEST
 
-PROFILE_FOLDERS = (
-    Path(__file__).resolve().parents[2] / "reproduce" / "profiles",
-    Path(__file__).resolve().parents[1] / "profiles",
-)
+PACKAGE = Path(__file__).resolve().parents[1]
+PROFILE_FOLDERS = (PACKAGE.parent / "reproduce" / "profiles", PACKAGE / "profiles")  # of a checkout, of a wheel
 
 
 def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
@@ -104,10 +102,7 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _lay(base: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lay what one author gives over ``base``; steps or epochs in it take the place of either in ``base`` (R15).
-
-    So does a number of folds of those of ``base`` that are run.
-    """
+    """Lay what one author gives over ``base``: steps or epochs replace either (R15), a number of folds those run."""
     replaced = {section: (LENGTHS, LENGTHS) for section in TRAININGS} | {"grid": (("n_folds",), ("folds",))}
     for section, (keys, gone) in replaced.items():
         if any(_given(layer, section, keys) for layer in layers) and isinstance(base.get(section), dict):

@@ -11,8 +11,7 @@ import yaml
 
 from mixcl.files import DEEPEST
 
-MOST = 1_000_000
-"""Characters of a text, and of what it stands for when every alias is written out."""
+MOST = 1_000_000  # characters of a text, and of what it stands for when every alias is written out
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml is eight times as fast

@@ -10,14 +10,13 @@ from importlib import metadata
 from typing import Any
 
 PACKAGES = ("torch", "monai", "numpy", "scipy", "edt", "nibabel", "pandas", "accelerate")
-PINS = {
+PINS = {  # as reproduce/bits.sh exports them
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
-"""As ``reproduce/bits.sh`` exports them."""
 
 
 def environment(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:

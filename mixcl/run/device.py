@@ -10,7 +10,7 @@ import platform
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -115,12 +115,12 @@ def forward(net: nn.Module, images: Tensor, model: ModelConfig) -> Tensor:
     """
     slow = images.device.type == "cpu" and model.feature * model.patch**2 <= FAST_PLANE
     if slow and len(images) == 1 and not torch.is_autocast_enabled("cpu"):
-        return cast(Tensor, net(images.repeat(2, 1, 1, 1, 1)))[:1]
-    return cast(Tensor, net(images))
+        return net(images.repeat(2, 1, 1, 1, 1))[:1]
+    return net(images)
 
 
 def largest(accelerator: Accelerator) -> Callable[[int], int]:
-    """A function that gives the largest of the ranks' small numbers; it waits for the ranks, not for their devices."""
+    """A function that gives the largest of the ranks' numbers; it waits for the ranks, not for their devices."""
     if accelerator.num_processes == 1:
         return lambda number: number
     group = torch.distributed.new_group(backend="gloo")

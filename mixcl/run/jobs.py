@@ -1,8 +1,7 @@
 """The jobs of a profile: which runs Tables 1 and 2 need, and what each needs before it.
 
-An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a variant of ``grid.variants``.  A seed of
-``grid.seeds`` is one of the whole chain: of the pre-training (added to ``pretrain.seed``) and, with the fold, of the
-fine-tuning (``mixcl.data.splits``).  Two jobs may turn out to be one training: see ``mixcl.run.twins``.
+An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a variant of ``grid.variants``.  A seed is
+one of the whole chain: of the pre-training (added to ``pretrain.seed``) and, with the fold, of the fine-tuning.
 """
 
 from collections.abc import Iterable

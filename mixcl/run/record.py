@@ -40,13 +40,12 @@ def commit() -> str:
     here = Path(__file__).resolve().parents[2]
     if recorded := os.environ.get("MIXCL_COMMIT"):
         return recorded
+    git = ["git", "--git-dir", str(here / ".git"), "--work-tree", str(here)]  # never another one
+    name = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     try:
-        run = ["git", "--git-dir", str(here / ".git"), "--work-tree", str(here)]  # never another one
-        head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        diff = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return subprocess.run([*git, *name], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return head.stdout.strip() + ("+changes" if diff.stdout.strip() else "")
 
 
 def _version(package: str) -> str:

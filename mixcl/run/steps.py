@@ -13,10 +13,7 @@ MEND = "lower the learning rate or set run.precision=no, and look at these scans
 
 
 class Steps:
-    """Steps since the last record, of which some may come from the ``state`` of a stopped run.
-
-    Their tensors stay where they are until `means` or `check` waits for them.
-    """
+    """Steps since the last record, or the ``state`` of a stopped run; only `means` and `check` wait for tensors."""
 
     def __init__(self, state: Iterable[dict[str, Any]] = ()) -> None:
         self.entries = [
@@ -43,10 +40,7 @@ class Steps:
         return record
 
     def check(self, job: str, scans: Callable[[list[int]], str], saved: nn.Module | None = None) -> None:
-        """Refuse to go on from terms, gradients or, where they are to be ``saved``, weights that are not finite.
-
-        An InputError names the first such step and what ``scans`` calls the scans of its batch.
-        """
+        """Refuse to go on from terms, gradients or, of a network to be ``saved``, weights that are not finite."""
         names, steps = list(self.entries[-1]["tensors"]), len(self.entries)
         columns = [self._column(name).isfinite().reshape(steps, -1).all(1) for name in names]
         finite = torch.stack(columns).cpu()  # [terms, steps]
