@@ -49,7 +49,7 @@ def load(profile: str, overrides: Iterable[str] | None, out: Path | None) -> tup
     from mixcl.config import load_profile
 
     config = load_profile(profile, overrides or ())
-    folder = out if out is not None else Path("results") / config.profile
+    folder = out or Path("results") / config.profile
     say(f"profile {config.profile}, results in {folder}")
     return config, folder
 

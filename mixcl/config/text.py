@@ -84,28 +84,25 @@ def _checked(text: str) -> Iterator[None]:
 
 def _check_size(text: str) -> None:
     """Go over the events, which takes no memory to speak of, and count levels, and characters with aliases in full."""
-    known: dict[str, int] = {}
-    open_parts: list[tuple[str | None, int]] = [(None, 0)]  # anchor, and characters so far
+    known: dict[str | None, int] = {}  # characters of what an anchor names
+    begun: list[tuple[str | None, int]] = []  # of each open part its anchor, and the characters before it
+    size = 0
     for event in yaml.parse(text, Loader):
-        anchor, size = getattr(event, "anchor", None), 1
         if isinstance(event, yaml.CollectionStartEvent):
-            open_parts.append((anchor, 0))
-            if len(open_parts) > DEEPEST:
+            begun.append((event.anchor, size))
+            if len(begun) >= DEEPEST:
                 raise ValueError(f"is nested more than {DEEPEST} levels deep")
-            continue
-        if isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = open_parts.pop()
-        elif isinstance(event, yaml.ScalarEvent):
-            size = 1 + len(event.value)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            known[anchor] = size - before
         elif isinstance(event, yaml.AliasEvent):
-            if anchor not in known:
-                raise ValueError(f"the alias *{anchor} names nothing that is complete")
-            size, anchor = known[str(anchor)], None
-        if anchor is not None:
-            known[anchor] = size
-        outer, before = open_parts[-1]
-        open_parts[-1] = outer, before + size
-        if before + size > MOST:
+            if event.anchor not in known:
+                raise ValueError(f"the alias *{event.anchor} names nothing that is complete")
+            size += known[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            known[event.anchor] = 1 + len(event.value)
+            size += 1 + len(event.value)
+        if size > MOST:
             raise ValueError(f"stands for more than {MOST:,} characters")
 
 
