@@ -185,7 +185,8 @@ class _Loop:
         finished = checkpoint.finished(self.folder)
         before = {} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer, self._warn)
         done = first = self.steps if finished else int(before.get("step", 0))
-        device.agree(accelerator, first, self.folder)
+        largest = device.largest(accelerator)
+        device.agree(largest, first, self.folder)
         if finished:
             checkpoint.drop(self.folder)  # a kill may have come between the weights and this
             return self.folder
@@ -198,7 +199,7 @@ class _Loop:
         ), accelerator.device)  # fmt: skip
         bar = tqdm(total=self.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
         self.module.train()
-        scans, largest = partial(batches.scans, data), device.largest(accelerator)
+        scans = partial(batches.scans, data)
         with signals.stopping() as stop:
             for number, raw in enumerate(loader, start=first):
                 for group in self.wrapped.param_groups:

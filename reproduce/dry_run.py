@@ -99,18 +99,11 @@ def samples(job: Job, config: Experiment) -> int:
     if job.notebook == "10_pretrain":
         settings, scans = mine.pretrain, sum(number[name] for name in mine.data.pretrain)
         return settings.total_steps(scans) * settings.batch
-    share = _share(
-        number[job.parameters["TASK"]], config.grid.n_folds, job.parameters["FOLD"], job.parameters["PERCENT"]
-    )
+    scans, share = number[job.parameters["TASK"]], 0  # where there are not known to be enough for the folds
+    if scans >= config.grid.n_folds:
+        train, _ = folds(map(str, range(scans)), config.grid.n_folds)[job.parameters["FOLD"]]
+        share = len(fraction(train, job.parameters["PERCENT"]))
     return mine.finetune.total_steps(share) * mine.finetune.batch
-
-
-def _share(scans: int, n_folds: int, fold: int, percent: float) -> int:
-    """How many scans of a collection a fold trains on (R18); 0 where there are not known to be enough."""
-    if scans < n_folds:
-        return 0
-    train, _ = folds(map(str, range(scans)), n_folds)[fold]
-    return len(fraction(train, percent))
 
 
 def disk(config: Experiment) -> float:

@@ -29,18 +29,9 @@ TRUST = 60.0  # seconds that measured costs count for, against what this run has
 
 
 class Progress:
-    """What is done of a plan, and how long the rest takes.
+    """What is done of the plan in ``out``, and how long the rest takes, ``slots`` jobs at a time.
 
-    Parameters
-    ----------
-    config
-        The settings of the workflow.
-    out
-        Its folder of results.
-    slots
-        How many jobs run at a time.
-    gpus
-        Whether they run on GPUs, for which no costs are known.
+    Of jobs on ``gpus`` no costs are known.
     """
 
     def __init__(self, config: Experiment, out: Path, slots: int, gpus: bool) -> None:
@@ -67,22 +58,17 @@ class Progress:
     def ended_rules(self) -> list[str]:
         """Read on in the engine's log: which rules have ended since it was last read."""
         with self.lock:
-            return self._read_on()
-
-    def _read_on(self) -> list[str]:
-        if not self.total and self.plan.is_file():
-            self._read_plan()
-        with self.log.open("rb") as file:
-            file.seek(self.at)
-            text = file.read()
-        text = text[: text.rfind(b"\n") + 1]
-        self.at += len(text)
-        ended = []
-        for line in text.decode(errors="replace").splitlines():
-            if event := EVENT.fullmatch(line):
+            if not self.total and self.plan.is_file():
+                self._read_plan()
+            with self.log.open("rb") as file:
+                file.seek(self.at)
+                text = file.read()
+            text = text[: text.rfind(b"\n") + 1]
+            self.at += len(text)
+            events = [event for line in text.decode(errors="replace").splitlines() if (event := EVENT.fullmatch(line))]
+            for event in events:
                 self._note(**event.groupdict())
-                ended += [event["ended"]] if event["ended"] else []
-        return ended
+            return [event["ended"] for event in events if event["ended"]]
 
     def __str__(self) -> str:
         if not self.total:

@@ -31,10 +31,9 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from mixcl.run import gpus
+from mixcl.run import gpus, signals
 
 EVERY = 15.0  # seconds between two lines of progress
-GRACE = 25.0  # seconds that a notebook has for its end once a stop is asked for
 EMPTY = "get_ipython().reset(new_session=True)"
 USERS = ("JUPYTER", "IPYTHON", "PYTHONSTARTUP", "JPY_SESSION_NAME", "VSCODE_PID")  # the last two: somebody looks on
 QUIET = "--IPKernelApp.log_level=40"  # it warns that others on this machine could listen
@@ -123,25 +122,21 @@ def _kernel() -> Iterator[KernelManager]:
 def _stops_passed_on(kernel: KernelManager) -> Iterator[list[int]]:
     """Hand SIGTERM and Ctrl-C to the notebook, where a training saves its step; gives the signal, once sent.
 
-    What has not ended after `GRACE` seconds is ended: schedulers wait no longer.
+    What has not ended after `signals.GRACE` seconds is ended: schedulers wait no longer.
     """
     stopped: list[int] = []
 
     def ask(number: int, _: object) -> None:
         if not stopped:
             stopped.append(number)
-            watch = threading.Timer(GRACE, os._exit, [128 + number])
+            watch = threading.Timer(signals.GRACE, os._exit, [128 + number])
             watch.daemon = True
             watch.start()
             if kernel.has_kernel:
                 os.kill(kernel.provisioner.pid, signal.SIGINT)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with signals.handled(ask):
         yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _empty(kernel: KernelManager, folder: Path) -> None:

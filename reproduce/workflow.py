@@ -41,9 +41,12 @@ ON_A_CLUSTER = re.compile(r"[\w./@%+=:,-]+")  # what a folder may hold that SLUR
 
 def main() -> int:
     """What run_all.sh exits with: 0, 1 when something could not be made, 2 for wrong input, 130 when stopped."""
-    options = _options()
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("profile", "out", "cores", "gpus", "only", "slurm", "dry"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("settings", nargs="*")
     try:
-        return _run(options)
+        return _run(parser.parse_args())
     except InputError as error:
         print(f"run_all.sh: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -52,16 +55,10 @@ def main() -> int:
         return 130
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("profile", "out", "cores", "gpus", "only", "slurm", "dry"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("settings", nargs="*")
-    return parser.parse_args()
-
-
 def _run(options: argparse.Namespace) -> int:
-    profile, settings = _profile(options.profile), list(options.settings)
+    profile, settings = options.profile, list(options.settings)
+    if profile.endswith((".yaml", ".yml")) or os.sep in profile:  # a path, and the jobs work in other folders
+        profile = str(Path(profile).expanduser().absolute())
     config = load_profile(profile, settings)
     if options.only != "prepare" and not jobs.cells(config):
         tasks = ", ".join(config.data.finetune) or "nothing"
@@ -80,12 +77,6 @@ def _run(options: argparse.Namespace) -> int:
         return _make(config, out, options, devices, lock)
 
 
-def _profile(name: str) -> str:
-    """A profile's name as it is, its path from the root, since the jobs work in other folders."""
-    file = name.endswith((".yaml", ".yml")) or os.sep in name
-    return str(Path(name).expanduser().absolute()) if file else name
-
-
 def _folder(name: str, slurm: str) -> Path:
     """The folder of results, where its name can be written into a file and, on a cluster, into SLURM's command line."""
     path = os.path.realpath(Path(name).expanduser())
@@ -100,15 +91,9 @@ def _folder(name: str, slurm: str) -> Path:
 
 def _absolute(config: Experiment, out: Path) -> list[str]:
     """The folders that the settings name from where the user stands, by their paths from the root."""
-    places = {
-        "data.root": config.data.raw_dir(out) if config.data.root else None,
-        "data.store": config.data.store_dir(out) if config.data.store else None,
-    }
-    return [
-        f"{key}={json.dumps(str(place.absolute()), ensure_ascii=False)}"
-        for key, place in places.items()
-        if place and not place.is_absolute()
-    ]
+    places = {"data.root": config.data.raw_dir(out), "data.store": config.data.store_dir(out)}
+    moved = {key: str(place.absolute()) for key, place in places.items() if not place.is_absolute()}
+    return [f"{key}={json.dumps(place, ensure_ascii=False)}" for key, place in moved.items()]
 
 
 @contextmanager
@@ -152,19 +137,9 @@ def _devices(options: argparse.Namespace) -> list[str]:
 def _engine(out: Path, *words: str) -> list[str]:
     """Snakemake's command line; its profiles are ours or none."""
     tied = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # a killed run_all.sh takes it along
-    fixed = ["--snakefile", str(HERE / "Snakefile"), "--directory", str(out), "--nolock", "--nocolor"]
-    return [
-        *tied,
-        sys.executable,
-        "-m",
-        "snakemake",
-        *fixed,
-        "--rerun-incomplete",
-        "--keep-going",
-        "--profile",
-        "none",
-        *words,
-    ]
+    snakemake = [*tied, sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")]
+    fixed = ["--nolock", "--nocolor", "--rerun-incomplete", "--keep-going", "--profile", "none"]
+    return [*snakemake, "--directory", str(out), *fixed, *words]
 
 
 def _environment(out: Path, **more: str) -> dict[str, str]:
@@ -277,21 +252,12 @@ def _tell(out: Path, options: argparse.Namespace) -> None:
         print(f"mixcl: tables in {out}/tables")
     else:
         print(f"mixcl: done, in {out}")
-    if activate := os.environ.get(
-        "MIXCL_ACTIVATE"
-    ):  # by setup.sh, where this is not the environment of the user's shell
+    if activate := os.environ.get("MIXCL_ACTIVATE"):  # by setup.sh, where the user's shell has another environment
         print(f"mixcl: to have mixcl and jupyter in your shell: {activate}")
 
 
 def reason(text: str, status: int) -> str:
-    """Why the engine ended with an error, in one line.
-
-    Parameters
-    ----------
-    text
-        What it wrote to standard error.
-    status
-        Its exit status, or the number of the signal that ended it, negative.
+    """Why the engine ended with an error, in one line, from its standard error and its status (a signal's is negative).
 
     >>> reason("Building DAG of jobs...\\nMissingInputException in rule a:\\nMissing input files:\\n  b\\n", 1)
     'MissingInputException in rule a: Missing input files: b'
@@ -302,18 +268,15 @@ def reason(text: str, status: int) -> str:
         ends = {int(number) for number in re.findall(r"non-zero exit status (\d+)", text) if int(number) > 2}
         ends |= {128 + int(number) for number in re.findall(r"died with <Signals\.\w+: (\d+)>", text)}
         more = re.findall(r"^ +message: (?!None)(.+)$", text, re.MULTILINE)
-        more += [
-            f"exit status {end}" + (", killed, perhaps for want of memory" if end == 137 else "")
-            for end in sorted(ends)
-        ]
+        killed = {137: ", killed, perhaps for want of memory"}
+        more += [f"exit status {end}{killed.get(end, '')}" for end in sorted(ends)]
         where = f" ({'; '.join(dict.fromkeys(more))})" if more else ""
         return f"{', '.join(failed)} failed{where}; the lines above say why"
     if status < 0:
         return f"the engine was ended by a signal ({signal.strsignal(-status)})"
     heads = [at for at, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    said = list(
-        itertools.takewhile(lambda line: not line.startswith("  File"), lines[heads[0] :] if heads else lines[-1:])
-    )
+    told = lines[heads[0] :] if heads else lines[-1:]
+    said = itertools.takewhile(lambda line: not line.startswith("  File"), told)
     return " ".join(" ".join(said).split())[:500] or f"the engine ended with status {status} and said nothing"
 
 

@@ -1,7 +1,6 @@
 """The command line: how it starts and ends; what it does is in :mod:`.commands`, what all share in :mod:`.shared`.
 
-Bad input ends with one sentence on standard error and exit code 2; ``--debug`` shows the traceback as well.  Nothing
-heavy is imported before it is needed, so that help and mistakes are quick.
+Nothing heavy is imported before it is needed, so that help and mistakes are quick.
 """
 
 import io
@@ -13,40 +12,30 @@ from typing import NoReturn
 from mixcl.cli.commands import app
 from mixcl.errors import InputError
 from mixcl.run import signals
+from mixcl.run.memory import enough_memory
 
 LONGEST = 500  # characters of a path or name that is shown
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit code 2 for bad input, 130 for an interruption, 143 for SIGTERM."""
+    """Run the command line; exit code 2 and one sentence for bad input, 130 for an interruption, 143 for SIGTERM."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words  # wherever it stands
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8, a name that is
     try:
-        with signals.leaving():
+        with signals.leaving(), enough_memory():
             app(args=[word for word in words if word != "--debug"], prog_name="mixcl")
     except InputError as error:
         _fail(str(error), 2, debug)
     except signals.Stopped as stop:
         _fail(str(stop), stop.code, False)
     except Exception as error:
-        if sentence := _of_the_machine(error):
-            _fail(sentence, 2, debug)
+        if isinstance(error, OSError) and error.errno is not None:
+            place = f"{str(error.filename)[:200]}: " if error.filename else ""
+            _fail(f"{place}{os.strerror(error.errno)}; mend it, or choose another path", 2, debug)
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1, debug)
-
-
-def _of_the_machine(error: Exception) -> str:
-    """What the machine refused, in one sentence; nothing where the fault is ours."""
-    from mixcl.run.memory import MEND, out_of_memory
-
-    if out_of_memory(error):
-        return f"too little memory; {MEND}"
-    if isinstance(error, OSError) and error.errno is not None:
-        place = f"{str(error.filename)[:200]}: " if error.filename else ""
-        return f"{place}{os.strerror(error.errno)}; mend it, or choose another path"
-    return ""
 
 
 def _fail(message: str, code: int, debug: bool) -> NoReturn:

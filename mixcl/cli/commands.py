@@ -1,7 +1,7 @@
 """The commands of ``mixcl``.
 
-Thin on purpose: each command reads the settings and calls one function of the package, which is imported then.  The
-first sentence of a docstring is the command's line in ``mixcl --help``, which 80 columns must hold.
+Each reads the settings and calls one function of the package, which is imported then.  The first sentence of its
+docstring is its line in ``mixcl --help``, which 80 columns must hold.
 """
 
 from pathlib import Path
@@ -147,11 +147,8 @@ def evaluate(
     typer.echo(table.groupby("organ", sort=False)[["dice", "hd95_mm", "surface_dice"]].mean().round(4).to_string())
     typer.echo(f"evaluated on the {config.evaluate.grid} grid: {job / 'cases.csv'}")
     known = config.profile in shared.known_profiles()
-    hint(
-        ["verify", *options(config.profile, (), folder)]
-        if known
-        else ["export", "--out", folder, "--to", "encoder.safetensors"]
-    )
+    export_run = ["export", "--out", folder, "--to", "encoder.safetensors"]
+    hint(["verify", *options(config.profile, (), folder)] if known else export_run)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,23 +29,13 @@ def known_runs() -> list[str]:
     return sorted(str(file.parent) for file in Path("results").glob("*/runs/*/run.json"))
 
 
-Profile = Annotated[
-    str,
-    typer.Option(
-        "--profile", help="Name of a profile in reproduce/profiles, or a YAML file.", autocompletion=known_profiles
-    ),
-]
-Given = Annotated[
-    str | None,
-    typer.Option(
-        "--profile",
-        help="Evaluate and compute as this profile says; by default as the run was made.",
-        autocompletion=known_profiles,
-    ),
-]
-Where = Annotated[
-    str | None, typer.Option("--profile", help="Whose folder of results; default any.", autocompletion=known_profiles)
-]
+def _profile(text: str) -> Any:
+    return typer.Option("--profile", help=text, autocompletion=known_profiles)
+
+
+Profile = Annotated[str, _profile("Name of a profile in reproduce/profiles, or a YAML file.")]
+Given = Annotated[str | None, _profile("Evaluate and compute as this profile says; by default as the run was made.")]
+Where = Annotated[str | None, _profile("Whose folder of results; default any.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. loss.alpha=0.1.")
 ]
@@ -59,7 +49,7 @@ def load(profile: str, overrides: Iterable[str] | None, out: Path | None) -> tup
     from mixcl.config import load_profile
 
     config = load_profile(profile, overrides or ())
-    folder = out if out is not None else Path("results") / config.profile
+    folder = out or Path("results") / config.profile
     say(f"profile {config.profile}, results in {folder}")
     return config, folder
 
@@ -79,12 +69,12 @@ def open_run(
 def find(name: str, profile: str | None, out: Path | None) -> tuple[Path, Path]:
     """The folder of a run and that of its results, which --out names, or --profile, or where the run is."""
     from mixcl.config import load_profile
-    from mixcl.run.find import find_run, results_of
+    from mixcl.run.find import find_run
 
     if out is None and profile is not None:
         out = Path("results") / load_profile(profile).profile
     run = find_run(name, out)
-    return run, out or results_of(run)
+    return run, out or run.absolute().parent.parent
 
 
 def start_of(name: str, out: Path) -> Path:
@@ -104,7 +94,7 @@ def say(text: str, err: bool = False) -> None:
 
 
 def hint(*commands: list[object]) -> None:
-    """What people do next, as commands, on standard error; nothing with MIXCL_HINTS=no, as in the workflow."""
+    """What people do next, on standard error; nothing with MIXCL_HINTS=no, as in the workflow."""
     if os.environ.get("MIXCL_HINTS") != "no":
         say("\n".join(f"next: {shlex.join(map(str, ['mixcl', *words]))}" for words in commands), err=True)
 

@@ -47,17 +47,17 @@ class Collection(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> typing.Self:
-        for template in (self.image, self.label, *(template for pair in self.layouts for template in pair)):
-            if template.count("{case}") < 1:
-                raise ValueError(f"the path template {template!r} needs the placeholder {{case}}")
-        if not self.names or not all(0 < value < 256 for value in self.names):
-            raise ValueError("names maps label values 1 to 255 to names; 0 is the background and is not listed")
         if fault := next(self._faults(), None):
             raise ValueError(fault)
         return self
 
     def _faults(self) -> Iterator[str]:
-        """What is wrong with how label values become organs."""
+        """What is wrong with the places of files, and with how label values become organs."""
+        for template in (self.image, self.label, *(template for pair in self.layouts for template in pair)):
+            if "{case}" not in template:
+                yield f"the path template {template!r} needs the placeholder {{case}}"
+        if not self.names or not all(0 < value < 256 for value in self.names):
+            yield "names maps label values 1 to 255 to names; 0 is the background and is not listed"
         merged = [(value, organ) for organ, values in self.merge.items() for value in values]
         for value in self.unknown:
             if value == 0 or abs(value) >= 2**32:

@@ -3,7 +3,6 @@
 import typing
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,20 +42,12 @@ class Frozen(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, given: object) -> object:
         """pydantic takes true for 1; ``steps: true`` is a slip."""
-        if isinstance(given, dict):
-            for name in _numeric(cls) & given.keys():
-                if _holds_truth(given[name]):
-                    words = str in _kinds(cls.model_fields[name].annotation)
-                    quotes = "; YAML reads yes, no, on and off so: put such a name in quotes" if words else ""
-                    raise ValueError(f"{name} takes numbers, not true or false{quotes}")
+        for name, value in given.items() if isinstance(given, dict) else ():
+            kinds = _kinds(cls.model_fields[name].annotation) if name in cls.model_fields else set()
+            if {int, float} & kinds and bool not in kinds and _holds_truth(value):
+                quotes = "; YAML reads yes, no, on and off so: put such a name in quotes" if str in kinds else ""
+                raise ValueError(f"{name} takes numbers, not true or false{quotes}")
         return given
-
-
-@cache
-def _numeric(section: type[BaseModel]) -> frozenset[str]:
-    """Names of the settings of a section that take numbers, and neither true nor false."""
-    fields = section.model_fields.items()
-    return frozenset(name for name, field in fields if {int, float} & _kinds(field.annotation))
 
 
 def _holds_truth(value: object) -> bool:
@@ -66,7 +57,6 @@ def _holds_truth(value: object) -> bool:
 
 
 def _kinds(annotation: object) -> set[object]:
-    """The plain types that an annotation is made of; none where one of them is bool."""
+    """The plain types that an annotation is made of."""
     parts = typing.get_args(annotation)
-    kinds: set[object] = set().union(*map(_kinds, parts)) if parts else {annotation}
-    return set() if bool in kinds else kinds
+    return set().union(*map(_kinds, parts)) if parts else {annotation}

@@ -1,7 +1,7 @@
 """Settings from a YAML profile and ``--set key=value``.
 
-A profile names only what differs from the defaults of :mod:`mixcl.config.settings`; it may build on another
-profile with ``extends: NAME``.  Every unknown or ill-typed key is refused with the nearest valid name.
+A profile names only what differs from the defaults of :mod:`mixcl.config.settings`, or from the profile that it
+``extends``.  Every unknown or ill-typed key is refused with the nearest valid name.
 """
 
 import difflib
@@ -19,22 +19,15 @@ from mixcl.config.text import read_text, read_value, read_yaml, words
 from mixcl.errors import InputError
 from mixcl.files import DEEPEST
 
-PROFILE_FOLDERS = (
-    Path(__file__).resolve().parents[2] / "reproduce" / "profiles",
-    Path(__file__).resolve().parents[1] / "profiles",
-)
+PACKAGE = Path(__file__).resolve().parents[1]
+PROFILE_FOLDERS = (PACKAGE.parent / "reproduce" / "profiles", PACKAGE / "profiles")  # of a checkout, of a wheel
 
 
 def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Experiment:
     """Read a profile by name (``smoke``, ``phantom``, ``paper``...) or path and apply ``section.key=value`` overrides.
 
-    ``phantom.seed=1`` is short for ``data.phantom.seed=1``.  Values are read as YAML, so
-    ``--set loss.level_weights=[1,1,1,0,0]`` and ``--set data.root=null`` work.
-
-    Raises
-    ------
-    InputError
-        Unknown profile, unreadable YAML, unknown key (with the nearest valid one) or a value of the wrong kind.
+    Values are YAML: ``loss.level_weights=[1,1,1,0,0]``.  ``phantom.seed=1`` is short for ``data.phantom.seed=1``.
+    Raises InputError for an unknown profile, unreadable YAML, an unknown key or a value of the wrong kind.
 
     >>> load_profile("paper", ["loss.alpha=0.1"]).loss.alpha
     0.1
@@ -49,10 +42,7 @@ def load_profile(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Exp
 def with_settings(config: Experiment, overrides: Iterable[str], where: str = "") -> Experiment:
     """An experiment with some settings changed, such as those of a variant; nothing is read from the disk.
 
-    Raises
-    ------
-    InputError
-        An unknown key or a value of the wrong kind; ``where`` says whose, else the profile's name does.
+    Raises InputError as `load_profile` does; ``where`` says whose setting it is, else the profile's name.
 
     >>> with_settings(load_profile("smoke"), ["loss.alpha=0.1"]) == load_profile("smoke", ["loss.alpha=0.1"])
     True
@@ -70,10 +60,9 @@ def _experiment(values: dict[str, Any], overrides: Iterable[str], where: str) ->
 
 def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")) or os.sep in name:
-        path = _expanded(name)
-        if path is None:
-            raise InputError(f"{words(name, 200)}: no such profile file; check the path given to --profile")
-        return path
+        if path := _expanded(name):
+            return path
+        raise InputError(f"{words(name, 200)}: no such profile file; check the path given to --profile")
     known = {path.stem: path for folder in reversed(PROFILE_FOLDERS) for path in sorted(folder.glob("*.yaml"))}
     if name in known:
         return known[name]
@@ -103,21 +92,17 @@ def _read(name: str, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: a profile is a mapping of sections, not a {type(values).__name__}")
     base = values.pop("extends", None)
-    merged: dict[str, Any] = {}
-    if base is not None:
-        if not isinstance(base, str):
-            raise InputError(f"{path}: extends is {words(base)}; give the name or the path of a profile")
-        sibling = _expanded(str(path.parent / f"{base}.yaml"))
-        merged = _read(str(sibling or base), (*seen, path))
     values.setdefault("profile", path.stem)
-    return _lay(merged, [values])
+    if base is None:
+        return _lay({}, [values])
+    if not isinstance(base, str):
+        raise InputError(f"{path}: extends is {words(base)}; give the name or the path of a profile")
+    sibling = _expanded(str(path.parent / f"{base}.yaml"))
+    return _lay(_read(str(sibling or base), (*seen, path)), [values])
 
 
 def _lay(base: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lay what one author gives over ``base``; steps or epochs in it take the place of either in ``base`` (R15).
-
-    So does a number of folds of those of ``base`` that are run.
-    """
+    """Lay what one author gives over ``base``: steps or epochs replace either (R15), a number of folds those run."""
     replaced = {section: (LENGTHS, LENGTHS) for section in TRAININGS} | {"grid": (("n_folds",), ("folds",))}
     for section, (keys, gone) in replaced.items():
         if any(_given(layer, section, keys) for layer in layers) and isinstance(base.get(section), dict):
@@ -125,29 +110,23 @@ def _lay(base: dict[str, Any], layers: Sequence[Mapping[str, Any]]) -> dict[str,
     return reduce(_merge, layers, base)
 
 
-def _given(layer: Mapping[str, Any], section: str, keys: Sequence[str] = LENGTHS) -> list[str]:
-    """Which of some keys of a section, such as steps and epochs of a training, a layer gives."""
+def _given(layer: Mapping[str, Any], section: str, keys: Sequence[str]) -> list[str]:
+    """Which of some keys of a section a layer gives."""
     given = layer.get(section)
     return [key for key in keys if isinstance(given, Mapping) and given.get(key) is not None]
 
 
 def overlaid(overrides: Iterable[str], later: Sequence[str]) -> list[str]:
-    """Overrides of one author and on top of them another's, as one list of overrides.
-
-    Of one author steps and epochs are a mistake (R15), of two the later one's stand.
+    """Overrides of one author and on top of them another's, whose steps or epochs replace either (R15), as one list.
 
     >>> overlaid(["pretrain.steps=9"], ["pretrain.epochs=2"])
     ['pretrain.steps=9', 'pretrain.epochs=2', 'pretrain.steps=null']
     """
     layer = reduce(_merge, map(_parse_override, later), dict[str, Any]())
-    given = {section: _given(layer, section) for section in TRAININGS}
-    gone = [
-        f"{section}.{key}=null"
-        for section, keys in given.items()
-        if len(keys) == 1
-        for key in LENGTHS
-        if key not in keys
-    ]
+    gone: list[str] = []
+    for section in TRAININGS:
+        given = _given(layer, section, LENGTHS)
+        gone += [f"{section}.{key}=null" for key in LENGTHS if given and key not in given]
     return [*overrides, *later, *gone]
 
 
@@ -208,13 +187,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def checked_task(config: Experiment, task: str) -> str:
-    """The name of a collection to fine-tune on.
-
-    Raises
-    ------
-    InputError
-        ``data.finetune`` does not have it.
-    """
+    """The name of a collection to fine-tune on; an InputError where ``data.finetune`` does not have it."""
     known = config.data.finetune
     if task not in known:
         text = f"task {task!r}: is not in data.finetune{nearest(task, known)}, which has {', '.join(known) or 'none'}"

@@ -1,7 +1,6 @@
-"""What an experiment is: frozen, validated settings.
+"""What an experiment is: frozen, validated settings, whose defaults are the paper's own values.
 
-The defaults of the classes below are the paper's own values (section numbers refer to the paper, R-numbers to
-reproduce/READINGS.md).
+Section numbers refer to the paper, R-numbers to reproduce/READINGS.md.
 """
 
 import math
@@ -12,10 +11,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mixcl.config.data import FINETUNING_SETS as FINETUNING_SETS
-from mixcl.config.data import PRETRAINING_SETS as PRETRAINING_SETS
+from mixcl.config.data import FINETUNING_SETS, PRETRAINING_SETS, DataConfig
 from mixcl.config.data import Collection as Collection
-from mixcl.config.data import DataConfig as DataConfig
 from mixcl.config.data import LabelGrid as LabelGrid
 from mixcl.config.data import PhantomConfig as PhantomConfig
 from mixcl.config.frozen import Count, Fraction, Frozen, NonNegative, Positive, Seed, check_names, check_once

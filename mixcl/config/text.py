@@ -11,8 +11,7 @@ import yaml
 
 from mixcl.files import DEEPEST
 
-MOST = 1_000_000
-"""Characters of a text, and of what it stands for when every alias is written out."""
+MOST = 1_000_000  # characters of a text, and of what it stands for when every alias is written out
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml is eight times as fast
@@ -25,56 +24,31 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
                 raise ValueError(f"the key {words(key)} is there twice from line {node.start_mark.line + 1} on")
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node: Any) -> Any:
-        return super().construct_yaml_int(_decimal(node))
-
-    def construct_yaml_float(self, node: Any) -> Any:
-        return super().construct_yaml_float(_decimal(node))
-
-
-for kind in ("int", "float"):
-    Loader.add_constructor(f"tag:yaml.org,2002:{kind}", getattr(Loader, f"construct_yaml_{kind}"))
-
-
-def _decimal(node: Any) -> Any:
-    if re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", str(node.value)):
-        raise ValueError(f"YAML reads {words(node.value)} to the base 8 or 60; write it without leading 0 and colon")
-    return node
+    def construct_scalar(self, node: Any) -> Any:
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if number and re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", str(node.value)):
+            raise ValueError(
+                f"YAML reads {words(node.value)} to the base 8 or 60; write it without leading 0 and colon"
+            )
+        return super().construct_scalar(node)
 
 
 def read_text(path: Path) -> str:
-    """A small text file.
-
-    Raises
-    ------
-    OSError, ValueError
-        It is no file, cannot be read, is not UTF-8 or has more than `MOST` bytes.
-    """
+    """A small text file; an OSError or ValueError where it is none, cannot be read, or has more than `MOST` bytes."""
     if not path.is_file():
         raise ValueError("is no file")
-    with path.open("rb") as file:
-        raw = file.read(MOST + 1)
-    if len(raw) > MOST:
+    if path.stat().st_size > MOST:
         raise ValueError(f"has more than {MOST:,} bytes")
-    return raw.decode("utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text says.
-
-    It is gone over event by event first, which takes no memory to speak of: nested deeper than `DEEPEST` levels, or
-    longer than `MOST` characters with every alias written out, it is refused before anything is made of it.
-
-    Raises
-    ------
-    ValueError
-        It is no YAML, too large or deep, or holds a value that is none, such as the date 2001-99-99.
+    """What a YAML text says; a ValueError where it is none, or too large or deep, before anything is made of it.
 
     >>> read_yaml("{a: [1, 2.5], b: null}")
     {'a': [1, 2.5], 'b': None}
     """
-    with _one_kind():
-        _check_length(text)
+    with _checked(text):
         _check_size(text)
         return yaml.load(text, Loader)
 
@@ -84,11 +58,6 @@ def read_value(text: str) -> Any:
 
     Else it is one plain scalar to its end: in ``data.root=/data/run #2: new`` neither ``#`` nor ``: `` means anything.
 
-    Raises
-    ------
-    ValueError
-        As `read_yaml`.
-
     >>> read_value("[1, 2]"), read_value("0.1"), read_value("null"), read_value("/data/run #2: new")
     ([1, 2], 0.1, None, '/data/run #2: new')
     """
@@ -97,49 +66,43 @@ def read_value(text: str) -> Any:
         return read_yaml(text)
     if text == "~":  # a folder, as in a shell
         return text
-    with _one_kind():
-        _check_length(text)
+    with _checked(text):
         loader = Loader("")
         return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
 
 
 @contextmanager
-def _one_kind() -> Iterator[None]:
-    """Turn all that yaml raises into a ValueError of one line."""
+def _checked(text: str) -> Iterator[None]:
+    """Refuse what is too long, and turn all that yaml raises into a ValueError of one line."""
     try:
+        if len(text) > MOST:
+            raise ValueError(f"has more than {MOST:,} characters")
         yield
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _check_length(text: str) -> None:
-    if len(text) > MOST:
-        raise ValueError(f"has more than {MOST:,} characters")
-
-
 def _check_size(text: str) -> None:
-    known: dict[str, int] = {}
-    open_parts: list[tuple[str | None, int]] = [(None, 0)]  # anchor, and characters so far
+    """Go over the events, which takes no memory to speak of, and count levels, and characters with aliases in full."""
+    known: dict[str | None, int] = {}  # characters of what an anchor names
+    begun: list[tuple[str | None, int]] = []  # of each open part its anchor, and the characters before it
+    size = 0
     for event in yaml.parse(text, Loader):
-        anchor, size = getattr(event, "anchor", None), 1
         if isinstance(event, yaml.CollectionStartEvent):
-            open_parts.append((anchor, 0))
-            if len(open_parts) > DEEPEST:
+            begun.append((event.anchor, size))
+            if len(begun) >= DEEPEST:
                 raise ValueError(f"is nested more than {DEEPEST} levels deep")
-            continue
-        if isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = open_parts.pop()
-        elif isinstance(event, yaml.ScalarEvent):
-            size = 1 + len(event.value)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            known[anchor] = size - before
         elif isinstance(event, yaml.AliasEvent):
-            if anchor not in known:
-                raise ValueError(f"the alias *{anchor} names nothing that is complete")
-            size, anchor = known[str(anchor)], None
-        if anchor is not None:
-            known[anchor] = size
-        outer, before = open_parts[-1]
-        open_parts[-1] = outer, before + size
-        if before + size > MOST:
+            if event.anchor not in known:
+                raise ValueError(f"the alias *{event.anchor} names nothing that is complete")
+            size += known[event.anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            known[event.anchor] = 1 + len(event.value)
+            size += 1 + len(event.value)
+        if size > MOST:
             raise ValueError(f"stands for more than {MOST:,} characters")
 
 

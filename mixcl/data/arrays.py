@@ -23,15 +23,10 @@ _VERIFIED: set[tuple[Path, str]] = set()  # what this process, or the one it was
 
 
 def array(path: Path, content: str) -> NDArray[Any]:
-    """A mapped array of a case, read-only, compared with its checksum at its first opening in this process.
+    """A mapped array of a case, read-only, or an `InputError`: its file is missing, cut, or has another content.
 
-    Each time the file's size is looked at: of one that was cut, a voxel beyond its end ends the process (SIGBUS).  What
-    is cut between this and the reading of the voxels a moment later still does, with the sentence of `cut`.
-
-    Raises
-    ------
-    InputError
-        The file is missing, cut, or has another content.
+    The content is compared at the first opening in this process, the file's size each time.  What is cut between this
+    and the reading of the voxels a moment later ends the process (SIGBUS), with the same sentence.
     """
     array = _map(path, content)
     _watch()
@@ -53,10 +48,7 @@ def content_of(array: NDArray[Any]) -> str:
 
 
 def let_go(mapped: object) -> None:
-    """Count the pages of a mapped file no longer as this process's memory; the system still has them at hand.
-
-    Without this a process would seem to hold every scan that it has ever read from.
-    """
+    """Count the pages of a mapped file, which the system still has at hand, no longer as this process's memory."""
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -73,20 +65,16 @@ def _cut(path: Path, whole: int) -> str:
 
 
 def cut() -> str:
-    """A sentence on an array that this process has mapped, the last one first, and whose file is not whole any more.
-
-    A signal's handler asks this as well, when a mapped voxel is not there.
-    """
+    """A sentence on an array that this process has mapped, the last one first, and whose file is not whole any more."""
     return next((fault for path, whole in reversed(list(_OPENED.items())) if (fault := _cut(path, whole))), "")
 
 
 _OPENED: dict[Path, int] = {}  # arrays that this process has mapped, in that order, and the bytes of their files
-_Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
-_BEFORE: list[int | None] = []  # what handled SIGBUS before `_told`, once that does
+_BEFORE: list[int | None] = []  # what handled SIGBUS before `_end`, once that does
 
 
-@_Handler
-def _told(number: int) -> None:
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _end(number: int) -> None:
     """End the process, in which a mapped voxel is not there, with exit code 2 and a sentence.
 
     Python's own handlers would run after the instruction that fails, hence never.  Where it is no array of a store, the
@@ -99,11 +87,11 @@ def _told(number: int) -> None:
 
 
 def _watch() -> None:
-    """Let `_told` handle SIGBUS in this process; in one that is forked from it others may, so that it is said anew."""
+    """Let `_end` handle SIGBUS in this process; in one that is forked from it others may, so that it is said anew."""
     if not _BEFORE:
         system = ctypes.CDLL(None)
         system.signal.restype = ctypes.c_void_p
-        _BEFORE.append(system.signal(int(signal.SIGBUS), _told))
+        _BEFORE.append(system.signal(int(signal.SIGBUS), _end))
 
 
 os.register_at_fork(after_in_child=_BEFORE.clear)
@@ -111,7 +99,7 @@ os.register_at_fork(after_in_child=_BEFORE.clear)
 
 @lru_cache(maxsize=128)
 def _map(path: Path, content: str) -> np.memmap[Any, Any]:
-    """A memory map, kept open; the hash is part of the key so that a case made anew is opened anew."""
+    """A memory map, kept open; with the hash in the key, so that a case made anew is opened anew."""
     try:
         mapped: np.memmap[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -127,13 +115,7 @@ def points(path: Path, content: str) -> dict[int, NDArray[np.int32]]:
 
 
 def read_points(path: Path) -> dict[int, NDArray[np.int32]]:
-    """What foreground.npz holds: voxels [k, 3] by label.  The archive carries checksums of its own.
-
-    Raises
-    ------
-    InputError
-        It cannot be read.
-    """
+    """What foreground.npz holds, or an `InputError`: voxels [k, 3] by label.  The archive has checksums of its own."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if sum(part.file_size for part in arrays.zip.infolist()) > 300 * POINTS * 12:  # more labels than there are
@@ -144,10 +126,7 @@ def read_points(path: Path) -> dict[int, NDArray[np.int32]]:
 
 
 def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArray[np.int32]]:
-    """Up to `POINTS` voxels of each organ present, without replacement, in array order.
-
-    The generator is seeded by ``content``, the hash of the label map: the same map gives the same voxels.
-    """
+    """Up to `POINTS` voxels of each organ present, in array order; seeded by ``content``, the hash of the label map."""
     inside = np.flatnonzero((labels != 0) & (labels != UNKNOWN))
     values, points = labels.ravel()[inside], {}
     for value in np.unique(values).tolist():

@@ -1,7 +1,4 @@
-"""One file over HTTP, as often as it takes: resumed, checked, and under its name only when it is whole.
-
-A file is written as ``NAME.part``.  A download that was broken off, by the server or by kill -9, goes on where it was.
-"""
+"""One file over HTTP: resumed from ``NAME.part`` after a break or kill -9, checked, and named only when it is whole."""
 
 import gzip
 import hashlib
@@ -30,33 +27,20 @@ LARGEST = 4 * 10**9  # bytes of a scan, unpacked
 def fetch(url: str, to: Path, md5: str | None = None, *, progress: bool = True, shown: str = "") -> Path:
     """Download one file, going on from ``to``.part where there is one.
 
-    Parameters
-    ----------
-    url
-        http or https.
-    to
-        The file; its folder is made.
-    md5
-        Checked before the file gets its name; without one a ``.gz`` is read through, which checks its own sum.
-
-    Raises
-    ------
-    InputError
-        No room on the disk, a server that does not give the file, a file that is not what it should be.
+    The folder of ``to`` is made.  Without an ``md5`` to compare with, a ``.gz`` is read through, which checks its own.
+    Raises InputError: no room on the disk, a server that does not give the file, a file that is not what it should be.
     """
     part, failed = to.with_name(f"{to.name}.part"), 0
     with writing(to):
         to.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(desc=shown or to.name, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress) as bar:
-        while True:
-            before = _size(part)
-            problem = _go_on(url, part, bar)
-            if problem is None:
-                break
+        before = _size(part)
+        while problem := _go_on(url, part, bar):
             failed = 0 if _size(part) > before else failed + 1
             if failed >= TRIES:
                 raise InputError(f"{url}: {problem}, {TRIES} times; what came is kept in {part}, try again later")
             time.sleep(WAIT * 2 ** max(0, failed - 1))
+            before = _size(part)
     _check(part, url, md5)
     with writing(to):
         part.replace(to)
@@ -79,7 +63,13 @@ def _go_on(url: str, part: Path, bar: Any) -> str | None:
             check_room(part.parent, (total or 0) - start, f"for {part.stem}")
             bar.total, bar.n = total, start
             bar.refresh()
-            _append(answer, part, start, bar)
+            with writing(part), part.open("r+b" if start else "wb") as file:
+                file.seek(start)
+                file.truncate()
+                with suppress(http.client.IncompleteRead):
+                    while chunk := answer.read(CHUNK):
+                        file.write(chunk)
+                        bar.update(len(chunk))
     except urllib.error.HTTPError as error:
         return _refused(url, part, error)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
@@ -99,17 +89,6 @@ def _by_proxy(url: str) -> str:
     return f" through the proxy {place} that {parts.scheme}_proxy names"
 
 
-def _append(answer: Any, part: Path, start: int, bar: Any) -> None:
-    """Copy the answer's body behind the first ``start`` bytes of the file."""
-    with writing(part), part.open("r+b" if start else "wb") as file:
-        file.seek(start)
-        file.truncate()
-        with suppress(http.client.IncompleteRead):
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-
-
 def _refused(url: str, part: Path, error: urllib.error.HTTPError) -> str | None:
     """What an answer that is none means; None where nothing was missing.  ``Content-Range: bytes */N`` tells that."""
     if error.code == 416:
@@ -117,10 +96,10 @@ def _refused(url: str, part: Path, error: urllib.error.HTTPError) -> str | None:
             return None
         part.unlink()
         return "the server's file has changed"
-    if error.code < 500:
-        text = f"{url}: the server answers {error.code} {error.reason}{_by_proxy(url)}"
-        raise InputError(f"{text}; get the file by hand") from None
-    return f"the server answers {error.code}{_by_proxy(url)}"
+    if error.code >= 500:
+        return f"the server answers {error.code}{_by_proxy(url)}"
+    text = f"{url}: the server answers {error.code} {error.reason}{_by_proxy(url)}"
+    raise InputError(f"{text}; get the file by hand") from None
 
 
 def _check(part: Path, url: str, md5: str | None) -> None:

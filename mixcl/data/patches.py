@@ -14,25 +14,15 @@ Patch = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
 def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float], out: Patch | None = None) -> Patch:
-    """Cut a cube; only its box is read.
+    """Cut a cube of ``size`` voxels an edge; only its box is read.
 
-    Parameters
-    ----------
-    case
-        Where from.
-    origin
-        First voxel, three integers; may be negative or beyond the end.
-    size
-        Edge in voxels.
-    hu
-        Lower and upper end of the window in HU, scaled to 0 and 1 (Sec. 3.1).
-    out
-        Arrays to fill, float32 and uint8 [size, size, size], such as rows of a batch; None makes new ones.
+    ``origin`` is its first voxel, three integers that may be negative or beyond the end, and ``hu`` the window in HU,
+    whose ends are scaled to 0 and 1 (Sec. 3.1).  Filled are the arrays ``out``, such as rows of a batch, or new ones.
 
     Returns
     -------
-    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape.  Outside the scan they
-    are 0: the lower end of the window, and background.
+    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape.  Outside the scan they are 0: the
+    lower end of the window, and background.
 
     Raises
     ------
@@ -41,13 +31,13 @@ def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
     """
     image, label = (np.empty((size,) * 3, np.float32), np.empty((size,) * 3, np.uint8)) if out is None else out
     start = [int(o) for o in origin]
-    inner = [slice(max(o, 0), min(o + size, n)) for o, n in zip(start, case.shape, strict=True)]
-    if any(s.stop - s.start != size for s in inner):
+    x, y, z = (slice(max(o, 0), min(o + size, n)) for o, n in zip(start, case.shape, strict=True))
+    box = (x, y, z)
+    if any(s.stop - s.start != size for s in box):
         image.fill(0.0)
         label.fill(0)
-    if all(s.start < s.stop for s in inner):
-        box = (inner[0], inner[1], inner[2])
-        outer = tuple(slice(s.start - o, s.stop - o) for s, o in zip(inner, start, strict=True))
+    if all(s.start < s.stop for s in box):
+        outer = tuple(slice(s.start - o, s.stop - o) for s, o in zip(box, start, strict=True))
         voxels, values, part = case.image(), case.label(), image[outer]
         fetch(voxels, box)
         fetch(values, box)
@@ -63,8 +53,7 @@ def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
 def fetch(array: NDArray[Any], box: tuple[slice, slice, slice]) -> None:
     """Ask the system for all of a box of a mapped array at once, so that a disk does not serve it piece by piece.
 
-    A patch from files that are not in memory comes five times as fast; from files that are, this costs half a
-    millisecond at most.
+    A patch from files that are not in memory comes five times as fast; else this costs half a millisecond at most.
     """
     mapped: object = array.base
     if not (isinstance(array, np.memmap) and isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED")):
@@ -72,7 +61,6 @@ def fetch(array: NDArray[Any], box: tuple[slice, slice, slice]) -> None:
     first = array.offset % mmap.ALLOCATIONGRANULARITY  # of the array in the map
     plane, row, _ = array.strides
     for x in range(box[0].start, box[0].stop):
-        start = first + x * plane + box[1].start * row
-        end = first + x * plane + box[1].stop * row
+        start, end = (first + x * plane + y * row for y in (box[1].start, box[1].stop))
         start -= start % mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, start, end - start)

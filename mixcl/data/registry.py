@@ -20,10 +20,7 @@ BTCV_NAMES = COLLECTIONS["btcv"].names
 def collections(data: DataConfig) -> dict[str, Collection]:
     """The collections that ``data.pretrain`` and ``data.finetune`` name, in that order, each once.
 
-    Raises
-    ------
-    InputError
-        A name that is neither built in nor defined under ``data.collections``.
+    Raises InputError: a name that is neither built in nor defined under ``data.collections``.
 
     >>> list(collections(DataConfig(pretrain=("kits19", "btcv"), finetune=("btcv",), pretrain_sees_test=True)))
     ['kits19', 'btcv']

@@ -55,8 +55,7 @@ class WayBack(NamedTuple):
 
 def way_back(case: Placed) -> WayBack:
     """The way from a case's prepared grid to that of its original scan."""
-    whole = np.broadcast_to(np.uint8(0), case.source_shape)  # of no size
-    turned, affine = to_ras(whole, case.source_affine)
+    turned, affine = to_ras(np.broadcast_to(np.uint8(0), case.source_shape), case.source_affine)
     x, y, z = map(positions_back, turned.shape, spacing_of(affine), case.spacing)
     return WayBack((x, y, z), case.source_affine)
 
@@ -64,12 +63,10 @@ def way_back(case: Placed) -> WayBack:
 def original_label(case: Case) -> NDArray[np.uint8]:
     """The label map of the original scan, uint8 [X, Y, Z] in the axes of its file.
 
-    It is found where it was when its collection was prepared.
-
     Raises
     ------
     InputError
-        It is not there any more, has changed, or cannot be read.
+        It is no longer where it was when its collection was prepared, has changed, or cannot be read.
     """
     source = case.source
     if not source.label.exists():
@@ -80,5 +77,4 @@ def original_label(case: Case) -> NDArray[np.uint8]:
         raise InputError(f"{source.label}: has changed since it was prepared; run mixcl prepare and train again")
     label = replace(label, data=label_map(label, source.stored))
     image = Volume(source.image, np.broadcast_to(np.uint8(0), case.source_shape), case.source_affine, "")
-    data: NDArray[np.uint8] = aligned(image, label, source.label_grid)[0].data
-    return data
+    return aligned(image, label, source.label_grid)[0].data

@@ -1,12 +1,12 @@
 """Which cases train and which test: folds and nested label fractions (R18, Table 1).
 
-Nothing here depends on the order in which cases are given, on the machine, or on the version of a library:
-cases are ordered by a SHA-256 of the seed and their name.  A fine-tuning is named by its fold and seed; what of it is
-drawn (:func:`split`, :func:`start`) is drawn anew for each of them.
+Nothing here depends on the order in which cases are given, on the machine, or on the version of a library: cases are
+ordered by a SHA-256 of the seed and their name.
 """
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -43,14 +43,7 @@ def folds(case_ids: Iterable[str], n_folds: int = 5, seed: int = 0) -> list[tupl
 def fraction(case_ids: Iterable[str], pct: float, seed: int = 0) -> list[str]:
     """``ceil(pct / 100 * n)`` of the cases, sorted by name; a smaller part lies in every larger one (R18).
 
-    Parameters
-    ----------
-    case_ids
-        The training cases of a fold.
-    pct
-        Percent, above 0 and up to 100; taken as the decimal number it is written as, so that 15 % of 20 is 3.
-    seed
-        Which cases.
+    ``pct`` is above 0 and up to 100, and taken as the decimal number it is written as, so that 15 % of 20 is 3.
 
     Raises
     ------
@@ -68,8 +61,7 @@ def split(
 ) -> tuple[list[Case], list[Case]]:
     """Training cases (``percent`` of them, R18) and test cases of one fold, sorted by name.
 
-    Test cases depend on the fold alone.  Training cases are drawn by fold and seed, and by nothing else, so that all
-    arms have the same: the first ones of :func:`draw`.
+    Test cases depend on the fold alone, training cases on fold and seed (:func:`draw`), so that all arms have the same.
     """
     by_id = {case.id: case for case in cases}
     try:
@@ -77,10 +69,9 @@ def split(
         if not 0 <= fold < len(parts):
             raise ValueError(f"folds are numbered 0 to {len(parts) - 1}, as grid.n_folds is {len(parts)}")
         kept = _first(draw(parts, fold, seed), percent)
-        tested = parts[fold]
     except ValueError as error:
         raise InputError(f"fold {fold} at {percent} % of {len(by_id)} cases cannot be made: {error}") from None
-    return [by_id[i] for i in kept], [by_id[i] for i in sorted(tested)]
+    return [by_id[i] for i in kept], [by_id[i] for i in parts[fold]]
 
 
 def draw(parts: Sequence[Sequence[str]], fold: int, seed: int) -> list[str]:
@@ -103,7 +94,7 @@ def draw(parts: Sequence[Sequence[str]], fold: int, seed: int) -> list[str]:
 def start(fold: int, seed: int) -> int:
     """The seed of a fine-tuning's fresh weights, patches and distortions: another one for every fold and seed.
 
-    Arms and shares of one fold and seed have the same.  Below 2^32, which is all that torch's generator looks at.
+    All arms and shares have the same.  Below 2^32, which is all that torch's generator looks at.
 
     >>> start(0, 0) != start(1, 0) != start(0, 1)
     True
@@ -117,8 +108,7 @@ def _first(order: list[str], pct: float) -> list[str]:
         raise ValueError(f"pct is {pct}; it is a percentage above 0 and up to 100")
     if not order:
         raise ValueError("there are no cases to take a fraction of")
-    exact = Fraction(str(pct)) * len(order) / 100
-    return sorted(order[: -(-exact.numerator // exact.denominator)])
+    return sorted(order[: math.ceil(Fraction(str(pct)) * len(order) / 100)])
 
 
 def _turned(items: Sequence[Any], by: int) -> list[Any]:
@@ -130,7 +120,6 @@ def _turned(items: Sequence[Any], by: int) -> list[Any]:
 def _shuffled(case_ids: Iterable[str], purpose: str, seed: int) -> list[str]:
     """The cases in the order of their hashes; another order for every seed and purpose."""
     ids = [case_ids] if isinstance(case_ids, str) else list(case_ids)
-    twice = sorted({str(case) for case in ids if ids.count(case) > 1})
-    if twice:
+    if twice := sorted({str(case) for case in ids if ids.count(case) > 1}):
         raise ValueError(f"cases appear twice: {', '.join(twice[:5])}")
     return sorted(ids, key=lambda case: (hashlib.sha256(f"{purpose}/{seed}/{case}".encode()).digest(), str(case)))

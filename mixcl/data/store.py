@@ -8,10 +8,9 @@ A store is a folder a collection, with a folder a case in it::
     STORE/<collection>/<case>/foreground.npz  int32 [k, 3] for each label present: up to 4096 of its voxels
     STORE/<collection>/<case>/case.json       geometry, source files, hashes, settings
 
-A case's folder is named by `mixcl.files.file_name`; the JSON carries its own checksum.
-Arrays are plain ``.npy`` files and are mapped into memory, so a patch costs only the reading of its box
-(`mixcl.data.patches`).  Chosen by measurement (``reproduce/bench/patches.py``): chunks of zarr or blosc2 take a fifth
-of the disk, but 5 to 20 times as long for a patch from files in memory, and no less from files that are not.
+A case's folder is named by `mixcl.files.file_name`; the JSON carries its own checksum.  Arrays are mapped into memory,
+so a patch costs only the reading of its box.  Chosen by measurement (``reproduce/bench/patches.py``): chunks of zarr or
+blosc2 take a fifth of the disk, but 5 to 20 times as long for a patch from files in memory, else no less.
 """
 
 import hashlib
@@ -38,10 +37,7 @@ SCHEMA = 1
 
 
 def settings_hash(data: DataConfig, stored: Mapping[int, int]) -> str:
-    """Hash of all that decides how a scan is prepared: spacing, window, label values of its collection.
-
-    ``stored`` is the value in the store for each of a file.
-    """
+    """Hash of all that decides how a scan is prepared: spacing, window, the value in the store for each of a file."""
     settings = {"schema": SCHEMA, "spacing": data.spacing, "hu": data.hu, "values": sorted(stored)}
     if changed := renumbered(stored):
         settings["stored"] = sorted(changed.items())
@@ -92,17 +88,11 @@ class Case:
     source: Source = field(repr=False)
 
     def image(self) -> NDArray[np.int16]:
-        """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map of what was stored.
-
-        Raises
-        ------
-        InputError
-            The file is cut, or at its first opening in this process: it does not have the content of its checksum.
-        """
+        """The scan, int16 [X, Y, Z] in HU clipped to the window; a read-only memory map, see `arrays.array`."""
         return arrays.array(self.path / "image.npy", self.content[0])
 
     def label(self) -> NDArray[np.uint8]:
-        """The label map, uint8 [X, Y, Z]; a read-only memory map, checked as `image`."""
+        """The label map, uint8 [X, Y, Z]; a read-only memory map as well."""
         return arrays.array(self.path / "label.npy", self.content[1])
 
     def foreground(self) -> dict[int, NDArray[np.int32]]:
@@ -111,14 +101,9 @@ class Case:
 
 
 def verify(cases: Iterable[Case]) -> None:
-    """Compare the arrays of cases with their checksums, several at a time, unless this process has done so.
+    """Compare the arrays of cases with their checksums, unless this process, or the one it was forked from, has.
 
-    Processes that are forked from this one afterwards need not.
-
-    Raises
-    ------
-    InputError
-        As :meth:`Case.image`, of the first case at fault.
+    An `InputError`, see `arrays.array`, tells the first case at fault.
     """
     with ThreadPoolExecutor(min(cores(), 8)) as pool:
         for _ in pool.map(lambda case: (case.image(), case.label()), cases):
@@ -126,16 +111,10 @@ def verify(cases: Iterable[Case]) -> None:
 
 
 class Store:
-    """The prepared collections of a folder.
+    """The prepared collections of the folder ``root`` (``config.data.store_dir(out)``).
 
-    Parameters
-    ----------
-    root
-        The folder (``config.data.store_dir(out)``).
-    collections
-        Names of those wanted, all of which must be there; None is whatever the folder holds.
-    settings
-        When given, the store must have been made with this spacing and window.
+    Of ``collections``, when given, all must be there; else it is what the folder holds.  By ``settings``, when given,
+    the store must have been made, with their spacing and window.
 
     Raises
     ------
@@ -157,16 +136,17 @@ class Store:
 
     def cases(self, collection: str) -> tuple[Case, ...]:
         """The cases of a collection in natural order; what else lies in its folder is not looked at."""
-        try:
-            return self._read(collection)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            text = "index.json or a case.json in it is not what mixcl prepare writes"
-            raise InputError(f"{self.root / collection}: {text}; delete {self.root / collection} and {MEND}") from None
+        if collection not in self._cases:
+            try:
+                self._cases[collection] = self._read(collection)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                text = "index.json or a case.json in it is not what mixcl prepare writes"
+                folder = self.root / collection
+                raise InputError(f"{folder}: {text}; delete {folder} and {MEND}") from None
+        return self._cases[collection]
 
     def _read(self, collection: str) -> tuple[Case, ...]:
-        if collection in self._cases:
-            return self._cases[collection]
-        index, folder = self._index(collection), self.root / collection
+        folder, index = self.root / collection, self._index(collection)
         if index.get("schema") != SCHEMA:
             raise InputError(f"{folder}: was prepared by another version of mixcl; {MEND}")
         made = (tuple(index["spacing"]), tuple(index["hu"]))
@@ -176,12 +156,16 @@ class Store:
         names = {int(value): name for value, name in index["names"].items()}
         raw = Path(os.path.normpath(self.root / index.get("folder", "")))
         stored = {value: value for value in names} | {int(v): to for v, to in index.get("stored", {}).items()}
-        cases = tuple(
-            _case(collection, folder / file_name(case), case, names, index["settings"], raw, stored)
-            for case in index["cases"]
-        )
-        self._cases[collection] = cases
-        return cases
+        cases = []
+        for case in index["cases"]:
+            path = folder / file_name(case)
+            record = read_json(path / "case.json")
+            if record.get("settings") != index["settings"]:
+                raise InputError(f"{path}: was prepared with other settings than the rest of its collection; {MEND}")
+            if fault := damage(path, record):
+                raise InputError(f"{fault}; delete {path} and {MEND}")
+            cases.append(_case(path, record, raw, stored, collection=collection, id=case, names=names))
+        return tuple(cases)
 
     def fingerprint(self, collections: Iterable[str] | None = None) -> str:
         """SHA-256 over settings, case names and contents of some or all collections, not paths or dates."""
@@ -202,39 +186,26 @@ class Store:
         return read_json(folder / "index.json")
 
 
-def _case(
-    collection: str, path: Path, case: str, names: dict[int, str], settings: str, raw: Path, stored: dict[int, int]
-) -> Case:
-    record = read_json(path / "case.json")
-    if record.get("settings") != settings:
-        raise InputError(f"{path}: was prepared with other settings than the rest of its collection; {MEND}")
-    if fault := damage(path, record):
-        raise InputError(f"{fault}; delete {path} and {MEND}")
+def _case(path: Path, record: dict[str, Any], raw: Path, stored: dict[int, int], **known: Any) -> Case:
+    """A case by its record and what is ``known`` of it; ``raw`` is the folder of its collection's scans."""
+    files, before = record["source"], {int(value): number for value, number in record["source_voxels"].items()}
     return Case(
-        collection=collection,
-        id=case,
         path=path,
         shape=tuple(record["shape"]),
         spacing=tuple(record["spacing"]),
         affine=np.array(record["affine"]),
         source_affine=np.array(record["source_affine"]),
         source_shape=tuple(record["source_shape"]),
-        names=names,
         content=(record["content"]["image"], record["content"]["label"]),
-        source=_source(record, raw, stored),
-    )
-
-
-def _source(record: dict[str, Any], raw: Path, stored: dict[int, int]) -> Source:
-    """Where a case came from; ``raw`` is the folder of its collection's scans."""
-    files, before = record["source"], {int(value): number for value, number in record["source_voxels"].items()}
-    return Source(
-        image=raw / files["image"]["name"],
-        label=raw / files["label"]["name"],
-        label_sha256=files["label"]["sha256"],
-        label_grid=record.get("label_grid", "same"),
-        lost={value: number for value, number in before.items() if str(value) not in record["voxels"]},
-        stored=stored,
+        source=Source(
+            image=raw / files["image"]["name"],
+            label=raw / files["label"]["name"],
+            label_sha256=files["label"]["sha256"],
+            label_grid=record.get("label_grid", "same"),
+            lost={value: number for value, number in before.items() if str(value) not in record["voxels"]},
+            stored=stored,
+        ),
+        **known,
     )
 
 
@@ -250,13 +221,7 @@ def damage(path: Path, record: dict[str, Any], content: bool = False) -> str | N
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of the store.
-
-    Raises
-    ------
-    InputError
-        Missing or damaged.
-    """
+    """A JSON object of the store, or an `InputError` where it is missing or damaged."""
     try:
         return read_sealed(path)
     except FileNotFoundError:

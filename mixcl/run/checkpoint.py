@@ -40,12 +40,7 @@ def write_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a weights file, or of the finished run in a folder.
 
-    The description's ``id`` is that of the tensors as they are; a file that claims another one is refused.
-
-    Raises
-    ------
-    InputError
-        No such file, not safetensors (a pickle is never opened), cut short, or changed.
+    Raises InputError where there is none, or it is no safetensors (a pickle is never opened), cut short, or changed.
     """
     if path.is_dir():
         path = path / WEIGHTS
@@ -70,15 +65,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_start(path: Path, task: str, data: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What :func:`read_weights` gives, of weights that a fine-tuning on ``task`` may start from.
 
-    Parameters
-    ----------
-    data
-        Fingerprint of the task's collection in the store.
-
-    Raises
-    ------
-    InputError
-        They were fine-tuned on the very scans of the task, and so perhaps on those that it tests.
+    Refused are those fine-tuned on the very scans of the task (``data`` is their fingerprint), perhaps tested ones.
     """
     weights, source = read_weights(path)
     if str(source.get("job")).startswith("finetune-") and source.get("data") == data:
@@ -89,18 +76,12 @@ def read_start(path: Path, task: str, data: str) -> tuple[dict[str, Tensor], dic
 
 def weights_id(state: Mapping[str, Tensor]) -> str:
     """The name of weights, see :func:`mixcl.run.record.weights_id`."""
-    plain = {name: value.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for name, value in state.items()}
-    return record.weights_id({name: value.numpy() for name, value in plain.items()})
+    flat = {name: value.detach().cpu().contiguous().reshape(-1) for name, value in state.items()}
+    return record.weights_id({name: value.view(torch.uint8).numpy() for name, value in flat.items()})
 
 
 def finished(folder: Path) -> bool:
-    """Whether the run in a folder is finished: its weights are there, whole, and those that its card names.
-
-    Raises
-    ------
-    InputError
-        They are damaged, or others.
-    """
+    """Whether the run in a folder is finished; an InputError where its weights are damaged or not those of its card."""
     if not (folder / WEIGHTS).is_file():
         return False
     _, description = read_weights(folder)
@@ -110,10 +91,7 @@ def finished(folder: Path) -> bool:
 
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
-    """Write a checkpoint of ``step`` below ``folder``/checkpoint and keep the one before.
-
-    It is on the disk, with a manifest of checksums, before a rename makes it one.
-    """
+    """Write a checkpoint, with a manifest of checksums, before a rename makes it one; the one before is kept."""
     with writing(folder):
         place = folder / FOLDER / f"{step:09d}"
         draft = place.with_name(f".{place.name}")
@@ -136,17 +114,9 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
 def restore(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, warn: Callable[[str], object] = print
 ) -> dict[str, Any]:
-    """Take up the newest whole checkpoint below ``folder``; the state written with it, or {} where there is none.
+    """Take up the newest whole checkpoint; the state written with it, or {} where there is none.
 
-    Parameters
-    ----------
-    warn
-        Is told, in a sentence, of each newer one that is damaged.
-
-    Raises
-    ------
-    InputError
-        All are damaged, or the newest whole one is of another model.
+    ``warn`` is told of each newer one that is damaged; an InputError where all are, or it is of another model.
     """
     places = _places(folder)
     for place in places:
@@ -165,7 +135,6 @@ def restore(
 
 
 def _load(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Take up a whole checkpoint."""
     weights, _ = read_weights(place / WEIGHTS)
     tensors, _ = read_weights(place / OPTIMIZER)
     try:
@@ -186,7 +155,7 @@ def _load(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> No
 
 
 def _places(folder: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
+    """Newest first."""
     return sorted((folder / FOLDER).glob("[0-9]*"), reverse=True)
 
 
@@ -205,16 +174,8 @@ def drop(folder: Path) -> None:
 class Metrics:
     """metrics.jsonl of a run: one line a record, taken up where the checkpoint left it.
 
-    Parameters
-    ----------
-    folder
-        Of the run.
-    state
-        What `state` gave when the checkpoint was written, with its ``step``; {} begins anew.
-    tracker
-        Where the numbers of each record go as well.
-    warn
-        Is told, in a sentence, of records that were lost.
+    ``state`` is what the method gave when the checkpoint was written, with its ``step``, or {} to begin anew; the
+    numbers of each record go to the ``tracker`` as well, and ``warn`` is told of records that were lost.
     """
 
     def __init__(
@@ -225,7 +186,7 @@ class Metrics:
         before = self.path.read_bytes() if self.path.is_file() else b""
         kept = before[: state.get("bytes", 0)]
         if hashlib.sha256(kept).hexdigest() != state.get("sha256", hashlib.sha256().hexdigest()):
-            lines = [line for line in before.splitlines(keepends=True) if 0 < _step_of(line) <= step]
+            lines = [line for line in before.splitlines(True) if 0 < record.read_record(line).get("step", 0) <= step]
             kept = b"".join(lines)
             warn(f"{self.path}: was cut or changed since step {step} was saved; {len(lines)} records are left")
         with whole(self.path) as draft:
@@ -233,12 +194,11 @@ class Metrics:
         self.tracker = tracker
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to know; all of it is on the disk then."""
+        """What a checkpoint needs to know; the records are on the disk then."""
         sync(self.path)
         return {"bytes": self.path.stat().st_size, "sha256": sha256(self.path)}
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one record."""
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self.tracker is not None:
@@ -246,14 +206,5 @@ class Metrics:
             self.tracker.log(numbers, step=step)
 
     def close(self) -> None:
-        """Let the tracker finish what it writes."""
         if self.tracker is not None:
             self.tracker.finish()
-
-
-def _step_of(line: bytes) -> int:
-    """The step of a record, or 0 where it is none."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return 0

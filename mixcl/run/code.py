@@ -6,18 +6,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from mixcl.run import jobs
+
 PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
-EXECUTED = (
-    "10_pretrain",
-    "11_finetune",
-    "20_table1",
-    "21_table2",
-    "22_figures",
-    "30_what_matters",
-    "32_when_does_it_help",
-)
-"""The notebooks that a run executes."""
+EXECUTED = ("10_pretrain", "11_finetune", *jobs.NOTEBOOKS.values())  # by a run
 
 
 @cache

@@ -10,41 +10,29 @@ from importlib import metadata
 from typing import Any
 
 PACKAGES = ("torch", "monai", "numpy", "scipy", "edt", "nibabel", "pandas", "accelerate")
-PINS = {
+PINS = {  # as reproduce/bits.sh exports them
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
 }
-"""As ``reproduce/bits.sh`` exports them."""
 
 
 def environment(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
-    """What decides the bits in this process.
+    """What decides the bits in this process, on a torch device and with so many threads; None is what torch is set to.
 
-    Parameters
-    ----------
-    device
-        The torch device of the run; a GPU goes by its name.
-    threads
-        Threads of the run; None is what torch is set to.
-
-    Returns
-    -------
-    ``versions`` (public ones: builds of one torch release agree on a CPU), ``architecture``, ``instructions``,
-    ``pins`` (the environment variables of `PINS`), ``threads`` and ``device``.
+    Versions are the public ones: builds of one torch release agree on a CPU.  A GPU goes by its name.
     """
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
     return {
         "versions": {package: metadata.version(package).partition("+")[0] for package in PACKAGES},
         "architecture": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "pins": {key: os.environ.get(key, "") for key in PINS},
         "threads": threads or torch.get_num_threads(),
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
     }
 
 
@@ -67,11 +55,8 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def unpinned() -> list[str]:
     """Why a run on this machine's CPU would not promise the bits of the committed values; empty when it does."""
     here = environment(threads=1)
-    messages = [
-        f"{key} is {here['pins'][key] or 'not set'}, not {value}"
-        for key, value in PINS.items()
-        if here["pins"][key] != value
-    ]
+    pins = ((key, here["pins"][key], value) for key, value in PINS.items())
+    messages = [f"{key} is {found or 'not set'}, not {value}" for key, found, value in pins if found != value]
     if here["architecture"] != "x86_64":
         messages.append(f"the processor is {here['architecture']}, not x86_64")
     elif here["instructions"] != "AVX2":

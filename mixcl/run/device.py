@@ -1,8 +1,7 @@
 """Device, precision, ranks and speed: what the settings ``run`` mean on the machine at hand.
 
-Nothing here changes what a step computes on a CPU.  Settings left open are decided by the device that is found: a GPU
-computes in bf16, picks its fastest convolutions and has worker processes; a CPU computes in float32 and repeats its
-bits.
+Settings left open are decided by the device that is found: a GPU computes in bf16, picks its fastest convolutions and
+has worker processes; a CPU computes in float32 and repeats its bits.
 """
 
 import ctypes
@@ -11,7 +10,7 @@ import platform
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -59,8 +58,7 @@ def keep_memory() -> None:
     """Let this process keep the memory that tensors free, for the next ones.
 
     glibc maps every large block anew and gives it back when it is freed, so that the kernel fills each activation of
-    each step with zeros first: a third of a CPU's time.  The settings stay for the life of the process; what is held
-    goes back with :func:`release_memory`.  Where the C library is another one, nothing happens.
+    each step with zeros first: a third of a CPU's time.  Another C library is left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -117,29 +115,12 @@ def forward(net: nn.Module, images: Tensor, model: ModelConfig) -> Tensor:
     """
     slow = images.device.type == "cpu" and model.feature * model.patch**2 <= FAST_PLANE
     if slow and len(images) == 1 and not torch.is_autocast_enabled("cpu"):
-        return cast(Tensor, net(images.repeat(2, 1, 1, 1, 1)))[:1]
-    return cast(Tensor, net(images))
-
-
-def agree(accelerator: Accelerator, first: int, folder: object) -> None:
-    """Make sure that every rank begins at the same step.
-
-    Raises
-    ------
-    InputError
-        They do not, because ``folder`` is not one and the same for all of them.
-    """
-    if accelerator.num_processes == 1:
-        return
-    total: Tensor = accelerator.reduce(torch.tensor(first, device=accelerator.device), reduction="sum")
-    if int(total) != first * accelerator.num_processes:
-        raise InputError(
-            f"{folder}: the processes see different checkpoints there; put --out on a file system that all nodes share"
-        )
+        return net(images.repeat(2, 1, 1, 1, 1))[:1]
+    return net(images)
 
 
 def largest(accelerator: Accelerator) -> Callable[[int], int]:
-    """A function that gives the largest of the ranks' small numbers; it waits for the ranks, not for their devices."""
+    """A function that gives the largest of the ranks' numbers; it waits for the ranks, not for their devices."""
     if accelerator.num_processes == 1:
         return lambda number: number
     group = torch.distributed.new_group(backend="gloo")
@@ -150,6 +131,14 @@ def largest(accelerator: Accelerator) -> Callable[[int], int]:
         return int(numbers)
 
     return over_ranks
+
+
+def agree(over_ranks: Callable[[int], int], first: int, folder: object) -> None:
+    """Refuse ranks that begin at different steps, because ``folder`` is not one and the same for all of them."""
+    if (over_ranks(first), -over_ranks(-first)) != (first, first):  # all ask both
+        raise InputError(
+            f"{folder}: the processes see different checkpoints there; put --out on a file system that all nodes share"
+        )
 
 
 def slow(run: RunConfig, seconds: float, steps: int) -> str:

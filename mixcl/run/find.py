@@ -19,19 +19,9 @@ RESULTS = Path("results")
 
 
 def find_run(name: str, out: Path | None = None) -> Path:
-    """The folder of a run, by its path or by its job's name.
+    """The folder of a run, by its path or its job's name in the folder of results ``out``, or in any below ``results``.
 
-    Parameters
-    ----------
-    name
-        A job's name, or the path of a folder.
-    out
-        The folder of results; None is any folder below ``results``.
-
-    Raises
-    ------
-    InputError
-        There is no such run, with the nearest name that there is, or several folders of results have one.
+    Raises InputError where there is none, with the nearest name that there is, or several folders have one.
     """
     folders = _folders(out)
     below = [folder / "runs" / name for folder in folders]
@@ -40,46 +30,25 @@ def find_run(name: str, out: Path | None = None) -> Path:
         raise InputError(f"{name}: is in {' and in '.join(map(str, found))}; give the path of one, or --out")
     if found:
         return found[0]
-    names = [run.name for folder in folders for run in _runs(folder)]
+    like = nearest(Path(name).name, [run.name for folder in folders for run in _runs(folder)])
     where = out / "runs" if out else f"{RESULTS}/*/runs"
-    raise InputError(
-        f"{name}: no such run in {where}{nearest(Path(name).name, names)}; mixcl runs lists those there are"
-    )
-
-
-def results_of(run: Path) -> Path:
-    """The folder of results that a run lies in."""
-    return run.absolute().parent.parent
+    raise InputError(f"{name}: no such run in {where}{like}; mixcl runs lists those there are")
 
 
 def settings_of(run: Path, overrides: Iterable[str] = (), profile: str | None = None) -> Experiment:
     """The settings that a run was made with, from its run.json, so that nobody needs to give them again.
 
-    Parameters
-    ----------
-    run
-        Folder of the run.
-    overrides
-        Settings to change, as ``section.key=value``.
-    profile
-        Where one is given, how to evaluate, the machine and the places of the data are its own, not the run's.
-
-    Raises
-    ------
-    InputError
-        No run, or one whose settings this version does not know.
+    Of a ``profile``, where one is given, are how to evaluate, the machine and the places of the data.  Raises
+    InputError where there is no run, or this version does not know its settings.
     """
     try:
         config = Experiment.model_validate(read_card(run).get("config"))
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "config"
-        raise InputError(
-            f"{run / 'run.json'}: {where} is no setting of this version; make the run again, or use its version"
-        ) from None
+        fault = f"{'.'.join(map(str, error.errors()[0]['loc'])) or 'config'} is no setting of this version"
+        raise InputError(f"{run / 'run.json'}: {fault}; make the run again, or use its version") from None
     if profile is not None:
         given = load_profile(profile)
-        places = {"root": given.data.root, "store": given.data.store}
-        data = config.data.model_copy(update=places)
+        data = config.data.model_copy(update={"root": given.data.root, "store": given.data.store})
         config = config.model_copy(update={"evaluate": given.evaluate, "run": given.run, "data": data})
     return with_settings(config, overrides, str(run))
 

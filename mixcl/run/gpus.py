@@ -26,13 +26,8 @@ def listed() -> str:
 def visible(listing: str, chosen: str | None) -> list[str]:
     """The devices that a program started here would see, as CUDA_VISIBLE_DEVICES names each.
 
-    Parameters
-    ----------
-    listing
-        What ``nvidia-smi --list-gpus`` prints: a line a GPU and, indented below it, one an instance of MIG.
-    chosen
-        The CUDA_VISIBLE_DEVICES of the user: numbers or beginnings of UUIDs.  As in CUDA, what stands behind one that
-        is not there does not count.
+    ``listing`` is what `listed` gives: a line a GPU and, indented below it, one an instance of MIG.  ``chosen`` is the
+    user's CUDA_VISIBLE_DEVICES; as in CUDA, what stands behind a number or UUID that is not there does not count.
 
     >>> one = "GPU 0: A (UUID: GPU-a)\\nGPU 1: A (UUID: GPU-b)\\n  MIG 1g Device 0: (UUID: MIG-c)\\n"
     >>> visible(one, None), visible(one, "1,0"), visible(one, "GPU-a,7,0"), visible(one, "-1")
@@ -40,10 +35,9 @@ def visible(listing: str, chosen: str | None) -> list[str]:
     """
     gpus: list[list[str]] = []  # of each GPU its own UUID and those of its instances
     for match in LISTED.finditer(listing):
-        if match["part"]:
-            gpus[-1].append(match["uuid"])
-        else:
-            gpus.append([match["uuid"]])
+        if not match["part"]:
+            gpus.append([])
+        gpus[-1].append(match["uuid"])
     if chosen is None:
         return [uuid for gpu in gpus for uuid in (gpu[1:] or gpu)]
     known = [uuid for gpu in gpus for uuid in gpu]

@@ -1,32 +1,21 @@
 """The jobs of a profile: which runs Tables 1 and 2 need, and what each needs before it.
 
-An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a variant of ``grid.variants``.  A seed of
-``grid.seeds`` is one of the whole chain: of the pre-training (added to ``pretrain.seed``) and, with the fold, of the
-fine-tuning (``mixcl.data.splits``).  Two jobs may turn out to be one training: see ``mixcl.run.twins``.
+An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a variant of ``grid.variants``.  A seed is
+one of the whole chain: of the pre-training (added to ``pretrain.seed``) and, with the fold, of the fine-tuning.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from mixcl.config.settings import Experiment
 
-
-def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
-    """Name of a fine-tuning run.
-
-    >>> finetune_job("btcv", 15, "mixcl", 0, 0)
-    'finetune-btcv-p015-mixcl-f0-s0'
-    """
-    return f"finetune-{task}-p{percent:03g}-{arm}-f{fold}-s{seed}"
-
-
 FULL, SCRATCH = "mixcl", "scratch"
-NOTEBOOKS = {
+NOTEBOOKS = {  # what is made of the runs, and the notebook that makes it
     "table1": "20_table1", "table2": "21_table2", "figures": "22_figures", "effects": "30_what_matters",
     "map": "32_when_does_it_help",
 }  # fmt: skip
-"""What is made of the runs, and the notebook that makes it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +24,7 @@ class Job:
 
     name: str
     notebook: str
-    parameters: dict[str, Any] = field(repr=False, hash=False)
+    parameters: dict[str, Any]
     settings: tuple[str, ...] = ()
     needs: str | None = None
 
@@ -47,6 +36,15 @@ def pretraining_job(arm: str, seed: int = 0) -> str:
     ('pretrain', 'pretrain-id-label', 'pretrain-id-s2')
     """
     return "pretrain" + ("" if arm == FULL else f"-{arm}") + (f"-s{seed}" if seed else "")
+
+
+def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
+    """Name of a fine-tuning run.
+
+    >>> finetune_job("btcv", 15, "mixcl", 0, 0)
+    'finetune-btcv-p015-mixcl-f0-s0'
+    """
+    return f"finetune-{task}-p{percent:03g}-{arm}-f{fold}-s{seed}"
 
 
 def table1_cells(config: Experiment) -> list[tuple[str, float, str]]:
@@ -68,13 +66,8 @@ def cells(config: Experiment) -> list[tuple[str, float, str]]:
 
 def pretrainings(config: Experiment) -> list[Job]:
     """What the arms start from, one a seed; arms that differ in the fine-tuning alone share it."""
-    jobs: dict[str, Job] = {}
-    for _, _, arm in cells(config):
-        for seed in config.grid.seeds:
-            job = _pretraining(config, arm, seed)
-            if job is not None:
-                jobs.setdefault(job.name, job)
-    return list(jobs.values())
+    made = [_pretraining(config, arm, seed) for _, _, arm in cells(config) for seed in config.grid.seeds]
+    return list({job.name: job for job in made if job}.values())
 
 
 def finetunings(config: Experiment) -> list[Job]:
@@ -92,28 +85,23 @@ def finetunings(config: Experiment) -> list[Job]:
 
 def _pretraining(config: Experiment, arm: str, seed: int) -> Job | None:
     """What an arm starts from: the first of the arms that is pre-trained as it is, or nothing."""
-    wanted = _before(config, arm)
-    if arm == SCRATCH or "pretrain.method=none" in wanted:
+    if arm == SCRATCH:
         return None
-    first = next(other for other in (FULL, *config.grid.variants) if _before(config, other) == wanted)
-    settings = (*wanted, f"pretrain.seed={config.pretrain.seed + seed}") if seed else wanted
-    name = pretraining_job(first, seed)
-    return Job(name, "10_pretrain", {"JOB": name}, settings)
-
-
-def _before(config: Experiment, arm: str) -> tuple[str, ...]:
-    """The settings of an arm that change its pre-training."""
-    return tuple(item for item in config.grid.variants.get(arm, ()) if not item.strip().startswith("finetune."))
+    before = {  # what of an arm's settings changes its pre-training
+        name: tuple(item for item in settings if not item.strip().startswith("finetune."))
+        for name, settings in {FULL: (), **config.grid.variants}.items()
+    }
+    if "pretrain.method=none" in before[arm]:
+        return None
+    name = pretraining_job(next(other for other in before if before[other] == before[arm]), seed)
+    seeded = (f"pretrain.seed={config.pretrain.seed + seed}",) if seed else ()
+    return Job(name, "10_pretrain", {"JOB": name}, before[arm] + seeded)
 
 
 def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:
     """Jobs of one cell, at most ``most`` together, under the name of the first; each group shares a notebook kernel."""
     groups: dict[str, list[Job]] = {}
-    for job in jobs:
-        last = next(reversed(groups.values()), [])
-        alike = last and all(job.parameters[key] == last[0].parameters[key] for key in ("TASK", "PERCENT", "ARM"))
-        if alike and job.needs == last[0].needs and len(last) < most:
-            last.append(job)
-        else:
-            groups[job.name] = [job]
+    for _, group in groupby(jobs, lambda job: (*map(job.parameters.get, ("TASK", "PERCENT", "ARM")), job.needs)):
+        alike = list(group)
+        groups |= {alike[at].name: alike[at : at + most] for at in range(0, len(alike), most)}
     return groups

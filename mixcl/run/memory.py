@@ -8,34 +8,17 @@ from mixcl.errors import InputError
 
 WORDS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """By which torch's errors, of a CPU and of a GPU, are known; they are RuntimeErrors."""
-MEND = (
-    "lower model.patch, the batch (pretrain.batch, finetune.batch, evaluate.windows) or model.hidden, or use a machine "
-    "with more"
-)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was too little memory.
-
-    >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("CUDA out of memory. Tried")), out_of_memory(OSError())
-    (True, True, False)
-    """
-    told = isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
-    return told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Turn too little memory into one sentence of the kind ``machine``; also a decorator.
-
-    Raises
-    ------
-    InputError
-        There was too little.
-    """
+    """Turn too little memory into an InputError of the kind ``machine``; also a decorator."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
-        if not out_of_memory(error):
+        of_torch = isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
+        of_system = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+        if not of_torch and not of_system:
             raise
-        raise InputError(f"too little memory; {MEND}", "machine") from error
+        mend = "lower model.patch, the batch (pretrain.batch, finetune.batch, evaluate.windows) or model.hidden"
+        raise InputError(f"too little memory; {mend}, or use a machine with more", "machine") from error

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,10 +22,7 @@ from mixcl.run.code import code_id
 
 
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
-    """What a reader needs to know about a result: profile, settings, versions, commit and machine.
-
-    ``more`` adds what the caller alone knows, such as the data fingerprint and the seed.
-    """
+    """Profile, settings, versions, commit and machine of a result, and ``more`` that the caller alone knows."""
     packages = ("mixcl", "torch", "monai", "numpy", "scipy", "nibabel", "edt", "accelerate")
     return {
         "profile": config.profile,
@@ -43,13 +40,12 @@ def commit() -> str:
     here = Path(__file__).resolve().parents[2]
     if recorded := os.environ.get("MIXCL_COMMIT"):
         return recorded
+    git = ["git", "--git-dir", str(here / ".git"), "--work-tree", str(here)]  # never another one
+    name = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
     try:
-        run = ["git", "--git-dir", str(here / ".git"), "--work-tree", str(here)]  # never another one
-        head = subprocess.run([*run, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        diff = subprocess.run([*run, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return subprocess.run([*git, *name], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return head.stdout.strip() + ("+changes" if diff.stdout.strip() else "")
 
 
 def _version(package: str) -> str:
@@ -87,17 +83,12 @@ NOT_DECIDING = {
 
 
 def deciding(config: Experiment, stage: str) -> dict[str, Any]:
-    """The settings that decide what ``stage`` computes, by section: with one of them changed it is done again.
-
-    Parameters
-    ----------
-    stage
-        A key of `STAGES`.
-    """
-    without = {
-        name: {key.partition(".")[2] for key in NOT_DECIDING if key.startswith(f"{name}.")} for name in STAGES[stage]
-    }
-    return {name: getattr(config, name).model_dump(mode="json", exclude=skip) for name, skip in without.items()}
+    """The settings that decide what a stage of `STAGES` computes: with one of them changed it is done again."""
+    sections: dict[str, Any] = {}
+    for name in STAGES[stage]:
+        idle = {key.partition(".")[2] for key in NOT_DECIDING if key.startswith(f"{name}.")}
+        sections[name] = getattr(config, name).model_dump(mode="json", exclude=idle)
+    return sections
 
 
 def numbers(config: Experiment) -> dict[str, Any]:
@@ -106,14 +97,13 @@ def numbers(config: Experiment) -> dict[str, Any]:
 
 
 def read_card(run: Path) -> dict[str, Any]:
-    """run.json of a run: settings, seed, versions, commit, data, and what the job was."""
+    """run.json of a run, or an InputError where it is missing or broken."""
     try:
         card = read_json(run / "run.json")
         _Card.model_validate(card)
     except (OSError, ValueError):
-        raise InputError(
-            f"{run}: no run of mixcl here (run.json is missing or broken); give the folder of one"
-        ) from None
+        text = "no run of mixcl here (run.json is missing or broken); give the folder of one"
+        raise InputError(f"{run}: {text}") from None
     return card
 
 
@@ -146,7 +136,6 @@ class _Card(BaseModel):
 
 
 def write_card(run: Path, card: Mapping[str, Any]) -> None:
-    """Write run.json."""
     write_text(run / "run.json", json.dumps(card, indent=1))
 
 
@@ -164,33 +153,29 @@ def alone(folder: Path, main: bool = True) -> AbstractContextManager[None]:
 def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
     """Make sure that a run's folder belongs to this experiment; one of other settings is begun again if asked to.
 
-    Raises
-    ------
-    InputError
-        A card that cannot be read, or other settings and ``restart`` is ``never``.
+    An InputError for a card that cannot be read, or for other settings where ``restart`` is ``never``.
     """
     tidy_removed(folder.parent)
-    if not (folder / "run.json").is_file():
+    card = folder / "run.json"
+    if not card.is_file():
         if any(folder.rglob("*.safetensors")):  # nobody knows of what
             raise InputError(f"{folder}: not a run (weights, but no run.json); take the folder away by hand")
         return
-    different = None
     if restart != "always":
         try:
-            before = flat(read_json(folder / "run.json")["decides"])
+            before = flat(read_json(card)["decides"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(
-                f"{folder / 'run.json'}: not readable; take the folder away by hand to start the run over"
-            ) from None
+            raise InputError(f"{card}: not readable; take the folder away by hand to start the run over") from None
         now = flat(json.loads(json.dumps(decides)))
         different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
-        if different and restart == "never":
+        if not different:
+            return
+        if restart == "never":
             raise InputError(
                 f"{folder}: was made with {different} = {before.get(different)!r}, not {now.get(different)!r}; "
                 "choose another --out or start it over with --restart"
             )
-    if restart == "always" or different:
-        remove_run(folder, folder.parent)
+    remove_run(folder, folder.parent)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -215,23 +200,22 @@ def weights_id(weights: Mapping[str, NDArray[Any]]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; a last line that a kill cut short is left out.
-
-    Raises
-    ------
-    InputError
-        Another line is damaged.
-    """
+    """Records of a metrics.jsonl but for a last line that a kill cut short; an InputError for another damaged line."""
     records: list[dict[str, Any]] = []
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record["step"], int):
-                raise ValueError
+        if record := read_record(line):
             records.append(record)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            if line.endswith(b"\n") or b"\0" in line:
-                text = "is damaged; take that line away, or train the run again with --restart"
-                raise InputError(f"{path}: line {number} {text}") from None
+        elif line.endswith(b"\n") or b"\0" in line:
+            text = "is damaged; take that line away, or train the run again with --restart"
+            raise InputError(f"{path}: line {number} {text}")
     return records
+
+
+def read_record(line: bytes) -> dict[str, Any]:
+    """A line of metrics.jsonl, {} where it is damaged."""
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        record: dict[str, Any] = json.loads(line)
+        if isinstance(record["step"], int):
+            return record
+    return {}

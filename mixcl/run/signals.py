@@ -34,15 +34,9 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Let the block end at a place of its own choice when a stop is asked for.
-
-    Raises
-    ------
-    Stopped
-        At the end of the block, when it was.
-    """
+    """Let the block end at a place of its own choice when a stop is asked for; raises `Stopped` at its end then."""
     stop = Stop()
-    with _handled(stop.ask):
+    with handled(stop.ask):
         yield stop
     if stop.number:
         raise Stopped(stop.number)
@@ -54,18 +48,20 @@ def leaving() -> Iterator[None]:
 
     The latter also while it waits for another process or is in a long computation, where Python hears no signal.
     """
+    if not _in_main_thread():
+        yield
+        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     done = threading.Event()
     thread = threading.Thread(target=_end_in_time, args=(reader, done), daemon=True)
-    with _handled(_leave):
-        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False) if _in_main_thread() else -1
+    with handled(_leave):
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         thread.start()
         try:
             yield
         finally:
-            if _in_main_thread():
-                signal.set_wakeup_fd(before)
+            signal.set_wakeup_fd(before)
             done.set()
             os.write(writer, b"\0")
             thread.join()
@@ -105,7 +101,7 @@ def _leave(number: int, _: object) -> None:
 
 
 @contextmanager
-def _handled(handler: Callable[[int, object], None]) -> Iterator[None]:
+def handled(handler: Callable[[int, object], None]) -> Iterator[None]:
     """Handle both signals while the block lasts; Python lets only the main thread do so."""
     if not _in_main_thread():
         yield

@@ -13,13 +13,7 @@ MEND = "lower the learning rate or set run.precision=no, and look at these scans
 
 
 class Steps:
-    """Steps since the last record; their tensors stay where they are until `means` or `check` waits for them.
-
-    Parameters
-    ----------
-    state
-        What `state` gave when a run was stopped between two records.
-    """
+    """Steps since the last record, or the ``state`` of a stopped run; only `means` and `check` wait for tensors."""
 
     def __init__(self, state: Iterable[dict[str, Any]] = ()) -> None:
         self.entries = [
@@ -46,32 +40,20 @@ class Steps:
         return record
 
     def check(self, job: str, scans: Callable[[list[int]], str], saved: nn.Module | None = None) -> None:
-        """Refuse to go on from terms, gradients or, where they are to be ``saved``, weights that are not finite.
-
-        Raises
-        ------
-        InputError
-            With the first such step and what ``scans`` calls the scans of its batch.
-        """
+        """Refuse to go on from terms, gradients or, of a network to be ``saved``, weights that are not finite."""
         names, steps = list(self.entries[-1]["tensors"]), len(self.entries)
         columns = [self._column(name).isfinite().reshape(steps, -1).all(1) for name in names]
         finite = torch.stack(columns).cpu()  # [terms, steps]
-        if finite.all():
-            if saved is not None:
-                self._check_weights(job, scans, saved)
+        if not finite.all():
+            step = int((~finite.all(0)).nonzero()[0])
+            what, entry = names[int((~finite[:, step]).nonzero()[0])], self.entries[step]
+            fault = f"{what} is not finite at step {entry['number']}"
+        elif saved is not None and (bad := _not_finite(saved)):
+            entry = self.entries[-1]
+            fault = f"{bad} weights are not finite after step {entry['number']}"
+        else:
             return
-        step = int((~finite.all(0)).nonzero()[0])
-        what, entry = names[int((~finite[:, step]).nonzero()[0])], self.entries[step]
-        text = f"{what} is not finite at step {entry['number']}, with scans {scans(entry['samples'])}"
-        raise InputError(f"{job}: {text}; {MEND}")
-
-    def _check_weights(self, job: str, scans: Callable[[list[int]], str], module: nn.Module) -> None:
-        weights = [value for value in module.state_dict().values() if value.is_floating_point()]  # counters are finite
-        if torch.nn.utils.get_total_norm(weights, norm_type=math.inf).isfinite():
-            return
-        bad, entry = sum(not value.isfinite().all() for value in weights), self.entries[-1]
-        text = f"{bad} of {len(weights)} weights are not finite after step {entry['number']}, with scans"
-        raise InputError(f"{job}: {text} {scans(entry['samples'])}; {MEND}")
+        raise InputError(f"{job}: {fault}, with scans {scans(entry['samples'])}; {MEND}")
 
     def state(self) -> list[dict[str, Any]]:
         """The steps as JSON takes them, to be kept in a checkpoint."""
@@ -84,6 +66,14 @@ class Steps:
         """A term over the steps, float64 [steps, ...]."""
         device = self.entries[-1]["tensors"][name].device
         return torch.stack([entry["tensors"][name].double().to(device) for entry in self.entries])
+
+
+def _not_finite(module: nn.Module) -> str:
+    """How many weights are not finite, of how many; nothing where all are."""
+    weights = [value for value in module.state_dict().values() if value.is_floating_point()]  # counters are finite
+    if nn.utils.get_total_norm(weights, norm_type=math.inf).isfinite():
+        return ""
+    return f"{sum(not value.isfinite().all() for value in weights)} of {len(weights)}"
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer, scaler: object) -> Tensor | None:

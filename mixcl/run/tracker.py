@@ -23,46 +23,30 @@ PROJECT = "mixcl"
 def start(kind: str | None, folder: Path, step: int, card: Mapping[str, Any]) -> GeneralTracker | None:
     """A tracker that is ready for the records after ``step``, or None where ``kind`` is; a run taken up goes on in it.
 
-    Parameters
-    ----------
-    kind
-        ``run.tracker``.
-    folder
-        Of the run, which keeps in tracker.json by which id it is known there.
-    card
-        The run's card, whose settings the tracker shows.
-
-    Raises
-    ------
-    InputError
-        Its package is not installed.
+    The run's folder keeps in tracker.json by which id it is known there; the tracker shows the settings of its card.
     """
     if kind is None:
         return None
     if importlib.util.find_spec(kind) is None:
         raise InputError(f"run.tracker is {kind}, which is not installed; pip install 'mixcl[{kind}]'")
     known = folder / "tracker.json"
-    before = read_json(known).get(kind) if known.is_file() and step else None
-    tracker, name = _made(kind, folder, step, before)
-    tracker.start()
-    if name is None:
-        name = tracker.tracker.info.run_id
-    if before is None and kind != "tensorboard":
-        tracker.store_init_configuration({key: str(value) for key, value in flat(card.get("config", {})).items()})
-    write_json(known, {kind: name})
-    return tracker
-
-
-def _made(kind: str, folder: Path, step: int, before: str | None) -> tuple[GeneralTracker, str | None]:
-    """The tracker, not yet started, and the run's name in it; None where it gives the name itself."""
+    before: Any = read_json(known).get(kind) if known.is_file() and step else None
+    tracker: GeneralTracker
     if kind == "tensorboard":
-        return TensorBoardTracker(kind, logging_dir=folder, purge_step=step + 1), folder.name
-    if kind == "mlflow":
+        name = folder.name
+        tracker = TensorBoardTracker(kind, logging_dir=folder, purge_step=step + 1)
+    elif kind == "wandb":
+        name, mode = before or uuid.uuid4().hex, os.environ.get("WANDB_MODE", "offline")
+        tracker = WandBTracker(PROJECT, name=folder.name, id=name, dir=str(folder), mode=mode, resume="allow")
+    else:
         if "MLFLOW_TRACKING_URI" not in os.environ:
             # a folder, because jobs side by side would meet in making a database; MLflow asks to say so
             os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
             importlib.import_module("mlflow").set_tracking_uri((folder.absolute().parents[1] / "mlruns").as_uri())
-        return MLflowTracker(PROJECT, run_id=before, run_name=folder.name), before
-    name = before or uuid.uuid4().hex
-    mode: Any = os.environ.get("WANDB_MODE", "offline")
-    return WandBTracker(PROJECT, name=folder.name, id=name, dir=str(folder), mode=mode, resume="allow"), name
+        name = before  # MLflow itself gives the first
+        tracker = MLflowTracker(PROJECT, run_id=before, run_name=folder.name)
+    tracker.start()
+    if before is None and kind != "tensorboard":
+        tracker.store_init_configuration({key: str(value) for key, value in flat(card.get("config", {})).items()})
+    write_json(known, {kind: name or tracker.tracker.info.run_id})
+    return tracker

@@ -1,10 +1,8 @@
 """Never train the same thing twice: a run of which another is the same takes over its weights.
 
-Two jobs can be one training: shares of the labels that come to the same number of scans (5 % and 15 % of 6), or arms
-that differ in nothing that their training looks at.  That shows only when a job begins and knows its scans and the
-weights that it starts from, so it is settled there and not in the plan.  Whoever begins first trains; others wait for
-it, by a lock that the system lets go of when its holder ends, and then copy.  A copy is a whole run: it is resumed,
-evaluated, verified and removed like any other, and its card names the run it is the ``same_as``.
+Shares of the labels may come to the same scans (5 % and 15 % of 6), and arms may differ in nothing that their training
+looks at; that shows when a job begins.  Whoever begins first trains; others wait, by a lock that ends with its holder,
+and then copy.  A copy is a whole run, whose card names the run that it is the ``same_as``.
 """
 
 import fcntl
@@ -32,9 +30,8 @@ MEASURED = ("bits", "memory_gb", "weights", "metrics")  # of a training, beside 
 def content(card: Mapping[str, Any]) -> str:
     """SHA-256 of what decides the weights of the run that has this ``card``, whatever the run is called.
 
-    That is all that it ``decides`` by but names.  How a length is said, in steps or in epochs, decides nothing beside
-    the number of ``steps``; without weights to start from it does not matter which of them would be handed over; and a
-    frozen encoder has no rate.
+    Names decide nothing; nor does, beside the number of ``steps``, how a length is said, in steps or in epochs; nor
+    which weights are handed over where there are none; nor the rate of a frozen encoder.
 
     >>> content({"decides": {"arm": "id", "start": 1}}) == content({"decides": {"arm": "scratch", "start": 1}})
     True
@@ -50,15 +47,7 @@ def content(card: Mapping[str, Any]) -> str:
 
 @contextmanager
 def once(folder: Path, card: Mapping[str, Any]) -> Iterator[None]:
-    """Keep others from training what the run in ``folder`` trains; take over what one of them has finished.
-
-    Parameters
-    ----------
-    folder
-        Of a run, in the folder of all runs, and begun (`mixcl.run.record.begin`).
-    card
-        What it has in run.json, with ``decides`` and ``steps``.
-    """
+    """Keep others from training what the run in ``folder`` trains; take over what one of them has finished."""
     key = content(card)
     with _lock(folder.parent / ".trainings", int(key[:15], 16), folder.name):
         if not (folder / checkpoint.WEIGHTS).is_file():
@@ -100,16 +89,11 @@ def _take_over(folder: Path, card: Mapping[str, Any], key: str) -> None:
             weights, description = checkpoint.read_weights(other)
             if description["id"] != theirs["weights"]:
                 continue
-            _copy(other.parent, folder)
+            done = [path for kind in ("npz", "json") for path in other.parent.glob(f"evaluation/[!.]*.{kind}")]
+            for path in [other.with_name("metrics.jsonl"), *done]:  # a case's .json is its last, here as there
+                with whole(folder / path.relative_to(other.parent)) as draft:
+                    shutil.copyfile(path, draft)
             same = {"same_as": theirs.get("same_as", other.parent.name), "seconds_of_last_part": 0.0}
             write_card(folder, {**card, **{name: theirs[name] for name in MEASURED}, **same})
             checkpoint.finish(folder, weights, {**description, "job": folder.name})
             return
-
-
-def _copy(run: Path, folder: Path) -> None:
-    """Copy metrics and evaluated cases, which say themselves of which weights they are."""
-    done = [path for kind in ("npz", "json") for path in (run / "evaluation").glob(f"[!.]*.{kind}")]
-    for path in [run / "metrics.jsonl", *done]:  # a case's .json is its last, here as there
-        with whole(folder / path.relative_to(run)) as draft:
-            shutil.copyfile(path, draft)

@@ -308,7 +308,7 @@ def clean_python() -> dict[str, str]:
 def test_pictures_are_the_right_way_up_whatever_matplotlibrc_says(tmp_path: Path) -> None:
     """A thumbnail of `data check`, a picture of an article and a plot of a benchmark."""
     image = np.arange(12 * 12 * 4, dtype=np.float32).reshape(12, 12, 4)
-    view = Scene(image, None, np.ones(3), {})
+    view = Scene(image, np.zeros(image.shape, np.uint8), np.ones(3), {})
 
     def drawn() -> bytes:
         with sketch(1, 1) as figure:

@@ -5,7 +5,6 @@ area and mean brightness along the body.  Profiles of copies differed by 0.00 to
 or more (630 pairs of drawn scans); a copy on another grid differs by 0.03 to 0.05 and is not told.
 """
 
-import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mixcl.data.arrays import content_of
 from mixcl.data.check.findings import Checked, Finding
 from mixcl.data.check.image_rules import BODY
 from mixcl.data.files import Severity, Volume
@@ -23,13 +23,12 @@ SHORTEST = 30  # steps of a profile, 75 mm
 ALIKE = 0.025
 
 
-def content_of(image: Volume) -> tuple[str, ...]:
+def contents_of(image: Volume) -> tuple[str, ...]:
     """Hashes of the voxels as stored and as turned to RAS+, whatever header or compression they came in."""
     both = (image.data, to_ras(image.data, image.affine)[0])
     far = 2**31 - 2**8  # float32 has no larger whole number that int32 has
     whole = (np.ascontiguousarray(np.rint(data, dtype=np.float32).clip(-far, far), np.int32) for data in both)
-    hashes = (hashlib.sha256(str(part.shape).encode() + part.tobytes()).hexdigest() for part in whole)
-    return tuple(dict.fromkeys(hashes))
+    return tuple(dict.fromkeys(map(content_of, whole)))
 
 
 def duplicates(cases: Sequence[Checked], before: set[str], after: set[str], leak: Severity = "error") -> list[Finding]:
@@ -39,21 +38,23 @@ def duplicates(cases: Sequence[Checked], before: set[str], after: set[str], leak
         for content in case.content:
             groups[content].append(number)
     equal = {(group[0], number) for group in groups.values() for number in group[1:]}
-    alike = (pair for pair in itertools.combinations(range(len(cases)), 2) if pair not in equal)
-    pairs = [(pair, True) for pair in sorted(equal)]
-    pairs += [(pair, False) for pair in alike if _alike(cases[pair[0]], cases[pair[1]])]
-    return [_twice(cases[first], cases[second], same, before, after, leak) for (first, second), same in pairs]
-
-
-def _twice(first: Checked, case: Checked, same: bool, before: set[str], after: set[str], severity: Severity) -> Finding:
-    sets = {first.collection, case.collection}
-    leak = bool(sets & before and sets & after and len(sets) > 1)
-    kind = ("leak" if leak else "duplicate") if same else "near duplicate"
-    how = "the same scan as" if same else "looks like the same patient's scan as"
-    why = "; it would be learnt before it is tested" if leak else ""
-    mend = "take one away" if same else "compare the two"
-    text = f"{case.collection}/{case.case}: {how} {first.collection}/{first.case}{why}; {mend}"
-    return Finding(kind, severity if leak and same else "warning", case.collection, case.case, text)
+    pairs = itertools.combinations(range(len(cases)), 2)
+    alike = [pair for pair in pairs if pair not in equal and _alike(cases[pair[0]], cases[pair[1]])]
+    findings = []
+    for pair in (*sorted(equal), *alike):
+        first, case = (cases[number] for number in pair)
+        sets = {first.collection, case.collection}
+        leaks = bool(sets & before and sets & after and len(sets) > 1)
+        if pair in equal:
+            kind, severity = ("leak", leak) if leaks else ("duplicate", "warning")
+            how, mend = "the same scan as", "take one away"
+        else:
+            kind, severity = "near duplicate", "warning"
+            how, mend = "looks like the same patient's scan as", "compare the two"
+        why = "; it would be learnt before it is tested" if leaks else ""
+        text = f"{case.collection}/{case.case}: {how} {first.collection}/{first.case}{why}; {mend}"
+        findings.append(Finding(kind, severity, case.collection, case.case, text))
+    return findings
 
 
 def profile_of(image: Volume) -> NDArray[np.float32]:
@@ -61,8 +62,8 @@ def profile_of(image: Volume) -> NDArray[np.float32]:
     turned, affine = to_ras(image.data, image.affine)
     edges = spacing_of(affine)
     area, mean = np.zeros(turned.shape[2]), np.zeros(turned.shape[2])
-    for k in range(turned.shape[2]):
-        body = turned[:, :, k][turned[:, :, k] > BODY]
+    for k, plane in enumerate(np.moveaxis(turned, 2, 0)):
+        body = plane[plane > BODY]
         area[k] = body.size * edges[0] * edges[1] / 100
         mean[k] = np.clip(body, -150, 250).mean() if body.size else 0.0
     heights = np.arange(area.size) * edges[2]

@@ -74,6 +74,6 @@ class Check:
         lines = ["| collection | scans | expected | errors | warnings | notes |", "|---|---|---|---|---|---|"]
         lines += [f"| {' | '.join(map(str, row))} |" for row in self.rows()]
         for severity in SEVERITIES:
-            listed = [f"- [{finding.kind}] {finding.text}" for finding in self.findings if finding.severity == severity]
-            lines += ["", f"{severity}s:".capitalize(), *listed] if listed else []
+            if listed := [f"- [{found.kind}] {found.text}" for found in self.findings if found.severity == severity]:
+                lines += ["", f"{severity}s:".capitalize(), *listed]
         return "\n".join(lines if self.findings else [*lines, "", self.summary])

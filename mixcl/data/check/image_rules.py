@@ -5,7 +5,7 @@ All work on axes turned to RAS+ (x to the patient's right, y to the front, z to 
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +23,19 @@ class Scene(NamedTuple):
     """A coarse view: ``image`` HU and ``label`` of one shape, ``edges`` mm, ``names`` by label value."""
 
     image: NDArray[np.float32]
-    label: NDArray[np.uint8] | None
+    label: NDArray[np.uint8]
     edges: NDArray[np.float64]
     names: Mapping[int, str]
 
 
 def scene(
-    image: NDArray[np.generic], label: NDArray[np.uint8] | None, spacing: tuple[float, ...], names: Mapping[int, str]
+    image: NDArray[np.generic], label: NDArray[np.uint8], spacing: tuple[float, ...], names: Mapping[int, str]
 ) -> Scene:
     """Every few voxels of an image [X, Y, Z] in RAS+ and of its label map, about 4 mm apart."""
     steps = [max(1, min(round(STEP_MM / edge), n // 24)) for edge, n in zip(spacing, image.shape, strict=True)]
     every = tuple(slice(step // 2 if n > step else 0, None, step) for n, step in zip(image.shape, steps, strict=True))
     edges = np.array([edge * step for edge, step in zip(spacing, steps, strict=True)])
-    small = np.ascontiguousarray(image[every], np.float32)
-    return Scene(small, None if label is None else np.ascontiguousarray(label[every]), edges, names)
+    return Scene(np.ascontiguousarray(image[every], np.float32), np.ascontiguousarray(label[every]), edges, names)
 
 
 def doubts(view: Scene) -> Iterator[Doubt]:
@@ -65,10 +64,9 @@ def _values(image: NDArray[np.float32]) -> Iterator[Doubt]:
         return
     air = image[(image < AIR) & (image > max(low, -1100.0))]
     deep = image[(image < -1100) & (image > low)]
-    sides = np.concatenate([image[[0, -1]].ravel(), image[:, [0, -1]].ravel()])
-    middle = float(np.median(image[image > BODY]))
-    if np.median(sides) > BONE:
-        yield Doubt("range", f"the air around the body is at {np.median(sides):.0f} HU; values may be inverted")
+    around, middle = float(np.median(_sides(image))), float(np.median(image[image > BODY]))
+    if around > BONE:
+        yield Doubt("range", f"the air around the body is at {around:.0f} HU; values may be inverted")
     elif deep.size > max(air.size, 0.02 * image.size):
         yield Doubt("range", f"its air is at {np.median(deep):.0f} HU, not -1000; check slope and intercept")
     elif low < AIR and (darkest := float(np.percentile(image[image < AIR], 10))) > -700:
@@ -79,9 +77,9 @@ def _values(image: NDArray[np.float32]) -> Iterator[Doubt]:
 
 def _way_round(view: Scene, body: NDArray[np.bool_]) -> Iterator[Doubt]:
     """Wide from side to side, the spine at the back, the lungs towards the head; a part of a body tells nothing."""
-    faces = [max(float(body.take(end, axis).mean()) for end in (0, -1)) for axis in range(3)]
-    if max(faces[:2]) > CUT:
-        if faces[2] < 0.02 and min(float(body.take(end, axis).mean()) for axis in (0, 1) for end in (0, -1)) < CUT:
+    faces = [[float(body.take(end, axis).mean()) for end in (0, -1)] for axis in range(3)]
+    if max(faces[0] + faces[1]) > CUT:
+        if max(faces[2]) < 0.02 and min(faces[0] + faces[1]) < CUT:
             yield Doubt("axes", "the body is cut at its sides, not at head and feet; axes may be swapped")
         return
     places = np.argwhere(body) * view.edges
@@ -109,8 +107,12 @@ def _spine_in_front(view: Scene, middle: NDArray[np.float64]) -> bool:
 
 def _lungs(view: Scene) -> NDArray[np.float64]:
     """Places, mm, of air inside the body in pieces of 200 ml or more."""
-    parts, number = ndimage.label(view.image < -500)
-    outside = np.unique(np.concatenate([parts[[0, -1]].ravel(), parts[:, [0, -1]].ravel()]))
-    sizes = np.bincount(parts.ravel(), minlength=number + 1) * math.prod(view.edges) / 1000
-    kept = [part for part in range(1, number + 1) if sizes[part] > 200 and part not in outside]
-    return np.argwhere(np.isin(parts, kept)) * view.edges
+    parts, _ = ndimage.label(view.image < -500)
+    sizes = np.bincount(parts.ravel()) * math.prod(view.edges) / 1000
+    outside = [0, *_sides(parts)]
+    return np.argwhere(np.isin(parts, np.setdiff1d(np.flatnonzero(sizes > 200), outside))) * view.edges
+
+
+def _sides(array: NDArray[Any]) -> NDArray[Any]:
+    """The values on the four faces right, left, back and front."""
+    return np.concatenate([array[[0, -1]].ravel(), array[:, [0, -1]].ravel()])

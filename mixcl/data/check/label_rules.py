@@ -1,14 +1,16 @@
 """Does a label map fit its scan?  Rules of thumb, so warnings, not errors; axes are RAS+, every few voxels."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from mixcl.config.settings import Collection
+from mixcl.data.check.findings import Checked, Finding
 from mixcl.data.check.image_rules import AIR, BODY, Scene
-from mixcl.data.files import Doubt
+from mixcl.data.files import Doubt, Severity
 from mixcl.data.files.align import spread
 
 HOLLOW = ("lung", "airway", "trachea", "bronch", "air", "gas", "colon", "bowel", "stomach", "duoden", "intestin",
@@ -18,14 +20,18 @@ MOST_ML = {"liver": 6000, "spleen": 4000, "pancreas": 500, "kidney": 2500, "gall
 MOST_HU = {"liver": 60, "spleen": 60, "pancreas": 80, "kidney": 80}
 """How much HU may vary within an organ (`spread`); 15 to 45 on real scans, 50 to 350 where the map is flipped."""
 NOT_ORGANS = ("tumo", "cyst", "lesion", "cancer", "metast", "vein", "vess", "duct")
+LESIONS = ("tumo", "cyst", "lesion", "cancer", "metast", "nodul")  # which a healthy patient does not have
+MISSING = (
+    "what is in the scan and was not drawn passes for background in Eq. 6: draw it, or put such scans into a "
+    "collection without that name; what the patient or the field of view does not have is rightly absent"
+)
 
 
-def doubts(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
-    """Everything odd about a label map of the scene's shape."""
+def doubts(view: Scene) -> Iterator[Doubt]:
+    """Everything odd about the label map of a scene."""
     yield from _sides(view)
-    off = list(_in_air(view, label)) or list(_flipped(view, label)) or list(_varied(view, label))
-    yield from off
-    yield from _sparse(view, label)
+    yield from list(_in_air(view)) or list(_flipped(view)) or list(_varied(view))
+    yield from _sparse(view)
 
 
 def too_large(millilitres: Mapping[str, float]) -> Iterator[Doubt]:
@@ -40,11 +46,40 @@ def too_large(millilitres: Mapping[str, float]) -> Iterator[Doubt]:
         yield Doubt("organ size", f"{', '.join(larger)} larger than the liver ({liver:.0f} ml); check the label values")
 
 
+def missing_organs(cases: Iterable[Checked], name: str, collection: Collection) -> Iterator[Finding]:
+    """What the scans of a collection lack of the organs that it declares: the trap of Eq. 6.
+
+    Where such an organ is in the scan and was only not drawn, its voxels are taken for background, so that training
+    pushes it away from the same organ in the other scans.  An organ that most scans have is told scan by scan, one that
+    at most half of them have, once for the collection.  A lesion that some scans have is a note at most: not every
+    patient has one.
+    """
+    read = [(case.case, case.organs) for case in cases if case.organs is not None]
+    having = {organ: sum(organ in organs for _, organs in read) for organ in collection.organs.values()}
+    for number in sorted(set(having.values())):
+        rare = [o for o, k in having.items() if k == number and 2 * k <= len(read) and not (k and _has(o, LESIONS))]
+        if read and rare:
+            few = "its only scan does not have" if len(read) == 1 else f"none of its {len(read)} scans has"
+            who = f"only {number} of its {len(read)} scans {'has' if number == 1 else 'have'}" if number else few
+            text = f"{name}: declares {', '.join(rare)}, of which {who} a voxel; {MISSING}"
+            yield Finding("missing organ", "warning", name, "", text)
+    for case, organs in read:
+        lacking: dict[Severity, list[str]] = {}
+        for organ, number in having.items():
+            if 2 * number > len(read) and organ not in organs:
+                lacking.setdefault("note" if _has(organ, LESIONS) else "warning", []).append(organ)
+        for severity, some in lacking.items():
+            what = f"has no voxel of {', '.join(some)}, which most scans of its collection have"
+            yield Finding("missing organ", severity, name, case, f"{name}/{case}: {what}; {MISSING}")
+
+
+def _has(name: str, words: Sequence[str]) -> bool:
+    return any(word in name.lower() for word in words)
+
+
 def _organ(name: str) -> str:
     """The organ of `MOST_ML` that a label names, or nothing."""
-    words = name.lower()
-    organ = next((organ for organ in MOST_ML if organ in words), "")
-    return "" if any(word in words for word in NOT_ORGANS) else organ
+    return "" if _has(name, NOT_ORGANS) else next((organ for organ in MOST_ML if organ in name.lower()), "")
 
 
 def _sides(view: Scene) -> Iterator[Doubt]:
@@ -52,38 +87,30 @@ def _sides(view: Scene) -> Iterator[Doubt]:
     middle = float(np.median(np.argwhere(view.image > BODY)[:, 0])) * view.edges[0]
     right, wrong, far = [], [], []
     for value, name in view.names.items():
-        side = _side(name)
-        places = np.argwhere(view.label == value) if side else ()
+        side = 0 if _has(name, ("lobe", "tumo", "vein")) else -1 if _has(name, LEFT) else int(_has(name, RIGHT))
+        places = np.argwhere(view.label == value)
         if side and len(places) * math.prod(view.edges) > 1000:
-            offset = side * (float(np.mean(places[:, 0])) * view.edges[0] - middle)  # type: ignore[call-overload]
+            offset = side * (float(np.mean(places[:, 0])) * view.edges[0] - middle)
             right += [name] if offset > 10 else []
             wrong += [name] if offset < -10 else []
-            far += [name] if offset < -25 and ("left" in name.lower() or "right" in name.lower()) else []
+            far += [name] if offset < -25 and _has(name, ("left", "right")) else []
     if len(wrong) > len(right):
         yield Doubt("laterality", f"{', '.join(wrong)} on the other side; left and right may be flipped")
     elif far:
         yield Doubt("laterality", f"{', '.join(far)} on the other side; label values may be swapped")
 
 
-def _side(name: str) -> int:
-    """+1 for organs on the patient's right, -1 left, 0 either."""
-    words = name.lower()
-    if any(word in words for word in ("lobe", "tumo", "vein")):
-        return 0
-    return -1 if any(word in words for word in LEFT) else int(any(word in words for word in RIGHT))
-
-
-def _in_air(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
+def _in_air(view: Scene) -> Iterator[Doubt]:
     """Labels of solid organs that lie in air, and whether a flip or a swap would mend it."""
-    solid = [value for value, name in view.names.items() if not any(word in name.lower() for word in HOLLOW)]
-    share = _air_share(view.image, np.isin(label, solid))
+    solid = np.isin(view.label, [value for value, name in view.names.items() if not _has(name, HOLLOW)])
+    share = _air_share(view.image, solid)
     if share < 0.1:
         return
-    turned = {f"flipping axis {axis}": np.flip(label, axis) for axis in range(3)}
+    turned = {f"flipping axis {axis}": np.flip(solid, axis) for axis in range(3)}
     for a, b in ((0, 1), (0, 2), (1, 2)):
-        if label.shape[a] == label.shape[b]:
-            turned[f"swapping axes {a} and {b}"] = np.swapaxes(label, a, b)
-    better = {how: _air_share(view.image, np.isin(labels, solid)) for how, labels in turned.items()}
+        if solid.shape[a] == solid.shape[b]:
+            turned[f"swapping axes {a} and {b}"] = np.swapaxes(solid, a, b)
+    better = {how: _air_share(view.image, where) for how, where in turned.items()}
     how = min(better, key=better.__getitem__)
     mend = f"; {how} of the label leaves {100 * better[how]:.0f} %" if better[how] < share / 3 else ""
     yield Doubt("label off image", f"{100 * share:.0f} % of the labelled voxels lie in air{mend}; check its axes")
@@ -93,9 +120,9 @@ def _air_share(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
     return float((image[where] < AIR).mean()) if where.any() else 0.0
 
 
-def _flipped(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
+def _flipped(view: Scene) -> Iterator[Doubt]:
     """A map that would fit much better with one axis flipped: organs are about as bright everywhere."""
-    organs = np.where(np.isin(label, [value for value, name in view.names.items() if _organ(name)]), label, 0)
+    organs = np.where(np.isin(view.label, [value for value, name in view.names.items() if _organ(name)]), view.label, 0)
     if not organs.any() or (now := spread(view.image, organs)) < 60:
         return
     flips = [spread(view.image, np.flip(organs, axis)) for axis in range(3)]
@@ -105,12 +132,11 @@ def _flipped(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
         yield Doubt("label off image", f"{text}; check the axes of the label")
 
 
-def _varied(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
+def _varied(view: Scene) -> Iterator[Doubt]:
     """Organs that span many kinds of tissue: the label may be another patient's, or moved."""
     varied = []
     for value, name in view.names.items():
-        most = MOST_HU.get(_organ(name))
-        inside = label == value
+        most, inside = MOST_HU.get(_organ(name)), view.label == value
         if most is not None and inside.sum() * math.prod(view.edges) > 20000:
             now = spread(view.image, inside)
             varied += [f"{now:.0f} within {name}"] if now > most else []
@@ -118,11 +144,11 @@ def _varied(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
         yield Doubt("label off image", f"HU vary by {', '.join(varied)}; is it this scan's label map, in its place?")
 
 
-def _sparse(view: Scene, label: NDArray[np.uint8]) -> Iterator[Doubt]:
+def _sparse(view: Scene) -> Iterator[Doubt]:
     """Organs drawn in some slices only, or sprinkled."""
     sparse: dict[str, list[str]] = {"in one slice only": [], "in some slices and not between them": [], "in specks": []}
     for value, name in view.names.items():
-        if not _organ(name) or not (inside := label == value).any():
+        if not _organ(name) or not (inside := view.label == value).any():
             continue
         slices = np.flatnonzero(inside.any(axis=(0, 1)))
         if len(slices) == 1 and inside.sum() * math.prod(view.edges[:2]) > 400:

@@ -5,7 +5,7 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from importlib import resources
-from typing import NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -18,18 +18,6 @@ from mixcl.labels import UNKNOWN
 WINDOW = (-175.0, 250.0)
 EDGE = 220  # pixels, about
 ORANGE, BLUE = (0.9, 0.6, 0.0), (0.35, 0.7, 0.9)
-
-
-class Entry(NamedTuple):
-    """What the page shows of a case, or of a collection as a whole."""
-
-    collection: str
-    name: str
-    worst: str  # severity of the worst finding, or none
-    picture: str  # PNG, base64
-    alt: str
-    organs: str
-    findings: Sequence[Finding]
 
 
 def page(result: Check) -> str:
@@ -46,28 +34,33 @@ def page(result: Check) -> str:
     return made.render(result=result, kinds=kinds, wrong=wrong, clean=clean)
 
 
-def _entry(key: tuple[str, str], case: Checked | None, findings: Sequence[Finding]) -> Entry:
-    picture = base64.b64encode(case.picture).decode() if case else ""
-    organs = ", ".join(sorted(case.organs)) if case and case.organs else ""
-    name = "/".join(filter(None, key))
-    alt = f"an axial slice of {name}" + (f" with outlines of its labels, of {organs}" if organs else "")
-    return Entry(key[0], name, findings[0].severity if findings else "none", picture, alt, organs, findings)
+def _entry(key: tuple[str, str], case: Checked | None, findings: Sequence[Finding]) -> dict[str, Any]:
+    """What the page shows of a case, or of a collection as a whole; ``worst`` is the severity of its worst finding."""
+    name, organs = "/".join(filter(None, key)), ", ".join(sorted(case.organs or ())) if case else ""
+    return {
+        "collection": key[0],
+        "name": name,
+        "worst": findings[0].severity if findings else "none",
+        "picture": base64.b64encode(case.picture).decode() if case else "",
+        "alt": f"an axial slice of {name}" + (f" with outlines of its labels, of {organs}" if organs else ""),
+        "organs": organs,
+        "findings": findings,
+    }
 
 
 def thumbnail(view: Scene) -> bytes:
     """PNG of the axial slice with most labelled voxels (or the middle one), organs and what is unknown outlined."""
     import matplotlib.image
 
-    label = np.zeros(view.image.shape, np.uint8) if view.label is None else view.label
-    unknown = label == UNKNOWN
-    per_slice = ((label > 0) & ~unknown).sum((0, 1))
+    unknown = view.label == UNKNOWN
+    organs = np.where(unknown, 0, view.label)
+    per_slice = (organs > 0).sum((0, 1))
     z = int(per_slice.argmax()) if per_slice.any() else view.image.shape[2] // 2
     grey = np.clip((view.image[..., z] - WINDOW[0]) / (WINDOW[1] - WINDOW[0]), 0, 1)
-    rgb = np.repeat(grey[..., None], 3, axis=2)
     zoom = max(1, EDGE // max(grey.shape))
-    rgb = rgb.repeat(zoom, 0).repeat(zoom, 1)
-    for part, colour in ((unknown[..., z], BLUE), (np.where(unknown, 0, label)[..., z], ORANGE)):
-        shown = part.astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)
+    rgb = grey[..., None].repeat(3, 2).repeat(zoom, 0).repeat(zoom, 1)
+    for part, colour in ((unknown, BLUE), (organs, ORANGE)):
+        shown = part[..., z].astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)
         rgb[(ndimage.grey_erosion(shown, 3) != shown) | (ndimage.grey_dilation(shown, 3) != shown)] = colour
     file = io.BytesIO()
     upright = np.ascontiguousarray(rgb[::-1, ::-1].swapaxes(0, 1))  # right of the patient on the left, front on top

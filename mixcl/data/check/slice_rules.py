@@ -21,8 +21,8 @@ FEW = 8  # slices too few to say more about their order
 THICKEST = 6.6  # mm between slices that still change little by little
 
 
-def doubts(image: NDArray[Any], label: NDArray[np.uint8] | None, thickness: float) -> Iterator[Doubt]:
-    """What is odd about the slices of an image [X, Y, Z] in RAS+; ``label`` of the same shape, or None; mm."""
+def doubts(image: NDArray[Any], label: NDArray[np.uint8], thickness: float) -> Iterator[Doubt]:
+    """What is odd about the slices of an image [X, Y, Z] in RAS+ with ``label`` of the same shape; mm."""
     low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
     blank = low == high
     yield from _blank(blank, low, label)
@@ -42,14 +42,13 @@ def doubts(image: NDArray[Any], label: NDArray[np.uint8] | None, thickness: floa
         yield Doubt("slice jump", f"the body changes abruptly between slices{_where(at)}; some may be missing")
 
 
-def _blank(blank: NDArray[np.bool_], values: NDArray[Any], label: NDArray[np.uint8] | None) -> Iterator[Doubt]:
+def _blank(blank: NDArray[np.bool_], values: NDArray[Any], label: NDArray[np.uint8]) -> Iterator[Doubt]:
     """Slices of one value: harmless air at the ends, else a gap, or voxels that never were."""
     if not blank.any() or blank.all():
         return
     inner = np.flatnonzero(~blank)
     gap = blank & (np.arange(blank.size) > inner[0]) & (np.arange(blank.size) < inner[-1])
-    labelled = np.zeros_like(blank) if label is None else label.any(axis=(0, 1))
-    bad = gap | (blank & (labelled | (values > AIR)))
+    bad = gap | (blank & (label.any(axis=(0, 1)) | (values > AIR)))
     where = _where(np.flatnonzero(bad if bad.any() else blank).tolist())
     if bad.any():
         yield Doubt("blank slices", f"{bad.sum()} slices have one value throughout{where}; get the scan again")

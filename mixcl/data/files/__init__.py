@@ -18,6 +18,10 @@ class Doubt(NamedTuple):
     severity: Severity = "warning"
 
 
+Read = tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]
+"""What a reader gives: voxels [X, Y, Z] in the file's axes, affine [4, 4] to RAS+ mm, and what is odd."""
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A volume as given: ``data`` [X, Y, Z] in the file's axes, ``affine`` [4, 4] to RAS+ mm, the hash of its files."""

@@ -1,14 +1,13 @@
 """DICOM: what the headers of slices say, read by pydicom, and their pixels, where compressed decoded by GDCM.
 
-GDCM, through SimpleITK, decodes what CT is stored in, but says nothing where a header does not give what it needs: an
-empty PixelSpacing counts as 1 mm, an empty RescaleIntercept as 0, a tilted or uneven stack of frames as a straight one
-of cubes, and only one scaling of many is applied.  So places and scaling are taken from the headers, and checked.
+GDCM takes an empty PixelSpacing for 1 mm, an empty RescaleIntercept for 0, a tilted or uneven stack of frames for a
+straight one of cubes, and applies one scaling of many.  So places and scaling are taken from the headers, and checked.
 """
 
 import io
+import itertools
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +20,14 @@ from mixcl.errors import InputError
 
 MARK = b"DICM"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7.3"  # multi-frame grayscale word secondary capture
+# Transfer syntaxes that GDCM decodes: JPEG, lossless JPEG, JPEG-LS, JPEG 2000, run lengths.
 DECODED = (".4.50", ".4.51", ".4.57", ".4.70", ".4.80", ".4.81", ".4.90", ".4.91", ".2.5")
-"""Transfer syntaxes that GDCM decodes: JPEG, lossless JPEG, JPEG-LS, JPEG 2000, run lengths."""
 PIXELS = (
     "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     "SamplesPerPixel", "PhotometricInterpretation", "PixelData",
 )  # fmt: skip
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # a few bytes of such a file may unpack to any size: it is not read
-ENHANCED = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+FRAMES, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 
 
 class Slice(NamedTuple):
@@ -74,69 +73,67 @@ def slices_of(path: Path, raw: bytes) -> list[Slice]:
         warnings.simplefilter("ignore")
         try:
             part = pydicom.dcmread(io.BytesIO(raw), force=True)
-            return list(_slices(path, part, len(raw)))
+            known = _described(path, part)
+            return [known] if known.lacks else _slices(part, known, len(raw))
+        except _Lacks as lacks:
+            return [known._replace(lacks=str(lacks))]
         except Exception as error:  # pydicom raises whatever a byte out of place leads to
-            if raw[128:132] != MARK and not isinstance(error, _Lacks):
+            if raw[128:132] != MARK:
                 return []  # something else that begins alike
             words = " ".join(f"{type(error).__name__}: {error}".split())
             return [Slice(path, "damaged file", lacks=f"has a header that makes no sense ({words})")]
 
 
-def _slices(path: Path, part: Any, size: int) -> Iterator[Slice]:
+def _described(path: Path, part: Any) -> Slice:
+    """What a file is, and whether it holds no slices at all."""
     kind = " ".join(getattr(part.get("SOPClassUID", ""), "name", "").split()) or "file of no kind"
     series = " ".join(str(part.get("SeriesInstanceUID", "")).split())
-    if "PixelData" not in part or not ("Rows" in part or "CT Image" in kind):
-        yield Slice(path, kind, lacks="holds no image" if "PixelData" not in part else "lacks Rows")
-        return
+    if "PixelData" not in part:
+        return Slice(path, kind, lacks="holds no image")
+    if not ("Rows" in part or "CT Image" in kind):
+        return Slice(path, kind, lacks="lacks Rows")
     if "Segmentation" in kind:
-        yield Slice(
-            path, kind, series, lacks="holds segments, which are converted into a label map by dcmqi, for example"
-        )
-        return
-    if "CT Image" not in kind and not ("ImagePositionPatient" in part or ENHANCED[0] in part):
-        yield Slice(path, kind, lacks="has no place in the patient")
-        return
-    try:
-        yield from _placed(
-            path, part, Slice(path, kind, series, localizer="LOCALIZER" in str(part.get("ImageType"))), size
-        )
-    except _Lacks as lacks:
-        yield Slice(path, kind, series, lacks=str(lacks))
+        text = "holds segments, which are converted into a label map by dcmqi, for example"
+        return Slice(path, kind, series, lacks=text)
+    if not ("CT Image" in kind or "ImagePositionPatient" in part or FRAMES in part):
+        return Slice(path, kind, lacks="has no place in the patient")
+    return Slice(path, kind, series, localizer="LOCALIZER" in str(part.get("ImageType")))
 
 
-def _placed(path: Path, part: Any, known: Slice, size: int) -> Iterator[Slice]:
-    """The slices of a file with pixels."""
-    rows, columns = (int(_numbers((part,), key, 1)[0]) for key in ("Rows", "Columns"))
-    many = int(_numbers((part,), "NumberOfFrames", 1)[0]) if part.get("NumberOfFrames") not in (None, "") else 1
-    if _numbers((part,), "SamplesPerPixel", 1)[0] != 1 or not str(part.get("PhotometricInterpretation")).startswith(
-        "MONO"
-    ):
+def _slices(part: Any, known: Slice, size: int) -> list[Slice]:
+    """The slices of a file of ``size`` bytes with pixels that GDCM decodes, and does not fill up."""
+    rows, columns = _whole(part, "Rows"), _whole(part, "Columns")
+    many = 1 if part.get("NumberOfFrames") in (None, "") else _whole(part, "NumberOfFrames")
+    grey = str(part.get("PhotometricInterpretation"))
+    if _whole(part, "SamplesPerPixel") != 1 or not grey.startswith("MONO"):
         raise _Lacks("is a picture in colours, a screen capture for example")
-    if str(part.PhotometricInterpretation) == "MONOCHROME1":
+    if grey == "MONOCHROME1":
         raise _Lacks("has inverted grey values (MONOCHROME1)")
     if min(rows, columns, many) < 1:
         raise _Lacks(f"has {rows} rows, {columns} columns and {many} frames")
-    _check_pixels(part, rows * columns * many, size)
-    phase = "/".join(
-        str(part.get(key, "")) for key in ("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers")
-    )
-    known = known._replace(shape=(rows, columns), phase=" ".join(phase.split()).strip("/"))
-    if many == 1 and ENHANCED[0] not in part:
-        yield _in_place(known, (part,))
-        return
-    if ENHANCED[0] not in part or len(part[ENHANCED[0]].value) != many:
+    voxels, bits = rows * columns * many, _whole(part, "BitsAllocated")
+    if bits not in (8, 16, 32):
+        raise _Lacks(f"has {bits} bits a pixel")
+    if _compression(part) is not None and voxels > PACKED * size:
+        raise _Lacks("announces more pixels than it can hold; it is cut off")
+    if _compression(part) is None and len(part.PixelData) < voxels * bits // 8:
+        raise _Lacks(f"is cut off: {len(part.PixelData)} of {voxels * bits // 8} bytes of pixels are there")
+    keys = ("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers")
+    phase = " ".join("/".join(str(part.get(key, "")) for key in keys).split()).strip("/")
+    known = known._replace(shape=(rows, columns), phase=phase)
+    if many == 1 and FRAMES not in part:
+        return [_in_place(known, (part,))]
+    if FRAMES not in part or len(part[FRAMES].value) != many:
         raise _Lacks(f"is multi-frame ({many} frames) without a place for each; export it as one file a slice")
-    shared = list(part.get(ENHANCED[1]) or ())[:1]
-    for number, group in enumerate(part[ENHANCED[0]].value):
-        yield _in_place(known._replace(frame=number), (*_groups([group, *shared]), part))
-
-
-def _groups(items: list[Any]) -> tuple[Any, ...]:
-    """The data sets inside functional groups: places, directions, measures, scaling."""
-    return tuple(entry for item in items for group in item if group.VR == "SQ" for entry in group.value[:1])
+    shared, slices = list(part.get(SHARED) or ())[:1], []
+    for frame, own in enumerate(part[FRAMES].value):  # groups of data sets: places, directions, measures, scaling
+        groups = [group.value[:1] for item in (own, *shared) for group in item if group.VR == "SQ"]
+        slices.append(_in_place(known._replace(frame=frame), (*itertools.chain(*groups), part)))
+    return slices
 
 
 def _in_place(known: Slice, parts: tuple[Any, ...]) -> Slice:
+    """A slice with its place and its scaling, each as the first of the data sets that has it says."""
     turn = _numbers(parts, "ImageOrientationPatient", 6).reshape(2, 3)
     edges = _numbers(parts, "PixelSpacing", 2)
     if edges.min() <= 0:
@@ -175,26 +172,12 @@ def _numbers(parts: tuple[Any, ...], key: str, many: int) -> NDArray[np.float64]
     return numbers
 
 
-def _check_pixels(part: Any, voxels: int, size: int) -> None:
-    """Refuse what GDCM would not decode, or would fill up with what is not there."""
-    bits = int(_numbers((part,), "BitsAllocated", 1)[0])
-    if bits not in (8, 16, 32):
-        raise _Lacks(f"has {bits} bits a pixel")
-    if _compression(part) is not None:
-        if voxels > PACKED * size:
-            raise _Lacks("announces more pixels than it can hold; it is cut off")
-    elif len(part.PixelData) < voxels * bits // 8:
-        raise _Lacks(f"is cut off: {len(part.PixelData)} of {voxels * bits // 8} bytes of pixels are there")
+def _whole(part: Any, key: str) -> int:
+    return int(_numbers((part,), key, 1)[0])
 
 
 def pixels_of(path: Path) -> NDArray[Any]:
-    """The pixels of a file as stored, [X, Y, frames], without bits that do not count.
-
-    Raises
-    ------
-    InputError
-        A compression that GDCM does not know, or pixels that cannot be decoded.
-    """
+    """The pixels of a file as stored, [X, Y, frames], without bits that do not count; refuses what it cannot decode."""
     import pydicom
 
     try:
@@ -220,8 +203,7 @@ def pixels_of(path: Path) -> NDArray[Any]:
 def _compression(part: Any) -> Any:
     """The transfer syntax of compressed pixels, None for plain ones."""
     syntax = getattr(part, "file_meta", {}).get("TransferSyntaxUID")
-    plain = syntax is None or not syntax.is_transfer_syntax or not syntax.is_encapsulated
-    return None if plain else syntax
+    return syntax if syntax is not None and syntax.is_transfer_syntax and syntax.is_encapsulated else None
 
 
 def _decoded(path: Path, part: Any) -> NDArray[Any]:
@@ -243,9 +225,7 @@ def _decoded(path: Path, part: Any) -> NDArray[Any]:
         bare.save_as(copy, enforce_file_format=True)
         with itk_errors(path):
             image = sitk.ReadImage(str(copy), sitk.sitkUnknown, "GDCMImageIO")
-    return (
-        np.squeeze(sitk.GetArrayFromImage(image), axis=0) if image.GetSize()[-1] == 1 else sitk.GetArrayFromImage(image)
-    )
+    return sitk.GetArrayFromImage(image)
 
 
 def hounsfield(pixels: NDArray[Any], rescale: tuple[float, float] | None) -> NDArray[Any]:

@@ -1,6 +1,6 @@
 """Where a volume lies and how large its voxels are: one set of checks for every format."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,16 @@ from mixcl.data.files import Doubt
 from mixcl.data.files.grid import spacing_of
 from mixcl.errors import InputError
 
-LARGEST_SPACING = 20.0
-"""Voxels longer than this, in mm, are taken for a mistake in the header."""
-SKEW, OBLIQUE = 1.0, 15.0
-"""Degrees from a right angle above which a scan is refused, and from the axes of the body above which it is told."""
+LARGEST_SPACING = 20.0  # mm; longer voxels are taken for a mistake in the header
+SKEW, OBLIQUE = 1.0, 15.0  # degrees from a right angle that are refused, and from the axes of the body that are told
 MEND = "write the true voxel size into its header"
-
-
-def check_edges(path: Path, edges: Sequence[float] | NDArray[Any]) -> None:
-    """Refuse edges of a voxel, mm, as a header gives them, that are no lengths."""
-    if not (np.isfinite(edges).all() and np.greater(edges, 0).all()):
-        raise InputError(f"{path}: voxel size {millimetres(edges)} mm is impossible; {MEND}", "spacing")
 
 
 def check_grid(path: Path, affine: NDArray[np.float64], shape: Sequence[int]) -> tuple[Doubt, ...]:
     """What is odd about the grid of a volume of ``shape`` with ``affine`` [4, 4] to mm.
 
-    Raises
-    ------
-    InputError
-        Directions that are none (``header``), voxels longer than 20 mm (``spacing``), axes that are not at right angles
-        (``shear``), as of slices from a tilted gantry: every later step takes voxels for boxes.
+    Raises InputError: directions that are none (``header``), voxels longer than 20 mm (``spacing``), axes that are not
+    at right angles (``shear``), as of slices from a tilted gantry: every later step takes voxels for boxes.
     """
     edges = np.array(spacing_of(affine))
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
@@ -43,15 +32,15 @@ def check_grid(path: Path, affine: NDArray[np.float64], shape: Sequence[int]) ->
     if angle < 90 - SKEW:
         text = f"is tilted: its axes are {90 - angle:.0f} degrees off a right angle, as from a tilted gantry"
         raise InputError(f"{path}: {text}; resample it upright, and its label map or scan with it", "shear")
-    return tuple(Doubt(kind, f"{path}: {text}") for kind, text in _odd(axes, edges, shape))
-
-
-def _odd(axes: NDArray[Any], edges: NDArray[Any], shape: Sequence[int]) -> Iterator[tuple[str, str]]:
+    doubts: tuple[Doubt, ...] = ()
     if np.allclose(edges, 1.0, atol=1e-4) and max(shape) >= 512:
-        yield "spacing", f"voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?"
+        text = f"voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?"
+        doubts += (Doubt("spacing", f"{path}: {text}"),)
     turn = float(np.degrees(np.arccos(np.clip(np.abs(axes).max(axis=0).min(), 0, 1))))
     if turn > OBLIQUE:
-        yield "orientation", f"it lies oblique in the scanner, by {turn:.0f} degrees; it is taken as if it did not"
+        text = f"it lies oblique in the scanner, by {turn:.0f} degrees; it is taken as if it did not"
+        doubts += (Doubt("orientation", f"{path}: {text}"),)
+    return doubts
 
 
 def millimetres(edges: Sequence[float] | NDArray[Any]) -> str:

@@ -1,14 +1,13 @@
 """The grid of the store: axes turned to RAS+, resampled to one spacing (Sec. 3.1: 1.5 x 1.5 x 2.0 mm).
 
-The new grid covers the same box as the old one, to half a voxel, and shares its centre, so that an organ
-cut by the edge of the scan keeps its volume as one inside does; MONAI's ``Spacing`` shares the centre of
-the first voxel instead, which took 3 % off a lung cut by the last slice. Values are those of MONAI's
-``SpatialResample`` onto that grid, border clamped; the tests compare with it. It is written here as one
-pass an axis, because that takes a quarter of the memory and a tenth of the time (512 x 512 x 129, one core:
-0.3 s against 2.5 s), and involves nothing but single additions and multiplications: a store comes out the
-same on every machine.
+The new grid covers the same box as the old one, to half a voxel, and shares its centre, so that an organ cut by the
+edge of the scan keeps its volume; MONAI's ``Spacing`` shares the centre of the first voxel, which took 3 % off a lung
+cut by the last slice.  Values are those of MONAI's ``SpatialResample`` onto that grid, border clamped; the tests
+compare with it.  One pass an axis takes a quarter of the memory and a tenth of the time, and nothing but single
+additions and multiplications: a store comes out the same on every machine.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +35,12 @@ def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
     """
     x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
     return x, y, z
+
+
+def affines_apart(affine: NDArray[np.float64], other: NDArray[np.float64], shape: Sequence[int]) -> float:
+    """How far apart two affines lay the corners of a grid of ``shape``, mm."""
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape), (1,)))).T
+    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
@@ -80,10 +85,7 @@ def positions_back(n: int, a: float, b: float) -> NDArray[np.float64]:
 
 
 def resample_linear(data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]) -> NDArray[np.float32]:
-    """Trilinear resampling from ``spacing`` to ``target`` mm, one axis after another; float32.
-
-    The axis that shrinks most goes first.
-    """
+    """Trilinear resampling from ``spacing`` to ``target`` mm, axis after axis, the one that shrinks most first."""
     shape = resampled_shape(data.shape, spacing, target)
     order = _memory_order(data)
     part = np.ascontiguousarray(data.transpose(order))
@@ -106,9 +108,8 @@ def resample_linear(data: NDArray[Any], spacing: Sequence[float], target: Sequen
 def resample_nearest(data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]) -> NDArray[Any]:
     """Nearest-voxel resampling from ``spacing`` to ``target`` mm; halfway, the lower of the two.
 
-    Chosen for label maps by measurement (``reproduce/bench/labels.py``).  Interpolating each label and taking the
-    strongest smooths borders (Dice 0.02 to 0.03 higher on known shapes), but shrinks what is thin: tubes of 2 to 6 mm
-    lose 7 to 25 % of their volume, with the nearest voxel under 1 %, and a kidney in slices of 5 mm loses 5 % (0.2 %).
+    Chosen for label maps by measurement (``reproduce/bench/labels.py``): where each label is interpolated and the
+    strongest taken, tubes of 2 to 6 mm lose 7 to 25 % of their volume, with the nearest voxel under 1 %.
     """
     order = _memory_order(data)
     part = np.ascontiguousarray(data.transpose(order))

@@ -38,25 +38,15 @@ class _Found(NamedTuple):
 def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
     """Pairs of image and label files below ``root``, in natural order, and a sentence on each other case.
 
-    Such a case lacks its image or its label, or has a name that is none or another's.
+    Such a case lacks its image or its label, or has a name that is none or another's.  Images without a label are left
+    out without a word when the labelled cases are as many as the paper counts: KiTS19 lists 300, of which 210 have one.
 
-    Images without a label are left out without a word when the labelled cases are as many as the paper
-    counts: KiTS19 lists 300 cases of which 210 have labels.
+    Of the collection's templates and ``layouts`` those with most pairs count, the first of equals.  ``{case}`` is one
+    part of a path that does not start with a dot, as the ``._liver_1.nii.gz`` of some archives do.  A file of another
+    format takes the place of one that is not there: ``a.nrrd`` of ``a.nii.gz``.  Where both templates match a file,
+    the one that says more of its name takes it.
 
-    Parameters
-    ----------
-    collection
-        Its ``image`` and ``label`` templates say where the files are; ``{case}`` is one part of a path that
-        does not start with a dot, so the ``._liver_1.nii.gz`` that some archives carry are passed over.  A file
-        of another format that can be read takes the place of one that is not there: ``a.nrrd`` of ``a.nii.gz``.
-        Where both templates match a file, the one that says more of its name takes it.
-    root
-        Folder of the collection (`mixcl.data.registry.folder`).
-
-    Raises
-    ------
-    InputError
-        No such folder, no file that matches, or a table that cannot be read.
+    Raises InputError: no such folder, no file that matches, or a table that cannot be read.
     """
     root = as_spelled(root)
     if not root.is_dir():
@@ -65,36 +55,24 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
         raise InputError(f"{root}: no such folder for {whose}; {mend}", "missing collection")
     if collection.table is not None:
         return listed(as_spelled(root / collection.table))
-    image, label = layout(collection, root)
-    images, labels = _both(image, label, root)
+    layouts = [(*pair, *_both(*pair, root)) for pair in ((collection.image, collection.label), *collection.layouts)]
+    image, label, images, labels = max(layouts, key=lambda layout: len(layout[2].keys() & layout[3].keys()))
     if not images and not labels:
-        templates = " or ".join(repr(template) for template, _ in _layouts(collection))
-        text = (
-            f"{root}: no file matches {templates}; found are {_census(root)}; check the collection's root and templates"
-        )
-        raise InputError(text, "missing collection")
+        text = f"no file matches {' or '.join(repr(layout[0]) for layout in layouts)}; found are {_census(root)}"
+        raise InputError(f"{root}: {text}; check the collection's root and templates", "missing collection")
     both = sorted(images.keys() & labels.keys(), key=natural_key)
     no_label = sorted(images.keys() - labels.keys(), key=natural_key)
     no_image = sorted(labels.keys() - images.keys(), key=natural_key)
     if collection.count == len(both):
         no_label = []  # the unlabelled test part of a challenge
-    missing = {c: _missing("label", root / label.replace("{case}", c), images[c].path) for c in no_label}
-    missing |= {c: _missing("image", root / image.replace("{case}", c), labels[c].path) for c in no_image}
+    missing = {case: _missing("label", root, label, case, images[case].path) for case in no_label}
+    missing |= {case: _missing("image", root, image, case, labels[case].path) for case in no_image}
     missing |= {case: found.fault for case, found in (labels | images).items() if found.fault}
     return {case: (images[case].path, labels[case].path) for case in both if case not in missing}, missing
 
 
-def layout(collection: Collection, root: Path) -> tuple[str, str]:
-    """The templates (image, label) that fit the files below ``root``: those with most pairs, the first of equals."""
-    found = {pair: _both(*pair, root) for pair in _layouts(collection)}
-    return max(found, key=lambda pair: len(found[pair][0].keys() & found[pair][1].keys()))
-
-
-def _layouts(collection: Collection) -> tuple[tuple[str, str], ...]:
-    return ((collection.image, collection.label), *collection.layouts)
-
-
-def _missing(what: str, expected: Path, partner: Path) -> str:
+def _missing(what: str, root: Path, template: str, case: str, partner: Path) -> str:
+    expected = root / template.replace("{case}", case)
     return f"{expected}: the {what} is missing for {partner}; add it, or take {partner.name} away"
 
 
@@ -132,23 +110,20 @@ def _match(template: str, root: Path) -> dict[str, _Found]:
 
 def _candidates(folder: Path, parts: list[str], name: str) -> Iterator[tuple[str, Path]]:
     """Paths below a folder whose parts could be those of a template, and their names from there, letters composed."""
-    part, rest = parts[0], parts[1:]
-    last = not rest
-    if "{case}" not in part and not last:
+    part, *rest = parts
+    if rest and "{case}" not in part:
         path = as_spelled(folder / part)
         if path.is_dir():
             yield from _candidates(path, rest, f"{name}{part}/")
         return
-    pattern = re.escape(part).replace(re.escape("{case}"), ".*") + (".*" if last else "")
+    pattern = re.escape(part).replace(re.escape("{case}"), ".*")
     with reading(folder):
         entries = sorted(folder.iterdir())
     for path in entries:
         own = unicodedata.normalize("NFC", path.name)
-        if not re.fullmatch(pattern, own):
-            continue
-        if last:
+        if not rest:
             yield f"{name}{own}", path
-        elif path.is_dir():
+        elif re.fullmatch(pattern, own) and path.is_dir():
             yield from _candidates(path, rest, f"{name}{own}/")
 
 

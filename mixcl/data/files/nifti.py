@@ -1,47 +1,36 @@
 """NIfTI, in one file or in two, and its forerunner ANALYZE: header by nibabel, voxels as far as the header promises."""
 
 import io
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from mixcl.data.files import Doubt
-from mixcl.data.files.geometry import check_edges, millimetres
-from mixcl.data.files.grid import spacing_of
-from mixcl.data.files.opened import BEHIND, GZIP, behind, fill, first_bytes, pair, unpacked
+from mixcl.data.files import Doubt, Read
+from mixcl.data.files.geometry import MEND, millimetres
+from mixcl.data.files.grid import affines_apart, spacing_of
+from mixcl.data.files.opened import BEHIND, GZIP, behind, first_bytes, pair, unpacked
 from mixcl.errors import InputError
 
-HEADER_BYTES = 540
-Read = tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]
+HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 
 
 def read_nifti(path: Path) -> Read:
-    """Voxels [X, Y, Z], affine to RAS+ mm, and what is odd about the header.
+    """Read a volume, and no more than its header announces; integers stay integers unless it scales them.
 
-    Integers stay integers unless the header scales them; no more is read than the header announces.
-
-    Raises
-    ------
-    InputError
-        Not NIfTI, cut off or damaged, not one 3-D volume (trailing axes of length 1 are accepted), colour or complex
-        voxels, an impossible voxel size.
+    Raises InputError: not NIfTI, cut off or damaged, not one 3-D volume (trailing axes of length 1 are accepted),
+    colour or complex voxels, an impossible voxel size.
     """
-    two = path.suffix.lower() in (".img", ".hdr")
-    header_path, voxels = pair(path) if two else (path, path)
-    with unpacked(header_path) as (file, _):
-        head = file.read(HEADER_BYTES)
+    voxels = pair(path)[-1]
     try:
-        header = _header(header_path, head, two)
+        header = _header(path)
         shape = _shape(path, header)
         affine, odd = _geometry(path, header, shape)
-        with unpacked(voxels) as (file, room):
-            data, more = _voxels(voxels, file, room, header, shape, two)
+        data, more = _voxels(voxels, header, shape)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
     doubts = [Doubt(kind, f"{path}: {text}") for kind, text in odd]
@@ -53,19 +42,19 @@ def read_nifti(path: Path) -> Read:
 
 def announced_grid(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
     """Shape and affine to RAS+ mm that a header announces, whatever follows it; raises as `read_nifti`, and more."""
-    two = path.suffix.lower() in (".img", ".hdr")
-    with unpacked(pair(path)[0] if two else path) as (file, _):
-        header = _header(path, file.read(HEADER_BYTES), two)
+    header = _header(path)
     shape = _shape(path, header)
     return shape, _geometry(path, header, shape)[0]
 
 
-def _header(path: Path, head: bytes, two: bool) -> Any:
-    """The header in the first bytes of a file, as nibabel's object, unchecked."""
+def _header(path: Path) -> Any:
+    """The header of a file, or of a pair, as nibabel's object, unchecked."""
+    two, path = len(pair(path)) > 1, pair(path)[0]
+    with unpacked(path) as (file, _):
+        head = file.read(max(HEADERS))
     if not head:
         raise InputError(f"{path}: is empty; download or copy it again", "damaged")
-    kinds: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-    kind = kinds.get(int.from_bytes(head[:4], "little")) or kinds.get(int.from_bytes(head[:4], "big"))
+    kind = HEADERS.get(int.from_bytes(head[:4], "little")) or HEADERS.get(int.from_bytes(head[:4], "big"))
     magic = head[344:348] if kind is nib.Nifti1Header else head[4:8]
     if two and kind is nib.Nifti1Header and not magic.startswith(b"n"):
         kind, magic = nib.AnalyzeHeader, b"ni1"
@@ -77,7 +66,6 @@ def _header(path: Path, head: bytes, two: bool) -> Any:
 
 
 def _shape(path: Path, header: Any) -> tuple[int, int, int]:
-    """The three lengths of the volume that a header announces."""
     shape = tuple(int(n) for n in header.get_data_shape())
     if len(shape) < 3 or min(shape[:3]) < 1:
         raise InputError(f"{path}: has the shape {shape}; store it as one 3-D volume", "dimension")
@@ -88,30 +76,28 @@ def _shape(path: Path, header: Any) -> tuple[int, int, int]:
 
 def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], list[tuple[str, str]]]:
     """The affine, and what is odd about the ways in which the header gives it; kind and text."""
-    pixdim = header["pixdim"][1:4].astype(float)
-    check_edges(path, pixdim)
+    edges = header["pixdim"][1:4].astype(float)
+    if not (np.isfinite(edges).all() and (edges > 0).all()):
+        raise InputError(f"{path}: voxel size {millimetres(edges)} mm is impossible; {MEND}", "spacing")
     if isinstance(header, nib.Nifti1Header):
-        _forgive(header)
-        affine = np.asarray(header.get_best_affine(), dtype=float)
-        return affine, list(_odd(header, affine, shape)) if np.isfinite(affine).all() else []
-    text = "the ANALYZE format gives no orientation; it is taken as its default (LAS)"
-    return np.asarray(header.get_best_affine(), dtype=float), [("orientation", text)]
-
-
-def _forgive(header: Any) -> None:
-    """Take a sign of the qform that is none for +1, and a quaternion a rounding too long for one of length 1."""
-    if header["pixdim"][0] not in (-1, 1):
-        header["pixdim"][0] = 1
-    fields = ("quatern_b", "quatern_c", "quatern_d")
-    length = float(np.linalg.norm([header[field] for field in fields]))
-    if 1 < length < 1.01:
-        for field in fields:
-            header[field] = header[field] / length * (1 - 1e-7)
+        if header["pixdim"][0] not in (-1, 1):  # a sign of the qform that is none
+            header["pixdim"][0] = 1
+        fields = ("quatern_b", "quatern_c", "quatern_d")
+        length = float(np.linalg.norm([header[field] for field in fields]))
+        if 1 < length < 1.01:  # a quaternion a rounding too long
+            for field in fields:
+                header[field] = header[field] / length * (1 - 1e-7)
+    affine = np.asarray(header.get_best_affine(), dtype=float)
+    return affine, list(_odd(header, affine, shape)) if np.isfinite(affine).all() else []
 
 
 def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iterator[tuple[str, str]]:
+    if not isinstance(header, nib.Nifti1Header):
+        yield "orientation", "the ANALYZE format gives no orientation; it is taken as its default (LAS)"
+        return
     edges, pixdim = spacing_of(affine), header["pixdim"][1:4].astype(float)
-    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
+    sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    if not (sform or qform):
         yield "orientation", "its header gives no orientation; it is taken as the format's default (LAS)"
     if not np.allclose(edges, pixdim, rtol=0.01):
         mm = f"header says voxels of {millimetres(pixdim)} mm, its affine {millimetres(edges)} mm"
@@ -119,37 +105,34 @@ def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iter
     unit = {1: "meter", 3: "micron"}.get(int(header["xyzt_units"]) % 8)
     if unit:
         yield "spacing", f"its header gives lengths in {unit}s; the numbers are taken for mm, the unit of a CT"
-    if int(header["sform_code"]) > 0 and int(header["qform_code"]) > 0:
+    if sform and qform:
         try:
-            qform = header.get_qform()
-        except (HeaderDataError, ValueError):  # it is not used
+            far = affines_apart(affine, header.get_qform(), [n + 1 for n in shape])
+        except (HeaderDataError, ValueError):  # the qform is not used
             return
-        ends = np.array(shape)[:, None] * np.array(list(itertools.product((0, 1), repeat=3))).T
-        apart = (affine - qform)[:3] @ np.vstack([ends, np.ones(8)])
-        if (far := float(np.linalg.norm(apart, axis=0).max())) > max(edges):
+        if far > max(edges):
             yield "orientation", f"its sform and its qform differ by up to {far:.3g} mm; the sform is used"
 
 
-def _voxels(
-    path: Path, file: BinaryIO, room: int, header: Any, shape: tuple[int, int, int], two: bool
-) -> tuple[NDArray[Any], int]:
+def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[NDArray[Any], int]:
     """The voxels, scaled as the header says, and how many bytes follow them, as far as that matters."""
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: its voxels are of the type {dtype}; store real numbers", "format")
-    begin, size = _begin(header, two), shape[0] * shape[1] * shape[2] * dtype.itemsize
-    cut = InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
-    if begin + size > room:
-        raise cut
-    while begin > 0:
-        if not (passed := len(file.read(min(begin, 2**20)))):
-            raise cut
-        begin -= passed
-    raw = np.empty(size, np.uint8)
-    if fill(file, raw) < size:
-        raise cut
-    more = len(file.read(BEHIND + 1))  # at the end of a packed file this verifies its checksum
-    data: NDArray[Any] = raw.view(dtype).reshape(shape, order="F")
+    begin, size = int(header["vox_offset"]), shape[0] * shape[1] * shape[2] * dtype.itemsize
+    if header["vox_offset"] < 0:
+        raise ValueError(f"voxels from byte {begin}")
+    if len(pair(path)) == 1:  # a single file that says 0 means right after the header
+        begin = max(begin, int(header["sizeof_hdr"]) + 4)
+    with unpacked(path) as (file, room):
+        raw = b""
+        if begin + size <= room:
+            file.seek(begin)
+            raw = file.read(size)
+        if len(raw) < size:
+            raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
+        more = len(file.read(BEHIND + 1))  # at the end of a packed file this verifies its checksum
+    data: NDArray[Any] = np.frombuffer(raw, dtype).reshape(shape, order="F")
     scaling = isinstance(header, nib.Nifti1Header)
     slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter")) if scaling else (0.0, 0.0)
     if np.isnan(slope) and np.isnan(inter):  # how some programs say that nothing is scaled
@@ -160,10 +143,3 @@ def _voxels(
     if slope != 0 and (slope, inter) != (1.0, 0.0):
         data = data.astype(np.float32) * np.float32(slope) + np.float32(inter)
     return data, more
-
-
-def _begin(header: Any, two: bool) -> int:
-    """Byte at which the voxels begin; single files that say 0 mean right after the header."""
-    if header["vox_offset"] < 0:
-        raise ValueError(f"voxels from byte {int(header['vox_offset'])}")
-    return max(int(header["vox_offset"]), 0 if two else int(header["sizeof_hdr"]) + 4)

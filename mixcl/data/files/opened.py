@@ -4,22 +4,18 @@ import gzip
 import hashlib
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mixcl.data.files import Doubt
 from mixcl.errors import InputError
+from mixcl.files import sha256
 
 GZIP = b"\x1f\x8b"
-LARGEST = 10**9
-"""Bytes of a file that is read as a whole: no slice and no frames of a CT take as many."""
-BEHIND = 2**20
-"""Bytes that may follow the voxels of a file."""
+LARGEST = 10**9  # bytes of a file that is read as a whole: no slice and no frames of a CT take as many
+BEHIND = 2**20  # bytes that may follow the voxels of a file
 PACKED = 1100
 """No packer of images makes less than a byte of this many: what promises more is cut off, or a trap for the memory."""
 
@@ -27,10 +23,7 @@ PACKED = 1100
 def first_bytes(path: Path, size: int = 4096) -> bytes:
     """The first bytes of a file as it lies there.
 
-    Raises
-    ------
-    InputError
-        Missing, unreadable, no regular file, empty, or what downloads leave in the place of a scan.
+    Raises InputError: missing, unreadable, no regular file, empty, or what downloads leave in the place of a scan.
     """
     with reading(path):
         if not stat.S_ISREG(path.stat().st_mode):
@@ -54,34 +47,13 @@ def unpacked(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     """
     packed = first_bytes(path).startswith(GZIP)
     if path.name.lower().endswith(".gz") and not packed:
-        text = f"{path}: not a gzip file although it ends in .gz; compress it, or name it .nii"
-        raise InputError(text, "format")
-    size = path.stat().st_size
-    with reading(path):
-        if packed:
-            with gzip.open(path) as file:
-                yield cast(BinaryIO, file), PACKED * size
-        else:
-            with path.open("rb") as plain:
-                yield plain, size
-
-
-def fill(file: BinaryIO, array: NDArray[np.uint8]) -> int:
-    """Read until a flat array of bytes is full or the file is at its end; the bytes read."""
-    view, done = memoryview(array), 0  # type: ignore[arg-type]
-    while done < len(view) and (more := file.readinto(view[done : done + 2**24])):  # type: ignore[attr-defined]
-        done += more
-    return done
+        raise InputError(f"{path}: not a gzip file although it ends in .gz; compress it, or name it .nii", "format")
+    with reading(path), gzip.open(path) if packed else path.open("rb") as file:
+        yield cast(BinaryIO, file), path.stat().st_size * (PACKED if packed else 1)
 
 
 def behind(path: Path, more: int) -> tuple[Doubt, ...]:
-    """What to think of bytes that follow the voxels that a header announces; up to `BEHIND` may be a program's notes.
-
-    Raises
-    ------
-    InputError
-        There are more.
-    """
+    """What to think of ``more`` bytes behind the voxels that a header announces; above `BEHIND` they are refused."""
     if more > BEHIND:
         raise InputError(f"{path}: holds far more bytes than its header announces; convert the scan anew", "header")
     text = f"{path}: holds more bytes than its header announces; is all of the scan read?"
@@ -98,62 +70,46 @@ def reading(path: Path) -> Iterator[None]:
     except (IsADirectoryError, PermissionError) as error:
         text = f"{path}: cannot be read ({error.strerror}); mend the file or its permissions"
         raise InputError(text, "unreadable") from None
-    except gzip.BadGzipFile as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         if "Not a gzipped file" in str(error):
             text = f"{path}: something that is not gzip follows what is; get it again, or pack it again"
             raise InputError(text, "format") from None
-        raise _damaged(path, error) from None
-    except (EOFError, zlib.error) as error:
-        raise _damaged(path, error) from None
+        raise InputError(f"{path}: cut off or damaged ({error}); download or copy it again", "damaged") from None
     except OSError as error:
         text = f"{path}: cannot be read ({error}); check the disk, then download or copy it again"
         raise InputError(text, "unreadable") from None
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: cut off or damaged ({error}); download or copy it again", "damaged")
 
 
 def files_of(path: Path) -> list[Path]:
     """The files that a scan is made of: itself, those below its folder by name, or a header and its voxels."""
     if path.is_dir():
         return sorted(part for part in path.rglob("*") if part.is_file() and not part.name.startswith("."))
-    return list(pair(path)) if path.suffix.lower() in (".img", ".hdr") else [path]
+    return [part for part in pair(path) if part.exists()] or [path]
 
 
-def pair(path: Path) -> tuple[Path, Path]:
-    """Header and voxels of a volume in two files, by the name of either."""
-    upper = path.suffix.isupper()
-    header, voxels = (path.with_suffix(end.upper() if upper else end) for end in (".hdr", ".img"))
-    return header, voxels
+def pair(path: Path) -> list[Path]:
+    """Header and voxels of a volume in two files, by the name of either; else the file itself."""
+    if path.suffix.lower() not in (".img", ".hdr"):
+        return [path]
+    return [path.with_suffix(end.upper() if path.suffix.isupper() else end) for end in (".hdr", ".img")]
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, or over the names and bytes of all files of a scan that has several.
 
-    Raises
-    ------
-    InputError
-        As `reading`.
+    Of a file among several that passes `LARGEST` the size stands for the bytes.  Raises as `reading`.
     """
-    files: Sequence[Path] = files_of(path)
+    files = files_of(path)
     with reading(path):
-        if list(files) == [path]:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+        if files == [path]:
+            return sha256(path)
         total = hashlib.sha256()
         for part in files:
             total.update(part.relative_to(path if path.is_dir() else path.parent).as_posix().encode())
-            for piece in pieces(part):
-                total.update(piece)
+            if (size := part.stat().st_size) > LARGEST:
+                total.update(f"{size} bytes".encode())
+                continue
+            with part.open("rb") as file:
+                while piece := file.read(2**20):
+                    total.update(piece)
         return total.hexdigest()
-
-
-def pieces(path: Path) -> Iterator[bytes]:
-    """The bytes of a file in a scan's folder, a megabyte at a time; its size alone where that passes `LARGEST`."""
-    if (size := path.stat().st_size) > LARGEST:
-        yield f"{size} bytes".encode()
-        return
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            yield piece

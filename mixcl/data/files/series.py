@@ -9,11 +9,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.data.files import Doubt, Volume
+from mixcl.data.files import Doubt, Read
 from mixcl.data.files.dicom import Slice, hounsfield, pixels_of, slices_of
-from mixcl.data.files.geometry import check_grid
 from mixcl.data.files.itk import LPS
-from mixcl.data.files.opened import LARGEST, files_of, pieces, reading
+from mixcl.data.files.opened import LARGEST, files_of, reading
 from mixcl.errors import InputError
 from mixcl.files import human
 
@@ -22,27 +21,28 @@ SAME = 0.01  # mm between slices that lie in one place
 UNEVEN = 0.1  # of the distance between slices, and of a millimetre at least
 ASIDE = 1.0  # mm that a slice may lie beside the line of the others
 SHOWN = 3  # names in a sentence
+KINDS = {"PixelSpacing": "spacing", "cut off": "damaged", "makes no sense": "damaged", "Rescale": "intercept"}
 
 
-def read_series(path: Path) -> Volume:
+def read_series(path: Path) -> Read:
     """The CT series in a folder, or in one file of many frames, in HU; slices are ordered by place, not by name.
 
-    Raises
-    ------
-    InputError
-        No series or several, a file that cannot be read, slices that are missing, doubled, tilted or unlike each other:
-        the files in question are named.
+    Raises InputError: no series or several, a file that cannot be read, slices that are missing, doubled, tilted or
+    unlike each other: the files in question are named.
     """
-    slices, copies, digest = _gather(path)
+    slices, copies = _gather(path)
     images = [part for part in slices if not part.lacks]
     named = {part.series for part in images}
     bad = [part for part in slices if part.lacks and (part.series in named or part.kind == "damaged file")]
-    if bad or (not images and any(part.series for part in slices)):
-        bad = bad or [part for part in slices if part.series]
-        first = [part for part in bad if part.lacks == bad[0].lacks]
-        _refuse(path, f"{_names(first)} {bad[0].lacks}; mend or export the series anew", bad[0].lacks)
     if not images:
-        raise InputError(f"{path}: {_contents(path, slices)}", "dicom")
+        bad = bad or [part for part in slices if part.series]
+    if bad:
+        lacks = bad[0].lacks
+        kind = next((kind for word, kind in KINDS.items() if word in lacks), "dicom")
+        first = _names(part for part in bad if part.lacks == lacks)
+        _refuse(path, f"{first} {lacks}; mend or export the series anew", kind)
+    if not images:
+        _refuse(path, _contents(path, slices))
     if len(named) > 1:
         by = _listed(images, lambda part: part.series)
         _refuse(path, f"holds {len(images)} DICOM slices of {len(named)} series: {by}; keep the files of one CT series")
@@ -50,53 +50,47 @@ def read_series(path: Path) -> Volume:
         _refuse(path, f"holds {len(images)} DICOM slice ({_names(images)}); give a series of two or more")
     _check_alike(path, images)
     images, affine = _stacked(path, images)
-    doubts = check_grid(path, affine, (images[0].shape[1], images[0].shape[0], len(images)))
+    doubts: tuple[Doubt, ...] = ()
     if copies:
         text = f"{path}: {_names(copies)} left out, byte for byte the same as another file"
         doubts += (Doubt("doubled slices", text),)
-    if len(set(part.rescale for part in images)) > 1:
+    if len({part.rescale for part in images}) > 1:
         by = _listed(images, lambda part: str(part.rescale))
         doubts += (Doubt("rescale", f"{path}: its slices are scaled differently (slope, intercept): {by}"),)
-    return Volume(path, _voxels(images), affine, digest, doubts)
+    return _voxels(images), affine, doubts
 
 
-def _gather(path: Path) -> tuple[list[Slice], list[Slice], str]:
-    """The slices below a folder, those that are copies of others, and the digest of all files (`opened.digest`)."""
-    total, seen = hashlib.sha256(), set()
+def _gather(path: Path) -> tuple[list[Slice], list[Slice]]:
+    """The slices below a folder, and those that are copies of others."""
+    seen: set[bytes] = set()
     slices: list[Slice] = []
     copies: list[Slice] = []
     for file in files_of(path) if path.is_dir() else [path]:
-        if file != path:
-            total.update(file.relative_to(path).as_posix().encode())
         with reading(file):
             if file.stat().st_size > LARGEST:
-                for piece in pieces(file):
-                    total.update(piece)
                 slices.append(Slice(file, "file", lacks=f"has more than {human(LARGEST)}; take it away"))
                 continue
             raw = file.read_bytes()
-        total.update(raw)
-        parts, content = slices_of(file, raw), hashlib.sha256(raw).digest()
-        (copies if content in seen else slices).extend(parts)
+        content = hashlib.sha256(raw).digest()
+        (copies if content in seen else slices).extend(slices_of(file, raw))
         seen.add(content)
-    return slices, copies, total.hexdigest()
+    return slices, copies
 
 
 def _voxels(images: Sequence[Slice]) -> NDArray[Any]:
     """[X, Y, Z] in HU; every file is decoded once."""
-    decoded: dict[Path, NDArray[Any]] = {}
-    last = {part.path: number for number, part in enumerate(images)}
-    planes = []
-    for number, part in enumerate(images):
-        if part.path not in decoded:
-            decoded[part.path] = pixels_of(part.path)
-        frames = decoded[part.path]
-        if frames.shape[:2] != part.shape[::-1] or frames.shape[2] <= part.frame:
-            raise InputError(f"{part.path}: cut off or damaged (pixels of {frames.shape}); get it again", "damaged")
-        planes.append(hounsfield(frames[:, :, part.frame], part.rescale))
-        if last[part.path] == number:
-            del decoded[part.path]
-    return np.stack(planes, axis=2)
+    places = defaultdict(list)
+    for place, part in enumerate(images):
+        places[part.path].append(place)
+    planes: dict[int, NDArray[Any]] = {}
+    for path, of_file in places.items():
+        frames = pixels_of(path)
+        for place in of_file:
+            part = images[place]
+            if frames.shape[:2] != part.shape[::-1] or frames.shape[2] <= part.frame:
+                raise InputError(f"{path}: cut off or damaged (pixels of {frames.shape}); get it again", "damaged")
+            planes[place] = hounsfield(frames[:, :, part.frame], part.rescale)
+    return np.stack([planes[place] for place in range(len(images))], axis=2)
 
 
 def _check_alike(path: Path, images: Sequence[Slice]) -> None:
@@ -104,14 +98,14 @@ def _check_alike(path: Path, images: Sequence[Slice]) -> None:
     odd = [part for part in images if part.localizer]
     if 0 < len(odd) < len(images):
         _refuse(path, f"{_names(odd)} belong to a localizer, not to the scan; take them away")
-    keys: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
-        ("Rows and Columns", lambda part: part.shape),
-        ("ImageOrientationPatient", lambda part: np.concatenate([part.across, part.down])),
-        ("PixelSpacing", lambda part: part.edges),
-        ("having RescaleSlope and RescaleIntercept", lambda part: part.rescale is not None),
-    )
-    for what, key in keys:
-        values = np.array([np.ravel(key(part)) for part in images], float)
+    kinds: dict[str, list[Any]] = {
+        "Rows and Columns": [part.shape for part in images],
+        "ImageOrientationPatient": [[*part.across, *part.down] for part in images],
+        "PixelSpacing": [part.edges for part in images],
+        "having RescaleSlope and RescaleIntercept": [[part.rescale is not None] for part in images],
+    }
+    for what, given in kinds.items():
+        values = np.array(given, float)
         usual = np.median(values, axis=0) if values.shape[1] > 1 else values.mean(axis=0).round()
         other = np.abs(values - usual).max(axis=1) > ALIKE
         if other.all():
@@ -165,10 +159,8 @@ def _check_places(path: Path, images: Sequence[Slice], heights: NDArray[np.float
         _refuse(path, f"{text}{f' ({phases})' if phases else ''}; resample them evenly, or keep one even part")
 
 
-def _refuse(path: Path, text: str, about: str = "") -> NoReturn:
-    """An error of the kind that ``about`` belongs to."""
-    kinds = {"PixelSpacing": "spacing", "cut off": "damaged", "makes no sense": "damaged", "Rescale": "intercept"}
-    raise InputError(f"{path}: {text}", next((kind for word, kind in kinds.items() if word in about), "dicom"))
+def _refuse(path: Path, text: str, kind: str = "dicom") -> NoReturn:
+    raise InputError(f"{path}: {text}", kind)
 
 
 def _names(parts: Iterable[Slice]) -> str:

@@ -15,42 +15,28 @@ SEPARATORS = (",", ";", "\t", "|")
 
 
 def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """Cases of a table with the columns ``image`` and ``label`` (paths from its folder) and, if given, ``case``.
+    """Cases (image, label) of a table with these columns (paths from its folder) and, if given, ``case``.
 
     Read are UTF-8, UTF-16 and Windows-1252; columns parted by comma, semicolon, tab or bar; names of columns in any
-    case; empty lines are passed over.
+    case.  Beside the cases comes a sentence by case on each whose line is wrong: a file that is not listed, not there
+    or out of reach, the name of another, or none that a file could have.
 
-    Returns
-    -------
-    Files (image, label) by case, and a sentence by case on each whose line is wrong: a file that is not listed, not
-    there or out of reach, the name of another, or none that a file could have.
-
-    Raises
-    ------
-    InputError
-        No table, no such columns, or no line.
+    Raises InputError: no table, no such columns, or no line.
     """
-    separator, lines = _lines(path)
-    try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
-    except csv.Error as error:
-        raise InputError(f"{path}: the collection's table cannot be read ({error}); save it as CSV", "table") from None
-    filled = [(number, row) for number, row in enumerate(rows, start=1) if any(row)]
-    if len(filled) < 2:
+    rows = _rows(path)
+    if len(rows) < 2:
         raise InputError(f"{path}: lists no case; give the columns image and label, a line a case", "table")
-    columns = [name.casefold() for name in filled[0][1]]
+    names = next(iter(rows.values()))
+    columns = [name.casefold() for name in names]
     if not {"image", "label"} <= set(columns):
-        found = ", ".join(repr(name) for name in filled[0][1])
-        raise InputError(
-            f"{path}: its columns are {found}; name two of them image and label, in its first line", "table"
-        )
+        text = f"its columns are {', '.join(map(repr, names))}; name two of them image and label, in its first line"
+        raise InputError(f"{path}: {text}", "table")
     if twice := {name for name in ("case", "image", "label") if columns.count(name) > 1}:
-        raise InputError(
-            f"{path}: has {' and '.join(sorted(twice))} for two columns; keep the one that is meant", "table"
-        )
+        text = f"has {' and '.join(sorted(twice))} for two columns; keep the one that is meant"
+        raise InputError(f"{path}: {text}", "table")
     pairs: dict[str, tuple[Path, Path]] = {}
     faults: dict[str, str] = {}
-    for number, cells in filled[1:]:
+    for number, cells in list(rows.items())[1:]:
         row, line = dict(zip(columns, cells, strict=False)), f"{path}: line {number}"
         if not (row.get("image") and row.get("label")):
             faults[f"line {number}"] = f"{line} has no image or no label; complete it, or take it out"
@@ -64,7 +50,7 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
             faults[case] = fault
         else:
             try:
-                pairs[case] = _pair(image, label, line)
+                pairs[case] = _file(image, line), _file(label, line)
             except InputError as error:
                 faults[case] = str(error)
     return pairs, faults
@@ -84,17 +70,16 @@ def _of_home(name: str) -> str:
     return os.path.expanduser(name) if name.startswith("~/") else name
 
 
-def _pair(image: Path, label: Path, line: str) -> tuple[Path, Path]:
-    """The two files of a line as the disk spells them; refuses one that is not there or out of reach."""
+def _file(given: Path, line: str) -> Path:
+    """A file of a line as the disk spells it."""
     try:
-        files = as_spelled(image), as_spelled(label)
-        gone = next((file for file in files if not file.exists()), None)
+        file = as_spelled(given)
+        there = file.exists()
     except OSError as error:  # no name for a file, a folder that is closed
-        text = f"{line} lists what cannot be read ({error.strerror}); mend it, or take it out"
-        raise InputError(text) from None
-    if gone is not None:
-        raise InputError(f"{line} lists {gone}, and there is no such file; add it, or take the line out")
-    return files
+        raise InputError(f"{line} lists what cannot be read ({error.strerror}); mend it, or take it out") from None
+    if not there:
+        raise InputError(f"{line} lists {file}, and there is no such file; add it, or take the line out")
+    return file
 
 
 def stem(name: str) -> str:
@@ -118,8 +103,8 @@ def as_spelled(path: Path) -> Path:
     return found
 
 
-def _lines(path: Path) -> tuple[str, list[str]]:
-    """What parts the columns of a table, and its lines."""
+def _rows(path: Path) -> dict[int, list[str]]:
+    """The cells of each line of a table that is not empty, by its number."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -128,17 +113,22 @@ def _lines(path: Path) -> tuple[str, list[str]]:
     if raw.startswith((b"PK", b"\xd0\xcf\x11\xe0")):
         raise InputError(f"{path}: a workbook of a spreadsheet, no text; save it as CSV", "table")
     lines = _text(raw).splitlines(keepends=True)
-    if lines and (told := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)):  # a line for Excel
-        return told[1], ["\n", *lines[1:]]
     first = next((line for line in lines if line.strip()), "")
-    return max(SEPARATORS, key=first.count), lines
+    separator = max(SEPARATORS, key=first.count)
+    if lines and (told := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)):  # a line for Excel
+        separator, lines[0] = told[1], "\n"
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
+    except csv.Error as error:
+        raise InputError(f"{path}: the collection's table cannot be read ({error}); save it as CSV", "table") from None
+    return {number: row for number, row in enumerate(rows, start=1) if any(row)}
 
 
 def _text(raw: bytes) -> str:
-    code = next((code for bom, code in BOMS.items() if raw.startswith(bom)), None)
-    if code is None and b"\0" in raw[:200]:
+    code = next((code for bom, code in BOMS.items() if raw.startswith(bom)), "utf-8")
+    if code == "utf-8" and b"\0" in raw[:200]:
         code = "utf-16-le" if raw[1:2] == b"\0" else "utf-16-be"
     try:
-        return raw.decode(code or "utf-8")
+        return raw.decode(code)
     except UnicodeDecodeError:
         return raw.decode("cp1252", errors="replace")

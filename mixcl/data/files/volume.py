@@ -1,12 +1,7 @@
-"""One scan as it was given, whatever its format, and whether its values can be those of a CT or of a label map.
-
-The first bytes of a file say what it is.  Every fault is an `InputError` of one sentence that names the file and says
-how to mend it.
-"""
+"""One scan as it was given, whatever its format, and whether its values can be those of a CT or of a label map."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,50 +16,37 @@ from mixcl.data.files.series import read_series
 from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN
 
-SMALLEST_RANGE = 50.0
-"""Images whose values span less than this are taken to be scaled already: noise alone spans more HU."""
+SMALLEST_RANGE = 50.0  # of the values of an image; one of less is scaled already: noise alone spans more HU
 OTHERS = {
     b"PK\x03\x04": "a zip archive; unpack it", b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture",
     b"II*\0": "a TIFF picture", b"MM\0*": "a TIFF picture", b"BM": "a bitmap picture", b"\x89HDF": "an HDF5 file",
-    b"MATLAB": "a MATLAB file", b"\x93NUMPY": "a NumPy array", b"%PDF": "a PDF document",
-    b"Rar!": "a rar archive; unpack it",
-    b"7z\xbc\xaf": "a 7z archive; unpack it", b"CDF": "a MINC file", b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it",
-    b"BZh": "a bzip2 archive; unpack it", b"\xfd7zXZ": "an xz archive; unpack it",
+    b"MATLAB": "a MATLAB file", b"\x93NUMPY": "a NumPy array", b"%PDF": "a PDF document", b"CDF": "a MINC file",
+    b"Rar!": "a rar archive; unpack it", b"7z\xbc\xaf": "a 7z archive; unpack it", b"BZh": "a bzip2 archive; unpack it",
+    b"\x28\xb5\x2f\xfd": "a zstd archive; unpack it", b"\xfd7zXZ": "an xz archive; unpack it",
 }  # fmt: skip
 
 
 def read_volume(path: Path) -> Volume:
     """Read a volume: NIfTI (.nii, .nii.gz, .hdr with .img), NRRD, MetaImage, or DICOM (a folder, or a file of frames).
 
-    Integers stay integers unless the header scales them.
+    The first bytes of a file say what it is.  Integers stay integers unless the header scales them.
 
-    Raises
-    ------
-    InputError
-        Missing, empty, unreadable, not what its name says, cut off or damaged, not one 3-D volume, colour or complex
-        voxels, NaN or infinite values, an impossible or implausible geometry (`geometry.check_grid`).
+    Raises InputError: missing, empty, unreadable, not what its name says, cut off or damaged, not one 3-D volume,
+    colour or complex voxels, NaN or infinite values, an impossible or implausible geometry (`geometry.check_grid`).
     """
     head = b"" if path.is_dir() else first_bytes(path)
     two = path.suffix.lower() in (".img", ".hdr") and head[128:132] != MARK
     if path.is_dir() or (is_dicom(head) and not two):
-        volume = read_series(path)
+        read = read_series
+    elif other := next((what for mark, what in OTHERS.items() if head.startswith(mark)), None):
+        raise InputError(f"{path}: {other}, no volume; give NIfTI, NRRD, MetaImage or a DICOM series", "format")
     else:
-        data, affine, doubts = _read_file(path, head)
-        volume = Volume(path, data, affine, digest(path), (*doubts, *check_grid(path, affine, data.shape)))
-    data = volume.data
+        read = read_itk if head.startswith((b"NRRD", b"ObjectType", b"NDims")) else read_nifti
+    data, affine, doubts = read(path)
+    doubts += check_grid(path, affine, data.shape)
     if data.dtype.kind == "f" and (bad := data.size - int(np.isfinite(data).sum())):
-        text = f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away"
-        raise InputError(text, "nan")
-    return volume
-
-
-def _read_file(path: Path, head: bytes) -> tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]:
-    what = next((what for mark, what in OTHERS.items() if head.startswith(mark)), None)
-    if what is not None:
-        raise InputError(f"{path}: {what}, no volume; give NIfTI, NRRD, MetaImage or a DICOM series", "format")
-    if head.startswith((b"NRRD", b"ObjectType", b"NDims")):
-        return read_itk(path)
-    return read_nifti(path)
+        raise InputError(f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away", "nan")
+    return Volume(path, data, affine, digest(path), doubts)
 
 
 def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
@@ -74,15 +56,19 @@ def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
     """
     low, high = float(image.data.min()), float(image.data.max())
     values = f"its values lie between {low:.6g} and {high:.6g}"
-    if low == high:
-        raise InputError(f"{image.path}: all voxels are {low:.6g}; take the case away", "constant")
-    if high - low <= SMALLEST_RANGE:
-        raise InputError(f"{image.path}: {values}, so it looks already scaled; give Hounsfield units", "range")
-    if low >= 0 and high <= 255:
-        raise InputError(f"{image.path}: {values}, so it looks like an 8-bit picture; give Hounsfield units", "range")
-    if low >= 0 and high > 1000:
-        text = f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units"
-        raise InputError(text, "intercept")
+    faults = (
+        (low == high, f"all voxels are {low:.6g}; take the case away", "constant"),
+        (high - low <= SMALLEST_RANGE, f"{values}, so it looks already scaled; give Hounsfield units", "range"),
+        (low >= 0 and high <= 255, f"{values}, so it looks like an 8-bit picture; give Hounsfield units", "range"),
+        (
+            low >= 0 and high > 1000,
+            f"{values}, so its intercept (often -1024) is lost; give Hounsfield units",
+            "intercept",
+        ),
+    )
+    for wrong, text, kind in faults:
+        if wrong:
+            raise InputError(f"{image.path}: {text}", kind)
     text = f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units"
     return (Doubt("range", text),) if low > -500 else ()
 
@@ -90,43 +76,36 @@ def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
 def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
     """The label map as uint8, in the file's axes, with the values of the store for those of the file.
 
-    ``stored`` is value -> value, see `mixcl.config.settings.Collection`; those that no uint8 holds, such as -1, are
-    unknown.
-
-    Raises
-    ------
-    InputError
-        Values that are not whole numbers, values other than 0 and those of ``stored``, or no organ.
+    ``stored`` is value -> value, see `mixcl.config.settings.Collection`; what no uint8 holds, such as -1, is unknown.
+    Raises InputError: values that are not whole numbers, values other than 0 and those of ``stored``, or no organ.
     """
     data = label.data
     if data.dtype.kind == "f":
-        whole = np.rint(data)
-        if np.abs(data - whole).max() > 1e-3:
+        data = np.rint(data)
+        if np.abs(label.data - data).max() > 1e-3:
             text = f"{label.path}: its label values are not whole numbers; export it without interpolation"
             raise InputError(text, "fractional label")
-        data = whole
     known = f"the collection knows 0 and {', '.join(map(str, sorted(stored)))}; mend the map, or the collection's names"
     far = [value for value in stored if not 0 < value < 256]
-    beyond = np.isin(data, far) if far else np.zeros((1, 1, 1), np.bool_)
-    if beyond.any():
-        data = np.where(beyond, 0, data)
+    beyond = np.isin(data, far) if far else np.bool_(False)
+    data = np.where(beyond, 0, data) if far else data
     if data.min() < 0 or data.max() > 255:
         text = f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}"
         raise InputError(text, "unknown label")
-    small = data.astype(np.uint8)
-    present = voxels_of(small)
+    labels = data.astype(np.uint8)
+    present = voxels_of(labels)
     foreign = [value for value in present if value and value not in stored]
     if foreign:
         text = f"unknown label value {', '.join(map(str, foreign))}; {known}, or list it there as unknown"
         raise InputError(f"{label.path}: {text}", "unknown label")
     if not any(stored.get(value, UNKNOWN) != UNKNOWN for value in present):
         raise InputError(f"{label.path}: labels nothing; add its labels, or take the case away", "empty label")
-    changed = {value: stored[value] for value in present if value and stored[value] != value}
-    if changed:
-        values = np.arange(256, dtype=np.uint8)
-        values[list(changed)] = list(changed.values())
-        small = values[small]
-    return np.where(beyond, np.uint8(UNKNOWN), small) if beyond.any() else small
+    for value in present:
+        if stored.get(value, value) != value:
+            labels[data == value] = stored[value]
+    if far:
+        labels[beyond] = UNKNOWN
+    return labels
 
 
 def voxels_of(labels: NDArray[np.uint8]) -> dict[int, int]:
@@ -151,17 +130,7 @@ def lost(
 ) -> str:
     """What of a label map resampling takes away altogether, in a sentence; nothing when every label has a voxel left.
 
-    Parameters
-    ----------
-    before, after
-        Voxels of each value, see `known_voxels`.
-    spacing
-        mm, after it.
-
-    Raises
-    ------
-    InputError
-        No label has a voxel left.
+    ``before`` and ``after``, at ``spacing`` mm, count voxels by value.  Raises InputError: no label has a voxel left.
 
     >>> lost(Path("seg.nii"), {0: 9, 1: 3, 2: 5}, {0: 2, 2: 1}, {1: "spleen", 2: "liver"}, (9, 9, 9))[:63]
     'seg.nii: at 9 x 9 x 9 mm nothing is left of spleen (3 voxels), '

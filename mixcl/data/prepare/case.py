@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mixcl.config.settings import DataConfig, LabelGrid
+from mixcl.config.settings import Collection, DataConfig
 from mixcl.data import arrays
 from mixcl.data import store as stored
 from mixcl.data.files import Volume
@@ -30,7 +30,7 @@ from mixcl.files import write_sealed, writing
 
 @dataclass(frozen=True)
 class Job:
-    """One case to prepare."""
+    """One case to prepare: its files below ``root``, its folder ``target`` in the store, and the rules for it."""
 
     collection: str
     case: str
@@ -39,132 +39,85 @@ class Job:
     root: Path
     target: Path
     data: DataConfig
-    names: dict[int, str]  # by value in the store
-    values: dict[int, int]  # value in the file -> value in the store
-    label_grid: LabelGrid = "same"
+    rules: Collection
     verify: bool = False  # compare what is kept with its checksums
 
     @property
     def settings(self) -> str:
-        return stored.settings_hash(self.data, self.values)
+        return stored.settings_hash(self.data, self.rules.stored)
 
     @property
     def files(self) -> dict[str, Path]:
         return {"image": self.image, "label": self.label}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a case: its record (case.json), or the sentence that says what is wrong with it."""
-
-    job: Job
-    record: dict[str, Any] | None
-    made: bool = False
-    fault: str = ""
-
-
-def kept(job: Job) -> Outcome | None:
-    """What is there of a case, made from these files by these settings; None when it has to be made.
+def kept(job: Job) -> dict[str, Any] | None:
+    """The record of a case that is there, made from these files by these settings; None when it has to be made.
 
     Files are known by size and date, or, when only the date differs, by their hash.  The date of a stored array is
     that of the file it was made from: a store has the same bytes whenever its sources were written.
     """
     try:
         record = stored.read_json(job.target / "case.json")
-        by_rule = record.get("label_grid", job.label_grid) == job.label_grid  # or its labels were not moved at all
-        if not by_rule or record["settings"] != job.settings or _damaged(job, record):
+        by_rule = record.get("label_grid", job.rules.label_grid) == job.rules.label_grid  # or were not moved at all
+        if not by_rule or record["settings"] != job.settings:
             return None
-        source = record["source"]
-        if any(source[kind] | _stat(job, path) != source[kind] for kind, path in job.files.items()):
+        if fault := stored.damage(job.target, record, content=job.verify):
+            if job.verify:
+                tqdm.write(f"{fault}; it is made again", file=sys.stderr)
             return None
-        dates = {kind: max(p.stat().st_mtime_ns for p in [path, *files_of(path)]) for kind, path in job.files.items()}
-        if all((job.target / f"{kind}.npy").stat().st_mtime_ns == date for kind, date in dates.items()):
-            return Outcome(job, record)
-        if any(digest(path) != source[kind]["sha256"] for kind, path in job.files.items()):
+        source, dates = record["source"], {}
+        for kind, path in job.files.items():
+            status, dates[kind] = _status(job, path)
+            if source[kind] | status != source[kind]:
+                return None
+        same = all((job.target / f"{kind}.npy").stat().st_mtime_ns == date for kind, date in dates.items())
+        if not same and any(digest(path) != source[kind]["sha256"] for kind, path in job.files.items()):
             return None
     except Exception:  # whatever is wrong with what is there
         return None
-    with writing(job.target):
-        _set_dates(job.target, dates)
-    return Outcome(job, record)
-
-
-def make(job: Job) -> Outcome:
-    """Prepare a case.
-
-    Raises
-    ------
-    InputError
-        A fault of the machine, not of the case: a full disk, missing permissions.
-    """
-    try:
+    if not same:
         with writing(job.target):
-            return Outcome(job, _make(job), made=True)
-    except InputError as error:
-        if error.kind == "machine":
-            raise
-        return Outcome(job, None, fault=str(error))
+            _set_dates(job.target, dates)
+    return record
 
 
-def _damaged(job: Job, record: dict[str, Any]) -> bool:
-    fault = stored.damage(job.target, record, content=job.verify)
-    if fault and job.verify:
-        tqdm.write(f"{fault}; it is made again", file=sys.stderr)
-    return fault is not None
-
-
-def _stat(job: Job, path: Path) -> dict[str, Any]:
-    name = path.relative_to(job.root) if path.is_relative_to(job.root) else path  # a table may name any place
-    return {"name": name.as_posix(), "bytes": sum(p.stat().st_size for p in files_of(path))}
-
-
-def _set_dates(folder: Path, dates: dict[str, int]) -> None:
-    for kind, date in dates.items():
-        os.utime(folder / f"{kind}.npy", ns=(date, date))
-
-
-def _make(job: Job) -> dict[str, Any]:
-    """Prepare one case and put it in its place; its record."""
-    source, dates = {}, {}
-    for kind, path in job.files.items():  # before it is read, so that a change meanwhile is noticed the next time
-        with suppress(OSError):  # a missing file is told below
-            source[kind], dates[kind] = _stat(job, path), path.stat().st_mtime_ns
-    label = read_volume(job.label)
-    label = replace(label, data=label_map(label, job.values))
-    image = read_volume(job.image)
-    source["label"]["sha256"], source["image"]["sha256"] = label.sha256, image.sha256
-    label, moved = aligned(image, label, job.label_grid)
-    doubts = [*image.doubts, *label.doubts, *check_hounsfield(image)]
-    warnings = [*(doubt.text for doubt in doubts), *filter(None, [moved])]
-    rule = {"label_grid": job.label_grid} if moved else {}
-    geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
-    turned, affine = to_ras(image.data, image.affine)
-    spacing, turned_shape = spacing_of(affine), turned.shape
-    scan = prepared(image, job.data)
-    del image, turned
-    labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, label.affine)[0], spacing, job.data.spacing))
-    before, after = known_voxels(label.data), known_voxels(labels)
-    warnings += filter(None, [lost(job.label, before, after, job.names, job.data.spacing)])
-    record = {
-        "schema": stored.SCHEMA,
-        "settings": job.settings,
-        "id": job.case,
-        "source": source,
-        **geometry,
-        "shape": scan.shape,
-        "spacing": job.data.spacing,
-        "affine": np.round(resampled_affine(affine, turned_shape, job.data.spacing), 6).tolist(),
-        "source_voxels": before,
-        "voxels": after,
-        "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings],
-    }
-    return _put(job, record, scan, labels, dates)
-
-
-def _bounded(scan: NDArray[Any]) -> NDArray[Any]:
-    """The values as they are, but for those so large that a mean of two would be infinite."""
-    far = np.float64(2**24)
-    return np.clip(scan, -far, far) if scan.dtype.kind == "f" and max(-scan.min(), scan.max()) > far else scan
+def make(job: Job) -> dict[str, Any]:
+    """Prepare a case and put it in place; its record, or an `InputError`, of the kind ``machine`` if of the disk."""
+    with writing(job.target):
+        source, dates = {}, {}
+        for kind, path in job.files.items():  # before it is read, so that a change meanwhile is noticed the next time
+            with suppress(OSError):  # a missing file is told below
+                source[kind], dates[kind] = _status(job, path)
+        label = read_volume(job.label)
+        label = replace(label, data=label_map(label, job.rules.stored))
+        image = read_volume(job.image)
+        source["label"]["sha256"], source["image"]["sha256"] = label.sha256, image.sha256
+        label, moved = aligned(image, label, job.rules.label_grid)
+        warnings = [doubt.text for doubt in (*image.doubts, *label.doubts, *check_hounsfield(image))]
+        rule = {"label_grid": job.rules.label_grid} if moved else {}
+        geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
+        turned, affine = to_ras(image.data, image.affine)
+        spacing, moved_to = spacing_of(affine), resampled_affine(affine, turned.shape, job.data.spacing)
+        scan = prepared(image, job.data)
+        del image, turned
+        labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, label.affine)[0], spacing, job.data.spacing))
+        before, after = known_voxels(label.data), known_voxels(labels)
+        warnings += [moved, lost(job.label, before, after, job.rules.organs, job.data.spacing)]
+        record = {
+            "schema": stored.SCHEMA,
+            "settings": job.settings,
+            "id": job.case,
+            "source": source,
+            **geometry,
+            "shape": scan.shape,
+            "spacing": job.data.spacing,
+            "affine": np.round(moved_to, 6).tolist(),
+            "source_voxels": before,
+            "voxels": after,
+            "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings if text],
+        }
+        return _put(job.target, record, scan, labels, dates)
 
 
 def prepared(image: Volume, data: DataConfig) -> NDArray[np.int16]:
@@ -176,18 +129,34 @@ def prepared(image: Volume, data: DataConfig) -> NDArray[np.int16]:
         None of it lies inside the window.
     """
     turned, affine = to_ras(image.data, image.affine)
-    scan = resample_linear(_bounded(turned), spacing_of(affine), data.spacing)
+    far = np.float64(2**24)  # a mean of two larger values may be infinite
+    if turned.dtype.kind == "f" and max(-turned.min(), turned.max()) > far:
+        turned = np.clip(turned, -far, far)
+    scan = resample_linear(turned, spacing_of(affine), data.spacing)
     clipped = np.clip(np.rint(scan, out=scan), *data.hu, out=scan).astype(np.int16, order="C")
     if clipped.min() == clipped.max():
         raise InputError(f"{image.path}: none of it lies inside the window {data.hu} HU; check its units")
     return clipped
 
 
+def _status(job: Job, path: Path) -> tuple[dict[str, Any], int]:
+    """Name and bytes of a scan or label map, and the date of the youngest of its files, ns."""
+    name = path.relative_to(job.root) if path.is_relative_to(job.root) else path  # a table may name any place
+    parts = files_of(path)
+    date = max(part.stat().st_mtime_ns for part in [path, *parts])
+    return {"name": name.as_posix(), "bytes": sum(part.stat().st_size for part in parts)}, date
+
+
+def _set_dates(folder: Path, dates: dict[str, int]) -> None:
+    for kind, date in dates.items():
+        os.utime(folder / f"{kind}.npy", ns=(date, date))
+
+
 def _put(
-    job: Job, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8], dates: dict[str, int]
+    target: Path, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8], dates: dict[str, int]
 ) -> dict[str, Any]:
     """Write a case to a hidden folder and move it to its place."""
-    draft, old = (job.target.with_name(f".{state}-{job.target.name}") for state in ("tmp", "old"))
+    draft, old = (target.with_name(f".{state}-{target.name}") for state in ("tmp", "old"))
     draft.mkdir(parents=True)
     hashes = {"image": arrays.content_of(scan), "label": arrays.content_of(labels)}
     points: dict[str, Any] = {str(v): voxels for v, voxels in arrays.draw_foreground(labels, hashes["label"]).items()}
@@ -198,8 +167,8 @@ def _put(
     files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
     record = {**record, "content": hashes, "files": files}
     write_sealed(draft / "case.json", record)
-    if job.target.exists():
-        job.target.rename(old)
-    draft.rename(job.target)
+    if target.exists():
+        target.rename(old)
+    draft.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     return record

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mixcl.config.settings import Collection, DataConfig
-from mixcl.data.prepare.case import Outcome
+from mixcl.data.prepare.case import Job
 from mixcl.data.registry import expected_count, seen
 from mixcl.files import human
 
@@ -52,41 +53,36 @@ class Report:
 
 
 def summarise(
-    wanted: dict[str, Collection], data: DataConfig, root: Path, outcomes: Sequence[Outcome],
-    faults: dict[str, list[str]], seconds: float,
+    wanted: dict[str, Collection], data: DataConfig, root: Path, jobs: Sequence[Job],
+    records: dict[Path, dict[str, Any]], made: set[Path], faults: dict[str, list[str]], seconds: float,
 ) -> Report:  # fmt: skip
-    """The report of a preparation that made ``outcomes`` into ``root`` and found ``faults``, by collection."""
+    """The report of a preparation; ``records`` by folder in the store, those ``made`` now, ``faults`` by collection."""
     counts, warnings, scans = [], [], defaultdict(list)
     for name, collection in wanted.items():
-        mine = [o for o in outcomes if o.job.collection == name]
-        good = [(o.job.case, o.record) for o in mine if o.record is not None]
-        expected = expected_count(data, name)
-        size = sum(sum(record["files"].values()) for _, record in good)
-        made = sum(o.made for o in mine)
-        row = (len(mine), expected, made, len(good) - made, len(faults[name]), size)
+        mine = {job.target: job.case for job in jobs if job.collection == name}
+        good = {target: records[target] for target in mine if target in records}
+        expected, new = expected_count(data, name), len(good.keys() & made)
+        size = sum(sum(record["files"].values()) for record in good.values())
+        row = (len(mine), expected, new, len(good) - new, len(faults[name]), size)
         counts.append(Counts(name, collection.title, *row))
         if expected not in (None, len(mine)):
             whose = "the settings ask for" if data.source == "phantom" else "the paper counts"
             warnings.append(f"{name}: {len(mine)} labelled scans found, {whose} {expected} (R20)")
-        for case, record in good:
+        for target, record in good.items():
             warnings += [f"{name}: {text}" for text in record["warnings"]]
-            scans[record["content"]["image"]].append((name, case))
-    groups = [group for group in scans.values() if len(group) > 1]
-    warnings += [_duplicate(group, data) for group in groups]
-    warnings += map(seen, data.in_both)
+            scans[record["content"]["image"]].append(f"{name}/{mine[target]}")
+    groups = [tuple(group) for group in scans.values() if len(group) > 1]
+    for group in groups:
+        names = {scan.partition("/")[0] for scan in group}
+        both = names & set(data.pretrain) and names & set(data.finetune)
+        leak = "; pre-training would see a scan that fine-tuning is tested on" if both else ""
+        warnings.append(f"{', '.join(group)}: the same scan (R24){leak}")
     return Report(
         tuple(counts),
-        tuple(tuple(f"{name}/{case}" for name, case in group) for group in groups),
-        tuple(warnings),
+        tuple(groups),
+        (*warnings, *map(seen, data.in_both)),
         tuple(fault for name in wanted for fault in faults[name]),
         sum(c.bytes for c in counts),
         round(seconds, 3),
         str(root),
     )
-
-
-def _duplicate(group: Sequence[tuple[str, str]], data: DataConfig) -> str:
-    names = {name for name, _ in group}
-    both = names & set(data.pretrain) and names & set(data.finetune)
-    leak = "; pre-training would see a scan that fine-tuning is tested on" if both else ""
-    return f"{', '.join(f'{name}/{case}' for name, case in group)}: the same scan (R24){leak}"

@@ -1,9 +1,7 @@
 """From collections as they are given to the store: check, orient, resample, window, store (Sec. 3.1).
 
-A run that is killed leaves whole cases, and the next one goes on where it stopped (`mixcl.data.prepare.case`).
-Faulty cases do not stop the others, whatever happens while they are read: they are told together at the end.
-
-Cases are prepared in processes of their own (`mixcl.data.workers`); those that are there already are only looked at.
+A run that is killed leaves whole cases, and the next one goes on where it stopped.  Faulty cases do not stop the
+others, whatever happens while they are read: they are told together at the end.
 """
 
 import math
@@ -16,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ from mixcl.data.files.grid import resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.nifti import announced_grid
 from mixcl.data.files.opened import PACKED
-from mixcl.data.prepare.case import Job, Outcome, kept, make
+from mixcl.data.prepare.case import Job, kept, make
 from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
 from mixcl.data.workers import outcomes
@@ -40,20 +39,11 @@ def prepare(
 ) -> Report:
     """Prepare the collections that the settings name, and write ``out/data/report.json``.
 
-    Phantoms are made first when ``data.source`` is ``phantom``; else the collections lie in ``data.root``.
+    Phantoms are made first when ``data.source`` is ``phantom``; else the collections lie in ``data.root``.  Raw
+    phantoms and store lie in ``out/data`` unless ``config.data``, which decides everything here, says otherwise.
 
-    Parameters
-    ----------
-    config
-        ``config.data`` decides everything here.
-    out
-        Folder of the results; raw phantoms and store lie in ``out/data`` unless the settings say otherwise.
-    workers
-        Cases at a time; None is one a core, at most 8.
-    progress
-        Show a bar with rate and time left.
-    verify
-        Compare what is prepared already with its checksums, voxel by voxel, and make again what is damaged.
+    ``workers`` cases at a time; None is one a core, at most 8.  With ``verify``, what is prepared already is compared
+    with its checksums, voxel by voxel, and what is damaged is made again.
 
     Raises
     ------
@@ -74,16 +64,14 @@ def prepare(
                 write_collections(data, raw, progress=progress)
             jobs, faults = _plan(wanted, data, raw, root, verify)
             _check_room(jobs, root, progress)
-            outcomes = _run(jobs, workers or min(cores(), 8), progress)
+            records, made = _run(jobs, faults, workers or min(cores(), 8), progress)
             for name, collection in wanted.items():
-                mine, index = [o for o in outcomes if o.job.collection == name], root / name / "index.json"
-                faults[name] += [outcome.fault for outcome in mine if outcome.fault]
                 if faults[name]:  # nobody shall train on a part of a collection
-                    index.unlink(missing_ok=True)
+                    (root / name / "index.json").unlink(missing_ok=True)
                 else:
-                    scans = _place(folder(collection, raw).absolute(), root.absolute())
-                    _write_index(index, collection, data, scans, [outcome.job.case for outcome in mine])
-            report = summarise(wanted, data, root, outcomes, faults, time.monotonic() - start)
+                    cases = [job.case for job in jobs if job.collection == name]
+                    _write_index(root, name, collection, data, raw, cases)
+            report = summarise(wanted, data, root, jobs, records, made, faults, time.monotonic() - start)
             write_json(out / "data" / "report.json", asdict(report))
     if report.faults:
         good = sum(c.made + c.kept for c in report.collections)
@@ -105,49 +93,51 @@ def _plan(
             pairs, missing = {}, {"": str(error)}
         faults[name] = list(missing.values())
         for case, (image, label) in pairs.items():
-            target, names, values = root / name / file_name(case), collection.organs, collection.stored
-            rule = collection.label_grid
-            jobs.append(Job(name, case, image, label, base, target, data, names, values, rule, verify))
+            target = root / name / file_name(case)
+            jobs.append(Job(name, case, image, label, base, target, data, collection, verify))
     return jobs, faults
 
 
-def _run(jobs: Sequence[Job], workers: int, progress: bool) -> list[Outcome]:
-    """Prepare all cases, some at a time; outcomes in the order of the jobs."""
+def _run(
+    jobs: Sequence[Job], faults: dict[str, list[str]], workers: int, progress: bool
+) -> tuple[dict[Path, dict[str, Any]], set[Path]]:
+    """Prepare all cases, some at a time: records by folder in the store, and which are new; what is wrong to faults."""
     for place in {job.target.parent for job in jobs}:
         for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
             shutil.rmtree(left)
     with ThreadPoolExecutor(workers) as pool:
-        there = list(pool.map(kept, jobs))
-    new = [job for job, outcome in zip(jobs, there, strict=True) if outcome is None]
-    bar = tqdm(desc="prepare", total=len(jobs), initial=len(jobs) - len(new), unit="case", disable=not progress)
-    made = {}
-    with bar:
-        for job, answer in zip(new, outcomes(make, [(job,) for job in new], workers), strict=True):
-            lost = isinstance(answer, InputError)
-            made[job.target] = Outcome(job, None, fault=f"{job.image}: {answer}") if lost else answer
-            bar.update()
-    return [outcome or made[job.target] for job, outcome in zip(jobs, there, strict=True)]
+        there = zip(jobs, pool.map(kept, jobs), strict=True)
+        records = {job.target: record for job, record in there if record is not None}
+    new, made = [job for job in jobs if job.target not in records], set()
+    answers = zip(new, outcomes(make, [(job,) for job in new], workers), strict=True)
+    bar = tqdm(answers, desc="prepare", total=len(jobs), initial=len(records), unit="case", disable=not progress)
+    for job, answer in bar:
+        if isinstance(answer, InputError):
+            whose = f"{job.image}: " if answer.kind in ("unexpected", "memory") else ""
+            faults[job.collection].append(f"{whose}{answer}")
+        else:
+            records[job.target] = answer
+            made.add(job.target)
+    return records, made
 
 
-def _place(scans: Path, root: Path) -> str:
-    """Where scans are, seen from the store if they lie beside it, so that both can be moved together."""
-    return os.path.relpath(scans, root) if scans.is_relative_to(root.parent) else str(scans)
-
-
-def _write_index(path: Path, collection: Collection, data: DataConfig, scans: str, cases: Sequence[str]) -> None:
-    """List the cases of a collection, and say where its scans are."""
+def _write_index(
+    root: Path, name: str, collection: Collection, data: DataConfig, raw: Path, cases: Sequence[str]
+) -> None:
+    """List the cases of a collection and say where its scans are: from the store, if both can be moved together."""
+    scans, store = folder(collection, raw).absolute(), root.absolute()
     index = {
         "schema": stored.SCHEMA,
         "settings": stored.settings_hash(data, collection.stored),
         "spacing": data.spacing,
         "hu": data.hu,
-        "folder": scans,
+        "folder": os.path.relpath(scans, store) if scans.is_relative_to(store.parent) else str(scans),
         "title": collection.title,
         "names": dict(sorted(collection.organs.items())),
         "stored": stored.renumbered(collection.stored),
         "cases": cases,
     }
-    write_sealed(path, index)
+    write_sealed(root / name / "index.json", index)
 
 
 def _check_room(jobs: Sequence[Job], root: Path, progress: bool) -> None:
@@ -172,5 +162,5 @@ def _growth(job: Job) -> int:
         if math.prod(announced) > PACKED * job.image.stat().st_size:  # more than there can be
             return 0
         shape = resampled_shape(announced, spacing_of(affine), job.data.spacing)
-        return stored.expected_bytes(shape, len(job.names)) - there
+        return stored.expected_bytes(shape, len(job.rules.organs)) - there
     return 0
