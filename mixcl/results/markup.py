@@ -8,7 +8,7 @@ import html
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -126,11 +126,8 @@ def _with_headers(table: str) -> str:
         return f'{match["row"]}<th scope="row"{name}{match["more"]}>{match["text"]}</th>'
 
     head, middle, rows = table.partition("<tbody>")
-    head = re.sub(
-        r"<th(?P<more>(?:\s[^>]*)?)>(?=[^<])",
-        r'<th scope="col"\g<more>>',
-        re.sub(r"<th(?:\s[^>]*)?></th>", "<td></td>", head),
-    )
+    head = re.sub(r"<th(?:\s[^>]*)?></th>", "<td></td>", head)
+    head = re.sub(r"<th(?P<more>(?:\s[^>]*)?)>(?=[^<])", r'<th scope="col"\g<more>>', head)
     rows = re.sub(r"(?P<row><tr[^>]*>\s*)<t[dh](?P<more>[^>]*)>(?P<text>.+?)</t[dh]>", row, rows)
     return f"{head}{middle}{rows}"
 
@@ -181,11 +178,8 @@ def with_readings(body: str, numbers: Collection[str], to: str) -> str:
 
 def sections(body: str) -> list[tuple[str, str]]:
     """Id and text of the headings of the second level."""
-    found = HEADING.finditer(body)
-    ids = (
-        (re.search(r'id="([^"]+)"', match["more"]), plain(match["text"])) for match in found if match["level"] == "2"
-    )
-    return [(name[1], text) for name, text in ids if name]
+    found = re.findall(r'<h2(?=\s)[^>]*?id="([^"]+)"[^>]*>(.*?)</h2>', body, re.DOTALL)
+    return [(name, plain(text)) for name, text in found]
 
 
 def plain(text: str) -> str:
@@ -200,12 +194,3 @@ def relative(page: str, here: str) -> str:
     ('../index.html', 'b.html')
     """
     return Path(os.path.relpath(page, Path(here).parent)).as_posix()
-
-
-def folded(notes: str, summary: str, keep: Callable[[str], bool]) -> str:
-    """A list in HTML of which the items that ``keep`` names stay, and the others are folded away."""
-    items = re.findall(r"<li>.*?</li>", notes, re.DOTALL)
-    shown, rest = ([item for item in items if keep(item) == kept] for kept in (True, False))
-    parts = [f"<ul>{''.join(shown)}</ul>"] if shown else []
-    parts += [f"<details><summary>{summary}</summary><ul>{''.join(rest)}</ul></details>"] if rest else []
-    return "\n".join(parts)
