@@ -1,13 +1,10 @@
 """What matters: every arm against training from scratch, paired by fold and seed, with effect sizes and intervals.
 
-An arm whose encoder is frozen is compared with a frozen encoder of random weights instead, where the grid has one,
-because only there does all that the two differ in come from the pre-training: a trained encoder can make good for what
-it lacked.  ``grid.compare`` names further pairs of arms; every arm that none of these names, a reading of the paper
-for example, is compared with MixCL as well, frozen with frozen.
-
-A pair is one fold and one seed: both arms fine-tune on the same scans in the same order from the same fresh decoder and
-are tested on the same cases.  Its value is the fold's score of ``statistics.fold_scores``; pairs are counted, and
-intervals and p made, as in the tables: see :mod:`mixcl.results.statistics` and :mod:`mixcl.results.inference`.
+An arm whose encoder is frozen is compared with a frozen encoder of random weights instead, where the grid has one: only
+there does all that the two differ in come from the pre-training, as a trained encoder can make good for what it lacked.
+``grid.compare`` names further pairs of arms; every arm that none of these names, a reading of the paper for example, is
+compared with MixCL as well, frozen with frozen.  In a pair, of one fold and one seed, both arms fine-tune on the same
+scans in the same order from the same fresh decoder; for intervals and p see :mod:`mixcl.results.statistics`.
 """
 
 import math
@@ -114,18 +111,21 @@ def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFra
     collections of the pre-training label; ``kidney`` stands for the left and the right one.  Raises `InputError` as
     :func:`mixcl.results.runs.read_runs` does.
 
-    Returns
-    -------
-    DataFrame
-        task, percent, ``arm``, the arm ``against`` which it is compared and which lacks the label term alone,
-        ``organs`` (labelled or others), and :class:`mixcl.results.inference.Estimate` of the difference of Dice over
-        a pair's cases and their organs; ``p`` is not adjusted.
+    The rows: task, percent, ``arm``, the arm ``against`` which it is compared and which lacks the label term,
+    ``organs`` (labelled or others), and :class:`mixcl.results.inference.Estimate` of the difference of Dice over a
+    pair's cases and their organs; ``p`` is not adjusted.
     """
     runs, names = read_runs(out), set(labelled)
     taught = [any(name in organ for name in names) for organ in runs.cases["organ"]]
     cases = runs.cases.assign(organs=np.where(taught, "labelled", "others"))
+    settings = {FULL: set[str](), **{arm: set(items) for arm, items in config.grid.variants.items()}}
+    planned = [
+        (settings[one] ^ settings[arm], one, arm) for one, arm in config.grid.compare if {one, arm} <= {*settings}
+    ]
     rows: list[tuple[Any, ...]] = []
-    for reference, arm in _label_steps(config.grid):
+    for changed, reference, arm in planned:
+        if not all(item.startswith("loss.alpha=") for item in changed):
+            continue
         for group, part in cases[cases["arm"].isin((reference, arm))].groupby("organs"):
             for cell, values in distinct(fold_differences(part, reference)).groupby(CELL):
                 told = compared(values, values["dice"], "arm_dice", "reference_dice")
@@ -133,17 +133,6 @@ def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFra
     table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *DIFFERENCE])
     write_table(out / "tables", "effects_organs", table, [_organ_sheet(table, wording.origin(runs, runs.cases))])
     return table
-
-
-def _label_steps(grid: GridConfig) -> list[tuple[str, str]]:
-    """The pairs of ``grid.compare`` whose arms differ in the weight of the label term alone."""
-    settings: dict[str, set[str]] = {FULL: set(), **{arm: set(items) for arm, items in grid.variants.items()}}
-    return [
-        (reference, arm)
-        for reference, arm in grid.compare
-        if {reference, arm} <= settings.keys()
-        and all(item.startswith("loss.alpha=") for item in settings[reference] ^ settings[arm])
-    ]
 
 
 def verdict(p_holm: float, difference: float, n: int) -> str:

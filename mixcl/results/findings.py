@@ -82,7 +82,11 @@ def _table1(table: Table) -> str:
         told = f"MixCL is {where} of {cells}, and in no other told apart from it"
     else:
         told = f"MixCL is not told apart from training from scratch in any of {cells}"
-    return f"Table 1: by its 95 % intervals {told}; the largest difference is {_points(largest)}{_caution(known)}."
+    ends = interval(100 * largest["low"], 100 * largest["high"], 1)
+    more = "" if ends == MISSING else f", 95 % interval {ends}"
+    size = f"{100 * largest['difference']:+.1f} points of Dice"
+    where = f"{title(largest['task'])} {largest['percent']:g} %{more}"
+    return f"Table 1: by its 95 % intervals {told}; the largest difference is {size} ({where}){_caution(known)}."
 
 
 def _table2(table: Table) -> str:
@@ -106,9 +110,8 @@ def _table2(table: Table) -> str:
             says = f"the intervals put {' and '.join(apart)} training from scratch"
         parts.append(f"on {title(task)} with {percent:g} % of the labels ({order}) {says}")
     if not parts:
-        return (
-            f"Table 2 answers nothing: none of its rows has learned its task (mean Dice below {LEARNED:g}) or is there."
-        )
+        least = f"mean Dice below {LEARNED:g}"
+        return f"Table 2 answers nothing: none of its rows has learned its task ({least}) or is there."
     return f"Table 2: {'; '.join(parts)}{_caution(pd.concat(known))}."
 
 
@@ -121,13 +124,6 @@ def _compared(table: Table, arm: str) -> pd.DataFrame:
     told = {cell: learned(means[cell], means[*cell[:2], REFERENCE]) for cell in cells if cell in table.planned}
     rows = rows[pd.Series([cell in told for cell in cells], rows.index, dtype=bool)]
     return rows.assign(learned=pd.Series(told.values(), rows.index, dtype=bool))
-
-
-def _points(row: pd.Series) -> str:
-    """A difference in points of Dice, where it is, and its interval if there is one."""
-    ends = interval(100 * row["low"], 100 * row["high"], 1)
-    more = "" if ends == MISSING else f", 95 % interval {ends}"
-    return f"{100 * row['difference']:+.1f} points of Dice ({title(row['task'])} {row['percent']:g} %{more})"
 
 
 def _caution(rows: pd.DataFrame) -> str:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from jinja2 import Environment, PackageLoader, select_autoescape
 
 from mixcl.files import write_text
 from mixcl.spreadsheet import to_csv
 
+TEMPLATES = Environment(loader=PackageLoader("mixcl.results", ""), autoescape=select_autoescape(), trim_blocks=True)
 MISSING = "-"
 MARK = "✓"
 TEX = {
@@ -67,7 +69,8 @@ def latex(sheets: Iterable[Sheet]) -> str:
     lines: list[str] = []
     for sheet in sheets:
         blocks = [rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(title)}}}" for title, names in sheet.groups]
-        lines += [
+        rows = [" & ".join(map(tex, cells)) + r" \\" for cells in sheet.rows]
+        lines += [  # a bracket or star at the beginning of a row would be an argument of the line break before it
             r"\begin{table}",
             rf"\caption{{{tex(sheet.caption)}}}",
             r"\centering\scriptsize\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.2}\medskip",
@@ -76,7 +79,7 @@ def latex(sheets: Iterable[Sheet]) -> str:
             " & ".join(blocks) + r" \\",
             " & ".join(tex(name) for _, names in sheet.groups for name in names) + r" \\",
             r"\hline",
-            *(_row(row) for row in sheet.rows),
+            *(f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows),
             r"\hline",
             r"\end{tabular}}",
             *(rf"\par\smallskip{{\footnotesize {tex(note)}}}" for note in sheet.notes),
@@ -84,12 +87,6 @@ def latex(sheets: Iterable[Sheet]) -> str:
             "",
         ]
     return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    """A row; a bracket or star at its beginning would be an argument of the line break before it."""
-    row = " & ".join(map(tex, cells)) + r" \\"
-    return f"{{}}{row}" if row.startswith(("[", "*")) else row
 
 
 def tex(text: str) -> str:

@@ -1,8 +1,8 @@
 """When a pre-training helps: its gain over fine-tuning steps and learning rates, by pairs of trainings.
 
 A point is a length, a rate and what the encoder starts from.  At each point the trainings of an arm are paired, fold by
-fold and seed by seed, with those from scratch of the same length and rate; intervals are those of
-:mod:`mixcl.results.inference`.  Nothing here is chosen by the gain: :func:`tuned`, which chooses a rate, says so.
+fold and seed by seed, with those from scratch of the same length and rate.  Nothing here is chosen by the gain:
+:func:`tuned`, which chooses a rate, says so.
 """
 
 import math
@@ -86,16 +86,13 @@ def trainings(out: Path) -> pd.DataFrame:
 def gain_map(rows: pd.DataFrame) -> pd.DataFrame:
     """At every point, an arm against scratch; ``rows`` are :func:`trainings`.
 
-    Raises `InputError` where no training from scratch has the length and rate of one from a pre-training.
+    The columns: `POINT`; ``scratch`` and ``dice``, the mean Dice of both; :class:`Estimate` of the ``difference``;
+    ``better``, the share of pairs in which the arm is ahead; ``entropy``, the mean difference of the last cross-entropy
+    on the test cases (below 0 where the arm is better); ``organs``, of organs found; ``alike``, the steps at which
+    training from scratch at that rate has the arm's Dice, on straight lines between its points over the logarithm of
+    the steps: infinite where it never has, NaN below its first point.  ``attrs["origin"]``: where it is from.
 
-    Returns
-    -------
-    DataFrame
-        `POINT`; ``scratch`` and ``dice``, the mean Dice of both; :class:`Estimate` of the ``difference``; ``better``,
-        the share of pairs in which the arm is ahead; ``entropy``, the mean difference of the last cross-entropy on the
-        test cases (below 0 where the arm is better); ``organs``, of organs found; ``alike``, the steps at which
-        training from scratch at that rate has the arm's Dice, on straight lines between its points over the logarithm
-        of the steps: infinite where it never has, NaN below its first point.  ``attrs["origin"]``: where it is from.
+    Raises `InputError` where no training from scratch has the length and rate of one from a pre-training.
     """
     both = _joined(rows, PAIRED)
     if both.empty:
@@ -126,10 +123,9 @@ def tuned(rows: pd.DataFrame) -> pd.DataFrame:
     best = rows.groupby(POINT)["dice"].mean().reset_index()
     best = best.loc[best.groupby(length)["dice"].idxmax(), POINT]
     both = _joined(rows.merge(best, on=POINT), [name for name in PAIRED if name != "rate"])
-    lines = [
-        (*cell, part["rate_scratch"].iloc[0], part["rate"].iloc[0], *_gain(part)) for cell, part in both.groupby(length)
-    ]
-    return pd.DataFrame(lines, columns=[*length, "rate_scratch", "rate", *GAIN])
+    rates = ["rate_scratch", "rate"]
+    lines = [(*cell, *part[rates].iloc[0], *_gain(part)) for cell, part in both.groupby(length)]
+    return pd.DataFrame(lines, columns=[*length, *rates, *GAIN])
 
 
 def organs_found(rows: pd.DataFrame) -> pd.DataFrame:
@@ -223,11 +219,7 @@ def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def _alike(curve: pd.Series, dice: float) -> float:
     """Steps at which a curve of Dice over steps first has ``dice``."""
     steps, values = np.log(curve.index.to_numpy(float)), np.maximum.accumulate(curve.to_numpy(float))
-    if dice > values[-1]:
-        return math.inf
-    if dice < values[0]:
-        return math.nan
-    return float(np.exp(np.interp(dice, values, steps)))
+    return float(np.exp(np.interp(dice, values, steps, left=math.nan, right=math.inf)))
 
 
 def _sheet(table: pd.DataFrame) -> Sheet:

@@ -85,15 +85,15 @@ def margin(values: Values, folds: NDArray[np.generic], seeds: NDArray[np.generic
     parts = [_between(values, groups) for groups in (folds, seeds) if len(np.unique(groups)) > 1]
     variances, shares, freedoms = zip(*parts, strict=True)
     if len(parts) == 1:
-        return lambda level: _quantile(level, freedoms[0]) * np.sqrt(variances[0])
+        return lambda level: stats.t.isf(level / 2, freedoms[0]) * np.sqrt(variances[0])
     rest, left = _rest(values, folds, seeds)
     shared, total = sum(shares) - 1 / values.shape[-1], sum(variances)
 
     def half(level: float) -> Values:
-        quantiles = [_quantile(level, freedom) for freedom in freedoms]
+        quantiles = [stats.t.isf(level / 2, freedom) for freedom in freedoms]
         mixed = sum(t * variance for t, variance in zip(quantiles, variances, strict=True)) ** 2
         both = np.divide(mixed, total, out=np.zeros_like(total), where=total > 0)
-        both -= _quantile(level, max(left, *freedoms)) ** 2 * shared * rest
+        both -= stats.t.isf(level / 2, max(left, *freedoms)) ** 2 * shared * rest
         least = np.minimum(*(t**2 * variance for t, variance in zip(quantiles, variances, strict=True)))
         return np.asarray(np.sqrt(np.maximum(both, least)))
 
@@ -119,10 +119,6 @@ def _rest(values: Values, folds: NDArray[np.generic], seeds: NDArray[np.generic]
     freedom = values.shape[-1] - int(np.linalg.matrix_rank(design))
     left = values - values @ (design @ np.linalg.pinv(design)).T
     return (left**2).sum(-1) / max(freedom, 1), freedom
-
-
-def _quantile(level: float, freedom: int) -> float:
-    return float(stats.t.isf(level / 2, freedom))
 
 
 def _level(half: Callable[[float], Values], distance: float) -> float:

@@ -1,8 +1,4 @@
-"""Markdown and notebooks as the HTML of a page: mathematics without a script, and what a reader needs to get about.
-
-Headings have ids; tables and code can be scrolled with the keyboard, and know which cells are headers; pictures have a
-size and lead to themselves in full size; R-numbers lead to the table of readings.
-"""
+"""Markdown and notebooks as the HTML of a page: mathematics without a script, and what a reader needs to get about."""
 
 import html
 import itertools
@@ -14,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 LINK = re.compile(
-    r'<a href="(?![#/]|[\w.+-]+:)(?:[^"#]*/)?(?P<name>[^"#/]*)(?P<part>#[^"]*)?"[^>]*>(?P<text>.*?)</a>', re.DOTALL
+    r'(?s)<a href="(?![#/]|[\w.+-]+:)(?:[^"#]*/)?(?P<name>[^"#/]*)(?P<part>#[^"]*)?"[^>]*>(?P<text>.*?)</a>'
 )
 """A link to a place beside the page."""
 MATH = re.compile(
-    r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$", re.DOTALL
+    r"(?s)(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$"
 )
 HEADING = re.compile(r"<h(?P<level>[1-6])(?P<more>[^>]*)>(?P<text>.*?)</h(?P=level)>", re.DOTALL)
 TABLE = re.compile(r"<table.*?</table>", re.DOTALL)
@@ -37,7 +33,7 @@ def markdown(text: str) -> str:
 def notebook(path: Path, extract: bool = True) -> tuple[str, str, Mapping[str, bytes]] | None:
     """An executed notebook as title, HTML without a script, and its pictures by file name; None for a damaged file.
 
-    Without ``extract`` its pictures stay in the HTML, for runs with hundreds of notebooks.
+    Without ``extract`` its pictures stay in the HTML.
     """
     import nbformat
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.results.paper import ARMS, TITLES
-from mixcl.results.statistics import KEYS, METRICS, Cell
+from mixcl.results.statistics import CELL, KEYS, METRICS, Cell
 from mixcl.run.jobs import SCRATCH, table1_cells, table2_cells
 from mixcl.run.record import flat, read_card
 from mixcl.spreadsheet import read_csv
@@ -31,10 +31,7 @@ class Runs:
     cards: dict[str, dict[str, Any]] = field(repr=False)
 
     def planned(self, table: int) -> list[tuple[str, float, str, int, int]]:
-        """(task, percent, arm, fold, seed) of all that the runs' settings ask for in Table 1 or 2, there or not.
-
-        Tasks in the paper's order; arms as ``scratch``, variants, ``mixcl``.
-        """
+        """(task, percent, arm, fold, seed) of all that the runs' settings ask for in Table 1 or 2, in order."""
         runs: dict[tuple[str, float, str, int, int], None] = {}
         order = {SCRATCH: -1}
         plans = dict.fromkeys(json.dumps(_plan(card)) for card in self.cards.values())
@@ -53,9 +50,7 @@ class Runs:
     def only(self, cells: Iterable[Cell]) -> Runs:
         """The runs of some cells."""
         kept = set(cells)
-        cards = {
-            job: card for job, card in self.cards.items() if (card["task"], float(card["percent"]), card["arm"]) in kept
-        }
+        cards = {job: card for job, card in self.cards.items() if tuple(card[key] for key in CELL) in kept}
         return Runs(self.cases[self.cases["job"].isin(list(cards))], cards)
 
     def values(self, key: str, task: str | None = None) -> list[Any]:
@@ -66,7 +61,7 @@ class Runs:
     def phantoms(self) -> list[str]:
         """Seed and difficulty of the phantoms, each pair once; none where the data are files."""
         data = [card["config"]["data"] for card in self.cards.values()]
-        made = [settings["phantom"] for settings in data if settings["source"] == "phantom"]
+        made = [of["phantom"] for of in data if of["source"] == "phantom"]
         return sorted({f"phantom.seed {phantom['seed']}, difficulty {phantom['difficulty']:g}" for phantom in made})
 
     def unlike(self, task: str) -> list[str]:

@@ -21,10 +21,9 @@ METRICS = ["dice", "hd95_mm", "surface_dice"]
 DIFFERENCE = ["difference" if name == "mean" else name for name in Estimate._fields]
 REFERENCE = "scratch"
 LEARNED = 0.1
-"""Mean Dice that a network has at least if it has learned anything.
-
-One that takes every voxel of a scan for the same organ has 2v / (v + N), less than this for an organ that fills up to a
-twentieth of the scan, which is more than any organ here; one that finds nothing has 0."""
+"""Mean Dice that a network has at least if it has learned anything.  One that takes every voxel of a scan for the same
+organ has 2v / (v + N), less than this for an organ of up to a twentieth of the scan, which is more than any
+here has."""
 Cell = tuple[str, float, str]
 
 
@@ -104,7 +103,7 @@ def intervals(folds: pd.DataFrame) -> pd.DataFrame:
 def counted(cases: pd.DataFrame) -> pd.DataFrame:
     """The rows of cases.csv and whether the case has the organ, ``n``, and it was ``missed``, or ``invented`` if not.
 
-    An organ that preparation lost is there and was missed, whatever was predicted.
+    An organ that preparation lost is there and was missed.
     """
     present, empty = cases["dice"].notna(), (cases["voxels_label"] == 0) | (cases["voxels_predicted"] == 0)
     return cases.assign(n=present, missed=present & empty, invented=~present & (cases["voxels_predicted"] > 0))

@@ -18,10 +18,10 @@ class Table:
     """Table 1 or 2 of a folder of results.
 
     ``folds``: one row a fold, as in table1.csv.  ``cells``: task, percent, arm, mean, sd, folds, seeds, ``trainings``
-    (distinct ones), of Dice.  ``caption`` and ``notes``: what to say about it.  ``phantom``: whether any of it is from
-    phantoms.  ``origin``: where it comes from, also the last of the notes.  ``planned``: the cells in the table's
-    order. ``marks``: Id, Label and Recon by arm.  ``intervals``: of each cell's mean Dice over trainings.  ``paired``:
-    one row a fold and arm, of the differences to ``scratch``.  ``comparisons``: as in statistics.csv.
+    (distinct ones), of Dice.  ``phantom``: whether any of it is from phantoms.  ``origin``: where it comes from, also
+    the last of the notes.  ``planned``: the cells in the table's order.  ``marks``: Id, Label and Recon by arm.
+    ``intervals``: of each cell's mean Dice over trainings.  ``paired``: one row a fold and arm, of the differences to
+    ``scratch``.
     """
 
     folds: pd.DataFrame

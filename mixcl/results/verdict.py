@@ -10,7 +10,7 @@ import pandas as pd
 class Check:
     """One line of the verdict: ``what`` was compared, the two values, whether it holds, and the job that made it.
 
-    Where ``looked`` is false nothing was compared, and ``what`` says what was left out.
+    Where ``looked`` is false nothing was compared; ``what`` says what was left out.
     """
 
     what: str

@@ -49,17 +49,9 @@ class _Expected(BaseModel):
 def verify(config: Experiment, out: Path, expected: Path | None = None, *, full: bool = False) -> list[Check]:
     """Compare a finished run with what is expected of its profile, and go over each of its own links again.
 
-    Parameters
-    ----------
-    expected
-        File of expected values; None is the one committed for the profile, or the paper for ``paper``.
-    full
-        Hash all scans and measure all predictions again, not a sample.
-
-    Raises
-    ------
-    InputError
-        Nothing to compare with, or the file of expected values or RUN.json is missing or damaged.
+    ``expected`` is a file of expected values; None is the one committed for the profile, or the paper for ``paper``.
+    With ``full`` all scans are hashed and all predictions measured again, not a sample.  Raises `InputError` where
+    there is nothing to compare with, or the file of expected values or RUN.json is missing or damaged.
     """
     if expected is None and config.profile.startswith("paper"):
         folds, checks = _own_parts(config, out, full)
@@ -196,7 +188,6 @@ def _near(folds: dict[str, float], expected: dict[str, float], tolerance: float,
     checks, means = [], _means(folds)
     for cell, value in expected.items():
         mean, allowed = means.get(cell, math.nan), f"{value:.4f} ± {tolerance:.4f}"
-        checks.append(
-            Check(f"Dice of {cell}, mean", allowed, f"{mean:.4f}", abs(mean - value) <= tolerance, cell, note)
-        )
+        holds = abs(mean - value) <= tolerance
+        checks.append(Check(f"Dice of {cell}, mean", allowed, f"{mean:.4f}", holds, cell, note))
     return checks

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +12,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.arrays import other_content
 from mixcl.data.files.opened import digest
 from mixcl.data.registry import collections, folder
-from mixcl.data.store import Case, Store, read_json
+from mixcl.data.store import Store, read_json
 from mixcl.errors import InputError
 from mixcl.results import effects, gains, runcard, write
 from mixcl.results.verdict import Check, agrees, left, same, unseen
@@ -40,32 +39,25 @@ def scans(config: Experiment, out: Path, card: Mapping[str, Any], full: bool) ->
             continue
         yield same(f"data {name}", recorded, fingerprint, "prepare")
         sizes = [sum(path.stat().st_size for path in case.path.glob("[!.]*.npy")) for case in cases]
-        yield from _sampled(f"prepared scans of {name}", cases, sizes, full, _changed)
+        chosen = _sample(cases, sizes, full)
+        faults = (other_content(c.path, {"image": c.content[0], "label": c.content[1]}) for c in chosen)
+        yield agrees(f"prepared scans of {name}", filter(None, faults), "prepare")
+        yield from left(f"prepared scans of {name}", len(chosen), len(cases))
         base = folder(collection, config.data.raw_dir(out))
         if not base.is_dir():
             yield unseen(f"raw scans of {name}: {base} is not here")
             continue
         sources = [read_json(case.path / "case.json")["source"] for case in cases]
-        sizes = [sum(part["bytes"] for part in source.values()) for source in sources]
-        yield from _sampled(f"raw scans of {name}", sources, sizes, full, partial(_unlike, base))
+        raw = _sample(sources, [sum(part["bytes"] for part in source.values()) for source in sources], full)
+        yield agrees(f"raw scans of {name}", _unlike(base, raw), "prepare")
+        yield from left(f"raw scans of {name}", len(raw), len(sources))
 
 
-def _sampled(
-    what: str, items: Sequence[Any], sizes: Sequence[int], full: bool, faults: Callable[[list[Any]], Iterable[str]]
-) -> Iterator[Check]:
-    """Of items with `BYTES` together, and one at least, in an order that no name decides: whether they have faults."""
+def _sample(items: Sequence[Any], sizes: Sequence[int], full: bool) -> list[Any]:
+    """All items, or, in an order that no name decides, as many as have `BYTES` together, and one at least."""
     order = sorted(range(len(items)), key=lambda k: hashlib.sha256(str(k).encode()).digest())
     most = np.searchsorted(np.cumsum([sizes[k] for k in order]), BYTES, side="right")
-    chosen = [items[k] for k in (order if full else order[: max(1, int(most))])]
-    yield agrees(what, faults(chosen), "prepare")
-    yield from left(what, len(chosen), len(items))
-
-
-def _changed(cases: Iterable[Case]) -> Iterator[str]:
-    """Prepared cases whose voxels, read anew, are not those of their record, or whose points are not of its labels."""
-    for case in cases:
-        if fault := other_content(case.path, {"image": case.content[0], "label": case.content[1]}):
-            yield fault
+    return [items[k] for k in (order if full else order[: max(1, int(most))])]
 
 
 def _unlike(base: Path, sources: Iterable[Mapping[str, Any]]) -> Iterator[str]:

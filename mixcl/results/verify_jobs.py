@@ -1,7 +1,4 @@
-"""The jobs of a run gone over again: code, settings, training cases, weights, predictions, metrics.
-
-Every link is computed from the one before it, never taken from what the run says of itself.
-"""
+"""The jobs of a run gone over again, each link from the one before: code, settings, cases, weights, maps, metrics."""
 
 import hashlib
 import json
@@ -86,9 +83,8 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
     if lost:
         checks.append(unseen(f"metrics of {lost} predicted maps: the original label maps are not here"))
     if bare:
-        checks.append(
-            unseen(f"whether {bare} records of trainings have changed: their run.json has no checksum of them")
-        )
+        what = f"whether {bare} records of trainings have changed"
+        checks.append(unseen(f"{what}: their run.json has no checksum of them"))
     return [*_codes(codes), *checks, unseen("whether weights follow from their training cases: only a training tells")]
 
 
@@ -191,7 +187,8 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
             yield f"{name} is not prepared"
             continue
         try:
-            of, kept, map_id = _record(run, case)
+            record, kept = _record(run, case)
+            of, map_id = record["of"], record["labels"]
             if written.keys() != kept.keys() or any(_differ(written[k], kept[k], 0.0) for k in kept):
                 yield f"{name} differs"
             if of["weights"] != run.card.get("weights") or of["evaluate"] != settings:
@@ -209,10 +206,10 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
             yield f"no record of {name}"
 
 
-def _record(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]], str]:
-    """What evaluation keeps of a case: of what it is, its rows by label, the checksum of the predicted map."""
+def _record(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+    """What evaluation keeps of a case, and of it the rows by label."""
     record = read_sealed(run.path / "evaluation" / f"{file_name(case.id)}.json")
-    return record["of"], {row["label"]: row for row in record["rows"]}, record["labels"]
+    return record, {row["label"]: row for row in record["rows"]}
 
 
 def _measured(run: _Run, cases: Sequence[Case]) -> Iterator[str]:

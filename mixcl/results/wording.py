@@ -127,9 +127,8 @@ def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
     part = runs.only(planned)
     for task in dict.fromkeys(folds["task"]):
         if unlike := part.unlike(task):
-            lines.append(
-                f"Take care: the runs of {title(task)} were not made alike, they differ in {', '.join(unlike)}."
-            )
+            how = f"they differ in {', '.join(unlike)}"
+            lines.append(f"Take care: the runs of {title(task)} were not made alike, {how}.")
     return (*lines, PAIRS)
 
 
