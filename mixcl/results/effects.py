@@ -119,12 +119,9 @@ def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFra
     taught = [any(name in organ for name in names) for organ in runs.cases["organ"]]
     cases = runs.cases.assign(organs=np.where(taught, "labelled", "others"))
     settings = {FULL: set[str](), **{arm: set(items) for arm, items in config.grid.variants.items()}}
-    planned = [
-        (settings[one] ^ settings[arm], one, arm) for one, arm in config.grid.compare if {one, arm} <= {*settings}
-    ]
     rows: list[tuple[Any, ...]] = []
-    for changed, reference, arm in planned:
-        if not all(item.startswith("loss.alpha=") for item in changed):
+    for reference, arm in (pair for pair in config.grid.compare if settings.keys() >= {*pair}):
+        if not all(item.startswith("loss.alpha=") for item in settings[reference] ^ settings[arm]):
             continue
         for group, part in cases[cases["arm"].isin((reference, arm))].groupby("organs"):
             for cell, values in distinct(fold_differences(part, reference)).groupby(CELL):
