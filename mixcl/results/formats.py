@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, select_autoescape
 
 from mixcl.files import write_text
 from mixcl.spreadsheet import to_csv
 
-TEMPLATES = Environment(loader=PackageLoader("mixcl.results", ""), autoescape=select_autoescape(), trim_blocks=True)
 MISSING = "-"
 MARK = "✓"
 TEX = {

@@ -11,7 +11,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.files import read_json, read_sealed, sha256, write_json, write_text
-from mixcl.results.formats import TEMPLATES, Sheet, markdown
+from mixcl.results.formats import Sheet, markdown
 from mixcl.results.wording import PHANTOM, short
 from mixcl.run.record import provenance, read_card
 
@@ -38,6 +38,16 @@ class _Job(BaseModel):
     data: str
 
 
+class _Machine(BaseModel):
+    system: str
+    cpus: int | None
+
+
+class _Seeds(BaseModel):
+    pretrain: int
+    finetune: list[int]
+
+
 class _Card(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -45,9 +55,9 @@ class _Card(BaseModel):
     commit: str
     made: str
     source: str
-    seeds: dict[str, Any]
+    seeds: _Seeds
     versions: dict[str, str]
-    machine: dict[str, Any]
+    machine: _Machine
     config: dict[str, Any]
     data: dict[str, _Data]
     jobs: list[_Job]
@@ -126,8 +136,23 @@ def _job(run: Path) -> dict[str, Any]:
 
 def markdown_of(card: Mapping[str, Any]) -> str:
     """RUN.md: the card for people."""
-    hours = sum((job["seconds"] or 0.0) + job["seconds_evaluation"] for job in card["jobs"]) / 3600
-    page = TEMPLATES.get_template("run.md").render(card, phantom=PHANTOM, hours=hours)
+    phantom = f" {PHANTOM}" if card["source"] == "phantom" else ""
+    seconds = sum((job["seconds"] or 0.0) + job["seconds_evaluation"] for job in card["jobs"])
+    trainings = len({job["weights"] for job in card["jobs"] if job["finished"]})
+    lines = [
+        f"# Run card: profile `{card['profile']}`",
+        "",
+        f"Made {card['made']} at commit `{card['commit']}`.{phantom}",
+        "All settings are in RUN.json and, as each job had them, in `runs/<job>/run.json`.",
+        "",
+        f"- machine: {card['machine']['system']}, {card['machine']['cpus']} CPUs",
+        f"- versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
+        f"- seeds: pre-training {card['seeds']['pretrain']}, fine-tuning {card['seeds']['finetune']}",
+        f"- trainings: {trainings} distinct ones in {len(card['jobs'])} jobs",
+        f"- time: {seconds / 3600:.2f} h of training and evaluation, added up over jobs",
+        "- energy: not known (no counter is read)",
+        "",
+    ]
     data = [(name, str(prepared["cases"]), prepared["fingerprint"]) for name, prepared in card["data"].items()]
     jobs = []
     for job in card["jobs"]:
@@ -144,4 +169,4 @@ def markdown_of(card: Mapping[str, Any]) -> str:
         Sheet("Jobs.", note, [("", columns)], jobs),
         Sheet("Outputs.", sums, [("", ("output", "SHA-256"))], shown),
     ]
-    return f"{page}\n\n{markdown(sheets)}"
+    return "\n".join([*lines, markdown(sheets)])
