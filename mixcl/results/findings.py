@@ -16,10 +16,7 @@ from mixcl.run.jobs import FULL
 
 
 def findings(out: Path) -> list[str]:
-    """What was run, what Table 1 answers and what Table 2 answers, a sentence or two each.
-
-    Nothing where no run is evaluated, or where what a run left is damaged.
-    """
+    """What was run, what Table 1 and what Table 2 answer; nothing where no run is evaluated or one is damaged."""
     try:
         runs = read_runs(out)
     except InputError:
@@ -48,7 +45,6 @@ def headline(out: Path) -> list[str]:
 
 
 def _what(folds: pd.DataFrame, phantom: bool) -> str:
-    """What was run, on what data."""
     if folds.empty:
         return "None of the runs that the tables plan is there yet."
     tasks = " and ".join(map(title, dict.fromkeys(folds["task"])))

@@ -204,7 +204,6 @@ def _seen(run: Path) -> tuple[float, dict[str, float]]:
 
 
 def _gain(pairs: pd.DataFrame) -> tuple[float, ...]:
-    """`GAIN` of some pairs."""
     estimate = compared(pairs, pairs["dice"] - pairs["dice_scratch"], "dice", "dice_scratch")
     return (pairs["dice_scratch"].mean(), pairs["dice"].mean(), *estimate)
 

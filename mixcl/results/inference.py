@@ -101,10 +101,7 @@ def margin(values: Values, folds: NDArray[np.generic], seeds: NDArray[np.generic
 
 
 def _between(values: Values, groups: NDArray[np.generic]) -> tuple[Values, float, int]:
-    """From the groups' sums: the mean's variance by what varies between them, the rest's share in it, freedom.
-
-    What effects of the groups add to the mean's variance is sum(n_g^2) / n^2 times their own.
-    """
+    """What groups add to the mean's variance (sum(n_g^2) / n^2 times theirs), its share of the rest, freedom."""
     _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
     total, squares = values.shape[-1], float((counts**2).sum())
     sums = (values - values.mean(-1, keepdims=True)) @ np.eye(len(counts))[index]  # [..., groups]

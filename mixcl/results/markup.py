@@ -31,9 +31,9 @@ def markdown(text: str) -> str:
 
 
 def notebook(path: Path, extract: bool = True) -> tuple[str, str, Mapping[str, bytes]] | None:
-    """An executed notebook as title, HTML without a script, and its pictures by file name; None for a damaged file.
+    """An executed notebook as title, HTML without a script, pictures by file name (without ``extract`` in the HTML).
 
-    Without ``extract`` its pictures stay in the HTML.
+    None for a damaged file.
     """
     import nbformat
 

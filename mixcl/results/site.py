@@ -207,10 +207,7 @@ def _copied(out: Path, path: Path) -> str:
 
 
 def _notebooks(config: Experiment, out: Path, missing: list[str], sources: dict[str, str]) -> Iterator[Page]:
-    """The executed notebooks: the walk-through, those of this run, and the fine-tunings fold by fold.
-
-    ``sources`` gets the page of each by the name of its file, for links.
-    """
+    """The executed notebooks, group by group; ``sources`` gets the page of each by the name of its file, for links."""
     walk = {path: "" for pattern in ("0*", "31_*") for path in sorted(WALK.glob(f"{pattern}.ipynb"))}
     runs = {out / "runs" / job.name / "10_pretrain.ipynb": job_title(job.name) for job in jobs.pretrainings(config)}
     names = ("20_table1", "21_table2", "30_what_matters", "32_when_does_it_help")

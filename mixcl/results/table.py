@@ -67,10 +67,7 @@ def make_table(runs: Runs, number: int) -> Table:
 
 
 def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
-    """Id, Label and Recon of each arm with runs: a check mark where its pre-training had the term.
-
-    From the settings of its fine-tunings; none for training from scratch, ``differs`` where the runs of an arm do.
-    """
+    """A check mark for each of Id, Label and Recon that an arm's pre-training had; ``differs`` where its runs do."""
     marks: dict[str, set[tuple[str, ...]]] = {}
     for card in runs.cards.values():
         fresh = card.get("decides", {}).get("init", "none" if card["arm"] == REFERENCE else "") == "none"
