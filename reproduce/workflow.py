@@ -241,7 +241,7 @@ def _wait(engine: subprocess.Popen[str], progress: Progress, elsewhere: bool) ->
 def _tell(out: Path, options: argparse.Namespace) -> None:
     """What came out, and where it is."""
     if options.only in ("all", "figures", "table1"):
-        from mixcl.results.headline import headline  # here, because it takes two seconds
+        from mixcl.results.findings import headline  # here, because it takes two seconds
 
         print("\n".join(headline(out)))
     if options.only in ("all", "figures"):

@@ -1,18 +1,14 @@
 """What matters: every arm against training from scratch, paired by fold and seed, with effect sizes and intervals.
 
-An arm whose encoder is frozen is compared with a frozen encoder of random weights instead, where the grid has one,
-because only there does all that the two differ in come from the pre-training: a trained encoder can make good for what
-it lacked.  ``grid.compare`` names further pairs of arms, such as the steps of the paper's ablation; every arm that
-none of these names, a reading of the paper for example, is compared with MixCL as well, frozen with frozen.
-
-A pair is one fold and one seed: both arms fine-tune on the same scans in the same order from the same fresh decoder and
-are tested on the same cases, and an arm's pre-training has the pair's seed.  A pair's value is the fold's score of
-``statistics.fold_scores``.  Pairs are counted, and intervals and p made, as in the tables: see
-:mod:`mixcl.results.statistics` and :mod:`mixcl.results.inference`.
+An arm whose encoder is frozen is compared with a frozen encoder of random weights instead, where the grid has one: only
+there does all that the two differ in come from the pre-training, as a trained encoder can make good for what it lacked.
+``grid.compare`` names further pairs of arms; every arm that none of these names, a reading of the paper for example, is
+compared with MixCL as well, frozen with frozen.  In a pair, of one fold and one seed, both arms fine-tune on the same
+scans in the same order from the same fresh decoder; for intervals and p see :mod:`mixcl.results.statistics`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +18,20 @@ import pandas as pd
 from mixcl.config.settings import Experiment, GridConfig
 from mixcl.results import wording
 from mixcl.results.formats import MISSING, Sheet, write_table
-from mixcl.results.inference import FEWEST, LEVEL, Estimate
+from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
-from mixcl.results.statistics import CELL, LEARNED, REFERENCE, compared, distinct, fold_differences, fold_scores, holm
+from mixcl.results.statistics import (
+    CELL,
+    DIFFERENCE,
+    LEARNED,
+    REFERENCE,
+    compared,
+    distinct,
+    fold_differences,
+    fold_scores,
+    holm,
+)
 from mixcl.results.wording import alone, arm_title, in_words, interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
@@ -35,62 +41,48 @@ FROZEN, FRESH = "finetune.freeze=true", "pretrain.method=none"
 
 
 class Effect(NamedTuple):
-    """A row of :func:`effects`."""
+    """A row of :func:`effects`: an arm in a cell, and the one ``against`` which it is compared."""
 
     task: str
     percent: float
     arm: str
     against: str
-    n: int
-    reference: float
-    mean: float
-    difference: float
+    n: int  # pairs of distinct trainings, 0 where the two are the same ones
+    reference: float  # Dice of what it is compared with, over the pairs
+    mean: float  # Dice of the arm, over the pairs
+    difference: float  # with its 95 % interval and p
     low: float
     high: float
     p: float
-    detectable: float
+    detectable: float  # the true difference that n such pairs would find with 80 % power at 5 %
     folds: int
     n_seeds: int
-    better: float
-    seeds: str
-    fit: float
-    p_holm: float
-    verdict: str
+    better: float  # share of pairs in which the arm is ahead
+    seeds: str  # mean difference of each seed in points, by rising seed: whether an effect is one of the starts
+    fit: float  # difference of the losses on the training patches at the end, above 0 where the arm fits worse
+    p_holm: float  # adjusted for all rows
+    verdict: str  # see :func:`verdict`
 
 
 def effects(config: Experiment, out: Path) -> pd.DataFrame:
     """Write tables/effects.csv, .md and .tex: the pairs of :func:`arm_pairs` in every cell with both arms.
 
-    Returns
-    -------
-    DataFrame
-        task, percent, arm and what it is compared with, ``against``; ``n`` pairs of distinct trainings, 0 where the
-        two are the same ones; ``reference`` and ``mean``, the Dice of that and of the arm over the pairs;
-        ``difference`` with its 95 % interval ``low``, ``high`` and ``p``; ``detectable``, the true difference that n
-        such pairs would find with 80 % power at 5 %; ``folds`` and ``n_seeds``, of which these are made; ``better``,
-        the share of pairs in which the arm is ahead; ``seeds``, the mean difference of each seed in points, by rising
-        seed, which shows whether an effect is one of the starts; ``fit``, the difference of the losses on the training
-        patches (Dice + cross-entropy, mean of the last records of metrics.jsonl), above 0 where the arm fits worse;
-        ``p_holm``, adjusted for all rows; ``verdict``, see :func:`verdict`.
-        ``attrs["origin"]``: profile, folds, seeds, commit and data.
-
-    Raises
-    ------
-    InputError
-        See :func:`mixcl.results.runs.read_runs`.
+    An :class:`Effect` a row; the training loss is Dice + cross-entropy, mean of the last records of metrics.jsonl.
+    ``attrs["origin"]`` names profile, folds, seeds, commit and data.  Raises `InputError` as
+    :func:`mixcl.results.runs.read_runs` does.
     """
     runs = read_runs(out)
     folds = fold_scores(runs.cases)
-    folds["loss"] = [_last_loss(out / "runs" / job) for job in folds["job"]]
+    records = [read_metrics(out / "runs" / job / "metrics.jsonl")[-RECORDS:] for job in folds["job"]]
+    folds["loss"] = [np.mean([record["total"] for record in last] or [math.nan]) for last in records]
     frozen = {card["arm"]: bool(card["config"].get("finetune", {}).get("freeze")) for card in runs.cards.values()}
     rows = [row for pair in arm_pairs(config.grid, frozen) for row in _compared(folds, *pair)]
     cells: list[Any] = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
     table = pd.DataFrame(sorted(rows, key=lambda row: cells.index(row[:2])), columns=Effect._fields[:-2])
     table["p_holm"] = holm(list(table["p"]))
-    told = zip(table["p_holm"], table["difference"], table["n"], strict=True)
-    table["verdict"] = [verdict(p, gain, pairs) for p, gain, pairs in told]
+    table["verdict"] = list(map(verdict, table["p_holm"], table["difference"], table["n"]))
     table.attrs["origin"] = wording.origin(runs, folds)
-    sheets = [_sheet(table, task, table.attrs["origin"]) for task in dict.fromkeys(table["task"])]
+    sheets = [_sheet(table, task) for task in dict.fromkeys(table["task"])]
     write_table(out / "tables", "effects", table, sheets)
     return table
 
@@ -98,13 +90,9 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
 def arm_pairs(grid: GridConfig, frozen: Mapping[str, bool]) -> list[tuple[str, str]]:
     """(reference, arm) of all that is compared: with no pre-training, as ``grid.compare`` says, with MixCL.
 
-    Parameters
-    ----------
-    grid
-        Its variants tell which arm with a frozen encoder has no pre-training (``FROZEN`` and ``FRESH`` alone), and
-        which is MixCL (``FROZEN`` alone); without them an arm is compared as if its encoder were trained.
-    frozen
-        Whether the encoder is frozen, by arm; the arms that there are runs of.
+    ``frozen`` says of each arm with runs whether its encoder is frozen.  Which frozen arm has no pre-training (`FROZEN`
+    and `FRESH` alone) and which is MixCL (`FROZEN` alone), ``grid.variants`` tells; without them an arm is compared as
+    if its encoder were trained.
     """
     arms = sorted(frozen, key=lambda arm: (frozen[arm], rank(arm, ARMS)))
     named = {frozenset(settings): arm for arm, settings in grid.variants.items()}
@@ -119,51 +107,29 @@ def arm_pairs(grid: GridConfig, frozen: Mapping[str, bool]) -> list[tuple[str, s
 def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFrame:
     """Write tables/effects_organs.csv, .md and .tex: what the label term adds for organs that it is taught and others.
 
-    Parameters
-    ----------
-    config
-        Its ``grid.compare`` names pairs of arms; those that differ in ``loss.alpha`` alone are taken.
-    out
-        Folder of results.
-    labelled
-        Names of what the collections of the pre-training label; ``kidney`` stands for the left and the right one.
+    Pairs of ``grid.compare`` are taken that differ in ``loss.alpha`` alone.  ``labelled`` are names of what the
+    collections of the pre-training label; ``kidney`` stands for the left and the right one.  Raises `InputError` as
+    :func:`mixcl.results.runs.read_runs` does.
 
-    Returns
-    -------
-    DataFrame
-        task, percent, ``arm``, the arm ``against`` which it is compared and which lacks the label term alone,
-        ``organs`` (labelled or others), and :class:`mixcl.results.inference.Estimate` of the difference of Dice over
-        a pair's cases and their organs; ``p`` is not adjusted.
-
-    Raises
-    ------
-    InputError
-        See :func:`mixcl.results.runs.read_runs`.
+    The rows: task, percent, ``arm``, the arm ``against`` which it is compared and which lacks the label term,
+    ``organs`` (labelled or others), and :class:`mixcl.results.inference.Estimate` of the difference of Dice over a
+    pair's cases and their organs; ``p`` is not adjusted.
     """
     runs, names = read_runs(out), set(labelled)
     taught = [any(name in organ for name in names) for organ in runs.cases["organ"]]
     cases = runs.cases.assign(organs=np.where(taught, "labelled", "others"))
+    settings = {FULL: set[str](), **{arm: set(items) for arm, items in config.grid.variants.items()}}
     rows: list[tuple[Any, ...]] = []
-    for reference, arm in _label_steps(config.grid):
+    for reference, arm in (pair for pair in config.grid.compare if settings.keys() >= {*pair}):
+        if not all(item.startswith("loss.alpha=") for item in settings[reference] ^ settings[arm]):
+            continue
         for group, part in cases[cases["arm"].isin((reference, arm))].groupby("organs"):
             for cell, values in distinct(fold_differences(part, reference)).groupby(CELL):
                 told = compared(values, values["dice"], "arm_dice", "reference_dice")
                 rows.append((*cell, reference, group, *told))
-    table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *Estimate._fields])
-    table = table.rename(columns={"mean": "difference"})
+    table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *DIFFERENCE])
     write_table(out / "tables", "effects_organs", table, [_organ_sheet(table, wording.origin(runs, runs.cases))])
     return table
-
-
-def _label_steps(grid: GridConfig) -> list[tuple[str, str]]:
-    """The pairs of ``grid.compare`` whose arms differ in the weight of the label term alone."""
-    settings: dict[str, set[str]] = {FULL: set(), **{arm: set(items) for arm, items in grid.variants.items()}}
-    return [
-        (reference, arm)
-        for reference, arm in grid.compare
-        if {reference, arm} <= settings.keys()
-        and all(item.startswith("loss.alpha=") for item in settings[reference] ^ settings[arm])
-    ]
 
 
 def verdict(p_holm: float, difference: float, n: int) -> str:
@@ -205,38 +171,25 @@ def sentence(row: Effect) -> str:
 
 def as_rows(table: pd.DataFrame) -> list[Effect]:
     """The rows of :func:`effects`, typed."""
-    return [Effect(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records")]
+    return list(map(Effect._make, table.itertuples(index=False, name=None)))
 
 
-def _compared(folds: pd.DataFrame, reference: str, arm: str) -> list[tuple[Any, ...]]:
+def _compared(folds: pd.DataFrame, reference: str, arm: str) -> Iterator[tuple[Any, ...]]:
     """Rows of :func:`effects`, without the last two columns, of an arm against another."""
     by = ["task", "percent", "fold", "seed"]
     base = folds[folds["arm"] == reference].set_index(by)[["dice", "loss", "weights"]]
     both = folds[folds["arm"] == arm].join(base.add_prefix("reference_"), on=by)
-    both = both.dropna(subset=["dice", "reference_dice"])
-    return [(*cell, reference, *_effect(part)) for cell, part in both.groupby(CELL, sort=False)]
+    for cell, runs in both.dropna(subset=["dice", "reference_dice"]).groupby(CELL, sort=False):
+        part = distinct(runs)
+        gains = part["dice"] - part["reference_dice"]
+        n, mean, *told = compared(part, gains, "dice", "reference_dice")
+        by_seed = " ".join(shown(100 * gain, 1, "+") for gain in gains.groupby(part["seed"]).mean())
+        fit = (part["loss"] - part["reference_loss"]).mean()
+        dice = (runs["reference_dice"].mean(), runs["dice"].mean(), mean if n else 0.0)
+        yield (*cell, reference, n, *dice, *told, (gains > 0).mean(), by_seed, fit)
 
 
-def _effect(runs: pd.DataFrame) -> tuple[float | str, ...]:
-    """One row of :func:`effects` after the cell's name."""
-    part = distinct(runs)
-    gains = part["dice"] - part["reference_dice"]
-    told = compared(part, gains, "dice", "reference_dice")
-    return (
-        told.n, float(runs["reference_dice"].mean()), float(runs["dice"].mean()),
-        told.mean if told.n else 0.0, told.low, told.high, told.p, told.detectable, told.folds, told.seeds,
-        float((gains > 0).mean()), " ".join(shown(100 * gain, 1, "+") for gain in gains.groupby(part["seed"]).mean()),
-        float((part["loss"] - part["reference_loss"]).mean()),
-    )  # fmt: skip
-
-
-def _last_loss(run: Path) -> float:
-    """Mean of the last records of a run's training loss, NaN without any."""
-    losses = [record["total"] for record in read_metrics(run / "metrics.jsonl")]
-    return float(np.mean(losses[-RECORDS:] or [math.nan]))
-
-
-def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
+def _sheet(table: pd.DataFrame, task: str) -> Sheet:
     columns = (
         "Pct.", "arm", "against", "n pairs", "its Dice", "arm's Dice", "difference", "95 % interval", "p", "Holm",
         "verdict", "detectable", "ahead", "by seed", "training loss",
@@ -259,7 +212,7 @@ def _sheet(table: pd.DataFrame, task: str, origin: str) -> Sheet:
         "by seed: mean difference of each seed, in points; "
         "training loss: at the end, minus that of what is compared with; above 0 the training scans are fitted worse."
     )
-    return Sheet("Effects.", caption, [("", columns)], rows, [note, origin])
+    return Sheet("Effects.", caption, [("", columns)], rows, [note, table.attrs["origin"]])
 
 
 def _organ_sheet(table: pd.DataFrame, origin: str) -> Sheet:

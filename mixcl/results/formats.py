@@ -26,11 +26,6 @@ class Sheet:
 
     ``name``: bold, before the Markdown caption.  ``groups``: blocks of columns, each with a title (may be empty) and
     the names of its columns.  ``rows``: texts, as many as there are columns.  ``notes``: below the table.
-
-    Raises
-    ------
-    ValueError
-        A row does not have as many cells as the header.
     """
 
     name: str
@@ -38,11 +33,6 @@ class Sheet:
     groups: Sequence[tuple[str, Sequence[str]]]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        width = sum(len(names) for _, names in self.groups)
-        if any(len(row) != width for row in self.rows):
-            raise ValueError(f"{self.name} a row does not have as many cells as the header ({width})")
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame, sheets: Sequence[Sheet]) -> None:
@@ -74,33 +64,27 @@ def markdown(sheets: Iterable[Sheet]) -> str:
 
 def latex(sheets: Iterable[Sheet]) -> str:
     """Each sheet as a ``table``; small print, centred over the text and into the margins where it is wide."""
-    return "\n".join(_table(sheet) for sheet in sheets)
-
-
-def _table(sheet: Sheet) -> str:
-    blocks = [rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(title)}}}" for title, names in sheet.groups]
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{tex(sheet.caption)}}}",
-        r"\centering\scriptsize\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.2}\medskip",
-        rf"\makebox[\textwidth][c]{{\begin{{tabular}}{{{'|'.join('l' * len(names) for _, names in sheet.groups)}}}",
-        r"\hline",
-        " & ".join(blocks) + r" \\",
-        " & ".join(tex(name) for _, names in sheet.groups for name in names) + r" \\",
-        r"\hline",
-        *(_row(row) for row in sheet.rows),
-        r"\hline",
-        r"\end{tabular}}",
-        *(rf"\par\smallskip{{\footnotesize {tex(note)}}}" for note in sheet.notes),
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    """A row; a bracket or star at its beginning would be an argument of the line break before it."""
-    row = " & ".join(map(tex, cells)) + r" \\"
-    return f"{{}}{row}" if row.startswith(("[", "*")) else row
+    lines: list[str] = []
+    for sheet in sheets:
+        blocks = [rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(title)}}}" for title, names in sheet.groups]
+        rows = [" & ".join(map(tex, cells)) + r" \\" for cells in sheet.rows]
+        lines += [  # a bracket or star at the beginning of a row would be an argument of the line break before it
+            r"\begin{table}",
+            rf"\caption{{{tex(sheet.caption)}}}",
+            r"\centering\scriptsize\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.2}\medskip",
+            rf"\makebox[\textwidth][c]{{\begin{{tabular}}{{{'|'.join('l' * len(names) for _, names in sheet.groups)}}}",
+            r"\hline",
+            " & ".join(blocks) + r" \\",
+            " & ".join(tex(name) for _, names in sheet.groups for name in names) + r" \\",
+            r"\hline",
+            *(f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows),
+            r"\hline",
+            r"\end{tabular}}",
+            *(rf"\par\smallskip{{\footnotesize {tex(note)}}}" for note in sheet.notes),
+            r"\end{table}",
+            "",
+        ]
+    return "\n".join(lines)
 
 
 def tex(text: str) -> str:

@@ -1,8 +1,8 @@
 """When a pre-training helps: its gain over fine-tuning steps and learning rates, by pairs of trainings.
 
 A point is a length, a rate and what the encoder starts from.  At each point the trainings of an arm are paired, fold by
-fold and seed by seed, with those from scratch of the same length and rate; intervals are those of
-:mod:`mixcl.results.inference`.  Nothing here is chosen by the gain: :func:`tuned`, which chooses a rate, says so.
+fold and seed by seed, with those from scratch of the same length and rate.  Nothing here is chosen by the gain:
+:func:`tuned`, which chooses a rate, says so.
 """
 
 import math
@@ -18,16 +18,17 @@ from mixcl.errors import InputError
 from mixcl.files import write_text
 from mixcl.results import wording
 from mixcl.results.formats import Sheet, csv, write_table
-from mixcl.results.inference import Estimate
 from mixcl.results.runs import read_runs
-from mixcl.results.statistics import REFERENCE, compared, fold_scores, holm
+from mixcl.results.statistics import DIFFERENCE, REFERENCE, compared, fold_scores, holm
 from mixcl.results.wording import arm_title, count, interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
 
-POINT = ["task", "percent", "start", "steps", "rate"]
+ARM = ["task", "percent", "start"]
+POINT = [*ARM, "steps", "rate"]
 PAIRED = ["task", "percent", "steps", "rate", "fold", "seed"]
 TRAINING = [*POINT, "fold", "seed", "dice", "entropy", "organs", "weights"]
+GAIN = ["scratch", "dice", *({"seeds": "n_seeds"}.get(name, name) for name in DIFFERENCE)]
 FOUND = 0.3  # a network has found an organ from this Dice on
 THIRD, MOST = 1 / 3, 3 / 4  # of what training from scratch can reach: the paper's 15 and 50 % of BTCV (0.33 and 0.78)
 
@@ -44,10 +45,7 @@ class Gains(NamedTuple):
 def write_map(out: Path) -> Gains:
     """Write tables/map.csv, .md and .tex, and trainings.csv, tuned.csv and found.csv, of the runs in ``out``/runs.
 
-    Raises
-    ------
-    InputError
-        See :func:`trainings` and :func:`gain_map`.
+    Raises `InputError` as :func:`trainings` and :func:`gain_map` do.
     """
     rows, folder = trainings(out), out / "tables"
     made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows))
@@ -62,12 +60,8 @@ def trainings(out: Path) -> pd.DataFrame:
 
     ``start`` is scratch or the arm whose pre-training it was.  ``entropy`` is the last cross-entropy on the test cases
     and ``organs`` how many organs had passed `FOUND` by then, NaN without ``finetune.probe_every``; ``found`` is the
-    step at which each did, by organ.
-
-    Raises
-    ------
-    InputError
-        See :func:`mixcl.results.runs.read_runs`; two trainings of one point, fold and seed.
+    step at which each did, by organ.  Raises `InputError` as :func:`mixcl.results.runs.read_runs` does, and for two
+    trainings of one point, fold and seed.
     """
     runs = read_runs(out)
     table = fold_scores(runs.cases)
@@ -76,7 +70,7 @@ def trainings(out: Path) -> pd.DataFrame:
     table["steps"] = [int(card["steps"]) for card in cards]
     table["rate"] = [float(card["config"]["finetune"]["lr"]) for card in cards]
     seen = [_seen(out / "runs" / job) for job in table["job"]]
-    table["entropy"] = [entropies[-1] if entropies else math.nan for entropies, _ in seen]
+    table["entropy"] = [entropy for entropy, _ in seen]
     table["found"] = pd.Series([found for _, found in seen], table.index, dtype=object)
     table["organs"] = [sum(s < math.inf for s in found.values()) if found else math.nan for _, found in seen]
     twice = table[table.duplicated([*POINT, "fold", "seed"], keep=False)]
@@ -92,19 +86,13 @@ def trainings(out: Path) -> pd.DataFrame:
 def gain_map(rows: pd.DataFrame) -> pd.DataFrame:
     """At every point, an arm against scratch; ``rows`` are :func:`trainings`.
 
-    Returns
-    -------
-    DataFrame
-        `POINT`; ``scratch`` and ``dice``, the mean Dice of both; :class:`Estimate` of the ``difference``; ``better``,
-        the share of pairs in which the arm is ahead; ``entropy``, the mean difference of the last cross-entropy on the
-        test cases (below 0 where the arm is better); ``organs``, of organs found; ``alike``, the steps at which
-        training from scratch at that rate has the arm's Dice, on straight lines between its points over the logarithm
-        of the steps: infinite where it never has, NaN below its first point.  ``attrs["origin"]``: where it is from.
+    The columns: `POINT`; ``scratch`` and ``dice``, the mean Dice of both; :class:`Estimate` of the ``difference``;
+    ``better``, the share of pairs in which the arm is ahead; ``entropy``, the mean difference of the last cross-entropy
+    on the test cases (below 0 where the arm is better); ``organs``, of organs found; ``alike``, the steps at which
+    training from scratch at that rate has the arm's Dice, on straight lines between its points over the logarithm of
+    the steps: infinite where it never has, NaN below its first point.  ``attrs["origin"]``: where it is from.
 
-    Raises
-    ------
-    InputError
-        No training from scratch has the length and rate of one from a pre-training.
+    Raises `InputError` where no training from scratch has the length and rate of one from a pre-training.
     """
     both = _joined(rows, PAIRED)
     if both.empty:
@@ -115,15 +103,12 @@ def gain_map(rows: pd.DataFrame) -> pd.DataFrame:
     fresh = rows[rows["start"] == REFERENCE].groupby(["task", "percent", "rate"])
     curves: dict[Any, pd.Series] = {key: part.groupby("steps")["dice"].mean() for key, part in fresh}
     lines = []
-    for point, part in both.groupby(POINT, sort=True):
-        task, percent, _, _, rate = point
-        means = (part["dice_scratch"].mean(), part["dice"].mean())
-        gain = compared(part, part["dice"] - part["dice_scratch"], "dice", "dice_scratch")
-        extra = [float((part[name] - part[f"{name}_scratch"]).mean()) for name in ("entropy", "organs")]
-        better = float((part["dice"] > part["dice_scratch"]).mean())
-        lines.append((*point, *means, *gain, better, *extra, _alike(curves[task, percent, rate], means[1])))
-    columns = [*POINT, "scratch", "dice", *Estimate._fields, "better", "entropy", "organs", "alike"]
-    table = pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
+    for (task, percent, start, steps, rate), part in both.groupby(POINT):
+        better = (part["dice"] > part["dice_scratch"]).mean()
+        extra = [(part[name] - part[f"{name}_scratch"]).mean() for name in ("entropy", "organs")]
+        alike = _alike(curves[task, percent, rate], part["dice"].mean())
+        lines.append((task, percent, start, steps, rate, *_gain(part), better, *extra, alike))
+    table = pd.DataFrame(lines, columns=[*POINT, *GAIN, "better", "entropy", "organs", "alike"])
     table.attrs["origin"] = rows.attrs["origin"]
     return table
 
@@ -131,43 +116,25 @@ def gain_map(rows: pd.DataFrame) -> pd.DataFrame:
 def tuned(rows: pd.DataFrame) -> pd.DataFrame:
     """Each arm at the rate that is best for it, by task, percent, start and steps; ``rows`` are :func:`trainings`.
 
-    The rate of an arm is that of its highest mean Dice among all lengths' own rates; it is chosen on the very trainings
-    that are compared, in both arms alike, so that each Dice is a little too high.
-
-    Returns
-    -------
-    DataFrame
-        task, percent, start, steps, ``rate_scratch`` and ``rate``, ``scratch`` and ``dice``, and :class:`Estimate` of
-        the ``difference`` of the pairs of fold and seed.
+    The rate of an arm is that of its highest mean Dice; it is chosen on the very trainings that are compared, in both
+    arms alike, so that each Dice is a little too high.  Both rates, and the rest as in :func:`gain_map`.
     """
+    length = [*ARM, "steps"]
     best = rows.groupby(POINT)["dice"].mean().reset_index()
-    best = best.loc[best.groupby(["task", "percent", "start", "steps"])["dice"].idxmax(), POINT]
-    kept = rows.merge(best, on=POINT)
-    by = [name for name in PAIRED if name != "rate"]
-    both = _joined(kept, by)
-    lines = []
-    for cell, part in both.groupby(["task", "percent", "start", "steps"]):
-        rates = (part["rate_scratch"].iloc[0], part["rate"].iloc[0])
-        gain = compared(part, part["dice"] - part["dice_scratch"], "dice", "dice_scratch")
-        lines.append((*cell, *rates, part["dice_scratch"].mean(), part["dice"].mean(), *gain))
-    columns = ["task", "percent", "start", "steps", "rate_scratch", "rate", "scratch", "dice", *Estimate._fields]
-    return pd.DataFrame(lines, columns=columns).rename(columns={"mean": "difference", "seeds": "n_seeds"})
+    best = best.loc[best.groupby(length)["dice"].idxmax(), POINT]
+    both = _joined(rows.merge(best, on=POINT), [name for name in PAIRED if name != "rate"])
+    rates = ["rate_scratch", "rate"]
+    lines = [(*cell, *part[rates].iloc[0], *_gain(part)) for cell, part in both.groupby(length)]
+    return pd.DataFrame(lines, columns=[*length, *rates, *GAIN])
 
 
 def organs_found(rows: pd.DataFrame) -> pd.DataFrame:
     """The step at which each organ first passes a Dice of `FOUND` on the test cases, by `POINT`, of :func:`trainings`.
 
-    Returns
-    -------
-    DataFrame
-        `POINT`, ``organ``, ``n`` trainings, ``found``, the share of them that found it, and ``step``, the median step
-        of all of them, infinite where fewer than half found it.  Steps are those of ``finetune.probe_every``.
+    `POINT`, ``organ``, ``n`` trainings, ``found``, the share of them that found it, and ``step``, the median step of
+    all of them, infinite where fewer than half found it.  Steps are those of ``finetune.probe_every``.
     """
-    lines = [
-        (*(row[name] for name in POINT), organ, step)
-        for row in rows.to_dict("records")
-        for organ, step in row["found"].items()
-    ]
+    lines = [(*point, *item) for *point, found in rows[[*POINT, "found"]].to_numpy() for item in found.items()]
     table = pd.DataFrame(lines, columns=[*POINT, "organ", "step"])
     groups = table.groupby([*POINT, "organ"], sort=False)["step"]
     return groups.agg(n="count", found=lambda steps: float(np.isfinite(steps).mean()), step="median").reset_index()
@@ -181,18 +148,21 @@ def plateau(table: pd.DataFrame) -> float:
 def sentences(table: pd.DataFrame) -> list[str]:
     """What a map says, in words: of each arm, at how many points its gain is told from 0, and where it is most."""
     lines = []
-    for cell, part in table.groupby(["task", "percent", "start"]):
+    for cell, part in table.groupby(ARM):
         ahead, behind = part["low"] > 0, part["high"] < 0
         sure = np.array(holm(part["p"].tolist())) < 0.05
         adjusted = f"{(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment"
         tested = adjusted if part["p"].notna().any() else "too few pairs for a test"
         rows = part.sort_values("difference").to_dict("records")
-        worst, best = rows[0], rows[-1]
+        worst, best = (
+            f"{points(row)} at {row['steps']} steps and a rate of {row['rate']:g} (Dice from scratch "
+            f"{row['scratch']:.3f})"
+            for row in (rows[0], rows[-1])
+        )
         lines.append(
-            f"{_who(cell)}, {len(part)} lengths and rates, {best['n']} pairs each "
-            f"({count(int(best['n_seeds']), 'pre-training')}): ahead of training from scratch by its 95 % interval at "
-            f"{ahead.sum()}, behind at {behind.sum()} ({tested}); from {points(worst)} {_where(worst)} "
-            f"to {points(best)} {_where(best)}."
+            f"{_who(cell)}, {len(part)} lengths and rates, {rows[-1]['n']} pairs each "
+            f"({count(int(rows[-1]['n_seeds']), 'pre-training')}): ahead of training from scratch by its 95 % interval "
+            f"at {ahead.sum()}, behind at {behind.sum()} ({tested}); from {worst} to {best}."
         )
     return lines
 
@@ -200,25 +170,20 @@ def sentences(table: pd.DataFrame) -> list[str]:
 def tuned_sentences(best: pd.DataFrame) -> list[str]:
     """What is left of the gain where each arm has its own best rate, in words, of each arm."""
     lines = []
-    for cell, part in best.groupby(["task", "percent", "start"]):
-        rows = part.sort_values("steps").to_dict("records")
-        gains = "; ".join(f"{row['steps']} steps {points(row)}" for row in rows)
+    for cell, part in best.groupby(ARM):
+        gains = "; ".join(f"{row['steps']} steps {points(row)}" for row in part.sort_values("steps").to_dict("records"))
         lines.append(f"{_who(cell)}, each arm at the rate that is best for it: {gains}.")
     return lines
-
-
-def _who(cell: Any) -> str:
-    task, percent, start = cell
-    return f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))}"
-
-
-def _where(row: Mapping[Any, Any]) -> str:
-    return f"at {row['steps']} steps and a rate of {row['rate']:g} (Dice from scratch {row['scratch']:.3f})"
 
 
 def points(row: Mapping[Any, Any]) -> str:
     """A difference of a row in points of Dice, with its interval."""
     return f"{100 * row['difference']:+.1f} points {interval(100 * row['low'], 100 * row['high'], 1)}"
+
+
+def _who(cell: Any) -> str:
+    task, percent, start = cell
+    return f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))}"
 
 
 def _start(card: Mapping[str, Any]) -> str:
@@ -229,13 +194,18 @@ def _start(card: Mapping[str, Any]) -> str:
     return re.sub(r"^pretrain-?|-s\d+$", "", re.sub(r"-s\d+$", "", job)) or FULL
 
 
-def _seen(run: Path) -> tuple[list[float], dict[str, float]]:
-    """What a fine-tuning saw of its test cases: the cross-entropies, and the step at which each organ was found."""
+def _seen(run: Path) -> tuple[float, dict[str, float]]:
+    """What a fine-tuning saw of its test cases: the last cross-entropy, and the step at which each organ was found."""
     looks = [record["test"] for record in read_metrics(run / "metrics.jsonl") if "test" in record]
     found: dict[str, float] = {organ: math.inf for look in looks for organ in look["dice"]}
     for look in reversed(looks):
         found |= {organ: float(look["step"]) for organ, dice in look["dice"].items() if dice >= FOUND}
-    return [float(look["cross_entropy"]) for look in looks], found
+    return float(looks[-1]["cross_entropy"]) if looks else math.nan, found
+
+
+def _gain(pairs: pd.DataFrame) -> tuple[float, ...]:
+    estimate = compared(pairs, pairs["dice"] - pairs["dice_scratch"], "dice", "dice_scratch")
+    return (pairs["dice_scratch"].mean(), pairs["dice"].mean(), *estimate)
 
 
 def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -248,11 +218,7 @@ def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def _alike(curve: pd.Series, dice: float) -> float:
     """Steps at which a curve of Dice over steps first has ``dice``."""
     steps, values = np.log(curve.index.to_numpy(float)), np.maximum.accumulate(curve.to_numpy(float))
-    if dice > values[-1]:
-        return math.inf
-    if dice < values[0]:
-        return math.nan
-    return float(np.exp(np.interp(dice, values, steps)))
+    return float(np.exp(np.interp(dice, values, steps, left=math.nan, right=math.inf)))
 
 
 def _sheet(table: pd.DataFrame) -> Sheet:

@@ -1,27 +1,25 @@
 """How uncertain a mean over trainings is, when they share test scans and pre-trainings.
 
-A value belongs to a fold and a seed.  Those of a fold are measured on the same scans, those of a seed start from the
-same pre-training, so n of them are less than n independent ones.  The model is the mixed one with crossed random
-effects, y_fs = mean + fold_f + seed_s + rest_fs.  The variance of the mean adds what varies between folds to what
-varies between seeds and takes away the rest, which is in both::
+Values of a fold are measured on the same scans, those of a seed start from the same pre-training, so n of them are
+less than n independent ones.  The model is the mixed one with crossed random effects, y_fs = mean + fold_f + seed_s +
+rest_fs.  The variance of the mean adds what varies between folds to what varies between seeds and takes away the rest,
+which is in both::
 
     V = V_fold + V_seed - V_rest
 
-These are estimates of the analysis of variance: for whole tables those of REML, which fits a mixed model.  But two or
-three seeds tell their own variance badly, and neither the normal quantile of a mixed model's usual interval nor a
-bootstrap knows that.  Of five folds and two seeds that share an effect as large as the rest, 95 % intervals of a
-bootstrap over seeds and folds held the truth in 81 % of simulated trials, of one over pairs in 63 %.  So each part has
-Student's quantile for its own degrees of freedom, folds - 1 and seeds - 1, weighed by the parts (Cochran 1964,
-Biometrics 20:191), and the rest is taken away with the smallest quantile of the three, in the manner of modified
-large-sample limits (Graybill and Wang 1980, JASA 75:869).  Half the interval is at least what the smaller part alone
-would make it::
+These are estimates of the analysis of variance: for whole tables those of REML.  But two or three seeds tell their own
+variance badly, and neither the normal quantile of a mixed model's usual interval nor a bootstrap knows that: of five
+folds and two seeds that share an effect as large as the rest, 95 % intervals of a bootstrap over seeds and folds held
+the truth in 81 % of simulated trials, of one over pairs in 63 %.  So each part has Student's quantile for its own
+degrees of freedom, folds - 1 and seeds - 1, weighed by the parts (Cochran 1964, Biometrics 20:191), and the rest is
+taken away with the smallest quantile of the three, in the manner of modified large-sample limits (Graybill and Wang
+1980, JASA 75:869).  Half the interval is at least what the smaller part alone would make it::
 
     half^2 = (t_fold V_fold + t_seed V_seed)^2 / (V_fold + V_seed) - t_rest^2 V_rest
 
-A test simulates five folds with two, three and five seeds.  The truth is held in 93 to 97 % of trials where pairs of a
+A test simulates five folds with two, three and five seeds: the truth is held in 93 to 97 % of trials where pairs of a
 seed share an effect, however large, and in 93 to 98.5 % where those of a fold do as well, or where pairs are missing.
-With one seed only the folds are left, as in Student's t test of fold means: nothing is known then of how another
-pre-training would have turned out.
+With one seed only the folds are left, as in Student's t test of fold means.
 """
 
 import itertools
@@ -59,8 +57,7 @@ class Estimate(NamedTuple):
 def estimate(values: ArrayLike, folds: ArrayLike, seeds: ArrayLike) -> Estimate:
     """The mean of ``values`` [n], with their ``folds`` [n] and ``seeds`` [n]; NaN are left out.
 
-    p is the level at which the interval would end at 0.  Fewer than two values have no interval,
-    fewer than `FEWEST` no p.
+    p is the level at which the interval would end at 0.  Fewer than two values have no interval, than `FEWEST` no p.
 
     >>> made = estimate([0.01, 0.03, 0.02, 0.04], [0, 0, 1, 1], [0, 1, 0, 1])
     >>> made.n, made.mean, round(made.low, 3), round(made.high, 3)
@@ -83,44 +80,33 @@ def estimate(values: ArrayLike, folds: ArrayLike, seeds: ArrayLike) -> Estimate:
 def margin(values: Values, folds: NDArray[np.generic], seeds: NDArray[np.generic]) -> Callable[[float], Values]:
     """Half the interval around the mean of ``values`` [..., n], by the share of trials in which it misses the truth.
 
-    ``folds`` and ``seeds`` [n] are labels of any kind, at least one of them with two different ones; any fold and seed
-    may be missing, none may be there twice.
+    ``folds`` and ``seeds`` [n] are labels, at least one of them with two different ones; no pair is there twice.
     """
     parts = [_between(values, groups) for groups in (folds, seeds) if len(np.unique(groups)) > 1]
+    variances, shares, freedoms = zip(*parts, strict=True)
     if len(parts) == 1:
-        return lambda level: _quantile(level, parts[0].freedom) * np.sqrt(parts[0].variance)
+        return lambda level: stats.t.isf(level / 2, freedoms[0]) * np.sqrt(variances[0])
     rest, left = _rest(values, folds, seeds)
-    freedom = max(left, *(part.freedom for part in parts))
-    shared = sum(part.of_rest for part in parts) - 1 / values.shape[-1]
-    total = sum(part.variance for part in parts)
+    shared, total = sum(shares) - 1 / values.shape[-1], sum(variances)
 
     def half(level: float) -> Values:
-        quantiles = [_quantile(level, part.freedom) for part in parts]
-        mixed = sum(t * part.variance for t, part in zip(quantiles, parts, strict=True)) ** 2
+        quantiles = [stats.t.isf(level / 2, freedom) for freedom in freedoms]
+        mixed = sum(t * variance for t, variance in zip(quantiles, variances, strict=True)) ** 2
         both = np.divide(mixed, total, out=np.zeros_like(total), where=total > 0)
-        both -= _quantile(level, freedom) ** 2 * shared * rest
-        least = np.minimum(*(t**2 * part.variance for t, part in zip(quantiles, parts, strict=True)))
+        both -= stats.t.isf(level / 2, max(left, *freedoms)) ** 2 * shared * rest
+        least = np.minimum(*(t**2 * variance for t, variance in zip(quantiles, variances, strict=True)))
         return np.asarray(np.sqrt(np.maximum(both, least)))
 
     return half
 
 
-class _Part(NamedTuple):
-    """The mean's variance by what varies between groups, how much of the rest's it holds, degrees of freedom."""
-
-    variance: Values
-    of_rest: float
-    freedom: int
-
-
-def _between(values: Values, groups: NDArray[np.generic]) -> _Part:
-    """What effects of the groups add to the mean's variance, sum(n_g^2) / n^2 times theirs, from the groups' sums."""
+def _between(values: Values, groups: NDArray[np.generic]) -> tuple[Values, float, int]:
+    """What groups add to the mean's variance (sum(n_g^2) / n^2 times theirs), its share of the rest, freedom."""
     _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
     total, squares = values.shape[-1], float((counts**2).sum())
-    deviations = values - values.mean(-1, keepdims=True)
-    sums = deviations @ np.eye(len(counts))[index]  # [..., groups]
+    sums = (values - values.mean(-1, keepdims=True)) @ np.eye(len(counts))[index]  # [..., groups]
     scale = squares / total**2 / (squares - 2 * float((counts**3).sum()) / total + squares**2 / total**2)
-    return _Part(scale * (sums**2).sum(-1), scale * (total - squares / total), len(counts) - 1)
+    return scale * (sums**2).sum(-1), scale * (total - squares / total), len(counts) - 1
 
 
 def _rest(values: Values, folds: NDArray[np.generic], seeds: NDArray[np.generic]) -> tuple[Values, int]:
@@ -130,10 +116,6 @@ def _rest(values: Values, folds: NDArray[np.generic], seeds: NDArray[np.generic]
     freedom = values.shape[-1] - int(np.linalg.matrix_rank(design))
     left = values - values @ (design @ np.linalg.pinv(design)).T
     return (left**2).sum(-1) / max(freedom, 1), freedom
-
-
-def _quantile(level: float, freedom: int) -> float:
-    return float(stats.t.isf(level / 2, freedom))
 
 
 def _level(half: Callable[[float], Values], distance: float) -> float:

@@ -1,24 +1,20 @@
-"""Markdown and notebooks as the HTML of a page: mathematics without a script, and what a reader needs to get about.
-
-Headings have ids; tables and code can be scrolled with the keyboard, and know which cells are headers; pictures have a
-size and lead to themselves in full size; R-numbers lead to the table of readings.
-"""
+"""Markdown and notebooks as the HTML of a page: mathematics without a script, and what a reader needs to get about."""
 
 import html
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 LINK = re.compile(
-    r'<a href="(?![#/]|[\w.+-]+:)(?:[^"#]*/)?(?P<name>[^"#/]*)(?P<part>#[^"]*)?"[^>]*>(?P<text>.*?)</a>', re.DOTALL
+    r'(?s)<a href="(?![#/]|[\w.+-]+:)(?:[^"#]*/)?(?P<name>[^"#/]*)(?P<part>#[^"]*)?"[^>]*>(?P<text>.*?)</a>'
 )
 """A link to a place beside the page."""
 MATH = re.compile(
-    r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$", re.DOTALL
+    r"(?s)(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$"
 )
 HEADING = re.compile(r"<h(?P<level>[1-6])(?P<more>[^>]*)>(?P<text>.*?)</h(?P=level)>", re.DOTALL)
 TABLE = re.compile(r"<table.*?</table>", re.DOTALL)
@@ -35,9 +31,9 @@ def markdown(text: str) -> str:
 
 
 def notebook(path: Path, extract: bool = True) -> tuple[str, str, Mapping[str, bytes]] | None:
-    """An executed notebook as title, HTML without a script, and its pictures by file name; None for a damaged file.
+    """An executed notebook as title, HTML without a script, pictures by file name (without ``extract`` in the HTML).
 
-    Without ``extract`` its pictures stay in the HTML, for runs with hundreds of notebooks.
+    None for a damaged file.
     """
     import nbformat
 
@@ -126,11 +122,8 @@ def _with_headers(table: str) -> str:
         return f'{match["row"]}<th scope="row"{name}{match["more"]}>{match["text"]}</th>'
 
     head, middle, rows = table.partition("<tbody>")
-    head = re.sub(
-        r"<th(?P<more>(?:\s[^>]*)?)>(?=[^<])",
-        r'<th scope="col"\g<more>>',
-        re.sub(r"<th(?:\s[^>]*)?></th>", "<td></td>", head),
-    )
+    head = re.sub(r"<th(?:\s[^>]*)?></th>", "<td></td>", head)
+    head = re.sub(r"<th(?P<more>(?:\s[^>]*)?)>(?=[^<])", r'<th scope="col"\g<more>>', head)
     rows = re.sub(r"(?P<row><tr[^>]*>\s*)<t[dh](?P<more>[^>]*)>(?P<text>.+?)</t[dh]>", row, rows)
     return f"{head}{middle}{rows}"
 
@@ -181,11 +174,8 @@ def with_readings(body: str, numbers: Collection[str], to: str) -> str:
 
 def sections(body: str) -> list[tuple[str, str]]:
     """Id and text of the headings of the second level."""
-    found = HEADING.finditer(body)
-    ids = (
-        (re.search(r'id="([^"]+)"', match["more"]), plain(match["text"])) for match in found if match["level"] == "2"
-    )
-    return [(name[1], text) for name, text in ids if name]
+    found = re.findall(r'<h2(?=\s)[^>]*?id="([^"]+)"[^>]*>(.*?)</h2>', body, re.DOTALL)
+    return [(name, plain(text)) for name, text in found]
 
 
 def plain(text: str) -> str:
@@ -200,12 +190,3 @@ def relative(page: str, here: str) -> str:
     ('../index.html', 'b.html')
     """
     return Path(os.path.relpath(page, Path(here).parent)).as_posix()
-
-
-def folded(notes: str, summary: str, keep: Callable[[str], bool]) -> str:
-    """A list in HTML of which the items that ``keep`` names stay, and the others are folded away."""
-    items = re.findall(r"<li>.*?</li>", notes, re.DOTALL)
-    shown, rest = ([item for item in items if keep(item) == kept] for kept in (True, False))
-    parts = [f"<ul>{''.join(shown)}</ul>"] if shown else []
-    parts += [f"<details><summary>{summary}</summary><ul>{''.join(rest)}</ul></details>"] if rest else []
-    return "\n".join(parts)

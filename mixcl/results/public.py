@@ -26,8 +26,8 @@ READ_WITHIN = 0.005
 class Curve(NamedTuple):
     """One training on 24 scans at a constant rate of 1e-4; Dice is of the 6 other scans.
 
-    ``crops``: patches of 96^3 a step.  ``background``: Dice is the mean of 14 classes, the background one of them, and
-    not of 13 organs.  ``best``: the highest Dice as its notebook prints it, which tells how well the picture was read.
+    ``crops``: patches of 96^3 a step.  ``background``: Dice is the mean of 14 classes, the background one of them, not
+    of 13 organs.  ``best``: the highest Dice as its notebook prints it, which tells how well the picture was read.
     """
 
     name: str

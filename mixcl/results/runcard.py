@@ -67,11 +67,9 @@ class _Card(BaseModel):
 def run_card(config: Experiment, out: Path) -> dict[str, Any]:
     """Write RUN.json and RUN.md into ``out``; call it when tables and figures are there.
 
-    Returns
-    -------
-    What RUN.json holds: profile, settings, versions, commit, machine, ``data`` (fingerprint and cases of each
-    collection), ``seeds``, ``jobs`` (weights, commit, seconds, and the job whose training it took, ``same_as``) and
-    ``outputs`` (SHA-256 of each).
+    RUN.json holds profile, settings, versions, commit, machine, ``data`` (fingerprint and cases of each collection),
+    ``seeds``, ``jobs`` (weights, commit, seconds, and the job whose training it took, ``same_as``) and ``outputs``
+    (SHA-256 of each); it comes back.
     """
     card = provenance(config, made=datetime.now(UTC).isoformat(timespec="seconds"), **contents(config, out))
     write_json(out / "RUN.json", card)
@@ -80,13 +78,7 @@ def run_card(config: Experiment, out: Path) -> dict[str, Any]:
 
 
 def read_run_card(out: Path) -> dict[str, Any]:
-    """RUN.json of a folder of results.
-
-    Raises
-    ------
-    InputError
-        It is not there, or not what `run_card` writes.
-    """
+    """RUN.json of a folder of results; an `InputError` where it is not there, or not what `run_card` writes."""
     path = out / "RUN.json"
     try:
         card = read_json(path)
@@ -142,17 +134,11 @@ def _job(run: Path) -> dict[str, Any]:
     }
 
 
-def _training(job: Mapping[str, Any]) -> str:
-    """Seconds of a job's training, or the job that it took the training from."""
-    if not job["finished"]:
-        return "not finished"
-    return f"as {job['same_as']}" if job["same_as"] else str(job["seconds"])
-
-
 def markdown_of(card: Mapping[str, Any]) -> str:
     """RUN.md: the card for people."""
     phantom = f" {PHANTOM}" if card["source"] == "phantom" else ""
     seconds = sum((job["seconds"] or 0.0) + job["seconds_evaluation"] for job in card["jobs"])
+    trainings = len({job["weights"] for job in card["jobs"] if job["finished"]})
     lines = [
         f"# Run card: profile `{card['profile']}`",
         "",
@@ -162,27 +148,25 @@ def markdown_of(card: Mapping[str, Any]) -> str:
         f"- machine: {card['machine']['system']}, {card['machine']['cpus']} CPUs",
         f"- versions: {', '.join(f'{name} {version}' for name, version in card['versions'].items())}",
         f"- seeds: pre-training {card['seeds']['pretrain']}, fine-tuning {card['seeds']['finetune']}",
-        f"- trainings: {len({job['weights'] for job in card['jobs'] if job['finished']})} distinct ones in "
-        f"{len(card['jobs'])} jobs",
+        f"- trainings: {trainings} distinct ones in {len(card['jobs'])} jobs",
         f"- time: {seconds / 3600:.2f} h of training and evaluation, added up over jobs",
         "- energy: not known (no counter is read)",
+        "",
     ]
     data = [(name, str(prepared["cases"]), prepared["fingerprint"]) for name, prepared in card["data"].items()]
-    jobs = [
-        (
-            job["job"], _training(job),
-            str(job["seconds_evaluation"]) if job["evaluated"] else "-", job["weights"][:16], short(job["commit"]),
-        )
-        for job in card["jobs"]
-    ]  # fmt: skip
-    columns = ("job", "training, s", "evaluation, s", "weights", "commit")
+    jobs = []
+    for job in card["jobs"]:
+        training = f"as {job['same_as']}" if job["same_as"] else str(job["seconds"])
+        evaluation = str(job["seconds_evaluation"]) if job["evaluated"] else "-"
+        trained = training if job["finished"] else "not finished"
+        jobs.append((job["job"], trained, evaluation, job["weights"][:16], short(job["commit"])))
     shown = [(name, digest) for name, digest in card["outputs"].items() if not name.startswith("runs/")]
     note = "Seconds of training are those since the job was last taken up; what was trained before was not again."
+    columns = ("job", "training, s", "evaluation, s", "weights", "commit")
+    sums = "Files and their sums; those of the runs are in RUN.json."
     sheets = [
         Sheet("Data.", "As they were prepared.", [("", ("collection", "cases", "fingerprint"))], data),
         Sheet("Jobs.", note, [("", columns)], jobs),
-        Sheet(
-            "Outputs.", "Files and their sums; those of the runs are in RUN.json.", [("", ("output", "SHA-256"))], shown
-        ),
+        Sheet("Outputs.", sums, [("", ("output", "SHA-256"))], shown),
     ]
-    return "\n".join([*lines, "", markdown(sheets)])
+    return "\n".join([*lines, markdown(sheets)])

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.results.paper import ARMS, TITLES
-from mixcl.results.statistics import KEYS, METRICS, Cell
+from mixcl.results.statistics import CELL, KEYS, METRICS, Cell
 from mixcl.run.jobs import SCRATCH, table1_cells, table2_cells
 from mixcl.run.record import flat, read_card
 from mixcl.spreadsheet import read_csv
@@ -31,14 +31,11 @@ class Runs:
     cards: dict[str, dict[str, Any]] = field(repr=False)
 
     def planned(self, table: int) -> list[tuple[str, float, str, int, int]]:
-        """(task, percent, arm, fold, seed) of all that the runs' settings ask for in Table 1 or 2, there or not.
-
-        Tasks in the paper's order; arms as ``scratch``, variants, ``mixcl``.
-        """
+        """(task, percent, arm, fold, seed) of all that the runs' settings ask for in Table 1 or 2, in order."""
         runs: dict[tuple[str, float, str, int, int], None] = {}
         order = {SCRATCH: -1}
-        plans = {json.dumps(plan): plan for plan in map(_plan, self.cards.values())}
-        for config in map(Experiment.model_validate, plans.values()):
+        plans = dict.fromkeys(json.dumps(_plan(card)) for card in self.cards.values())
+        for config in map(Experiment.model_validate_json, plans):
             for number, arm in enumerate(config.grid.variants):
                 order.setdefault(arm, number)
             for cell in table1_cells(config) if table == 1 else table2_cells(config):
@@ -53,9 +50,7 @@ class Runs:
     def only(self, cells: Iterable[Cell]) -> Runs:
         """The runs of some cells."""
         kept = set(cells)
-        cards = {
-            job: card for job, card in self.cards.items() if (card["task"], float(card["percent"]), card["arm"]) in kept
-        }
+        cards = {job: card for job, card in self.cards.items() if tuple(card[key] for key in CELL) in kept}
         return Runs(self.cases[self.cases["job"].isin(list(cards))], cards)
 
     def values(self, key: str, task: str | None = None) -> list[Any]:
@@ -66,20 +61,20 @@ class Runs:
     def phantoms(self) -> list[str]:
         """Seed and difficulty of the phantoms, each pair once; none where the data are files."""
         data = [card["config"]["data"] for card in self.cards.values()]
-        made = [settings["phantom"] for settings in data if settings["source"] == "phantom"]
+        made = [of["phantom"] for of in data if of["source"] == "phantom"]
         return sorted({f"phantom.seed {phantom['seed']}, difficulty {phantom['difficulty']:g}" for phantom in made})
 
     def unlike(self, task: str) -> list[str]:
         """Settings in which the runs of a task differ without a reason.
 
-        Runs of one arm may differ in share, fold and seed.  Runs of two arms may also differ in the weights they
-        start from, and in what ``grid.variants`` changes for an arm.
+        Runs of one arm may differ in share, fold and seed, of two arms also in the weights they start from and in what
+        ``grid.variants`` changes for an arm.
         """
-        runs = [
-            (card["arm"], _varied(card), flat(card.get("decides", {})))
-            for card in self.cards.values()
-            if card["task"] == task
-        ]
+        runs = []
+        for card in (card for card in self.cards.values() if card["task"] == task):
+            variant = card["config"]["grid"].get("variants", {}).get(card["arm"], ())
+            varied = [item.partition("=")[0].strip() for item in variant]
+            runs.append((card["arm"], varied, flat(card.get("decides", {}))))
         differing = []
         for key in sorted({key for *_, settings in runs for key in settings} - DRAWN):
             values = [(arm, json.dumps(settings.get(key))) for arm, _, settings in runs]
@@ -93,10 +88,7 @@ class Runs:
 def read_runs(out: Path) -> Runs:
     """Read all evaluated fine-tuning runs below ``out``/runs.
 
-    Raises
-    ------
-    InputError
-        There is none, a file is damaged or does not have all cases, or two runs are of the same job.
+    Raises `InputError` where there is none, a file is damaged or lacks cases, or two runs are of the same job.
     """
     cards: dict[str, dict[str, Any]] = {}
     jobs: dict[tuple[Any, ...], str] = {}
@@ -113,7 +105,8 @@ def read_runs(out: Path) -> Runs:
         raise InputError(f"{out / 'runs'}: no evaluated run here; run mixcl finetune and mixcl evaluate first")
     cases = pd.concat(tables, ignore_index=True)
     cases["percent"] = cases["percent"].astype(float)
-    return Runs(_ordered(cases), cards)
+    cases = cases.sort_values([*KEYS, "case", "label"], key=_ranks, kind="stable", ignore_index=True)
+    return Runs(cases, cards)
 
 
 def _read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -146,20 +139,16 @@ def _checked_card(job: Path) -> dict[str, Any]:
         raise InputError(f"{job / 'run.json'}: {where}: {first['msg']}; {again}") from None
     except (InputError, KeyError, TypeError):
         raise InputError(f"{job / 'run.json'}: missing or damaged; {again}") from None
-    for name in (*KEYS, "test", "labels", "commit", "profile", "data", "weights"):
-        if name not in card:
-            raise InputError(f"{job / 'run.json'}: has no {name}; {again}")
+    needed = (*KEYS, "test", "labels", "commit", "profile", "data", "weights")
+    if lacking := [name for name in needed if name not in card]:
+        raise InputError(f"{job / 'run.json'}: has no {lacking[0]}; {again}")
     return card
 
 
-def _ordered(table: pd.DataFrame) -> pd.DataFrame:
-    """Tasks and arms in the paper's order, others after them."""
-
-    def ranks(column: pd.Series) -> pd.Series:
-        order = {"task": TITLES, "arm": ARMS}.get(str(column.name))
-        return column if order is None else column.map(lambda name: rank(name, order))
-
-    return table.sort_values([*KEYS, "case", "label"], key=ranks, kind="stable", ignore_index=True)
+def _ranks(column: pd.Series) -> pd.Series:
+    """What sorts tasks and arms in the paper's order, others after them, and anything else by itself."""
+    order = {"task": TITLES, "arm": ARMS}.get(str(column.name))
+    return column if order is None else column.map(lambda name: rank(name, order))
 
 
 def rank(name: str, order: Iterable[str]) -> tuple[int, str]:
@@ -172,9 +161,3 @@ def _plan(card: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run that decide which runs there should be."""
     config = card["config"]
     return {"grid": config["grid"], "data": {"pretrain": (), "finetune": config["data"]["finetune"]}}
-
-
-def _varied(card: Mapping[str, Any]) -> list[str]:
-    """Names of the settings that make the arm of a run."""
-    settings = card["config"]["grid"].get("variants", {}).get(card["arm"], ())
-    return [item.partition("=")[0].strip() for item in settings]

@@ -4,7 +4,6 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,17 @@ DIAGNOSTICS = ("losses", "diagnostics")  # how the names of those end that have 
 WALK = Path(__file__).resolve().parents[2] / "notebooks"
 ROOT = WALK.parent
 READINGS, EQUATIONS, API = "reproduce/READINGS.html", "equations.html", "api/mixcl.html"
+BOOKS = ("Walk-through", "Notebooks of this run")  # groups whose pages are read one after the other
 ALWAYS = ("Take care", "Missing", "The same trainings")  # notes of a table that are not folded away
+ACCESSIBLE = {
+    'class="headerlink"': 'class="headerlink" aria-label="Link to this"',
+    "<pre>": '<pre tabindex="0">',
+    '<div class="attr ': '<div tabindex="0" class="attr ',
+    "<h6": "<h3",
+    "</h6>": "</h3>",
+}
+"""What a screen reader and a keyboard need of the API reference."""
+TEMPLATES = Environment(loader=PackageLoader("mixcl.results", ""), autoescape=True, trim_blocks=True)
 
 
 class Page(NamedTuple):
@@ -46,22 +55,17 @@ def site(config: Experiment, out: Path) -> Path:
     """Write ``out``/site/index.html and the pages beside it; the path of the first.
 
     What is not there is named on the page under "Not here".  The folder ``site`` stands alone: pictures, PDFs and
-    tables are copied into it, nothing is loaded from elsewhere, and there is no script.
-
-    Raises
-    ------
-    InputError
-        A full disk, missing permission, or no extra ``notebooks``.
+    tables are copied into it, nothing is loaded from elsewhere, and there is no script.  Raises `InputError` without
+    the extra ``notebooks``, or where it cannot be written.
     """
     needs("notebooks", "latex2mathml", "mistune", "nbconvert", "nbformat")
-    missing: list[str] = []
+    run, missing = TEMPLATES.get_template("run.html"), list[str]()
     sources: dict[str, str] = {"READINGS.md": READINGS}
     notebooks = [*_notebooks(config, out, missing, sources)]
     references = [*_references(out, missing)]
     figures = _figures(out, missing)
     diagnostics = [figure for figure in figures if figure["name"].endswith(DIAGNOSTICS)]
-    first = _render(
-        "run.html",
+    first = run.render(
         profile=config.profile,
         warning=PHANTOM if config.data.source == "phantom" else "",
         findings=findings(out),
@@ -73,7 +77,7 @@ def site(config: Experiment, out: Path) -> Path:
     )
     pages = [Page("index.html", "What this run says", first, "This run")]
     if diagnostics:
-        body = _render("run.html", diagnostics=True, figures=diagnostics)
+        body = run.render(diagnostics=True, figures=diagnostics)
         pages.append(Page("diagnostics.html", "Diagnostics", body, "This run"))
     pages += [*notebooks, *references]
     numbers = set(markup.READING.findall("".join(page.body for page in references if page.path == READINGS)))
@@ -96,14 +100,11 @@ def reference(out: Path) -> Path:
     pdoc.render.configure(docformat="numpy", search=False, show_source=False, template_directory=templates)
     with warnings.catch_warnings(action="ignore"):
         pdoc.pdoc("mixcl", *(name for name in names if not name.endswith("__main__")), output_directory=folder)
-    for path in folder.rglob("*.html"):  # what a screen reader and a keyboard need
-        text = path.read_text(encoding="utf-8").replace(
-            'class="headerlink"', 'class="headerlink" aria-label="Link to this"'
-        )
-        text = text.replace("<pre>", '<pre tabindex="0">').replace(
-            '<div class="attr ', '<div tabindex="0" class="attr '
-        )
-        write_text(path, text.replace("<h6", "<h3").replace("</h6>", "</h3>"))
+    for path in folder.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for plain, accessible in ACCESSIBLE.items():
+            text = text.replace(plain, accessible)
+        write_text(path, text)
     return folder / "mixcl.html"
 
 
@@ -113,10 +114,9 @@ def _whole_page(page: Page, pages: list[Page], sources: dict[str, str], numbers:
     if page.path != "index.html":  # whose links are ours
         body = markup.linked(body, page.path, sources)
     readings = "" if page.path == READINGS else markup.relative(READINGS, page.path)
-    order = [other for other in pages if other.group in _chain(page.group)]
+    order = [other for other in pages if other.group == page.group or {other.group, page.group} <= {*BOOKS}]
     place = order.index(page)
-    return _render(
-        "site.html",
+    return TEMPLATES.get_template("site.html").render(
         page=page,
         body=markup.with_readings(body, numbers, readings),
         sections=markup.sections(body),
@@ -126,21 +126,6 @@ def _whole_page(page: Page, pages: list[Page], sources: dict[str, str], numbers:
         after=order[place + 1] if place + 1 < len(order) else None,
         to=lambda path: markup.relative(path, page.path),
     )
-
-
-def _chain(group: str) -> tuple[str, ...]:
-    """The groups whose pages are read one after the other."""
-    books = ("Walk-through", "Notebooks of this run")
-    return books if group in books else (group,)
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(loader=PackageLoader("mixcl.results", ""), autoescape=True, trim_blocks=True)
-
-
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(**values)
 
 
 def _references(out: Path, missing: list[str]) -> Iterator[Page]:
@@ -177,44 +162,38 @@ def _tables(out: Path, missing: list[str]) -> list[dict[str, Any]]:
     for name, heading in TABLES.items():
         if body := _file(out / "tables" / f"{name}.md", f"{heading}: tables/{name}.md", missing):
             files = [_copied(out, out / "tables" / f"{name}.{suffix}") for suffix in ("csv", "tex")]
-            sheets = [_sheet(sheet) for sheet in re.split(r"(?=<p><strong>)", body) if sheet.strip()]
+            folded = re.sub(r"<ul>.*?</ul>", _folded, body, flags=re.DOTALL)
+            sheets = [sheet for sheet in re.split(r"(?=<p><strong>)", folded) if sheet.strip()]
             shown = [] if name == "organs" else sheets[:1]  # a dozen of them would hide the figures
             parts = {"shown": shown, "folded": sheets[len(shown) :], "files": [*filter(None, files)]}
             tables.append({"name": name, "title": heading, **parts})
     return tables
 
 
-def _sheet(body: str) -> str:
-    """A table with its notes, which say how it was made, folded away but for what must be seen."""
-    return re.sub(
-        r"<ul>.*?</ul>",
-        lambda notes: markup.folded(
-            notes[0], "Notes: how to read it, where it comes from", lambda note: any(word in note for word in ALWAYS)
-        ),
-        body,
-        flags=re.DOTALL,
-    )
+def _folded(notes: re.Match[str]) -> str:
+    """The notes of a table, which say how it was made, folded away but for what must be seen."""
+    items = re.findall(r"<li>.*?</li>", notes[0], re.DOTALL)
+    shown = [item for item in items if any(word in item for word in ALWAYS)]
+    rest, summary = [item for item in items if item not in shown], "Notes: how to read it, where it comes from"
+    parts = [f"<ul>{''.join(shown)}</ul>"] if shown else []
+    parts += [f"<details><summary>{summary}</summary><ul>{''.join(rest)}</ul></details>"] if rest else []
+    return "\n".join(parts)
 
 
 def _figures(out: Path, missing: list[str]) -> list[dict[str, str]]:
     """The figures of a run: heading, what they show, and the names of their copies."""
+    from PIL import Image
+
     names, figures = [path.stem for path in sorted((out / "figures").glob("[!.]*.png"))], []
     expected = [name for name in FIGURES if name not in ("effects", *DIAGNOSTICS)]
     missing += [f"{figure_title(name)}: figures/{name}.png" for name in expected if name not in names]
     for name in sorted(names, key=lambda name: rank(name, FIGURES)):
         png, pdf = (_copied(out, out / "figures" / f"{name}.{suffix}") for suffix in ("png", "pdf"))
-        alt = f"{figure_title(name)}. {_shown(out / 'figures' / f'{name}.png')}".strip()
+        with Image.open(out / "figures" / f"{name}.png") as image:  # says itself what it shows, and where that is from
+            caption = re.split(r"\s*Profiles? ", str(image.info.get("Description", "")), maxsplit=1)[0]
+        alt = f"{figure_title(name)}. {caption}".strip()
         figures.append({"name": name, "title": figure_title(name), "alt": alt, "png": png, "pdf": pdf})
     return figures
-
-
-def _shown(picture: Path) -> str:
-    """What a picture says that it shows, without where that comes from."""
-    from PIL import Image
-
-    with Image.open(picture) as image:
-        caption = str(image.info.get("Description", ""))
-    return re.split(r"\s*Profiles? ", caption, maxsplit=1)[0]
 
 
 def _copied(out: Path, path: Path) -> str:
@@ -228,10 +207,7 @@ def _copied(out: Path, path: Path) -> str:
 
 
 def _notebooks(config: Experiment, out: Path, missing: list[str], sources: dict[str, str]) -> Iterator[Page]:
-    """The executed notebooks: the walk-through, those of this run, and the fine-tunings fold by fold.
-
-    ``sources`` gets the page of each by the name of its file, for links.
-    """
+    """The executed notebooks, group by group; ``sources`` gets the page of each by the name of its file, for links."""
     walk = {path: "" for pattern in ("0*", "31_*") for path in sorted(WALK.glob(f"{pattern}.ipynb"))}
     runs = {out / "runs" / job.name / "10_pretrain.ipynb": job_title(job.name) for job in jobs.pretrainings(config)}
     names = ("20_table1", "21_table2", "30_what_matters", "32_when_does_it_help")

@@ -1,17 +1,15 @@
 """Numbers over folds, and of arms against each other, paired by fold and seed.
 
 Mean and standard deviation of a cell are those of its folds' means (n - 1), as in the paper.  Arms are compared by
-pairs of trainings, of one fold and one seed: same training scans, same start, same test scans.  Intervals and p are
-those of :mod:`mixcl.results.inference`, where pairs of a fold and pairs of a seed hang together.  What is counted is
-trainings: the same weights a second time are not a second one, and two arms with the same weights are no pair.  Tests
-are not adjusted for their number.
-
-Organs that a case does not have are left out, never counted as 0 or 1.
+pairs of trainings, of one fold and one seed: same training scans, same start, same test scans; intervals and p are
+those of :mod:`mixcl.results.inference`, not adjusted for their number.  The same weights a second time are not a second
+training, and two arms with the same weights are no pair.  Organs that a case does not have are left out.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from mixcl.results.inference import Estimate, estimate
@@ -20,12 +18,12 @@ CELL = ["task", "percent", "arm"]
 KEYS = [*CELL, "fold", "seed"]
 WEIGHTS = ["weights", "reference_weights"]
 METRICS = ["dice", "hd95_mm", "surface_dice"]
+DIFFERENCE = ["difference" if name == "mean" else name for name in Estimate._fields]
 REFERENCE = "scratch"
 LEARNED = 0.1
-"""Mean Dice that a network has at least if it has learned anything.
-
-One that takes every voxel of a scan for the same organ has 2v / (v + N), less than this for an organ that fills up to a
-twentieth of the scan, which is more than any organ here; one that finds nothing has 0."""
+"""Mean Dice that a network has at least if it has learned anything.  One that takes every voxel of a scan for the same
+organ has 2v / (v + N), less than this for an organ of up to a twentieth of the scan, which is more than any
+here has."""
 Cell = tuple[str, float, str]
 
 
@@ -35,19 +33,14 @@ def holm(values: list[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    order = sorted((p, k) for k, p in enumerate(values) if not math.isnan(p))
-    adjusted, most = [math.nan] * len(values), 0.0
-    for place, (p, k) in enumerate(order):
-        most = max(most, min(1.0, (len(order) - place) * p))
-        adjusted[k] = most
-    return adjusted
+    p = pd.Series(values, dtype=float).dropna().sort_values(kind="stable")
+    return (p * np.arange(len(p), 0, -1)).clip(upper=1).cummax().reindex(range(len(values))).tolist()
 
 
 def pairs(cases: pd.DataFrame, metric: str = "dice", reference: str = REFERENCE) -> pd.DataFrame:
     """Every organ of every case that both an arm and ``reference`` were measured on, and the ``difference``.
 
-    Paired by task, percent, fold, seed, case and label.  An organ without a value in one of the two takes no part:
-    for HD95 these are the organs that an arm missed.
+    Paired by task, percent, fold, seed, case and label; an organ that an arm missed has no HD95 and takes no part.
     """
     by = ["task", "percent", "fold", "seed", "case", "label"]
     base = cases[cases["arm"] == reference].set_index(by)[[metric, "weights"]].add_prefix("reference_")
@@ -59,33 +52,31 @@ def pairs(cases: pd.DataFrame, metric: str = "dice", reference: str = REFERENCE)
 def distinct(runs: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs or of pairs with each training once: values of equal weights are averaged, under the first's name.
 
-    ``runs`` has `KEYS`, ``weights`` and, where it is of pairs, ``reference_weights``: pairs of one training with itself
-    are left out.
+    ``runs`` has `KEYS`, ``weights`` and, for pairs, ``reference_weights``: those of a training with itself are left
+    out.
     """
     by = [*CELL, *(name for name in WEIGHTS if name in runs)]
-    if len(by) > len(CELL) + 1:
+    if "reference_weights" in runs:
         runs = runs[runs["weights"] != runs["reference_weights"]]
     values = {name: "mean" for name in runs.select_dtypes("number") if name not in KEYS}
     return runs.groupby(by, sort=False).agg({"fold": "first", "seed": "first", **values}).reset_index()
 
 
 def comparisons(cases: pd.DataFrame, cells: Iterable[Cell], metrics: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Each cell against ``scratch``, a row a cell and metric: CELL, ``metric``, :class:`Estimate` of the difference.
+    """Each cell against ``scratch``: CELL, ``metric``, :class:`Estimate` of the ``difference`` (n = 0 without pairs).
 
-    The values compared are those of :func:`fold_differences`.  A cell without pairs has n = 0.
+    The values compared are those of :func:`fold_differences`.
     """
-    arms = [cell for cell in cells if cell[2] != REFERENCE]
-    found = distinct(fold_differences(cases))
-    parts = [(cell, of(found, cell)) for cell in arms]
-    rows = [
-        (*cell, metric, *compared(part, part[metric], "arm_dice", "reference_dice"))
-        for cell, part in parts for metric in metrics
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=[*CELL, "metric", *Estimate._fields]).rename(columns={"mean": "difference"})
+    found, rows = distinct(fold_differences(cases)), []
+    for cell in cells:
+        if cell[2] != REFERENCE:
+            part = of(found, cell)
+            rows += [(*cell, m, *compared(part, part[m], "arm_dice", "reference_dice")) for m in metrics]
+    return pd.DataFrame(rows, columns=[*CELL, "metric", *DIFFERENCE])
 
 
 def compared(pairs: pd.DataFrame, differences: pd.Series, *dice: str) -> Estimate:
-    """Estimate of the ``differences`` of pairs with ``fold`` and ``seed``; the columns ``dice`` are those of both arms.
+    """Estimate of the ``differences`` of ``pairs`` (with fold and seed); the columns ``dice`` are those of both arms.
 
     There is no p where neither arm has learned anything: see `learned`.
     """
@@ -102,17 +93,17 @@ def learned(*dice: float) -> bool:
     return any(not value < LEARNED for value in dice)
 
 
-def intervals(folds: pd.DataFrame, metric: str = "dice") -> pd.DataFrame:
-    """Each cell's mean over its trainings: CELL and :class:`Estimate`; ``folds`` as :func:`fold_scores` gives them."""
+def intervals(folds: pd.DataFrame) -> pd.DataFrame:
+    """Each cell's mean Dice over trainings: CELL and :class:`Estimate`; ``folds`` as :func:`fold_scores` gives them."""
     cells = distinct(folds).groupby(CELL, sort=False)
-    rows = [(*cell, *estimate(part[metric], part["fold"], part["seed"])) for cell, part in cells]
+    rows = [(*cell, *estimate(part["dice"], part["fold"], part["seed"])) for cell, part in cells]
     return pd.DataFrame(rows, columns=[*CELL, *Estimate._fields])
 
 
 def counted(cases: pd.DataFrame) -> pd.DataFrame:
     """The rows of cases.csv and whether the case has the organ, ``n``, and it was ``missed``, or ``invented`` if not.
 
-    An organ that preparation lost is there and was missed, whatever was predicted.
+    An organ that preparation lost is there and was missed.
     """
     present, empty = cases["dice"].notna(), (cases["voxels_label"] == 0) | (cases["voxels_predicted"] == 0)
     return cases.assign(n=present, missed=present & empty, invented=~present & (cases["voxels_predicted"] > 0))
@@ -142,14 +133,14 @@ def over_folds(folds: pd.DataFrame, column: str = "dice") -> pd.DataFrame:
 def fold_differences(cases: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
     """One row a run of an arm but ``reference``: per metric, the mean over cases of :func:`pairs`, and both Dice.
 
-    For Dice that is the difference of the fold scores; for HD95 it is not, because only organs count that both found.
+    For Dice that is the difference of the fold scores; not for HD95, where only organs count that both found.
     """
+    by = [*KEYS, *WEIGHTS]
     frames: list[pd.DataFrame] = []
     for metric in METRICS:
-        by = [*KEYS, *WEIGHTS]
-        names = {"difference": metric} | (
-            {"dice": "arm_dice", "reference_dice": "reference_dice"} if not frames else {}
-        )
+        names = {"difference": metric}
+        if metric == "dice":
+            names |= {"dice": "arm_dice", "reference_dice": "reference_dice"}
         rows = pairs(cases, metric, reference).groupby([*by, "case"], sort=False)[list(names)].mean()
         frames.append(rows.groupby(by, sort=False).mean().rename(columns=names))
     return pd.concat(frames, axis=1).reset_index()

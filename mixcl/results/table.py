@@ -10,17 +10,18 @@ from mixcl.results.paper import TABLE1, TABLE2
 from mixcl.results.runs import Runs
 from mixcl.results.statistics import CELL, KEYS, METRICS, REFERENCE, WEIGHTS, Cell
 
+FOLDS = [*KEYS, *METRICS, "cases", "missed", "paper_dice", "profile", "source", "commit", "data", "weights", "job"]
+
 
 @dataclass(frozen=True)
 class Table:
     """Table 1 or 2 of a folder of results.
 
-    ``folds``: one row a fold, as in table1.csv.  ``cells``: task, percent, arm, mean, sd, folds, seeds,
-    ``trainings`` (distinct ones), of Dice.
-    ``caption`` and ``notes``: what to say about it.  ``phantom``: whether any of it is from phantoms.
-    ``origin``: where it comes from, also the last of the notes.  ``planned``: the cells in the table's order.
-    ``marks``: Id, Label and Recon by arm.  ``intervals``: of each cell's mean Dice over trainings.
-    ``paired``: one row a fold and arm, of the differences to ``scratch``.  ``comparisons``: as in statistics.csv.
+    ``folds``: one row a fold, as in table1.csv.  ``cells``: task, percent, arm, mean, sd, folds, seeds, ``trainings``
+    (distinct ones), of Dice.  ``phantom``: whether any of it is from phantoms.  ``origin``: where it comes from, also
+    the last of the notes.  ``planned``: the cells in the table's order.  ``marks``: Id, Label and Recon by arm.
+    ``intervals``: of each cell's mean Dice over trainings.  ``paired``: one row a fold and arm, of the differences to
+    ``scratch``.
     """
 
     folds: pd.DataFrame
@@ -42,8 +43,16 @@ def make_table(runs: Runs, number: int) -> Table:
     part = runs.only(planned)
     folds = statistics.fold_scores(part.cases)
     where = wording.origin(part, folds)
+    cards = [part.cards[job] for job in folds["job"]]
+    quoted = [TABLE1.get(key) for key in zip(folds["task"], folds["percent"], strict=True)]
+    paper = [getattr(row, arm, None) for row, arm in zip(quoted, folds["arm"], strict=True)]
+    described = folds.assign(
+        paper_dice=pd.Series(paper, dtype=float, index=folds.index),
+        source=[card["config"]["data"]["source"] for card in cards],
+        **{key: [card[key] for card in cards] for key in ("profile", "commit", "data")},
+    )
     return Table(
-        folds=_described(folds, part),
+        folds=described[FOLDS],
         cells=statistics.over_folds(folds),
         caption=wording.caption(number, folds, bool(part.phantoms)),
         notes=(*wording.notes(number, runs, folds), where),
@@ -58,11 +67,7 @@ def make_table(runs: Runs, number: int) -> Table:
 
 
 def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
-    """Id, Label and Recon of each arm with runs: a check mark where its pre-training had the term.
-
-    From the settings that the fine-tuning was made with, which are those of the arm's pre-training, too; no marks
-    for training from scratch, and ``differs`` where the runs of an arm do not agree.
-    """
+    """A check mark for each of Id, Label and Recon that an arm's pre-training had; ``differs`` where its runs do."""
     marks: dict[str, set[tuple[str, ...]]] = {}
     for card in runs.cards.values():
         fresh = card.get("decides", {}).get("init", "none" if card["arm"] == REFERENCE else "") == "none"
@@ -70,17 +75,3 @@ def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
         terms = tuple(MARK if weights.get(key, 0) > 0 else "" for key in TABLE2.values())
         marks.setdefault(card["arm"], set()).add(terms)
     return {arm: terms.pop() if len(terms) == 1 else ("differs",) * 3 for arm, terms in marks.items()}
-
-
-def _described(folds: pd.DataFrame, runs: Runs) -> pd.DataFrame:
-    """The folds with the paper's value and where each comes from."""
-    quoted = [TABLE1.get(key) for key in zip(folds["task"], folds["percent"], strict=True)]
-    paper = [getattr(row, arm, None) if row else None for row, arm in zip(quoted, folds["arm"], strict=True)]
-    cards = [runs.cards[job] for job in folds["job"]]
-    return folds.assign(
-        paper_dice=pd.Series(paper, dtype=float, index=folds.index),
-        profile=[card["profile"] for card in cards],
-        source=[card["config"]["data"]["source"] for card in cards],
-        commit=[card["commit"] for card in cards],
-        data=[card["data"] for card in cards],
-    )[[*KEYS, *METRICS, "cases", "missed", "paper_dice", "profile", "source", "commit", "data", "weights", "job"]]

@@ -1,6 +1,6 @@
 """What a verification says: check by check, and what it did not look at."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 class Check:
     """One line of the verdict: ``what`` was compared, the two values, whether it holds, and the job that made it.
 
-    Where ``looked`` is false nothing was compared, and ``what`` says what was left out.
+    Where ``looked`` is false nothing was compared; ``what`` says what was left out.
     """
 
     what: str
@@ -39,9 +39,10 @@ def unseen(what: str) -> Check:
     return Check(what, "", "", True, looked=False)
 
 
-def left(what: str, looked: int, of: int) -> list[Check]:
+def left(what: str, looked: int, of: int) -> Iterator[Check]:
     """What a sample left out."""
-    return [unseen(f"{what}: {of - looked} of {of}; --full takes all")] if looked < of else []
+    if looked < of:
+        yield unseen(f"{what}: {of - looked} of {of}; --full takes all")
 
 
 def report(checks: Iterable[Check]) -> str:

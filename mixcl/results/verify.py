@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import read_json, write_json
-from mixcl.results import verify_data, verify_jobs, verify_tables
+from mixcl.results import verify_files, verify_jobs
 from mixcl.results.paper import TABLE1
 from mixcl.results.runcard import read_run_card
 from mixcl.results.runs import Runs, read_runs
@@ -49,69 +49,58 @@ class _Expected(BaseModel):
 def verify(config: Experiment, out: Path, expected: Path | None = None, *, full: bool = False) -> list[Check]:
     """Compare a finished run with what is expected of its profile, and go over each of its own links again.
 
-    Parameters
-    ----------
-    config, out
-        The settings and the folder of the run.
-    expected
-        File of expected values; None is the one committed for the profile, or the paper for ``paper``.
-    full
-        Hash all scans and measure all predictions again, not a sample.
-
-    Returns
-    -------
-    What was compared, and what was not looked at.
-
-    Raises
-    ------
-    InputError
-        Nothing to compare with, or the file of expected values or RUN.json is missing or damaged.
+    ``expected`` is a file of expected values; None is the one committed for the profile, or the paper for ``paper``.
+    With ``full`` all scans are hashed and all predictions measured again, not a sample.  Raises `InputError` where
+    there is nothing to compare with, or the file of expected values or RUN.json is missing or damaged.
     """
-    against_paper = expected is None and config.profile.startswith("paper")
-    values = {} if against_paper else read_expected(expected or EXPECTED / f"{config.profile}.json")
+    if expected is None and config.profile.startswith("paper"):
+        folds, checks = _own_parts(config, out, full)
+        means = {
+            _cell(finetune_job(*share, arm, 0, 0)): getattr(row, arm)
+            for share, row in TABLE1.items()
+            for arm in ("scratch", "mixcl")
+        }
+        return checks + _near(folds, means, PAPER_TOLERANCE)
+    values = read_expected(expected or EXPECTED / f"{config.profile}.json")
     folds, checks = _own_parts(config, out, full)
-    if against_paper:
-        return checks + _like_the_paper(folds)
-    if reasons := _reasons(config, out, values):
-        return checks + _elsewhere(folds, values, reasons)
-    return checks + _equal(folds, values, out)
+    why = "; ".join(_reasons(config, out, values))
+    if not why:
+        return checks + _equal(folds, values, out)
+    if values["spread"] is None:
+        raise InputError(
+            f"this run does not promise the expected bits ({why}), and no tolerance was measured; "
+            "run it with reproduce/run_all.sh on an x86-64 processor with AVX2"
+        )
+    note = f"within tolerance only, because {why}"
+    return checks + _near(folds, _means(values["dice"]), 2 * float(values["spread"]), note)
 
 
 def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Path] = ()) -> dict[str, Any]:
     """Write the values of a finished run for others to be compared with.
 
-    Parameters
-    ----------
-    others
-        Folders of the same profile run where the bits differ (another instruction set, say): the largest difference of
-        a cell's mean between them and this run is the spread, and twice that the tolerance where bits differ.
-        Without any, the spread that ``to`` holds is kept.
-
-    Raises
-    ------
-    InputError
-        The run does not hold together, or is not complete.
+    ``others`` are folders of the same profile run where the bits differ (another instruction set, say): the largest
+    difference of a cell's mean between them and this run is the spread, and twice that the tolerance where bits differ.
+    Without any, the spread that ``to`` holds is kept.  Raises `InputError` where the run does not hold together, or is
+    not complete.
     """
     folds, checks = _own_parts(config, out, full=False)
     if wrong := [check for check in checks if not check.holds and not check.what.startswith("code of")]:
         raise InputError(f"{out}: {wrong[0].what} is {wrong[0].actual}, not {wrong[0].expected}; finish the run first")
     means = _means(folds)
-    spreads = [
-        abs(means[cell] - mean) for o in others for cell, mean in _means(_folds(config, read_runs(o))[0]).items()
-    ]
+    spreads = [abs(means[cell] - mean) for o in others for cell, mean in _means(_folds(read_runs(o))).items()]
     card = read_run_card(out)
     before = read_expected(to) if to.is_file() and not others else {}
     values = {
         "profile": config.profile,
         "commit": card["commit"],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bits": _card(out, "pretrain")["bits"],
+        "bits": read_card(out / "runs" / "pretrain")["bits"],
         "settings": numbers(config),
         "spread": round(max(spreads), 4) if spreads else before.get("spread"),
         "spread_runs": len(others) if spreads else before.get("spread_runs", 0),
         "data": {name: collection["fingerprint"] for name, collection in card["data"].items()},
         "dice": dict(sorted(folds.items())),
-        "weights": {job: _card(out, job)["weights"] for job in sorted(_jobs(config))},
+        "weights": {job: read_card(out / "runs" / job)["weights"] for job in sorted(_jobs(config))},
     }
     write_json(to, values)
     return values
@@ -140,25 +129,21 @@ def _jobs(config: Experiment) -> list[str]:
     return [job.name for job in (*pretrainings(config), *finetunings(config))]
 
 
-def _card(out: Path, job: str) -> dict[str, Any]:
-    return read_card(out / "runs" / job)
-
-
 def _own_parts(config: Experiment, out: Path, full: bool) -> tuple[dict[str, float], list[Check]]:
     """Dice of every fold, and whether scans, jobs, tables and the run card follow from each other."""
     card, runs = read_run_card(out), read_runs(out)
-    folds, checks = _folds(config, runs)
-    checks += verify_data.scans(config, out, card, full)
-    checks += verify_jobs.jobs(config, out, runs, full)
-    return folds, [*checks, *verify_tables.tables(config, out), *verify_tables.card(config, out, card)]
-
-
-def _folds(config: Experiment, runs: Runs) -> tuple[dict[str, float], list[Check]]:
-    """Dice of every fold from its cases, and which folds are missing."""
-    scores = fold_scores(runs.cases)
-    folds = dict(zip(scores["job"], scores["dice"].astype(float), strict=True))
+    folds = _folds(runs)
     jobs = [job.name for job in finetunings(config)]
-    return folds, [Check(f"run {job}", "evaluated", "missing", False, job) for job in jobs if job not in folds]
+    checks = [Check(f"run {job}", "evaluated", "missing", False, job) for job in jobs if job not in folds]
+    checks += verify_files.scans(config, out, card, full)
+    checks += verify_jobs.jobs(config, out, runs, full)
+    return folds, [*checks, *verify_files.tables(config, out), *verify_files.card(config, out, card)]
+
+
+def _folds(runs: Runs) -> dict[str, float]:
+    """Dice of every fold from its cases, by the job."""
+    scores = fold_scores(runs.cases)
+    return dict(zip(scores["job"], scores["dice"].astype(float), strict=True))
 
 
 def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]:
@@ -168,10 +153,8 @@ def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]
             f"the settings differ from those of the expected values ({', '.join(others[:5])}), so there is nothing to "
             "compare; run without --set, or give your own values with --expected"
         )
-    for job in _jobs(config):
-        if reasons := determinism.unlike(_card(out, job).get("bits", {}), values["bits"]):
-            return reasons
-    return []
+    bits = (read_card(out / "runs" / job).get("bits", {}) for job in _jobs(config))
+    return next((reasons for own in bits if (reasons := determinism.unlike(own, values["bits"]))), [])
 
 
 def _equal(folds: dict[str, float], values: dict[str, Any], out: Path) -> list[Check]:
@@ -182,39 +165,22 @@ def _equal(folds: dict[str, float], values: dict[str, Any], out: Path) -> list[C
         for name, expected in values["data"].items()
     ]
     for job, expected in values["weights"].items():
-        checks.append(same(f"expected weights of {job}", expected, str(_card(out, job).get("weights")), job))
+        actual = str(read_card(out / "runs" / job).get("weights"))
+        checks.append(same(f"expected weights of {job}", expected, actual, job))
     for job, dice in values["dice"].items():
-        actual = folds.get(job, math.nan)
-        checks.append(Check(f"Dice of {job}", repr(dice), repr(actual), actual == dice, job))
+        found = folds.get(job, math.nan)
+        checks.append(Check(f"Dice of {job}", repr(dice), repr(found), found == dice, job))
     return checks
 
 
+def _cell(job: str) -> str:
+    """The part of a job's name that its folds and seeds have in common."""
+    return job.rsplit("-f", 1)[0]
+
+
 def _means(folds: dict[str, float]) -> dict[str, float]:
-    """Mean over folds and seeds of each cell, by the part of the job's name that is common to them."""
-    table = pd.Series(folds)
-    means = table.groupby([name.rsplit("-f", 1)[0] for name in table.index]).mean()
-    return {str(name): float(value) for name, value in means.items()}
-
-
-def _elsewhere(folds: dict[str, float], values: dict[str, Any], reasons: list[str]) -> list[Check]:
-    """Cell by cell within the tolerance, because the bits are decided otherwise here."""
-    if values["spread"] is None:
-        raise InputError(
-            f"this run does not promise the expected bits ({'; '.join(reasons)}), and no tolerance was measured; "
-            "run it with reproduce/run_all.sh on an x86-64 processor with AVX2"
-        )
-    note = f"within tolerance only, because {'; '.join(reasons)}"
-    return _near(folds, _means(values["dice"]), 2 * float(values["spread"]), note)
-
-
-def _like_the_paper(folds: dict[str, float]) -> list[Check]:
-    """Means over folds against Table 1 of the paper."""
-    means = {
-        finetune_job(*cell, arm, 0, 0).rsplit("-f", 1)[0]: getattr(row, arm)
-        for cell, row in TABLE1.items()
-        for arm in ("scratch", "mixcl")
-    }
-    return _near(folds, means, PAPER_TOLERANCE)
+    """Mean over folds and seeds of each cell."""
+    return {str(cell): float(mean) for cell, mean in pd.Series(folds).groupby(_cell).mean().items()}
 
 
 def _near(folds: dict[str, float], expected: dict[str, float], tolerance: float, note: str = "") -> list[Check]:
@@ -222,7 +188,6 @@ def _near(folds: dict[str, float], expected: dict[str, float], tolerance: float,
     checks, means = [], _means(folds)
     for cell, value in expected.items():
         mean, allowed = means.get(cell, math.nan), f"{value:.4f} ± {tolerance:.4f}"
-        checks.append(
-            Check(f"Dice of {cell}, mean", allowed, f"{mean:.4f}", abs(mean - value) <= tolerance, cell, note)
-        )
+        holds = abs(mean - value) <= tolerance
+        checks.append(Check(f"Dice of {cell}, mean", allowed, f"{mean:.4f}", holds, cell, note))
     return checks

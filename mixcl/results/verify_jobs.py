@@ -1,17 +1,15 @@
-"""The jobs of a run gone over again: code, settings, training cases, weights, predictions, metrics.
-
-Every link is computed from the one before it, never taken from what the run says of itself.
-"""
+"""The jobs of a run gone over again, each link from the one before: code, settings, cases, weights, maps, metrics."""
 
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
@@ -22,7 +20,7 @@ from mixcl.data.splits import split, start
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.files import file_name, read_sealed, sha256
-from mixcl.results.runs import Runs
+from mixcl.results.runs import COUNTS, Runs
 from mixcl.results.statistics import METRICS
 from mixcl.results.verdict import Check, agrees, left, same, unseen
 from mixcl.run.code import code_id
@@ -33,7 +31,7 @@ MEASURED = 60
 """Predictions that are measured again unless all are asked for; at least one a job."""
 ROUNDING = 2e-6
 """By which a metric of six decimals may differ where another processor measures it again."""
-COUNTS, MARKS = ("voxels_label", "voxels_predicted"), ("grid", "tolerance_mm")
+MARKS = ("grid", "tolerance_mm")
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,11 @@ class _Run:
     store: Store | None
 
     @property
-    def stage(self) -> str:
-        return "finetune" if "TASK" in self.job.parameters else "pretrain"
-
-    def cases(self, collection: str) -> tuple[Case, ...]:
-        """The prepared cases of a collection."""
+    def prepared(self) -> Store:
+        """The store, of which there has to be one."""
         if self.store is None:
             raise InputError("there is no store of prepared scans")
-        return self.store.cases(collection)
+        return self.store
 
 
 def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
@@ -62,7 +57,9 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
     checks, codes, looked, total, lost, bare = list[Check](), dict[str, list[str]](), 0, 0, 0, 0
     trainings, tests = pretrainings(config), finetunings(config)
     most = None if full else max(1, MEASURED // max(len(tests), 1))
-    store = _store(config, out)
+    store: Store | None = None
+    with suppress(InputError):
+        store = Store(config.data.store_dir(out), settings=config.data)
     for job in (*trainings, *tests):
         name, path = job.name, out / "runs" / job.name
         try:
@@ -76,27 +73,19 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
         checks.append(agrees(f"steps of {name}", _steps(run), name))
         rows = runs.cases[runs.cases["job"] == name]
         if len(rows):
-            tested, away = _measurable(run)
-            chosen = tested[:most]
-            lost += away
-            looked, total = looked + len(chosen), total + len(tested)
+            tested, grid = _tested(run), run.config.evaluate.grid
+            here = [case for case in tested if grid == "prepared" or case.source.label.exists()]  # R32
+            chosen = here[:most]
+            looked, total, lost = looked + len(chosen), total + len(here), lost + len(tested) - len(here)
             checks.append(agrees(f"cases of {name}", _cases(run, rows), name, "as evaluated"))
             checks.append(agrees(f"metrics of {name}", _measured(run, chosen), name, "as measured again"))
     checks += left("metrics from predicted maps", looked, total)
     if lost:
         checks.append(unseen(f"metrics of {lost} predicted maps: the original label maps are not here"))
     if bare:
-        checks.append(
-            unseen(f"whether {bare} records of trainings have changed: their run.json has no checksum of them")
-        )
+        what = f"whether {bare} records of trainings have changed"
+        checks.append(unseen(f"{what}: their run.json has no checksum of them"))
     return [*_codes(codes), *checks, unseen("whether weights follow from their training cases: only a training tells")]
-
-
-def _store(config: Experiment, out: Path) -> Store | None:
-    try:
-        return Store(config.data.store_dir(out), settings=config.data)
-    except InputError:
-        return None
 
 
 def _codes(codes: Mapping[str, Sequence[str]]) -> Iterator[Check]:
@@ -111,52 +100,39 @@ def _codes(codes: Mapping[str, Sequence[str]]) -> Iterator[Check]:
 def _settings(run: _Run) -> Iterator[str]:
     """What run.json says that a job was made of against what the settings, the store and the job before it give."""
     try:
-        expected = _pretrained(run) if run.stage == "pretrain" else _finetuned(run)
+        own, settings, decides = _finetuned(run) if "TASK" in run.job.parameters else _pretrained(run)
+        if twin := run.card.get("same_as"):  # whose training it took over
+            own["weights"] = read_card(run.path.with_name(str(twin))).get("weights")
     except InputError as error:
         yield str(error)
         return
+    expected = {"job": run.job.name, **own, "config": settings, "decides": decides}
     found = flat(run.card)
     for key, value in flat(json.loads(json.dumps(expected))).items():
         if found.get(key) != value:
             yield f"{key} is {str(found.get(key))[:60]}, not {str(value)[:60]}"
 
 
-def _pretrained(run: _Run) -> dict[str, Any]:
-    """What the run.json of a pre-training has to say."""
+def _pretrained(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What the run.json of a pre-training has to say: of itself, its settings, and what decided it."""
     names, settings = run.config.data.pretrain, deciding(run.config, "pretrain")
-    cases, data = sum(len(run.cases(name)) for name in names), _fingerprint(run, names)
-    own = {"job": run.job.name, "seed": run.config.pretrain.seed, "cases": cases, "data": data}
-    own["steps"] = run.config.pretrain.total_steps(cases)
-    return {**own, **_twin(run), "config": settings, "decides": {"data": data, **settings}}
+    cases, data = sum(len(run.prepared.cases(name)) for name in names), run.prepared.fingerprint(names)
+    own = {"seed": run.config.pretrain.seed, "cases": cases, "data": data}
+    return {**own, "steps": run.config.pretrain.total_steps(cases)}, settings, {"data": data, **settings}
 
 
-def _finetuned(run: _Run) -> dict[str, Any]:
-    """What the run.json of a fine-tuning has to say; which weights it starts from is told by the job before it."""
+def _finetuned(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The same of a fine-tuning; which weights it starts from is told by the job before it."""
     job, config = run.job, run.config
-    task, fold, percent = (job.parameters[key] for key in ("TASK", "FOLD", "PERCENT"))
-    train, test = split(run.cases(task), config, fold, percent, job.parameters["SEED"])
+    task, fold, percent, seed = (job.parameters[key] for key in ("TASK", "FOLD", "PERCENT", "SEED"))
+    train, test = split(run.prepared.cases(task), config, fold, percent, seed)
     init = read_card(run.path.with_name(job.needs)).get("weights") if job.needs else "none"
     settings, own = deciding(config, "finetune"), {key.lower(): value for key, value in job.parameters.items()}
     whole = settings | (deciding(config, "pretrain") if job.needs else {})  # Table 2 has its marks from these
-    own |= {"data": _fingerprint(run, (task,))}
-    begun = {"start": start(fold, job.parameters["SEED"]), "train": [case.id for case in train]}
-    decides = {**own, **begun, "n_folds": config.grid.n_folds, "init": init, **settings}
-    more = {
-        "train": begun["train"],
-        "test": [case.id for case in test],
-        "steps": config.finetune.total_steps(len(train)),
-    }
-    return {"job": job.name, **own, **more, **_twin(run), "config": whole, "decides": decides}
-
-
-def _twin(run: _Run) -> dict[str, Any]:
-    """The weights of the job whose training a run took over."""
-    twin = run.card.get("same_as")
-    return {"weights": read_card(run.path.with_name(str(twin))).get("weights")} if twin else {}
-
-
-def _fingerprint(run: _Run, names: Sequence[str]) -> str:
-    return run.store.fingerprint(names) if run.store else ""
+    own["data"], trained = run.prepared.fingerprint((task,)), [case.id for case in train]
+    more = {"train": trained, "test": [case.id for case in test], "steps": config.finetune.total_steps(len(train))}
+    begun = {"start": start(fold, seed), "train": trained, "n_folds": config.grid.n_folds, "init": init}
+    return own | more, whole, {**own, **begun, **settings}
 
 
 def _weights(run: _Run) -> Check:
@@ -194,17 +170,11 @@ def _steps(run: _Run) -> Iterator[str]:
 def _tested(run: _Run) -> list[Case]:
     """The test cases of a fine-tuning that are prepared, in an order that no name decides."""
     try:
-        cases = [case for case in run.cases(str(run.card.get("task"))) if case.id in run.card.get("test", ())]
+        prepared = run.prepared.cases(str(run.card.get("task")))
     except InputError:  # which the data's own checks tell
         return []
+    cases = [case for case in prepared if case.id in run.card.get("test", ())]
     return sorted(cases, key=lambda case: hashlib.sha256(f"{run.job.name}/{case.id}".encode()).digest())
-
-
-def _measurable(run: _Run) -> tuple[list[Case], int]:
-    """Test cases whose label maps are here, and how many there are beside them (R32)."""
-    tested = _tested(run)
-    here = [case for case in tested if run.config.evaluate.grid == "prepared" or case.source.label.exists()]
-    return here, len(tested) - len(here)
 
 
 def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
@@ -217,7 +187,8 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
             yield f"{name} is not prepared"
             continue
         try:
-            of, kept, map_id = _record(run, case)
+            record, kept = _record(run, case)
+            of, map_id = record["of"], record["labels"]
             if written.keys() != kept.keys() or any(_differ(written[k], kept[k], 0.0) for k in kept):
                 yield f"{name} differs"
             if of["weights"] != run.card.get("weights") or of["evaluate"] != settings:
@@ -235,10 +206,10 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
             yield f"no record of {name}"
 
 
-def _record(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]], str]:
-    """What evaluation keeps of a case: of what it is, its rows by label, the checksum of the predicted map."""
+def _record(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+    """What evaluation keeps of a case, and of it the rows by label."""
     record = read_sealed(run.path / "evaluation" / f"{file_name(case.id)}.json")
-    return record["of"], {row["label"]: row for row in record["rows"]}, record["labels"]
+    return record, {row["label"]: row for row in record["rows"]}
 
 
 def _measured(run: _Run, cases: Sequence[Case]) -> Iterator[str]:
@@ -260,9 +231,5 @@ def _measured(run: _Run, cases: Sequence[Case]) -> Iterator[str]:
 
 def _differ(one: Mapping[Any, Any], other: Mapping[Any, Any], by: float) -> bool:
     """Whether two rows have other metrics or voxels."""
-
-    def number(value: object) -> float:
-        return math.nan if value is None else float(str(value))
-
-    pairs = [(number(one[key]), number(other[key])) for key in (*METRICS, *COUNTS)]
-    return any(a != b and not (a != a and b != b) and not abs(a - b) <= by for a, b in pairs)
+    first, second = (np.array([row[key] for key in (*METRICS, *COUNTS)], dtype=float) for row in (one, other))
+    return not np.allclose(first, second, rtol=0, atol=by, equal_nan=True)

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -86,105 +86,89 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
         for task in dict.fromkeys(folds["task"])
     )
     made = f" ({'; '.join(runs.phantoms)})" if runs.phantoms else ""
-    parts = [
-        f"{_plural('Profile', runs.values('profile'))};",
-        f"{_plural('fold', sorted(folds['fold'].unique()))};",
-        f"{_plural('seed', sorted(folds['seed'].unique()))};",
-        f"{_plural('commit', [short(commit) for commit in runs.values('commit')])};",
+    listed = {
+        "Profile": runs.values("profile"),
+        "fold": sorted(folds["fold"].unique()),
+        "seed": sorted(folds["seed"].unique()),
+        "commit": [short(commit) for commit in runs.values("commit")],
+    }
+    grids = sorted(runs.cases["grid"].unique(), reverse=True)
+    parts = [f"{word}{'s' * (len(of) > 1)} {', '.join(map(str, of))};" for word, of in listed.items()]
+    parts += [
         f"data {data}{made}.",
         f"{folds['weights'].nunique()} distinct trainings in {folds['job'].nunique()} runs.",
-        *_measured_on(runs),
-        *_leaks(runs),
+        f"Metrics were measured on {' and on '.join(GRIDS.get(grid, str(grid)) for grid in grids)} (R32).",
     ]
-    return " ".join([*parts, PHANTOM] if made else parts)
+    if len(grids) > 1:
+        parts.append("Take care: runs on different grids cannot be compared; evaluate all with one evaluate.grid.")
+    return " ".join([*parts, *_leaks(runs.cases), *([PHANTOM] if made else [])])
 
 
-def _measured_on(runs: Runs) -> list[str]:
-    """On which grid metrics were measured (R32)."""
-    grids = sorted(runs.cases["grid"].unique(), reverse=True)
-    text = f"Metrics were measured on {' and on '.join(GRIDS.get(grid, str(grid)) for grid in grids)} (R32)."
-    mixed = "Take care: runs on different grids cannot be compared; evaluate all with one evaluate.grid."
-    return [text, mixed] if len(grids) > 1 else [text]
-
-
-def _leaks(runs: Runs) -> list[str]:
+def _leaks(cases: pd.DataFrame) -> Iterator[str]:
     """A sentence a task whose test cases its pre-training has seen."""
-    seen = runs.cases[runs.cases["pretrained_on"] > 0]
-    tested, known = (dict(rows.groupby("task", sort=False)["case"].nunique()) for rows in (runs.cases, seen))
-    return [
-        f"Take care: pre-training has seen {number} of the {tested[task]} test cases of {title(str(task))}, so what it "
-        "gains there says nothing about new scans."
-        for task, number in known.items()
-    ]
+    for task, rows in cases.groupby("task", sort=False):
+        if seen := rows.loc[rows["pretrained_on"] > 0, "case"].nunique():
+            yield (
+                f"Take care: pre-training has seen {seen} of the {rows['case'].nunique()} test cases of "
+                f"{title(str(task))}, so what it gains there says nothing about new scans."
+            )
 
 
 def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
     """What has to be said beside Table 1 or 2: about the paper's, missing cells, runs not made alike."""
     planned = runs.cells(number)
-    if number == 1:
-        lines = _about_table1(planned)
-    else:
-        lines = [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
-        lines += [] if planned else ["This profile plans no ablation."]
-    lines += [*_missing(runs, folds, number), *_repeated(folds), *_left_out(runs)]
+    lines = [*_about_table1(planned)] if number == 1 else [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
+    lines += [] if planned or number == 1 else ["This profile plans no ablation."]
+    lines += [*_missing(runs, folds, number), *_repeated(folds)]
+    known = {*runs.cells(1), *runs.cells(2)}
+    present = dict.fromkeys(runs.cases[CELL].itertuples(index=False, name=None))
+    if others := [_cell_name(cell) for cell in present if cell not in known]:
+        lines.append(f"Runs that neither table plans, in organs.csv only: {', '.join(others)}.")
     part = runs.only(planned)
     for task in dict.fromkeys(folds["task"]):
         if unlike := part.unlike(task):
-            lines.append(
-                f"Take care: the runs of {title(task)} were not made alike, they differ in {', '.join(unlike)}."
-            )
+            how = f"they differ in {', '.join(unlike)}"
+            lines.append(f"Take care: the runs of {title(task)} were not made alike, {how}.")
     return (*lines, PAIRS)
 
 
-def _about_table1(planned: Sequence[Cell]) -> list[str]:
-    lines = []
+def _about_table1(planned: Sequence[Cell]) -> Iterator[str]:
     for (task, percent), mark in SLIPS.items():
         row = TABLE1[task, percent]
-        lines.append(
+        yield (
             f"[{mark}] The paper prints {row.difference:+.4f} for {title(task)} {percent:g} %; its columns "
             f"give {row.mixcl:.4f} - {row.scratch:.4f} = {row.mixcl - row.scratch:.4f} (R21)."
         )
-    shares = {(task, percent) for task, percent, _ in planned}
+    shares = {cell[:2] for cell in planned}
     if outside := [f"{title(task)} {percent:g} %" for task, percent in TABLE1 if (task, percent) not in shares]:
-        lines.append(f"Not among the jobs of this profile: {', '.join(outside)}.")
-    return lines
+        yield f"Not among the jobs of this profile: {', '.join(outside)}."
 
 
-def _missing(runs: Runs, folds: pd.DataFrame, number: int) -> list[str]:
+def _missing(runs: Runs, folds: pd.DataFrame, number: int) -> Iterator[str]:
     """One sentence a cell that lacks runs."""
-    present = set(folds[KEYS].itertuples(index=False, name=None))
-    lacking: dict[Cell, list[str]] = {}
-    total: dict[Cell, int] = {}
-    for task, percent, arm, fold, seed in runs.planned(number):
-        cell = (task, percent, arm)
-        total[cell] = total.get(cell, 0) + 1
-        if (*cell, fold, seed) not in present:
-            lacking.setdefault(cell, []).append(f"fold {fold} seed {seed}")
-    return [
-        f"Missing: {_cell_name(cell)}, {len(names)} of {total[cell]} runs "
-        f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})."
-        for cell, names in lacking.items()
-    ]
+    present, planned = set(folds[KEYS].itertuples(index=False, name=None)), runs.planned(number)
+    for cell in runs.cells(number):
+        wanted = [run for run in planned if run[:3] == cell]
+        if names := [f"fold {run[3]} seed {run[4]}" for run in wanted if run not in present]:
+            more = ", ..." if len(names) > 5 else ""
+            yield (f"Missing: {_cell_name(cell)}, {len(names)} of {len(wanted)} runs ({', '.join(names[:5])}{more}).")
 
 
-def _repeated(folds: pd.DataFrame) -> list[str]:
+def _repeated(folds: pd.DataFrame) -> Iterator[str]:
     """One sentence a cell that has trainings of a cell before it."""
     cells: dict[Cell, set[str]] = {}
-    for *cell, weights in folds[[*CELL, "weights"]].itertuples(index=False, name=None):
-        cells.setdefault((cell[0], cell[1], cell[2]), set()).add(weights)
-    return [
-        f"The same trainings: {len(both)} of {len(cells[cell])} of {_cell_name(cell)} and of {_cell_name(other)}."
-        for other, cell in itertools.combinations(cells, 2)
-        if (both := cells[other] & cells[cell])
-    ]
+    for task, percent, arm, weights in folds[[*CELL, "weights"]].itertuples(index=False, name=None):
+        cells.setdefault((task, percent, arm), set()).add(weights)
+    for other, cell in itertools.combinations(cells, 2):
+        if both := cells[other] & cells[cell]:
+            yield (
+                f"The same trainings: {len(both)} of {len(cells[cell])} of {_cell_name(cell)} and of "
+                f"{_cell_name(other)}."
+            )
 
 
-def _left_out(runs: Runs) -> list[str]:
-    """Runs that are of neither table."""
-    known = {*runs.cells(1), *runs.cells(2)}
-    present = dict.fromkeys(runs.cases[CELL].itertuples(index=False, name=None))
-    others = [_cell_name(cell) for cell in present if cell not in known]
-    return [f"Runs that neither table plans, in organs.csv only: {', '.join(others)}."] if others else []
+def _cell_name(cell: Cell) -> str:
+    return f"{title(cell[0])} {cell[1]:g} % {arm_title(cell[2])}"
 
 
 def title(task: str) -> str:
@@ -232,10 +216,6 @@ def figure_title(name: str) -> str:
     if name in FIGURES or kind not in KINDS:
         return FIGURES.get(name, name.replace("_", " ").capitalize())
     return f"{job_title(job)}: {KINDS[kind]}"
-
-
-def _cell_name(cell: Cell) -> str:
-    return f"{title(cell[0])} {cell[1]:g} % {arm_title(cell[2])}"
 
 
 def quoted_p(p: float) -> str:
@@ -294,7 +274,3 @@ def short(commit: str) -> str:
     """
     head, plus, more = commit.partition("+")
     return head[:12] + plus + more
-
-
-def _plural(word: str, values: Sequence[object]) -> str:
-    return f"{word}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"

@@ -1,35 +1,36 @@
-"""From evaluated runs to tables: Tables 1 and 2 in the paper's shape, the organs, the statistics.
+"""From evaluated runs to tables: Tables 1 and 2 in the paper's shape, its values beside ours; organs; statistics.
 
-Everything is read from ``OUT/runs/<job>/cases.csv`` and ``run.json``; nothing is measured here.
-
-Dice of a fold is the mean over its test cases of each case's mean over the organs that it has.  Organs that a
-case does not have are left out, never counted as 0 or 1, and means are taken once, from the cases.  With
-several seeds a fold's value is the mean over its seeds.  Standard deviations are over folds (n - 1); intervals and
-p are over pairs of trainings, see :mod:`mixcl.results.inference`.
+Everything is read from ``OUT/runs/<job>/cases.csv`` and ``run.json``; nothing is measured here.  Dice of a fold is the
+mean over its test cases of each case's mean over the organs that it has; with several seeds a fold's value is the mean
+over its seeds.  For the rest see :mod:`mixcl.results.statistics`.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from mixcl.files import write_text
-from mixcl.results import wording
-from mixcl.results.formats import csv, write_table
-from mixcl.results.runs import read_runs
-from mixcl.results.sheets import organ_sheets, table_sheets
-from mixcl.results.statistics import CELL, METRICS, counted, pairs
+from mixcl.results import statistics, wording
+from mixcl.results.formats import MISSING, Sheet, csv, write_table
+from mixcl.results.paper import ARMS, SLIPS, TABLE1, TABLE2, TITLES, UNKNOWN
+from mixcl.results.runs import rank, read_runs
+from mixcl.results.statistics import CELL, METRICS, REFERENCE, Cell
 from mixcl.results.table import Table, make_table
+from mixcl.results.wording import DIGITS, NAMES, alone, arm_title, interval, quoted_p, shown, title
+from mixcl.run.jobs import FULL
+
+COLUMNS = ("Pct.", arm_title(REFERENCE), arm_title(FULL), "Diff.")
+PAIRS_ROW, PAPER_ROW = "over pairs", f"paper ({', '.join(ARMS.values())})"
+Groups = list[tuple[str, Sequence[str]]]
 
 
 def table1(out: Path) -> Table:
     """Write tables/table1.csv, .md and .tex, and statistics.csv; cells without a run are ``-`` and named.
 
     Of all evaluated runs it takes those of the cells that ``grid.percents`` plans, from scratch and pre-trained.
-
-    Raises
-    ------
-    InputError
-        See :func:`mixcl.results.runs.read_runs`.
+    Raises `InputError` as :func:`mixcl.results.runs.read_runs` does.
     """
     return _table(out, 1)
 
@@ -37,35 +38,143 @@ def table1(out: Path) -> Table:
 def table2(out: Path) -> Table:
     """Write tables/table2.csv, .md and .tex, and statistics.csv: the ablation, as ``grid.ablation`` plans it.
 
-    Raises
-    ------
-    InputError
-        See :func:`mixcl.results.runs.read_runs`.
+    Raises `InputError` as :func:`mixcl.results.runs.read_runs` does.
     """
     return _table(out, 2)
-
-
-def organs(out: Path) -> pd.DataFrame:
-    """Write tables/organs.csv, .md and .tex: the metrics of every organ over all test cases, folds and seeds.
-
-    ``n`` counts the (case, seed) pairs that have the organ and ``missed`` those of them in which nothing was
-    found, or preparation lost it; Dice and surface Dice are 0 there, and HD95 is the mean over the others.
-    ``invented`` counts the pairs without the organ in which it was found nevertheless.  ``difference`` is the mean
-    difference of Dice to ``scratch`` over the pairs that both arms have.
-    """
-    runs = read_runs(out)
-    by = [*CELL, "label", "organ"]
-    groups = counted(runs.cases).groupby(by, sort=False)
-    table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1)
-    table["difference"] = pairs(runs.cases).groupby(by, sort=False)["difference"].mean()
-    table = table.reset_index()
-    write_table(out / "tables", "organs", table, organ_sheets(table, wording.origin(runs, runs.cases)))
-    return table
 
 
 def _table(out: Path, number: int) -> Table:
     table = make_table(read_runs(out), number)
     folds = table.folds if number == 1 else table.folds.drop(columns="paper_dice")
-    write_table(out / "tables", f"table{number}", folds, table_sheets(table, number))
+    write_table(out / "tables", f"table{number}", folds, _table_sheets(table, number))
     write_text(out / "tables" / "statistics.csv", csv(table.comparisons))
     return table
+
+
+def organs(out: Path) -> pd.DataFrame:
+    """Write tables/organs.csv, .md and .tex: the metrics of every organ over all test cases, folds and seeds.
+
+    ``n`` counts the (case, seed) pairs that have the organ and ``missed`` those of them in which nothing was found, or
+    preparation lost it; Dice and surface Dice are 0 there, and HD95 is the mean over the others.  ``invented`` counts
+    the pairs without the organ in which it was found nevertheless.  ``difference`` is the mean difference of Dice to
+    ``scratch`` over the pairs that both arms have.
+    """
+    runs = read_runs(out)
+    by = [*CELL, "label", "organ"]
+    groups = statistics.counted(runs.cases).groupby(by, sort=False)
+    table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1)
+    table["difference"] = statistics.pairs(runs.cases).groupby(by, sort=False)["difference"].mean()
+    table = table.reset_index()
+    write_table(out / "tables", "organs", table, _organ_sheets(table, wording.origin(runs, runs.cases)))
+    return table
+
+
+def _table_sheets(table: Table, number: int) -> list[Sheet]:
+    """Table 1 or 2 in Dice, as the paper has it; then by further metrics."""
+    body = _table1 if number == 1 else _table2
+    sheets = [Sheet(f"Table {number}.", table.caption, *body(table, "dice"), table.notes)]
+    new = ", which the paper does not report" if number == 1 else ""
+    for metric in METRICS[1:]:
+        name = NAMES[metric]
+        caption = f"The runs of Table {number} by {name}{new}; notes as there."
+        sheets.append(Sheet(f"{name[0].upper()}{name[1:]}.", caption, *body(table, metric)))
+    return sheets
+
+
+def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
+    """A row of ours, one over pairs of trainings and one of the paper's for every share."""
+    shares = {cell[:2] for cell in table.planned} | set(TABLE1 if metric == "dice" else ())
+    shares |= set(zip(table.folds["task"], table.folds["percent"], strict=True))
+    tasks = sorted({task for task, _ in shares}, key=lambda task: rank(task, TITLES))
+    rows = []
+    for percent in sorted({percent for _, percent in shares}):
+        ours, pairs, paper = ["this run"], [PAIRS_ROW], [PAPER_ROW]
+        for task in tasks:
+            planned = (task, percent) in shares
+            head, blank = f"{percent:g} %", [""] * len(COLUMNS)
+            scratch, mixcl = (_over_folds(table, metric, (task, percent, arm)) for arm in (REFERENCE, FULL))
+            ours += [head, scratch[0], *mixcl] if planned else blank
+            tested = _over_pairs(table, metric, (task, percent, FULL))
+            weights = table.folds.loc[(table.folds["task"] == task) & (table.folds["percent"] == percent), "weights"]
+            pairs += [head, f"{weights.nunique()} trainings", *tested] if tested else blank
+            paper += [head, *_paper(task, percent)] if planned else blank
+        rows += [ours, *([pairs] if any(pairs[1:]) else []), *([paper] if metric == "dice" else [])]
+    return [("", [""]), *((title(task), COLUMNS) for task in tasks)], rows
+
+
+def _table2(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
+    """An arm a row, with the terms it was pre-trained with, and one over pairs of trainings."""
+    columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
+    paper = [UNKNOWN] if metric == "dice" else []
+    rows = []
+    for arm in dict.fromkeys(arm for *_, arm in table.planned):
+        ours = [arm_title(arm), *table.marks.get(arm, (MISSING,) * len(TABLE2))]
+        pairs = [PAIRS_ROW, *[""] * len(TABLE2)]
+        for task, percent in columns:
+            score, difference = _over_folds(table, metric, (task, percent, arm))
+            ours += [score, "" if arm == REFERENCE else difference]
+            pairs += _over_pairs(table, metric, (task, percent, arm)) or ["", ""]
+        rows += [[*ours, *paper], *([[*pairs, *([""] * len(paper))]] if any(pairs[1:]) else [])]
+    groups: Groups = [("", ("", *TABLE2))]
+    groups += [(f"{title(task)} {percent:g} %", (NAMES[metric], "Diff.")) for task, percent in columns]
+    return [*groups, *([("", ("paper",))] if paper else [])], rows
+
+
+def _organ_sheets(table: pd.DataFrame, origin: str) -> list[Sheet]:
+    """A sheet for every task, share and arm: its organs beside those of training from scratch."""
+    columns = ("n", *NAMES.values(), "missed", "invented")
+    sheets: list[Sheet] = []
+    for (task, percent), part in table.groupby(["task", "percent"], sort=False):
+        present = list(dict.fromkeys(part["arm"]))
+        for arm in [arm for arm in present if arm != REFERENCE] or [""]:
+            pair = [name for name in (REFERENCE, arm) if name in present]
+            groups = [("", ("organ",)), *((arm_title(name), columns) for name in pair), ("", ("Diff.",))]
+            rows = [_organ(rows, pair) for _, rows in part.groupby(["label", "organ"])]
+            what = f"{title(str(task))}, {percent:g} % of the labels, {' and '.join(map(arm_title, pair))}."
+            sheets.append(Sheet("Organs.", what, groups, rows, () if sheets else (wording.ORGANS, origin)))
+    return sheets
+
+
+def _organ(rows: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+    """An organ's row: its metrics in each of the arms, and the difference that the last of them has."""
+    by_arm = {row["arm"]: row for row in rows.to_dict("records")}
+    cells, difference = [str(rows["organ"].iloc[0])], MISSING
+    for arm in arms:
+        if row := by_arm.get(arm):
+            metrics = (shown(row["dice"]), shown(row["hd95_mm"], 1), shown(row["surface_dice"]))
+            cells += [str(row["n"]), *metrics, str(row["missed"]), str(row["invented"])]
+            difference = shown(row["difference"], sign="+")
+        else:
+            cells += [MISSING] * 6
+    return [*cells, difference]
+
+
+def _over_folds(table: Table, metric: str, cell: Cell) -> list[str]:
+    """Mean ± sd over folds of a cell and of its difference to the reference."""
+    texts = []
+    for folds, sign in ((table.folds, ""), (table.paired, "+")):
+        rows = statistics.of(statistics.over_folds(folds, metric), cell)
+        mean, sd = (rows.iloc[0]["mean"], rows.iloc[0]["sd"]) if len(rows) else (math.nan, math.nan)
+        spread = "" if math.isnan(sd) else f" ± {sd:.{DIGITS[metric]}f}"
+        texts.append(shown(mean, DIGITS[metric], sign) + spread)
+    return texts
+
+
+def _over_pairs(table: Table, metric: str, cell: Cell) -> list[str]:
+    """``n = 15, p = 0.031`` (p where there is one) and ``[-0.01, +0.02]`` of a cell; nothing without pairs."""
+    rows = statistics.of(table.comparisons, cell)
+    rows = rows[(rows["metric"] == metric) & (rows["n"] > 0)]
+    if rows.empty:
+        return []
+    row = rows.iloc[0]
+    p = quoted_p(row["p"])
+    count = f"n = {row['n']}{p and f', {p}'}{alone(row['folds'], row['seeds'])}"
+    return [count, interval(row["low"], row["high"], DIGITS[metric])]
+
+
+def _paper(task: str, percent: float) -> list[str]:
+    row = TABLE1.get((task, percent))
+    if row is None:
+        return [UNKNOWN] * 3
+    mark = f" [{SLIPS[task, percent]}]" if row.slip else ""
+    return [f"{row.scratch:.4f}", f"{row.mixcl:.4f}", f"{row.difference:+.4f}{mark}"]

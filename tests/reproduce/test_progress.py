@@ -147,9 +147,9 @@ def test_the_paper_on_a_processor_says_how_long_that_takes() -> None:
 def test_the_end_says_means_verdict_and_the_way_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mixcl.results import headline
+    from mixcl.results import findings
 
-    monkeypatch.setattr(headline, "headline", lambda out: ["Table 1", "the verdict"])
+    monkeypatch.setattr(findings, "headline", lambda out: ["Table 1", "the verdict"])
     monkeypatch.setenv("MIXCL_ACTIVATE", "source .venv/bin/activate")
     workflow._tell(tmp_path, SimpleNamespace(only="all", profile="smoke", settings=[]))
     lines = capsys.readouterr().out.splitlines()

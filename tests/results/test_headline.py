@@ -6,8 +6,7 @@ from pathlib import Path
 
 from helpers.runs import write_run
 
-from mixcl.results.findings import findings
-from mixcl.results.headline import headline
+from mixcl.results.findings import findings, headline
 
 
 def test_means_and_verdict(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mixcl import cli, evaluate, files, results, trainer
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.results import runcard, verify, verify_data, verify_jobs, verify_tables
+from mixcl.results import runcard, verify, verify_files, verify_jobs
 from mixcl.run import checkpoint, code, determinism, jobs, record
 from mixcl.spreadsheet import read_csv, to_csv
 
@@ -410,7 +410,7 @@ def test_metrics_on_the_original_scans_are_measured_again(run: tuple[Experiment,
     assert [check.what for check in off((config, out))] == [f"metrics of {JOB}"]
 
 
-@pytest.mark.parametrize("module", [verify_jobs, verify_tables])
+@pytest.mark.parametrize("module", [verify_jobs, verify_files])
 def test_code_that_was_changed_since_is_noticed(
     run: tuple[Experiment, Path], monkeypatch: pytest.MonkeyPatch, module: ModuleType
 ) -> None:
@@ -464,7 +464,7 @@ def test_it_says_what_it_did_not_look_at(run: tuple[Experiment, Path], monkeypat
     assert "not looked at: whether weights follow from their training cases: only a training tells" in text
     assert "metrics from predicted maps" not in text
     monkeypatch.setattr(verify_jobs, "MEASURED", 1)
-    monkeypatch.setattr(verify_data, "BYTES", 1)
+    monkeypatch.setattr(verify_files, "BYTES", 1)
     shutil.rmtree(out / "data" / "raw" / "kits19", ignore_errors=True)
     text = verify.report(verify.verify(config, out, out / "expected.json"))
     assert re.search(r"not looked at: metrics from predicted maps: \d+ of \d+; --full takes all", text)
