@@ -1,11 +1,8 @@
 """The distortions of Sec. 3.1, batched, on the device where the batch is (R11).
 
-Pre-training: :func:`spatial` moves image and labels together, :func:`views` then changes intensities alone.
-Fine-tuning: :func:`finetune`.  Intensities are in [0, 1], the ends of the HU window, and may leave it by a shift or by
-noise.  Probabilities are the paper's, magnitudes are not given there (R30).
-
-Every decision and parameter is drawn on the CPU, so that nothing waits for another device.  One generator a sample
-makes its distortion independent of what else is in the batch.  Half precision is distorted in float32.
+Intensities are in [0, 1], the ends of the HU window, and may leave it.  Probabilities are the paper's, magnitudes are
+not given there (R30).  Every decision and parameter is drawn on the CPU, so that nothing waits for another device; one
+generator a sample makes its distortion independent of the batch.  Half precision is distorted in float32.
 """
 
 import math
@@ -16,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixcl.config.settings import FinetuneAugment, ViewsConfig
-from mixcl.moments import as_float
+from mixcl.moments import as_float, full_precision
 
 Generators = torch.Generator | Sequence[torch.Generator]
 ALL = slice(None)
@@ -26,28 +23,11 @@ def spatial(image: Tensor, labels: Tensor, config: ViewsConfig, generators: Gene
     """Elastic and affine, each with ``spatial_prob``, in one resampling of image (linear) and labels (nearest).
 
     An output voxel o reads the input at A(o + u(o)), with the inverse A of the affine map and the elastic field u.
+    Shapes and types stay.  A sample drawn with neither is returned bit for bit (with no sample drawn, the given tensors
+    themselves); beyond the border the border is repeated; labels take no value that was not there.
 
-    Parameters
-    ----------
-    image
-        [B, C, X, Y, Z], floating point.
-    labels
-        [B, X, Y, Z], integers.
-    config
-        Probabilities and magnitudes; parameters are uniform within plus and minus their magnitude.
-    generators
-        One CPU generator, or one a sample.
-
-    Returns
-    -------
-    tuple of Tensor
-        Same shapes and types.  A sample drawn with neither is returned bit for bit (with no sample drawn, the given
-        tensors themselves); beyond the border the border is repeated; labels take no value that was not there.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not belong together, or generators that do not fit.
+    Images are [B, C, X, Y, Z], labels integers [B, X, Y, Z], and there is one CPU generator, or one a sample; else
+    ValueError.  Parameters are uniform within plus and minus their magnitude.
     """
     _check(image, labels)
     shape, each = labels.shape[1:], _each(generators, len(image))
@@ -107,12 +87,8 @@ def finetune(image: Tensor, labels: Tensor, config: FinetuneAugment, generators:
     """Rotation by 90, 180 or 270 degrees in one of three planes, three flips, intensity scale and shift.
 
     The rotation, the flip along each axis (sagittal X, coronal Y, axial Z), the scale and the shift are each drawn with
-    ``prob``.  Shapes, types and generators as in :func:`spatial`; the result never shares memory with what was given.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`spatial`, and patches that are no cubes: a rotation would change their shape.
+    ``prob``.  All is as in :func:`spatial`, but the result never shares memory with what was given, and patches must be
+    cubes: a rotation would change the shape of others.
     """
     _check(image, labels)
     if config.prob > 0 and len(set(labels.shape[1:])) != 1:
@@ -139,20 +115,11 @@ def affine_matrix(
     shape: Sequence[int], rotate_deg: Sequence[float] = (0, 0, 0), zoom: Sequence[float] = (1, 1, 1),
     shear: Sequence[float] = (0,) * 6, translate: Sequence[float] = (0, 0, 0),
 ) -> Tensor:  # fmt: skip
-    """Where an output voxel o reads the input when the picture is distorted: [3, 4] float64, [A | b], p = A o + b.
+    """Where an output voxel o reads the input of a distorted picture: [3, 4] float64, [A | b], p = A o + b.
 
-    Parameters
-    ----------
-    shape
-        (X, Y, Z); its centre stays where it is but for ``translate``.
-    rotate_deg
-        Right-handed turns of the picture about X, then Y, then Z, degrees.
-    zoom
-        Factors along X, Y and Z before the turn; above 1 the picture grows.
-    shear
-        Off-diagonal entries (xy, xz, yx, yz, zx, zy), voxels a voxel, between the two.
-    translate
-        Shift of the picture, in fractions of the edges.
+    The centre of ``shape`` (X, Y, Z) stays where it is but for ``translate``, in fractions of the edges.  The picture
+    grows by ``zoom`` along X, Y and Z, is sheared by the off-diagonal entries (xy, xz, yx, yz, zx, zy), voxels a voxel,
+    and turned right-handed about X, then Y, then Z, degrees.
 
     >>> affine_matrix((96, 96, 96), translate=(0.25, 0, 0)).tolist()[0]  # a voxel shows what was 24 voxels before it
     [1.0, 0.0, 0.0, -24.0]
@@ -185,7 +152,7 @@ def elastic_field(control: Tensor, shape: Sequence[int], at: slice = ALL) -> Ten
     along_x, along_y, along_z = (
         _spline(n, size, control)[at] for n, size in zip(control.shape[2:], shape, strict=True)
     )
-    with torch.autocast(control.device.type, enabled=False):
+    with full_precision(control):
         planes = along_y @ (control @ along_z.T)
         field: Tensor = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
         return field

@@ -36,13 +36,7 @@ class Restored(NamedTuple):
 
 
 def objective(config: Experiment) -> Pretraining:
-    """The module of ``pretrain.method``, with fresh weights from torch's generator.
-
-    Raises
-    ------
-    InputError
-        A method that is not in `METHODS`, or a batch too small for it.
-    """
+    """The module of ``pretrain.method``, with fresh weights from torch's generator."""
     method = config.pretrain.method
     if method == "none":
         raise InputError("pretrain.method=none: there is nothing to pre-train; leave this job out")
@@ -55,13 +49,7 @@ def objective(config: Experiment) -> Pretraining:
 
 
 def check_ranks(pretraining: Pretraining, ranks: int) -> None:
-    """Refuse several processes for what compares the samples of a step with each other and does so within a process.
-
-    Raises
-    ------
-    InputError
-        There is more than one process.
-    """
+    """Refuse several processes for what compares the samples of a step with each other and does so within a process."""
     if ranks > 1 and pretraining.compares_samples:
         raise InputError(
             f"this pre-training ({type(pretraining).__name__}) compares the samples of a step, which {ranks} processes "
@@ -93,9 +81,8 @@ class Barlow(Pretraining):
         encoded = self.model.backbone.encode(batch.views[: 2 * samples])
         pooled = torch.cat([z.flatten(2).mean(2) for z in self.model.level_maps(encoded)], dim=1)
         first, second = (self.projector(part)[:, :, None] for part in pooled.split(samples))
-        return Total(
-            losses.decorrelation(losses.cross_correlation(first, second, center=True), lam=self.config.loss.lam)
-        )
+        correlation = losses.cross_correlation(first, second, center=True)
+        return Total(losses.decorrelation(correlation, lam=self.config.loss.lam))
 
 
 class Masked(Pretraining):
@@ -145,7 +132,7 @@ class Supervised(Pretraining):
         sets = collections(config.data)
         self.values = [sorted(sets[name].organs) for name in config.data.pretrain]
         self.heads = nn.ModuleList(nn.Conv3d(model.config.feature, len(values) + 1, 1) for values in self.values)
-        self.criterion = segmentation_loss(config)
+        self.criterion = SegmentationLoss(config.finetune)
 
     def forward(self, batch: Batch) -> Total:
         """The mean over samples of the loss of V_1 and V_2 under their collection's head."""
@@ -158,11 +145,6 @@ class Supervised(Pretraining):
             classes = class_indices(batch.maps[both], self.values[number])
             parts.append(self.criterion(self.heads[number](features[both]).float(), classes[:, None]))
         return Total(torch.stack(parts).mean())
-
-
-def segmentation_loss(config: Experiment) -> nn.Module:
-    """Dice + cross-entropy (R17) of logits [B, C, *spatial] and classes [B, 1, *spatial]."""
-    return SegmentationLoss(config.finetune)
 
 
 class SegmentationLoss(nn.Module):

@@ -5,6 +5,7 @@ ranks and can be taken up again at any step.
 """
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,22 +26,15 @@ from mixcl.run import signals
 
 
 class Batch(NamedTuple):
-    """What a pre-training step needs, on the model's device.
+    """What a pre-training step needs, on the model's device."""
 
-    ``views`` [3B, 1, E, E, E]: V_1, V'_1 and V_2 of every sample, in that order.  ``patches`` [3B, 1, E, E, E]: the
-    undistorted patches they should be restored to.  ``pixels`` and ``labels``: for each sample the pair of int64 [n]
-    flat indices into the label level's grid, drawn in P_1 and in P_2, and the pair of their labels.  ``maps``
-    [2B, E, E, E] uint8: the label maps of all P_1, then of all P_2.  ``samples`` [B] and ``collections`` [B]: number of
-    each sample in the stream, and of its collection among the profile's.
-    """
-
-    views: Tensor
-    patches: Tensor
-    pixels: Sequence[tuple[Tensor, Tensor]]
-    labels: Sequence[tuple[Tensor, Tensor]]
-    maps: Tensor
-    samples: Sequence[int]
-    collections: Sequence[int]
+    views: Tensor  # [3B, 1, E, E, E], all V_1, all V'_1, all V_2
+    patches: Tensor  # [3B, 1, E, E, E], undistorted, that they should be restored to
+    pixels: Sequence[tuple[Tensor, Tensor]]  # [B], flat indices int64 [n] into the label level's grid, in P_1 and P_2
+    labels: Sequence[tuple[Tensor, Tensor]]  # [B], of these pixels
+    maps: Tensor  # uint8 [2B, E, E, E], labels of all P_1, then of all P_2
+    samples: Sequence[int]  # [B], number in the stream
+    collections: Sequence[int]  # [B], number among the profile's
 
 
 def generator(*key: int) -> torch.Generator:
@@ -49,36 +43,9 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> 1))
 
 
-class PairStream(Dataset[dict[str, Any]]):
-    """P_1 and P_2 with their labels, sample by sample (Sec. 2.3, R10, R14, R29).
-
-    An item holds ``image`` float32 [2, 1, E, E, E] in [0, 1], ``label`` uint8 [2, E, E, E], ``sample`` [] and
-    ``collection`` [], its number in ``config.data.pretrain``, or -1, and ``pixels`` as :func:`draw_pixels` gives them.
-    """
-
-    def __init__(self, cases: Sequence[Case], config: Experiment, length: int) -> None:
-        self.cases, self.config, self.length = tuple(cases), config, length
-        self.collections = [case.collection for case in self.cases]
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        places = self.places(index)
-        names, name = self.config.data.pretrain, places[0][0].collection
-        collection = names.index(name) if name in names else -1
-        item = _item(places, self.config, index) | {"collection": torch.tensor(collection)}
-        return item | {"pixels": draw_pixels(item["label"], index, self.config)}
-
-    def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
-        """The scan and the first voxel [x, y, z] of P_1 and of P_2."""
-        settings, g = self.config.sampler, generator(self.config.pretrain.seed, index, 0)
-        pair = sampler.choose_pair(self.collections, same_image_prob=settings.aux_same_image_prob, generator=g)
-        return [(self.cases[i], _origin(self.cases[i], self.config, settings.foreground_prob, g)) for i in pair]
-
-
-class SegmentationStream(Dataset[dict[str, Tensor]]):
-    """Single patches for fine-tuning; an item is as in :class:`PairStream` with 1 for 2."""
+class Stream(Dataset[dict[str, Any]], ABC):
+    """Samples: ``image`` float32 [n, 1, E, E, E] in [0, 1], ``label`` uint8 [n, E, E, E], ``sample`` [] and
+    ``collection`` [], the number of theirs in ``config.data.pretrain``, or -1."""
 
     def __init__(self, cases: Sequence[Case], config: Experiment, seed: int, length: int) -> None:
         self.cases, self.config, self.seed, self.length = tuple(cases), config, seed, length
@@ -86,20 +53,55 @@ class SegmentationStream(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return _item(self.places(index), self.config, index)
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        places, edge = self.places(index), self.config.model.patch
+        image = np.empty((len(places), edge, edge, edge), np.float32)
+        label = np.empty(image.shape, np.uint8)
+        for row, (case, origin) in enumerate(places):  # each cut straight into its row
+            read_patch(case, origin, edge, self.config.data.hu, out=(image[row], label[row]))
+        names, name = self.config.data.pretrain, places[0][0].collection
+        numbers = {"sample": index, "collection": names.index(name) if name in names else -1}
+        item = {"image": torch.from_numpy(image)[:, None], "label": torch.from_numpy(label)}
+        return item | {key: torch.tensor(number) for key, number in numbers.items()}
+
+    @abstractmethod
+    def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
+        """The scan and the first voxel [x, y, z] of each patch of a sample."""
+
+    def _origin(self, case: Case, prob: float, g: torch.Generator) -> tuple[Case, Sequence[int]]:
+        edge = self.config.model.patch
+        return case, sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=prob, generator=g)
+
+
+class PairStream(Stream):
+    """P_1 and P_2 (Sec. 2.3, R10, R14, R29), and ``pixels`` as :func:`draw_pixels` gives them."""
+
+    def __init__(self, cases: Sequence[Case], config: Experiment, length: int) -> None:
+        super().__init__(cases, config, config.pretrain.seed, length)
+        self.collections = [case.collection for case in self.cases]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        return item | {"pixels": draw_pixels(item["label"], index, self.config)}
 
     def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
-        """The scan and the first voxel [x, y, z] of the patch."""
+        settings, g = self.config.sampler, generator(self.seed, index, 0)
+        pair = sampler.choose_pair(self.collections, same_image_prob=settings.aux_same_image_prob, generator=g)
+        return [self._origin(self.cases[i], settings.foreground_prob, g) for i in pair]
+
+
+class SegmentationStream(Stream):
+    """Single patches for fine-tuning."""
+
+    def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
         g = generator(self.seed, index, 1)
         case = self.cases[int(torch.randint(len(self.cases), (), generator=g))]
-        return [(case, _origin(case, self.config, self.config.finetune.foreground_prob, g))]
+        return [self._origin(case, self.config.finetune.foreground_prob, g)]
 
 
-def scans(stream: PairStream | SegmentationStream, samples: Iterable[int]) -> str:
+def scans(stream: Stream, samples: Iterable[int]) -> str:
     """The scans that samples of a stream are cut from, in words."""
-    names = {f"{case.collection}/{case.id}": None for sample in samples for case, _ in stream.places(sample)}
-    listed = list(names)
+    listed = list(dict.fromkeys(f"{c.collection}/{c.id}" for sample in samples for c, _ in stream.places(sample)))
     return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
 
 
@@ -109,12 +111,8 @@ def batches(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """This rank's share of the batches of steps ``start`` to ``steps`` - 1; ``batch`` counts samples over all ranks.
 
-    ``workers`` processes cut them ahead of time; ``pin`` puts them where a GPU can fetch them without waiting.
-
-    Raises
-    ------
-    InputError
-        A batch that the ranks cannot share equally, or one of the processes that cut them has ended.
+    ``workers`` processes cut them ahead of time, and one that ended is told; ``pin`` puts them where a GPU can fetch
+    them without waiting.
     """
     if batch % ranks:
         raise InputError(f"a batch of {batch} cannot be shared by {ranks} processes; make it a multiple of {ranks}")
@@ -158,20 +156,9 @@ def prefetch(loader: Iterator[dict[str, Any]], device: torch.device) -> Iterator
 def draw_pixels(label: Tensor, sample: int, config: Experiment) -> list[tuple[Tensor, Tensor]]:
     """The pixels of P_1 and P_2 that Eq. 6 compares, drawn on the label level's grid after the spatial step (R12, R13).
 
-    On a processor, whatever the model's device, so that a sample has the same pixels everywhere.
-
-    Parameters
-    ----------
-    label
-        uint8 [2, E, E, E], the label maps as cut.
-    sample
-        Its number in the stream, which with ``config.pretrain.seed`` decides the draw.
-    config
-        The experiment.
-
-    Returns
-    -------
-    For P_1 and for P_2 flat indices into the grid and their labels, int64 [n] each.
+    For each of the label maps as cut, uint8 [2, E, E, E], flat indices into the grid and their labels, int64 [n].  The
+    sample's number in the stream and ``config.pretrain.seed`` decide the draw, on a processor, whatever the model's
+    device, so that a sample has the same pixels everywhere.
     """
     seed, settings, drawn = config.pretrain.seed, config.sampler, []
     at = _at(label.shape[-1], level_edges(config.model)[LABEL_LEVEL])
@@ -185,17 +172,7 @@ def draw_pixels(label: Tensor, sample: int, config: Experiment) -> list[tuple[Te
 
 
 def pretraining_batch(raw: dict[str, Any], config: Experiment, device: torch.device) -> Batch:
-    """Distort P_1 and P_2 in the order of R11; the pixels of the label level come with the samples.
-
-    Parameters
-    ----------
-    raw
-        A collated batch of :class:`PairStream`: image [B, 2, 1, E, E, E], label [B, 2, E, E, E], pixels.
-    config
-        The experiment.
-    device
-        Where the distortion runs and the batch is wanted.
-    """
+    """Distort P_1 and P_2 of a collated batch of :class:`PairStream` on the device, in the order of R11."""
     seed, samples = config.pretrain.seed, raw["sample"].tolist()
     image = raw["image"].to(device, non_blocking=True).transpose(0, 1).flatten(0, 1)  # all P_1, then all P_2
     label = raw["label"].to(device, non_blocking=True).transpose(0, 1).flatten(0, 1)
@@ -242,20 +219,3 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Items in one batch; pixels, of which each sample has its own number, stay in a list."""
     stacked: dict[str, Any] = default_collate([{k: v for k, v in item.items() if k != "pixels"} for item in items])
     return stacked | ({"pixels": [item["pixels"] for item in items]} if "pixels" in items[0] else {})
-
-
-def _origin(case: Case, config: Experiment, foreground_prob: float, g: torch.Generator) -> Sequence[int]:
-    edge = config.model.patch
-    return sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=foreground_prob, generator=g)
-
-
-def _item(places: Sequence[tuple[Case, Sequence[int]]], config: Experiment, index: int) -> dict[str, Tensor]:
-    """The patches of a sample, each cut straight into its row."""
-    edge = config.model.patch
-    image = np.empty((len(places), edge, edge, edge), np.float32)
-    label = np.empty(image.shape, np.uint8)
-    for row, (case, origin) in enumerate(places):
-        read_patch(case, origin, edge, config.data.hu, out=(image[row], label[row]))
-    return {
-        "image": torch.from_numpy(image)[:, None], "label": torch.from_numpy(label), "sample": torch.tensor(index),
-    }  # fmt: skip

@@ -138,9 +138,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "pipeline_tag": "image-segmentation", "tags": ["medical", "ct", "segmentation", "unetr", "mixcl"],
     }  # fmt: skip
     if facts["metrics"]:
-        values = [{"type": "dice", "value": facts["metrics"]["dice"]}]
         entry = {"task": {"type": "image-segmentation"}, "dataset": {"name": facts["task"], "type": facts["task"]},
-                 "metrics": values}  # fmt: skip
+                 "metrics": [{"type": "dice", "value": facts["metrics"]["dice"]}]}  # fmt: skip
         head["model-index"] = [{"name": f"mixcl-{facts['task']}", "results": [entry]}]
     organs = facts["metrics"].get("organs", {})
     rows = [
@@ -163,22 +162,19 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 def summary(facts: Mapping[str, Any]) -> str:
     """The lines of a description that are shown."""
+    if "task" in facts:
+        labels = ", ".join(f"{value} {name}" for value, name in facts["labels"].items())
+    else:
+        labels = "; ".join(f"{name}: {', '.join(organs.values())}" for name, organs in facts["labels"].items())
+    dice = f"{facts['metrics']['dice']:.4f} on the test cases of fold {facts['fold']}" if facts["metrics"] else "-"
     shown = {
         "network": f"{facts['network']}, {facts['what']}, patch {' x '.join(map(str, facts['patch']))}",
         "input": f"axes {facts['axes']}, {' x '.join(f'{mm:g}' for mm in facts['spacing_mm'])} mm, "
         f"{facts['window_hu'][0]:g} to {facts['window_hu'][1]:g} HU scaled to 0 to 1",
-        "labels": _labels(facts),
+        "labels": labels,
         "trained on": f"{'phantoms of ' if facts['phantoms'] else ''}{', '.join(facts['trained_on'])}; "
         f"{facts['steps']} steps, profile {facts['profile']}, commit {facts['commit'][:12]}",
-        "Dice": f"{facts['metrics']['dice']:.4f} on the test cases of fold {facts['fold']}"
-        if facts["metrics"]
-        else "-",
+        "Dice": dice,
         "licence": facts["licence"],
     }
     return "\n".join(f"{key + ':':12}{value}" for key, value in shown.items())
-
-
-def _labels(facts: Mapping[str, Any]) -> str:
-    if "task" in facts:
-        return ", ".join(f"{value} {name}" for value, name in facts["labels"].items())
-    return "; ".join(f"{name}: {', '.join(organs.values())}" for name, organs in facts["labels"].items())

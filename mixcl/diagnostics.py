@@ -27,14 +27,13 @@ IMBALANCE = 100.0  # the strongest term's pull over the weakest's
 
 
 class Probe(NamedTuple):
-    """N patches: ``images`` [N, 1, E, E, E] in [0, 1], ``grids`` uint8 [N, e, e, e] their labels on the label level's
-    grid, ``collections`` [N] and ``scans`` [N] (number of the scan in its collection), ``names`` by collection."""
+    """N patches of scans."""
 
-    images: Tensor
-    grids: Tensor
-    collections: tuple[str, ...]
-    scans: tuple[int, ...]
-    names: Mapping[str, Mapping[int, str]]
+    images: Tensor  # [N, 1, E, E, E] in [0, 1]
+    grids: Tensor  # uint8 [N, e, e, e], labels on the label level's grid
+    collections: tuple[str, ...]  # [N]
+    scans: tuple[int, ...]  # [N], number of the scan in its collection
+    names: Mapping[str, Mapping[int, str]]  # label value -> name, by collection
 
 
 def probe(cases: Sequence[Case], config: Experiment) -> Probe:
@@ -57,25 +56,14 @@ def probe(cases: Sequence[Case], config: Experiment) -> Probe:
 
 @torch.no_grad()
 def measure_features(model: MixCL, patches: Probe, *, projected: bool = True) -> dict[str, Any]:
-    """What the features of the moment are like.
+    """What the features of the moment are like; ``projected`` where the projectors are trained, so that spectra and
+    pairs are taken behind them, else of the encoder.
 
-    Parameters
-    ----------
-    model
-        The network; left as it is.
-    patches
-        What :func:`probe` gave.
-    projected
-        Whether the projectors are trained, so that spectra and pairs are taken behind them; else of the encoder.
-
-    Returns
-    -------
-    dict
-        By level ``rank`` (effective rank: e to the entropy of the normalised spectrum of the centred covariance),
-        ``ceiling`` (the most it can be) and ``mean_share`` (mean over channels of the squared mean over the mean
-        square).  At the label level ``alignment`` (mean squared distance of normalised embeddings of one class from
-        two scans), ``uniformity`` (log of the mean of exp(-2 d^2) over all pairs; Wang and Isola, 2020) and
-        ``agreement`` with its ``chance`` (see :func:`agreement`).  ``probe_dice`` (see :func:`probe_dice`).
+    By level ``rank`` (effective rank: e to the entropy of the normalised spectrum of the centred covariance),
+    ``ceiling`` (the most it can be) and ``mean_share`` (mean over channels of the squared mean over the mean square).
+    At the label level ``alignment`` (mean squared distance of normalised embeddings of one class from two scans),
+    ``uniformity`` (log of the mean of exp(-2 d^2) over all pairs; Wang and Isola, 2020) and what :func:`agreement` and
+    :func:`probe_dice` give.
     """
     device = next(model.parameters()).device
     spectra, embeddings, features = [], [], []
@@ -106,19 +94,9 @@ def agreement(
 ) -> dict[str, float]:
     """Of pixels whose organ another collection annotates too: how often the nearest pixel there is of that organ.
 
-    Parameters
-    ----------
-    rows
-        [n, C], normalised embeddings.
-    classes
-        [n] (collection, label, scan); only labelled pixels take part.
-    names
-        Label value -> name of every collection; a name means one organ wherever it stands.
-
-    Returns
-    -------
-    dict
-        ``agreement`` and the share that ``chance`` would give; none where no organ is annotated twice.
+    ``rows`` [n, C] are normalised embeddings, ``classes`` [n] their (collection, label, scan), ``names`` label value ->
+    name of every collection; a name means one organ wherever it stands.  ``agreement`` and the share that ``chance``
+    would give come back; neither where no organ is annotated twice.
     """
     organs = np.array([names[name].get(label, "") for name, label, _ in classes])
     sets = np.array([name for name, *_ in classes])
@@ -138,13 +116,7 @@ def probe_dice(features: Sequence[Tensor], patches: Probe) -> dict[str, float]:
 
     One classifier a collection, multinomial logistic regression with classes weighted by the root of their rarity; the
     mean over its labels, then over collections.  Nothing where no collection has two scans with one label.
-
-    Parameters
-    ----------
-    features
-        For each patch [c, e^3 or fewer], columns as :func:`_voxels` chooses them.
-    patches
-        Their labels.
+    ``features`` are [c, e^3 or fewer] for each patch, columns as :func:`_voxels` chooses them.
     """
     scores = []
     for name in dict.fromkeys(patches.collections):
@@ -169,9 +141,8 @@ def warnings(measured: Mapping[str, Any], gradients: Mapping[str, float]) -> lis
         if rank < COLLAPSED * ceiling:
             messages.append(f"level {level} collapses: effective rank {rank:.1f} of at most {ceiling}")
         if share > CONSTANT:
-            messages.append(
-                f"level {level} is nearly constant: {100 * share:.0f} % of its channels' energy is their mean"
-            )
+            percent = f"{100 * share:.0f} %"
+            messages.append(f"level {level} is nearly constant: {percent} of its channels' energy is their mean")
     active = {name: norm for name, norm in gradients.items() if norm > 0}
     if active:
         strong, weak = max(active, key=active.__getitem__), min(active, key=active.__getitem__)

@@ -36,10 +36,9 @@ def _known_distance(labels: NDArray[np.integer], unknown: NDArray[np.bool_]) -> 
 def _near_distance(labels: NDArray[np.integer]) -> NDArray[np.float32] | None:
     """Squared distances in a patch of less than 128 voxels an axis; None when some are too large for this.
 
-    One axis after the other, ``f(i) = min(run(i)^2, min_s f(i + s) + s^2)``, where run is the distance along
-    the axis to the next change of label.  It does not matter that i + s may carry another label: a change
-    then lies within s of i, so that run(i)^2 is smaller.  All voxels take the step s together, in 16 bits; s
-    goes no further than the largest distance that a slab can hold.
+    One axis after the other, ``f(i) = min(run(i)^2, min_s f(i + s) + s^2)``, where run is the distance along the axis
+    to the next change of label.  It does not matter that i + s may carry another label: a change then lies within s of
+    i, so that run(i)^2 is smaller.  All voxels take the step s together, in 16 bits, up to the largest distance.
     """
     far = 255 - max(labels.shape)  # stands for "no change along this line"; any true run is shorter
     runs = [_runs(labels, axis, far) for axis in range(3)]

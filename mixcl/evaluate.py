@@ -1,18 +1,16 @@
 """Sliding-window prediction of the test cases of a fine-tuning run, and how good it is (Sec. 3.2).
 
-Dice, the 95 % Hausdorff distance and surface Dice per organ and case, on the prepared grid or on that of the original
-scan with its own labels (``evaluate.grid``, R32); an evaluated run has::
+Measured on the prepared grid or on that of the original scan with its own labels (``evaluate.grid``, R32); there are::
 
     RUN/cases.csv                    one row a case and organ; written last, whole
     RUN/evaluation/<case>.json       the rows of a case, of which weights, settings and data they are, and checksums
     RUN/evaluation/<case>.npz        the predicted label map: on the prepared grid, and where measured on the original
     RUN/predictions/<case>.nii.gz    on request: the label map on the grid of the original scan
-
-Files are named after cases by `mixcl.files.file_name`.
 """
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,65 +47,42 @@ FOLDER = "evaluation"
 def evaluate(
     config: Experiment, out: Path, run: Path, *, save_predictions: bool = False, progress: bool = True
 ) -> pd.DataFrame:
-    """Predict and measure the test cases of a finished fine-tuning run.
+    """Predict and measure the test cases of a finished fine-tuning run: what is in ``run/cases.csv``.
 
-    Cases that are done already, with these weights, settings and data, are not done again.
-
-    Parameters
-    ----------
-    config
-        The settings of the run; ``config.evaluate`` and ``config.run`` may differ from then.
-    out
-        Folder of the results, with the store.
-    run
-        Folder of the run, as :func:`mixcl.trainer.finetune` returns it.
-    save_predictions
-        Also write ``run/predictions/<case>.nii.gz``.
-    progress
-        Show a bar.
-
-    Returns
-    -------
-    DataFrame
-        What is in ``run/cases.csv``, with the columns `COLUMNS`; :func:`mixcl.metrics.measure` tells when a
-        metric is undefined.
-
-    Raises
-    ------
-    InputError
-        ``run`` is no finished fine-tuning run, was made with another model or from other data, or is damaged.
+    Cases that are done already, with these weights, settings and data, are not done again.  ``config`` has the settings
+    of the run, but ``evaluate`` and ``run`` may differ from then; ``out`` is the folder of the results, with the store.
+    InputError where the run is not finished, was made with another model or from other data, or is damaged.
     """
     _read_finished(run)
     with alone(run):
-        return _evaluate(config, out, run, save_predictions, progress)
-
-
-def _evaluate(config: Experiment, out: Path, run: Path, save_predictions: bool, progress: bool) -> pd.DataFrame:
-    card, names = _read_finished(run)
-    net = _network(config, run, card, names)
-    cases = _test_cases(config, out, run, card)
-    rows: list[dict[str, Any]] = []
-    with machine(config.run) as accelerator, accelerator.autocast():
-        net.to(accelerator.device)
-        for case in tqdm(cases, desc=f"evaluate {run.name}", disable=not progress, unit="case"):
-            key = _key(config, card, case)
-            rows += _kept(run, case, key) or _measured(net, case, config, run, key, names)
-            if save_predictions:
-                write_nifti(_nifti(run, case), _on_original(run, case, config), case.source_affine)
-    seen = _pretrained_on(config, out, card)
-    table = _table(rows, card, config, {case.id for case in cases if case.content[0] in seen})
-    files.write_text(run / "cases.csv", to_csv(table))
+        card, names = _read_finished(run)  # again, as nobody changes it now
+        net = _network(config, run, card, names)
+        store, task = Store(config.data.store_dir(out), settings=config.data), card["task"]
+        by_id = {case.id: case for case in store.cases(task)}
+        if store.fingerprint((task,)) != card["data"]:
+            raise InputError(f"{run}: was trained on another {task} than is prepared; train it with --restart")
+        cases = [by_id[name] for name in card["test"]]
+        rows: list[dict[str, Any]] = []
+        with machine(config.run) as accelerator, accelerator.autocast():
+            net.to(accelerator.device)
+            for case in tqdm(cases, desc=f"evaluate {run.name}", disable=not progress, unit="case"):
+                rows += _measured(net, case, config, run, card["weights"], names)
+                if save_predictions:
+                    labels = read_prediction(run, case.id, config.evaluate.grid)
+                    if config.evaluate.grid == "prepared":  # not measured on the original grid
+                        labels = way_back(case).nearest(labels)
+                    write_nifti(_nifti(run, case), labels, case.source_affine)
+        seen: set[str] = set()  # by the run's pre-training, in whichever collection they lie (R24)
+        if card["decides"]["init"] != "none":
+            seen = Store(config.data.store_dir(out)).contents(config.data.pretrain)
+        table = _table(rows, card, config, {case.id for case in cases if case.content[0] in seen})
+        files.write_text(run / "cases.csv", to_csv(table))
     return table
 
 
 def read_prediction(run: Path, case: str, grid: Grid = "prepared") -> NDArray[np.uint8]:
     """The predicted label map of a test case, uint8 [X, Y, Z], on the prepared grid or, where it was measured there,
-    on that of the original scan.
-
-    Raises
-    ------
-    InputError
-        The run is not evaluated so, or the file is damaged.
+    on that of the original scan; InputError where the run is not evaluated so, or the file is damaged.
     """
     path = _file(run, case, ".npz")
     try:
@@ -149,39 +124,21 @@ def _network(config: Experiment, run: Path, card: dict[str, Any], names: Mapping
     return net
 
 
-def _test_cases(config: Experiment, out: Path, run: Path, card: dict[str, Any]) -> list[Case]:
-    store, task = Store(config.data.store_dir(out), settings=config.data), card["task"]
-    by_id = {case.id: case for case in store.cases(task)}
-    if store.fingerprint((task,)) != card["data"]:
-        raise InputError(f"{run}: was trained on another {task} than is prepared; train it with --restart")
-    return [by_id[name] for name in card["test"]]
-
-
-def _key(config: Experiment, card: dict[str, Any], case: Case) -> dict[str, Any]:
-    """All that decides what is measured on a case."""
-    return {
-        "weights": card["weights"], "content": list(case.content), "spacing": list(case.spacing),
+def _measured(
+    net: nn.Module, case: Case, config: Experiment, run: Path, weights: str, names: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """The rows of a case, measured before or now; its .json, written last, tells of what and that the rest is there."""
+    started, done, labels = time.perf_counter(), _file(run, case.id, ".json"), _file(run, case.id, ".npz")
+    key = {
+        "weights": weights, "content": list(case.content), "spacing": list(case.spacing),
         "evaluate": deciding(config, "evaluate")["evaluate"], "source": case.source.label_sha256,
         "precision": precision(config.run),
     }  # fmt: skip
-
-
-def _kept(run: Path, case: Case, key: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The rows of a case that was done before, or None."""
-    try:
-        record = files.read_sealed(_file(run, case.id, ".json"))
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record = files.read_sealed(done)
         rows: list[dict[str, Any]] = record["rows"]
-        same = record["of"] == key and record["labels"] == files.sha256(_file(run, case.id, ".npz"))
-        return rows if same else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _measured(
-    net: nn.Module, case: Case, config: Experiment, run: Path, key: dict[str, Any], names: Mapping[int, str]
-) -> list[dict[str, Any]]:
-    """Predict and measure one case; its .json, written last, tells that the rest is there."""
-    started, done, labels = time.perf_counter(), _file(run, case.id, ".json"), _file(run, case.id, ".npz")
+        if record["of"] == key and record["labels"] == files.sha256(labels):
+            return rows
     with files.writing(done):
         for stale in (done, _nifti(run, case)):
             stale.unlink(missing_ok=True)
@@ -199,13 +156,7 @@ def _measured(
 
 
 def measured_again(config: Experiment, run: Path, case: Case) -> list[dict[str, Any]]:
-    """The rows of a test case, from the label map that was predicted and the one it is measured by.
-
-    Raises
-    ------
-    InputError
-        One of the two is not there, damaged, or of another shape.
-    """
+    """The rows of a test case, from the label map that was predicted and the one it is measured by."""
     try:
         return _rows(case, read_prediction(run, case.id, config.evaluate.grid), config.evaluate, case.names)
     except ValueError as error:
@@ -222,13 +173,6 @@ def _rows(
         label, spacing, lost = case.label(), case.spacing, case.source.lost
     rows = measure(label, predicted, names, spacing=spacing, tolerance_mm=settings.tolerance_mm, lost=lost)
     return [{"case": case.id, **{k: None if v != v else v for k, v in row.items()}} for row in rows]
-
-
-def _on_original(run: Path, case: Case, config: Experiment) -> NDArray[np.uint8]:
-    """What was predicted, on the grid of the original scan; by the nearest voxel where it was not measured there."""
-    if config.evaluate.grid == "original":
-        return read_prediction(run, case.id, "original")
-    return way_back(case).nearest(read_prediction(run, case.id))
 
 
 def write_nifti(path: Path, labels: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
@@ -249,13 +193,6 @@ def _file(run: Path, case: str, suffix: str) -> Path:
 
 def _nifti(run: Path, case: Case) -> Path:
     return run / "predictions" / f"{files.file_name(case.id)}.nii.gz"
-
-
-def _pretrained_on(config: Experiment, out: Path, card: dict[str, Any]) -> set[str]:
-    """Contents of the scans that the run's pre-training has seen, in whichever collection they lie (R24)."""
-    if card["decides"]["init"] == "none":
-        return set()
-    return Store(config.data.store_dir(out)).contents(config.data.pretrain)
 
 
 def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment, seen: set[str]) -> pd.DataFrame:

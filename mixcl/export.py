@@ -39,23 +39,19 @@ def about(run: Path) -> dict[str, Any]:
     """All that someone who did not train it needs to know of the network of a finished run.
 
     Lengths are mm, intensities HU; ``labels`` are label value -> organ, for a pre-training by collection.
-
-    Raises
-    ------
-    InputError
-        No finished run.
     """
     card, config = read_card(run), settings_of(run)
     _, description = read_weights(run)
     sets, task = collections(config.data), card.get("task")
     seen = {} if task and card["decides"]["init"] == "none" else dict.fromkeys(config.data.pretrain, "pre-training")
     roles = seen | ({task: "fine-tuning"} if task else {})
+    organs = {name: {str(value): organ for value, organ in sets[name].organs.items()} for name in seen}
     phantoms = config.data.source == "phantom"
     facts = {
         "what": SEGMENTATION if task else "pre-training", "network": "monai.networks.nets.UNETR",
         "id": description["id"], "axes": "RAS", "spacing_mm": list(config.data.spacing),
         "window_hu": list(config.data.hu), "scaled_to": [0, 1], "patch": [config.model.patch] * 3,
-        "labels": card["labels"] if task else {name: _as_text(sets[name].organs) for name in seen},
+        "labels": card["labels"] if task else organs,
         "trained_on": {name: {"for": role, "licence": sets[name].licence} for name, role in roles.items()},
         "training_cases": card["train"] if task else card["cases"],
         "phantoms": phantoms, "licence": _licence(phantoms, [sets[name].licence for name in roles]),
@@ -64,10 +60,6 @@ def about(run: Path) -> dict[str, Any]:
         "settings": config.model_dump(mode="json", exclude={"run": True, "data": {"root", "store"}}),
     }  # fmt: skip
     return facts | {key: card[key] for key in ("task", "percent", "arm", "fold") if key in card}
-
-
-def _as_text(names: Mapping[int, str]) -> dict[str, str]:
-    return {str(value): name for value, name in names.items()}
 
 
 def _licence(phantoms: bool, licences: list[str]) -> str:
@@ -92,24 +84,16 @@ def _metrics(run: Path) -> dict[str, Any]:
 def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     """Write a finished run for others: one weights file, or a MONAI bundle of a fine-tuned network.
 
+    What comes back is Python: what was written, as comments, and the lines that load it.
+
     Parameters
     ----------
     run
         Folder of the run.
     to
-        A .safetensors file; a path without an ending is the folder of a bundle.
+        A .safetensors file; a path without an ending is the folder of a bundle, a new one or one that was one.
     transfer
         Of a pre-training, what goes to the file (R16): encoder, vit or all.
-
-    Returns
-    -------
-    str
-        Python: what was written, as comments, and the lines that load it.
-
-    Raises
-    ------
-    InputError
-        The run is not finished, ``transfer`` is unknown, or ``to`` is neither, or is there and no bundle.
     """
     if transfer not in TRANSFER:
         raise InputError(f"--transfer {transfer!r}: choose one of {', '.join(TRANSFER)}")
@@ -145,13 +129,7 @@ def _write_weights(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, 
 
 
 def read_carried(path: Path) -> Carried:
-    """A network that labels scans: of a fine-tuning run's folder, a weights file of `export`, or a bundle's folder.
-
-    Raises
-    ------
-    InputError
-        None of these, not whole, of another version, or a pre-training, which labels nothing.
-    """
+    """A network that labels scans: of a fine-tuning run's folder, a weights file of `export`, or a bundle's folder."""
     if (path / "run.json").is_file():
         weights, facts = read_weights(path)[0], about(path)
     else:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -27,13 +27,7 @@ SEAL = "sha256"  # the key of a JSON object's own checksum
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a disk refuses into one sentence of the kind ``machine``; what was there before stays.
-
-    Raises
-    ------
-    InputError
-        A full disk or quota, a missing permission, a read-only disk, a folder that is none.
-    """
+    """Turn what a disk refuses, such as for want of room or permission, into one sentence of the kind ``machine``."""
     try:
         yield
     except (ConnectionError, TimeoutError):  # a server's doing, not the disk's
@@ -57,14 +51,9 @@ def writing(path: Path) -> Iterator[None]:
 def whole(path: Path) -> Iterator[Path]:
     """A new path beside ``path``, with its suffixes, to write to; at the end it takes the place of ``path``.
 
-    Whoever opens ``path`` meanwhile, or after a kill or a power cut, finds the old file or the new one, whole.  Where
-    the block fails, the old file stays and what was written is taken away.  Who may read it is what the umask says,
-    whatever the writer thinks (safetensors lets the owner alone).
-
-    Raises
-    ------
-    InputError
-        As `writing`.
+    Whoever opens ``path`` meanwhile, or after a kill or a power cut, finds the old file or the new one, whole; so where
+    the block fails.  Who may read it is what the umask says, whatever the writer thinks (safetensors lets the owner
+    alone).  Faults are told as by `writing`.
     """
     draft = path.with_name(f".{os.getpid()}-{_here()}.{path.name}")
     with writing(path):
@@ -125,13 +114,7 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that a program wrote: at most `MOST_JSON` bytes and `DEEPEST` levels.
-
-    Raises
-    ------
-    OSError, ValueError
-        It is not there, no file, or something else; the text says what.
-    """
+    """A JSON object that a program wrote: at most `MOST_JSON` bytes and `DEEPEST` levels; else OSError, ValueError."""
     if path.exists() and not path.is_file():
         raise ValueError("is no file")
     if path.stat().st_size > MOST_JSON:
@@ -142,28 +125,13 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError("is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"holds a {type(value).__name__}, not an object")
-    check_depth(value)
-    return value
-
-
-def check_depth(value: object) -> None:
-    """Refuse nested lists and mappings that no setting or record has.
-
-    Raises
-    ------
-    ValueError
-        More than `DEEPEST` levels.
-    """
-    level = [value]
+    level: list[Any] = [value]
     for _ in range(DEEPEST):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return
-    raise ValueError(f"is nested more than {DEEPEST} levels deep")
-
-
-def _inside(value: object) -> Iterable[object]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        level = [part for part in level if isinstance(part, dict | list)]
+        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
+    if level:
+        raise ValueError(f"is nested more than {DEEPEST} levels deep")
+    return value
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
@@ -172,13 +140,7 @@ def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote, without the checksum.
-
-    Raises
-    ------
-    OSError, ValueError
-        As `read_json`, or it is not what was written.
-    """
+    """What `write_sealed` wrote, without the checksum; OSError, ValueError as `read_json`, or where it is not that."""
     value = read_json(path)
     if SEAL not in value:
         raise ValueError("it has no checksum; another version of mixcl may have written it")
@@ -200,13 +162,7 @@ def sha256(path: Path) -> str:
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse to begin what the disk cannot hold; ``needed`` in bytes, ``what`` for or by what.
-
-    Raises
-    ------
-    InputError
-        Less is free.
-    """
+    """Refuse to begin what the disk cannot hold; ``needed`` in bytes, ``what`` for or by what."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         text = f"{folder}: about {human(needed)} are needed {what}, but {human(free)} are free"
@@ -227,17 +183,7 @@ def human(size: float) -> str:
 
 
 def checked_name(kind: str, name: str) -> str:
-    """``name`` where it can name a folder inside another one.
-
-    Parameters
-    ----------
-    kind
-        What is named: job, arm, task, profile, collection.
-
-    Raises
-    ------
-    InputError
-        It could lead out of its folder, or no file system takes it.
+    """``name`` of a job, arm, task, profile or collection (``kind``), where it can name a folder inside another one.
 
     >>> checked_name("job", "pretrain-id_2.1")
     'pretrain-id_2.1'
@@ -254,12 +200,8 @@ def file_name(case: str) -> str:
     """A case's name as people have it, as one that every file system takes; `urllib.parse.unquote` gives it back.
 
     Letters, digits, ``.``, ``_`` and ``-`` stay, but for a dot or dash in front; each byte of anything else becomes
-    ``%`` and two hexadecimal digits.  Different names stay different.
-
-    Raises
-    ------
-    InputError
-        No name at all, one too long for a file, or one that is not Unicode.
+    ``%`` and two hexadecimal digits.  Different names stay different; one that is empty, too long or no Unicode is
+    refused.
 
     >>> file_name("liver_10"), file_name("Anna (2)/a"), file_name("..")
     ('liver_10', 'Anna%20%282%29%2Fa', '%2E.')
@@ -278,18 +220,15 @@ def remove_run(folder: Path, runs: Path) -> None:
 
     It goes out of sight at once and then piece by piece, so that a kill leaves no half of a run; links in it are
     removed, what they point to stays.
-
-    Raises
-    ------
-    InputError
-        ``folder`` is no folder right inside ``runs``, either is a link, or its run.json is not of the job it is
-        named after.
     """
     if not folder.exists() and not folder.is_symlink():
         return
     inside = folder.parent.resolve() == runs.resolve() and folder.name not in ("", ".", "..")
     linked = folder.is_symlink() or runs.is_symlink() or folder.parent.is_symlink()
-    if not inside or linked or not folder.is_dir() or _job_of(folder) != folder.name:
+    job = None
+    with suppress(OSError, ValueError):
+        job = read_json(folder / "run.json").get("job")
+    if not inside or linked or not folder.is_dir() or job != folder.name:
         raise InputError(
             f"{folder}: not a run in {runs} (a folder there, no link, with the run.json of that job); "
             "take it away by hand"
@@ -304,11 +243,3 @@ def tidy_removed(runs: Path) -> None:
     for left in runs.glob(".removed-[0-9]*"):
         if not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _job_of(folder: Path) -> object:
-    """The job that the run.json in a folder names, or None."""
-    try:
-        return read_json(folder / "run.json").get("job")
-    except (OSError, ValueError):
-        return None

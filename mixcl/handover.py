@@ -36,22 +36,10 @@ def hand_over(
 ) -> Handover:
     """Copy pre-trained weights into a UNETR, all that ``transfer`` names or none (R16).
 
-    Parameters
-    ----------
-    weights
-        State dict with a UNETR's keys, as :meth:`MixCL.encoder_state_dict` gives it.
-    target
-        Any UNETR; its other weights stay as they are.
-    transfer
-        ``vit``, ``encoder`` (ViT and encoder1..4) or ``all`` (with the decoder, without the output layer).
-    source
-        Named in the message when something is wrong.
-
-    Raises
-    ------
-    InputError
-        A weight that ``transfer`` names is missing from ``weights``, has another shape, or no finite floating-point
-        numbers.
+    ``weights`` have a UNETR's keys, as :meth:`MixCL.encoder_state_dict` gives them; what ``target`` has beside those
+    stays.  ``transfer`` is ``vit``, ``encoder`` (ViT and encoder1..4) or ``all`` (with the decoder, without the output
+    layer).  InputError names the ``source`` where one of its weights is missing, has another shape, or no finite
+    floating-point numbers.
     """
     own = target.state_dict()
     wanted = select(own, transfer)

@@ -39,19 +39,7 @@ def held(path: Path, what: str) -> Iterator[None]:
     On one machine the system decides: it lets go of a lock when the process that holds it ends, however it ends.  On
     file systems that several machines share, not all tell one of the other's locks; there a holder on another machine
     counts as alive as long as it gives a sign of life (the date of the file moves every 10 s), and as dead after 45 s
-    without one, whatever the clocks say.
-
-    Parameters
-    ----------
-    path
-        A file beside what is locked, in a folder that is made where it is missing; it stays.
-    what
-        What is locked, for the message.
-
-    Raises
-    ------
-    InputError
-        Another process holds it: which, where and since when; or the disk refuses.
+    without one, whatever the clocks say.  The file stays; ``what`` is locked, for the message of who holds it.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +49,14 @@ def held(path: Path, what: str) -> Iterator[None]:
         _take(number, what)
         with writing(path):
             _write(number, {**_self(), "since": datetime.now(UTC).isoformat(timespec="seconds")})
+        done = threading.Event()
+        thread = threading.Thread(target=_beat, args=(number, done), daemon=True)
+        thread.start()
         try:
-            with _signs_of_life(number):
-                yield
+            yield
         finally:
+            done.set()
+            thread.join()
             if number in _HELD:
                 with suppress(OSError):
                     _write(number, {})
@@ -88,29 +80,25 @@ def is_held(path: Path) -> bool:
 
 def _take(number: int, what: str) -> None:
     """Get the lock of an open file, or say who has it."""
-    free, told = _locked(number)
-    end = time.monotonic() + ENDING
-    while not free and time.monotonic() < end:
+    got, end = _locked(number), time.monotonic() + ENDING
+    while got is False and time.monotonic() < end:
         time.sleep(0.1)
-        free, told = _locked(number)
-    owner = _owner(number)
-    if free and owner:
-        here = _self()
-        ours = told and (owner.get("boot") == here["boot"] or owner.get("host") == here["host"])
-        free = ours or not _lives(number, what, owner)
-    if not free:
+        got = _locked(number)
+    owner, here = _owner(number), _self()
+    left = got and (owner.get("boot") == here["boot"] or owner.get("host") == here["host"])  # the system told
+    if got is False or (owner and not left and _lives(number, what, owner)):
         raise InputError(f"{what}: {_named(owner)} is at work here; wait for it to end, or stop it", "machine")
 
 
-def _locked(number: int) -> tuple[bool, bool]:
-    """Whether the lock could be got, and whether the file system tells."""
+def _locked(number: int) -> bool | None:
+    """Whether the lock could be got; None where the file system knows no locks."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False, True
-    except OSError:  # it knows no locks
-        return True, False
-    return True, True
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _lives(number: int, what: str, owner: dict[str, Any]) -> bool:
@@ -124,23 +112,11 @@ def _lives(number: int, what: str, owner: dict[str, Any]) -> bool:
     return False
 
 
-@contextmanager
-def _signs_of_life(number: int) -> Iterator[None]:
+def _beat(number: int, done: threading.Event) -> None:
     """Move the date of an open file now and then."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(BEAT):
-            with suppress(OSError):
-                os.utime(number)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    while not done.wait(BEAT):
+        with suppress(OSError):
+            os.utime(number)
 
 
 def _self() -> dict[str, Any]:

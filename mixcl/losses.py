@@ -1,7 +1,7 @@
 """The objective of MixCL, Eq. 2 to 6 of the paper, one function an equation.
 
-Pure functions of tensors and numbers, on any device.  Arithmetic is done in float32 outside autocast (float64
-stays float64), whatever the precision of what comes in.  R-numbers refer to reproduce/READINGS.md.
+Pure functions of tensors and numbers, on any device.  Arithmetic, and what comes back, is float32 outside autocast
+(float64 stays float64), whatever the precision of what comes in.  R-numbers refer to reproduce/READINGS.md.
 """
 
 from collections.abc import Sequence
@@ -30,25 +30,15 @@ def mixcl_loss(
 
 
 def reconstruction_consistency(restored: Tensor, patch: Tensor, *, reduction: Literal["sum", "mean"] = "sum") -> Tensor:
-    """Eq. 3: ``||P - P~||^2``, averaged over the batch (R25).
+    """Eq. 3: ``||P - P~||^2``, averaged over the batch (R25); a scalar.
 
     Parameters
     ----------
     restored, patch
-        [B, channels, \\*spatial], the decoder's output and the undistorted patch, intensities in [0, 1].
+        [B, channels, \\*spatial], the decoder's output and the undistorted patch, intensities in [0, 1].  ValueError
+        where they differ in shape or are empty.
     reduction
-        ``sum`` over the voxels of a patch is the literal squared norm; ``mean`` divides it by the number of
-        voxels.
-
-    Returns
-    -------
-    Tensor
-        Scalar, float32 (float64 for float64 input).
-
-    Raises
-    ------
-    ValueError
-        Shapes that differ, an empty batch or an unknown reduction.
+        ``sum`` over the voxels of a patch is the literal squared norm; ``mean`` divides it by their number.
     """
     _one_of("reduction", reduction, ("sum", "mean"))
     if restored.shape != patch.shape or restored.numel() == 0:
@@ -71,36 +61,24 @@ def identity_consistency(
 ) -> Tensor:
     """Eq. 4: sum over levels of ``sum_i (1 - C_ii)^2 + lambda sum_i sum_{j != i} C_ij^2`` (R2, R5, R6).
 
+    A scalar >= 0; 0 where every channel is equal in both views and orthogonal to every other.
+
     Parameters
     ----------
     levels_a, levels_b
-        Projected levels of the two views, each [B, C_l, \\*spatial_l], voxel-aligned.
+        Projected levels of the two views, each [B, C_l, \\*spatial_l], voxel-aligned; ValueError where they do not fit.
     lam
         Weight of the off-diagonal term; the paper does not give it, 0.0051 is Barlow Twins' (R5).
     center
         R4, see :func:`cross_correlation`.
     level_weights
-        One factor a level; None is the paper's plain sum.
-
-    Returns
-    -------
-    Tensor
-        Scalar >= 0; 0 where every channel is equal in both views and orthogonal to every other.
-
-    Raises
-    ------
-    ValueError
-        Numbers of levels or weights that differ, or shapes as in :func:`cross_correlation`.
+        One factor a level, or ValueError; None is the paper's plain sum.
     """
     if len(levels_a) != len(levels_b) or not levels_a:
         raise ValueError(
             f"{len(levels_a)} levels in one view and {len(levels_b)} in the other: give equally many, at least one"
         )
-    sums = []
-    for a, b in zip(levels_a, levels_b, strict=True):
-        _check_views(a, b)
-        with full_precision(a):
-            sums.append(moments(a, b))
+    sums = [_sums(a, b) for a, b in zip(levels_a, levels_b, strict=True)]
     return identity_levels(sums, lam=lam, center=center, level_weights=level_weights).sum()
 
 
@@ -111,24 +89,9 @@ def identity_levels(
     center: bool = False,
     level_weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """Eq. 4 level by level, from the sums of Eq. 5: what a training step and :func:`identity_consistency` share.
+    """Eq. 4's weighted brackets [L] from the levels' sums of Eq. 5: what a step and :func:`identity_consistency` share.
 
-    Parameters
-    ----------
-    levels
-        For each level its :class:`mixcl.moments.Moments`, of maps or folded, of one rank or summed over all.
-    lam, center, level_weights
-        As in :func:`identity_consistency`.
-
-    Returns
-    -------
-    Tensor
-        [L], the weighted bracket of each level; Eq. 4 is their sum.
-
-    Raises
-    ------
-    ValueError
-        Not as many weights as levels, or no level.
+    The sums may be of maps or folded, of one rank or over all; the rest is as in :func:`identity_consistency`.
     """
     factors = [1.0] * len(levels) if level_weights is None else level_weights
     if not levels or len(factors) != len(levels):
@@ -156,9 +119,9 @@ def decorrelation(correlation: Tensor, *, lam: float = 0.0051) -> Tensor:
 def identity_floor(channels: int, positions: int, *, lam: float = 0.0051) -> float:
     """The least that the bracket of Eq. 4 can be for one level with c = ``channels`` and M = ``positions``.
 
-    Above 0 where c > M: the literal C has rank M at most (R28), so ``|C|_F^2 >= (tr C)^2 / M``.  For lambda
-    <= 1 the bracket is then at least ``c k / (1 + k)`` with ``k = lambda (c / M - 1)``, which equal diagonal
-    entries reach.  Centring (R4) takes one more from the rank: give M - 1.
+    Above 0 where c > M: the literal C has rank M at most (R28), so ``|C|_F^2 >= (tr C)^2 / M``.  For lambda <= 1 the
+    bracket is then at least ``c k / (1 + k)`` with ``k = lambda (c / M - 1)``, which equal diagonal entries reach.
+    Centring (R4) takes one more from the rank: give M - 1.
 
     >>> round(identity_floor(1536, 216), 2)
     46.43
@@ -170,39 +133,29 @@ def identity_floor(channels: int, positions: int, *, lam: float = 0.0051) -> flo
 def cross_correlation(z_a: Tensor, z_b: Tensor, *, center: bool = False) -> Tensor:
     """Eq. 5: ``C_ij = sum_M Z_Mi Z'_Mj / (|Z_i| |Z'_j|)`` over M = B x H x W x D positions of a level (R3).
 
+    [C, C] in [-1, 1].  A channel that is 0 everywhere correlates with nothing: its row and column are 0, and so is its
+    gradient.  Squares are summed: in float32, keep values between 1e-15 and 1e15.
+
     Parameters
     ----------
     z_a, z_b
-        [B, C, \\*spatial], the projected level of the two views.  M must be at least 1.
+        [B, C, \\*spatial], the projected level of the two views; ValueError where they differ in shape or are empty.
     center
         False is the paper's literal formula; True subtracts each channel's mean over M first (R4).
-
-    Returns
-    -------
-    Tensor
-        [C, C] in [-1, 1], float32 (float64 for float64 input).  A channel that is 0 everywhere correlates
-        with nothing: its row and column are 0, and so is its gradient.  Squares are summed: in float32, keep
-        values between 1e-15 and 1e15.
-
-    Raises
-    ------
-    ValueError
-        Shapes that differ or have fewer than two dimensions.
 
     >>> z = torch.tensor([[[1.0, -1.0], [2.0, 2.0]]])  # one sample, two orthogonal channels, two positions
     >>> cross_correlation(z, z)
     tensor([[1., 0.],
             [0., 1.]])
     """
-    _check_views(z_a, z_b)
     with full_precision(z_a):
-        return correlation_from_moments(moments(z_a, z_b), center=center)
+        return correlation_from_moments(_sums(z_a, z_b), center=center)
 
 
 def label_relation(
     labels_a: Tensor, labels_b: Tensor, *, background: Literal["ignore_pairs", "ignore_all"] = "ignore_pairs"
 ) -> Tensor:
-    """The label relation matrix A (Fig. 2d): 1 positive, 0 negative, -1 takes no part (R9, R33).
+    """The label relation matrix A, int8 [n, m] (Fig. 2d): 1 positive, 0 negative, -1 takes no part (R9, R33).
 
     Parameters
     ----------
@@ -211,11 +164,6 @@ def label_relation(
     background
         ``ignore_pairs`` leaves out (background, background) alone, so that (organ, background) is negative;
         ``ignore_all`` leaves out every pair that touches the background.
-
-    Returns
-    -------
-    Tensor
-        int8 [n, m].
 
     >>> label_relation(torch.tensor([0, 1, 2]), torch.tensor([0, 1]))
     tensor([[-1,  0],
@@ -243,32 +191,23 @@ def label_consistency(
 ) -> Tensor:
     """Eq. 6: the contrast of labelled pixels of P_1 (rows i) with those of P_2 (columns j, k) (R7, R8, R9).
 
-    With ``s_ij = cos(z_i, z_j) / tau`` and A of :func:`label_relation`, ``ratio`` is the paper's one
-    logarithm, ``-log(sum_{A=1} exp s / sum_{A=0,1} exp s)``, computed as ``softplus(lse_{A=0} s - lse_{A=1}
-    s)``.  ``sum`` takes one such logarithm for each row that has a positive and adds them up (R26).
-    ``supcon`` is the "out" form of supervised contrastive learning: ``-log(exp s_ij / sum_k exp s_ik)``, k
-    over the row's pairs that take part, averaged over the positives j of a row, then over the rows with one.
+    With ``s_ij = cos(z_i, z_j) / tau`` and A of :func:`label_relation`, ``ratio`` is the paper's one logarithm,
+    ``-log(sum_{A=1} exp s / sum_{A=0,1} exp s)``, computed as ``softplus(lse_{A=0} s - lse_{A=1} s)``.  ``sum`` takes
+    one such logarithm for each row that has a positive and adds them up (R26).  ``supcon`` is the "out" form of
+    supervised contrastive learning: ``-log(exp s_ij / sum_k exp s_ik)``, k over the row's pairs that take part,
+    averaged over the positives j of a row, then over the rows with one.
+
+    A scalar >= 0; exactly 0, with a graph, where no pair is positive (R14) and, but for ``supcon``, where every pair
+    is.  What is kept for the backward pass is one byte a pair, n m.
 
     Parameters
     ----------
     emb_a, emb_b
         [n, C] and [m, C], any positive scale and any precision.
     labels_a, labels_b
-        Integer [n] and [m] of one collection (R29), as in :func:`label_relation`.
+        Integer [n] and [m] of one collection (R29), as in :func:`label_relation`; ValueError where shapes do not fit.
     temperature
-        tau > 0.
-
-    Returns
-    -------
-    Tensor
-        Scalar >= 0, float32 (float64 for float64 input).  Exactly 0, with a graph, where no pair is positive
-        (R14) and, but for ``supcon``, where every pair is.  What is kept for the backward pass is one byte a
-        pair, n m.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not belong together, a temperature that is not positive, an unknown option.
+        tau > 0, or ValueError.
     """
     _one_of("reduction", reduction, ("ratio", "supcon", "sum"))
     _check_embeddings(emb_a, emb_b, labels_a, labels_b, temperature)
@@ -283,24 +222,19 @@ def label_consistency(
             _row_sums, unit_a / temperature, unit_b, relation, use_reentrant=False, preserve_rng_state=False
         )
         found = lse_pos > MASKED / 2  # rows that have a positive
+        rows = F.softplus(lse_neg - lse_pos)
         if reduction == "ratio":
             total = F.softplus(lse_neg.logsumexp(0) - lse_pos.logsumexp(0))
-        else:
-            rows = F.softplus(lse_neg - lse_pos)
-            if reduction == "supcon":
-                n_positive = (relation == 1).sum(1).clamp_min(1)
-                rows = rows + (lse_pos - sum_pos / n_positive)  # 0 for one positive
+        elif reduction == "sum":
             total = torch.where(found, rows, 0.0).sum()
-        if reduction == "supcon":
-            total = total / found.sum().clamp_min(1)
+        else:
+            rows = rows + (lse_pos - sum_pos / (relation == 1).sum(1).clamp_min(1))  # plus 0 for one positive
+            total = torch.where(found, rows, 0.0).sum() / found.sum().clamp_min(1)
         return torch.where(found.any(), total, no_loss)
 
 
 def _row_sums(a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For each row of ``s_ij = a_i . b_j``: log sum exp over A = 1, over A = 0, and the sum over A = 1.
-
-    [n, C], [m, C], int8 [n, m] -> three of [n]; over no pair the first two are about MASKED.
-    """
+    """For each row of ``s_ij = a_i . b_j``: log sum exp over A = 1, over A = 0 (MASKED of no pair), sum over A = 1."""
     s = a @ b.T  # [n, m]
     positive, negative = s.masked_fill(relation != 1, MASKED), s.masked_fill(relation != 0, MASKED)
     return positive.logsumexp(1), negative.logsumexp(1), s.masked_fill(relation != 1, 0.0).sum(1)
@@ -318,12 +252,15 @@ def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}: choose one of {', '.join(valid)}")
 
 
-def _check_views(z_a: Tensor, z_b: Tensor) -> None:
+def _sums(z_a: Tensor, z_b: Tensor) -> Moments:
+    """The sums of Eq. 5 over a level of two views that fit."""
     if z_a.shape != z_b.shape or z_a.ndim < 2 or z_a.numel() == 0:
         raise ValueError(
             f"the two views have shapes {tuple(z_a.shape)} and {tuple(z_b.shape)}: "
             "both must be [B, C, *spatial] and equal"
         )
+    with full_precision(z_a):
+        return moments(z_a, z_b)
 
 
 def _check_embeddings(emb_a: Tensor, emb_b: Tensor, labels_a: Tensor, labels_b: Tensor, temperature: float) -> None:

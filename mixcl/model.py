@@ -22,22 +22,18 @@ LABEL_LEVEL = 1  # Z^1, "the 2nd layer", carries the label loss (R1)
 
 
 class Encoded(NamedTuple):
-    """What UNETR's encoder makes of [B, 1, E, E, E]: maps [B, channels, \\*spatial], feature f, hidden width h.
+    """What UNETR's encoder makes of [B, 1, E, E, E], as (channels, edge) with feature f and hidden width h."""
 
-    ``skips``: encoder1..4, (f, E), (2f, E/2), (4f, E/4), (8f, E/8) as (channels, edge).
-    ``tokens``: what encoder2..4 read, z3, z6 and z9, (h, E/16) each.  ``bottleneck``: z12, (h, E/16).
-    """
-
-    skips: tuple[Tensor, ...]
-    tokens: tuple[Tensor, ...]
-    bottleneck: Tensor
+    skips: tuple[Tensor, ...]  # encoder1..4, (f, E), (2f, E/2), (4f, E/4), (8f, E/8)
+    tokens: tuple[Tensor, ...]  # what encoder2..4 read, z3, z6 and z9, (h, E/16) each
+    bottleneck: Tensor  # z12, (h, E/16)
 
 
 class Output(NamedTuple):
-    """``levels``: projected levels Z^l, each [B, C_l, \\*spatial_l]; ``restored``: [B, 1, E, E, E]."""
+    """What pre-training reads of the network."""
 
-    levels: list[Tensor]
-    restored: Tensor
+    levels: list[Tensor]  # projected levels Z^l, each [B, C_l, *spatial_l]
+    restored: Tensor  # [B, 1, E, E, E]
 
 
 class Backbone(UNETR):
@@ -52,19 +48,17 @@ class Backbone(UNETR):
 
     def decode(self, encoded: Encoded) -> Tensor:
         """Run the decoder and the output layer: [B, out_channels, E, E, E]."""
-        output: Tensor = self.out(self.features(encoded))
-        return output
+        return cast(Tensor, self.out(self.features(encoded)))
 
     def features(self, encoded: Encoded) -> Tensor:
         """Run the decoder up to the output layer: [B, f, E, E, E]."""
         x = encoded.bottleneck
-        decoders = (self.decoder5, self.decoder4, self.decoder3, self.decoder2)
-        for decoder, skip in zip(decoders, reversed(encoded.skips), strict=True):
-            x = decoder(x, skip)
+        for name, skip in zip(DECODER, reversed(encoded.skips), strict=True):
+            x = getattr(self, name)(x, skip)
         return x
 
     def forward(self, x_in: Tensor) -> Tensor:
-        """As MONAI's: [B, 1, E, E, E] -> [B, out_channels, E, E, E]."""
+        """[B, 1, E, E, E] -> [B, out_channels, E, E, E]."""
         return self.decode(self.encode(x_in))
 
 
@@ -88,8 +82,7 @@ class Projector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c, \\*spatial] -> [B, 2c, \\*spatial]."""
-        projected: Tensor = self.last(self.trunk(x))
-        return projected
+        return cast(Tensor, self.last(self.trunk(x)))
 
     def pixels(self, trunk: Tensor, indices: Tensor) -> Tensor:
         """The last convolution at some pixels alone: trunk output [c, \\*spatial], flat indices [n] -> [n, 2c]."""
@@ -98,12 +91,7 @@ class Projector(nn.Module):
 
 
 class MixCL(nn.Module):
-    """Encoder theta, projectors sigma and reconstructor phi.
-
-    Parameters
-    ----------
-    config
-        The model settings, or an experiment that has them.
+    """Encoder theta, projectors sigma and reconstructor phi, of an experiment or its model settings.
 
     >>> from mixcl.config import load_profile
     >>> output = MixCL(load_profile("smoke"))(torch.zeros(1, 1, 32, 32, 32))
@@ -115,9 +103,8 @@ class MixCL(nn.Module):
         super().__init__()
         self.config = config.model if isinstance(config, Experiment) else config
         self.backbone = _unetr(Backbone, self.config, out_channels=1)
-        self.projectors = nn.ModuleList(
-            Projector(channels, self.config.projector_width) for channels in level_channels(self.config)
-        )
+        width = self.config.projector_width
+        self.projectors = nn.ModuleList(Projector(channels, width) for channels in level_channels(self.config))
 
     def projector(self, level: int) -> Projector:
         """sigma^l of a level."""

@@ -9,42 +9,32 @@ from torch.distributed.nn.functional import all_reduce
 
 
 class Moments(NamedTuple):
-    """Sums over the M positions of Eq. 5, from which the cross-correlation follows.
+    """Sums over the M positions of Eq. 5, from which the cross-correlation follows."""
 
-    ``product`` [C, C] is sum_M z_a z_b^T, ``square_a`` and ``square_b`` [C] are sum_M z^2, ``sum_a`` and
-    ``sum_b`` [C] are sum_M z, and ``positions`` [] is M.
-    """
-
-    product: Tensor
-    square_a: Tensor
+    product: Tensor  # [C, C], sum_M z_a z_b^T
+    square_a: Tensor  # [C], sum_M z_a^2
     square_b: Tensor
-    sum_a: Tensor
+    sum_a: Tensor  # [C], sum_M z_a
     sum_b: Tensor
-    positions: Tensor
+    positions: Tensor  # [], M
 
 
 def moments(z_a: Tensor, z_b: Tensor) -> Moments:
     """The sums over positions that Eq. 5 needs, of maps [B, C, \\*spatial]."""
-    a, b = _channels_first(as_float(z_a)), _channels_first(as_float(z_b))  # [B, C, M / B]
-    return Moments(
-        _pairwise(a, b), _squares(a), _squares(b), a.sum((0, 2)), b.sum((0, 2)),
-        a.new_full((), a.shape[0] * a.shape[2]),
-    )  # fmt: skip
+    a, b = _flat(z_a), _flat(z_b)  # [B, C, M / B]
+    product = _pairwise(a, b)
+    square_a, square_b = a.square().sum((0, 2)), b.square().sum((0, 2))
+    return Moments(product, square_a, square_b, a.sum((0, 2)), b.sum((0, 2)), a.new_full((), a.shape[0] * a.shape[2]))
 
 
 def folded_moments(h_a: Tensor, h_b: Tensor, weight: Tensor, bias: Tensor) -> Moments:
     """The moments of ``z = W h + b`` from those of ``h``, so that the wide map z is never made.
 
-    Follows from ``sum_M z z'^T = W (sum_M h h'^T) W^T + W (sum_M h) b^T + b (sum_M h')^T W^T + M b b^T``.
-
-    Parameters
-    ----------
-    h_a, h_b
-        [B, K, \\*spatial], what the projector's last 1x1x1 convolution reads.
-    weight, bias
-        [C, K] and [C], that convolution.  Worth it where M is much larger than K.
+    Follows from ``sum_M z z'^T = W (sum_M h h'^T) W^T + W (sum_M h) b^T + b (sum_M h')^T W^T + M b b^T``.  ``h`` [B, K,
+    \\*spatial] is what the projector's last 1x1x1 convolution reads, ``weight`` [C, K] and ``bias`` [C] are the
+    convolution.  Worth it where M is much larger than K.
     """
-    a, b = _channels_first(as_float(h_a)), _channels_first(as_float(h_b))  # [B, K, M / B]
+    a, b = _flat(h_a), _flat(h_b)  # [B, K, M / B]
     w, v = as_float(weight), as_float(bias)  # [C, K], [C]
     count = a.new_full((), a.shape[0] * a.shape[2])
     sum_a, sum_b = a.sum((0, 2)), b.sum((0, 2))  # [K]
@@ -80,19 +70,15 @@ def sum_over_ranks(m: Moments) -> Moments:
     return Moments(*(new.reshape(old.shape) for new, old in zip(parts, m, strict=True)))
 
 
-def _channels_first(z: Tensor) -> Tensor:
-    """[B, C, *spatial] -> [B, C, positions]."""
-    return z.reshape(z.shape[0], z.shape[1], -1)
+def _flat(z: Tensor) -> Tensor:
+    """[B, C, *spatial] -> [B, C, positions], at least float32."""
+    return as_float(z).reshape(z.shape[0], z.shape[1], -1)
 
 
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
     """Sum over samples and positions of the outer products: [B, C, N], [B, K, N] -> [C, K]."""
     # sample by sample, because the gradient of bmm in b comes transposed in memory, and all that follows crawls
     return torch.stack([x @ y.T for x, y in zip(a, b, strict=True)]).sum(0)
-
-
-def _squares(a: Tensor) -> Tensor:
-    return a.square().sum((0, 2))
 
 
 def _norms(squares: Tensor, least: Tensor) -> Tensor:
@@ -106,9 +92,7 @@ def _norms(squares: Tensor, least: Tensor) -> Tensor:
 
 
 def _fold(product: Tensor, sum_a: Tensor, sum_b: Tensor, count: Tensor, w: Tensor, v: Tensor) -> Tensor:
-    return (
-        w @ product @ w.T + torch.outer(w @ sum_a, v) + torch.outer(v, w @ sum_b) + count * torch.outer(v, v)
-    )  # sum_M z z'^T
+    return w @ product @ w.T + torch.outer(w @ sum_a, v) + torch.outer(v, w @ sum_b) + count * torch.outer(v, v)
 
 
 def as_float(x: Tensor) -> Tensor:

@@ -16,25 +16,21 @@ from torch.utils.checkpoint import checkpoint
 from mixcl import losses
 from mixcl.batches import Batch
 from mixcl.config.settings import LossConfig
-from mixcl.model import LABEL_LEVEL, MixCL, Projector, level_edges
-from mixcl.moments import Moments, as_float, folded_moments, moments, sum_over_ranks
+from mixcl.model import LABEL_LEVEL, MixCL, level_edges
+from mixcl.moments import Moments, as_float, folded_moments, full_precision, moments, sum_over_ranks
 
 FOLD = 16  # fold a level into its moments when it has at least this many positions a channel and sample
 
 
 class Terms(NamedTuple):
-    """The scalars of Eq. 2 before weighting.
-
-    ``levels`` [L] are Eq. 4's brackets, weighted as they are summed to ``identity``; where the identity term has no
-    weight, only the label level's is known and the others are 0.
-    """
+    """The scalars of Eq. 2 before weighting, and what is logged beside them."""
 
     total: Tensor
     identity: Tensor
     label: Tensor
     recon: Tensor
-    levels: Tensor
-    without_positive: Tensor
+    levels: Tensor  # [L], the brackets that ``identity`` sums up; if that has no weight, 0 but at the label level
+    without_positive: Tensor  # samples
 
 
 class Pretraining(nn.Module, ABC):
@@ -58,20 +54,7 @@ class Pretraining(nn.Module, ABC):
 
 
 class Objective(Pretraining):
-    """Eq. 2 as a module, so that data-parallel wrappers see one forward pass.
-
-    Parameters
-    ----------
-    model
-        The network.
-    config
-        Weights and readings of the losses.
-
-    Raises
-    ------
-    ValueError
-        Level weights that do not fit the number of levels.
-    """
+    """Eq. 2 as a module, so that data-parallel wrappers see one forward pass."""
 
     trains_projectors = True
 
@@ -92,48 +75,49 @@ class Objective(Pretraining):
         for index, z in enumerate(self.model.level_maps(encoded)):
             wants_label = index == LABEL_LEVEL and config.alpha > 0
             if config.identity > 0 or wants_label:
-                sums, picked = self._level(index, z, batch.pixels if wants_label else ())
-                known[index] = sum_over_ranks(sums) if config.sync_correlation else sums
+                own, picked = self._level(index, z, batch.pixels if wants_label else ())
+                known[index] = sum_over_ranks(own) if config.sync_correlation else own
                 embeddings += picked
         label, without = self._label(embeddings, batch.labels) if embeddings else (zero, zero)
-        brackets = self._brackets(known)
+        brackets = dict[int, Tensor]()
+        if known:  # each with its own weight (R6)
+            sums, weights = list(known.values()), [self.level_weights[index] for index in known]
+            found = losses.identity_levels(sums, lam=config.lam, center=config.center, level_weights=weights)
+            brackets = dict(zip(known, found, strict=True))
         levels = torch.stack([brackets.get(index, zero) for index in range(len(self.level_weights))])  # [L]
         identity = levels.sum()
         total = losses.mixcl_loss(identity, label, recon, alpha=config.alpha, beta=config.beta, gamma=config.identity)
         return Terms(total, identity, label, recon, levels.detach(), without)
 
     def weighted_terms(self, terms: Any) -> dict[str, Tensor]:
-        config = self.config
-        return {
-            "identity": config.identity * terms.identity,
-            "label": config.alpha * terms.label,
-            "recon": config.beta * terms.recon,
-        }
+        weights = {"identity": self.config.identity, "label": self.config.alpha, "recon": self.config.beta}
+        return {name: weight * getattr(terms, name) for name, weight in weights.items()}
 
     def _level(
         self, index: int, z: Tensor, pixels: Sequence[tuple[Tensor, Tensor]]
     ) -> tuple[Moments, list[tuple[Tensor, Tensor]]]:
         """Eq. 5's sums of one level and, where pixels are given, their embeddings in P_1 and P_2."""
-        projector = self.model.projector(index)
-        samples = len(z) // 3
+        projector, samples = self.model.projector(index), len(z) // 3
         used = z if pixels else z[: 2 * samples]  # [3B or 2B, c, e, e, e]
         if z.device.type == "cpu":
             used = used.contiguous()  # where convolutions of one voxel are several times faster, to the same bits
-        indices = [i for pair in pixels for i in pair]
-        if used[0, 0].numel() < FOLD * used.shape[1]:
-            return _project(projector, projector.trunk(used), samples, False, *indices)
-        trunk = checkpoint(projector.trunk, used, use_reentrant=False, preserve_rng_state=False)
-        return _project(projector, trunk, samples, True, *indices)
-
-    def _brackets(self, known: dict[int, Moments]) -> dict[int, Tensor]:
-        """Eq. 4 of the levels whose moments are known, each with its own weight (R6)."""
-        if not known:
-            return {}
-        weights, config = [self.level_weights[index] for index in known], self.config
-        levels = losses.identity_levels(
-            list(known.values()), lam=config.lam, center=config.center, level_weights=weights
-        )
-        return dict(zip(known, levels, strict=True))
+        fold = used[0, 0].numel() >= FOLD * used.shape[1]
+        if fold:
+            trunk = checkpoint(projector.trunk, used, use_reentrant=False, preserve_rng_state=False)
+        else:
+            trunk = projector.trunk(used)
+        a, b = trunk[:samples], trunk[samples : 2 * samples]  # [B, c, e, e, e]
+        with full_precision(trunk):
+            if fold:
+                sums = folded_moments(a, b, projector.last.weight.flatten(1), cast(Tensor, projector.last.bias))
+            else:
+                projected = projector.last(as_float(trunk[: 2 * samples]))
+                sums = moments(projected[:samples], projected[samples:])
+            picked = [
+                (projector.pixels(as_float(a[i]), in_1), projector.pixels(as_float(trunk[2 * samples + i]), in_2))
+                for i, (in_1, in_2) in enumerate(pixels)
+            ]
+        return sums, picked
 
     def _label(
         self, embeddings: Sequence[tuple[Tensor, Tensor]], labels: Sequence[tuple[Tensor, Tensor]]
@@ -150,28 +134,6 @@ class Objective(Pretraining):
             )  # fmt: skip
             without.append((losses.label_relation(s_1, s_2) == 1).any().logical_not())
         return torch.stack(terms).mean(), torch.stack(without).float().sum()
-
-
-def _project(
-    projector: Projector, trunk: Tensor, samples: int, fold: bool, *indices: Tensor
-) -> tuple[Moments, list[tuple[Tensor, Tensor]]]:
-    """Project the trunk's output [2B or 3B, c, ...]; ``indices`` alternate between pixels of P_1 and of P_2."""
-    a, b = trunk[:samples], trunk[samples : 2 * samples]  # [B, c, e, e, e]
-    with torch.autocast(trunk.device.type, enabled=False):
-        if fold:
-            weight, bias = projector.last.weight.flatten(1), cast(Tensor, projector.last.bias)
-            sums = folded_moments(a, b, weight, bias)
-        else:
-            projected = projector.last(as_float(trunk[: 2 * samples]))
-            sums = moments(projected[:samples], projected[samples:])
-        picked = [
-            (
-                projector.pixels(as_float(a[i]), indices[2 * i]),
-                projector.pixels(as_float(trunk[2 * samples + i]), indices[2 * i + 1]),
-            )
-            for i in range(len(indices) // 2)
-        ]  # fmt: skip
-    return sums, picked
 
 
 def _level_weights(model: MixCL, config: LossConfig) -> tuple[float, ...]:
@@ -199,14 +161,7 @@ def floors(model: MixCL, config: LossConfig, samples: int) -> list[float]:
 def gradient_norms(objective: Pretraining, terms: Any) -> dict[str, float]:
     """L2 norm of each weighted term's gradient on the shared encoder theta; one backward pass a term.
 
-    Call it before the step's own backward pass; it leaves ``.grad`` alone and keeps the graph.
-
-    Parameters
-    ----------
-    objective
-        What is optimised.
-    terms
-        What its forward pass gave.
+    ``terms`` are what the forward pass gave.  Before the step's own backward pass; it leaves ``.grad`` alone.
     """
     norms = {}
     for name, gradients in _gradients(objective, terms):
@@ -218,11 +173,6 @@ def gradient_coverage(objective: Pretraining, terms: Any) -> dict[str, float]:
     """Share of theta's weights that each weighted term's gradient gets to, 0 to 1; the rest stays as it was drawn.
 
     Eq. 6 looks at one shallow level (R1), so what is computed after it learns nothing from labels.
-
-    Parameters
-    ----------
-    objective, terms
-        As for :func:`gradient_norms`.
     """
     total = sum(p.numel() for p in _encoder(objective))
     return {

@@ -5,7 +5,7 @@ nothing else.  R-numbers refer to reproduce/READINGS.md.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -29,21 +29,9 @@ def boundary_distance(labels: Array) -> Array:
     Exact and Euclidean.  The background is a label like any other.  The border of the volume is no boundary, and
     neither is that of an unknown region (UNKNOWN, 255): an organ is not known to end there.
 
-    Parameters
-    ----------
-    labels
-        Integer, one to three dimensions, a tensor on any device or a numpy array; values >= 0.
-
-    Returns
-    -------
-    Tensor or array
-        float32, the same shape (and device).  At least 1, 0 where unknown; infinite where there is but one label.
-        The square is an exact integer up to a distance of 4096 voxels, 2^24 being float32's last consecutive one.
-
-    Raises
-    ------
-    ValueError
-        Not integers, negative, empty, or not of one to three dimensions.
+    ``labels`` are integers >= 0 of one to three dimensions, else ValueError; a tensor on any device or a numpy array.
+    float32 of the same shape (and device) comes back: at least 1, 0 where unknown, infinite where there is but one
+    label.  The square is an exact integer up to a distance of 4096 voxels, 2^24 being float32's last consecutive one.
 
     >>> boundary_distance(np.array([[2, 2, 2, 1, 0]]))
     array([[3., 2., 1., 1., 1.]], dtype=float32)
@@ -54,22 +42,8 @@ def boundary_distance(labels: Array) -> Array:
 def weight(distance: ArrayLike, *, mu: float = 8.0, eps: float = 0.05) -> NDArray[np.float64]:
     """Eq. 7 at a distance: ``0.5 sqrt(D) exp(-D / mu) + eps``; what maps show and what draws use (R27).
 
-    Parameters
-    ----------
-    distance
-        D >= 0 in voxels, of any shape; infinite where there is no boundary.
-    mu, eps
-        mu > 0 in voxels; eps >= 0 is the weight far from any boundary.
-
-    Returns
-    -------
-    array
-        float64, the same shape; eps at D = 0 and at an infinite D, the limits.
-
-    Raises
-    ------
-    ValueError
-        mu or eps outside their ranges, or not finite.
+    Of D >= 0 in voxels, of any shape; float64, eps at D = 0 and at an infinite D, the limits.  mu > 0 is in voxels;
+    eps >= 0 is the weight far from any boundary; both finite, else ValueError.
 
     >>> weight(4.0).round(5), weight(np.inf)  # the peak is at D = mu / 2
     (np.float64(0.65653), np.float64(0.05))
@@ -84,17 +58,8 @@ def weight(distance: ArrayLike, *, mu: float = 8.0, eps: float = 0.05) -> NDArra
 def weight_map(labels: Array, *, mu: float = 8.0, eps: float = 0.05) -> Array:
     """W(S) of Eq. 7: ``0.5 sqrt(D) exp(-D / mu) + eps`` (R27: it peaks at D = mu / 2, not at the boundary).
 
-    Parameters
-    ----------
-    labels
-        As in :func:`boundary_distance`.
-    mu, eps
-        mu > 0 in voxels; eps >= 0 is the weight far from any boundary.
-
-    Returns
-    -------
-    Tensor or array
-        float32, the same shape; eps where there is but one label, and where it is unknown, which is never drawn.
+    Labels as in :func:`boundary_distance`, mu and eps as in :func:`weight`; float32 of the labels' shape comes back,
+    eps where there is but one label, and where it is unknown, which is never drawn.
 
     >>> weight_map(np.array([1, 1, 1, 1, 0])).round(4)
     array([0.6565, 0.6452, 0.6007, 0.4912, 0.4912], dtype=float32)
@@ -110,7 +75,8 @@ def sample_pixels(
 
     The draws follow the law of successive weighted draws, as ``numpy.random.choice(replace=False, p=W / sum W)`` a
     class.  Large classes are drawn by rejection (propose uniformly, accept with W / max W, drop repeats), small ones
-    by exponential keys (the r smallest E / W); both have that law.  The number of voxels has no limit.
+    by exponential keys (the r smallest E / W); both have that law.  The number of voxels has no limit.  int64 [n] comes
+    back, flat indices into ``labels`` on its device, by ascending label, ascending within a label.
 
     Parameters
     ----------
@@ -118,13 +84,6 @@ def sample_pixels(
         Integer tensor of one to three dimensions, on any device; the background 0 is a class, UNKNOWN is none.
     budget
         r >= 1; a class with at most r pixels gives them all.
-    generator
-        CPU generator.
-
-    Returns
-    -------
-    Tensor
-        int64 [n], flat indices into ``labels`` on its device, by ascending label, ascending within a label.
 
     >>> sample_pixels(torch.tensor([[0, 0, 5], [5, 5, 5]]), 2).shape
     torch.Size([4])
@@ -145,19 +104,9 @@ def choose_pair(
 ) -> tuple[int, int]:
     """Choose the scans I_1 and I_2 that P_1 and P_2 are cut from (Sec. 2.3, R10).
 
-    I_1 is any scan with equal probability.  P_2 comes from I_1 too with ``same_image_prob``, else from
-    another scan of the same collection, each with equal probability (from I_1 where its collection has no
-    other).
-
-    Parameters
-    ----------
-    collections
-        The collection each scan belongs to, one entry a scan.
-
-    Returns
-    -------
-    tuple of int
-        Positions of the two scans in ``collections``.
+    I_1 is any scan with equal probability.  P_2 comes from I_1 too with ``same_image_prob``, else from another scan of
+    the same collection, each with equal probability (from I_1 where its collection has no other).  ``collections`` has
+    the collection of every scan; the positions of the two scans in it come back.
     """
     if not collections:
         raise ValueError("there is no scan to choose from: prepare a collection first")
@@ -178,22 +127,17 @@ def choose_origin(
 ) -> tuple[int, ...]:
     """Choose the corner of a patch: around a labelled voxel, each label present being equally likely (R14).
 
+    The index of the first voxel comes back.  The patch lies inside the volume along every axis that is long enough, and
+    is centred (so the index is negative) along every axis that is too short.
+
     Parameters
     ----------
     foreground
         label -> voxel coordinates [k, 3], k >= 1, of that label.
-    shape
-        Size of the volume, voxels.
-    patch
-        Edge of the cubic patch, voxels.
+    shape, patch
+        Size of the volume and edge of the cubic patch, voxels.
     foreground_prob
         Probability of centring on a labelled voxel; otherwise, and where nothing is labelled, anywhere.
-
-    Returns
-    -------
-    tuple of int
-        Index of the patch's first voxel.  The patch lies inside the volume along every axis that is long
-        enough, and is centred (so the index is negative) along every axis that is too short.
     """
     labels = sorted(foreground)
     if labels and _uniform(generator) < foreground_prob:
@@ -226,15 +170,11 @@ class _Weights:
             return np.asarray(np.logaddexp(rising, np.log(self.eps)))
 
 
-def _classes(flat: NDArray[np.integer]) -> Iterator[NDArray[np.int64]]:
+def _classes(flat: NDArray[np.integer]) -> list[NDArray[np.int64]]:
     """The voxels of each known label present, both ascending."""
-    order, start = np.argsort(flat, kind="stable"), 0
-    while start < len(order):
-        value = flat[order[start]]
-        end = int(np.searchsorted(flat, value, side="right", sorter=order))
-        if value != UNKNOWN:
-            yield order[start:end]
-        start = end
+    order = np.argsort(flat, kind="stable")
+    classes = np.split(order, np.flatnonzero(np.diff(flat[order])) + 1)
+    return [voxels for voxels in classes if flat[voxels[0]] != UNKNOWN]
 
 
 def _draw(

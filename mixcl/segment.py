@@ -2,15 +2,15 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from os.path import exists, isdir, isfile, realpath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from mixcl.config.settings import Experiment
 from mixcl.data.files.dicom import is_dicom
 from mixcl.data.files.layout import ENDINGS, natural_key
 from mixcl.data.files.opened import digest, first_bytes
@@ -43,28 +43,17 @@ def predict(
     A scan that was labelled before, by the same weights and settings, is not labelled again.  Values are those of the
     collection that the network was fine-tuned on; the JSON has their names, the network and the scan's checksum.
 
+    The paths of the label maps come back, in the order of the scans.
+
     Parameters
     ----------
     network
         The folder of a fine-tuning run, a weights file that `mixcl.export.export` wrote, or a MONAI bundle of it.
     scans
         Files, DICOM series and folders of these, and .txt files with one of these a line; all formats of
-        `mixcl.data.files.volume.read_volume`, in HU.
+        `mixcl.data.files.volume.read_volume`, in HU.  What is wrong with one is told after all others are done.
     out
         Folder of the label maps.
-    progress
-        Show a bar.
-
-    Returns
-    -------
-    list of Path
-        The label maps, in the order of the scans.
-
-    Raises
-    ------
-    InputError
-        No network that labels, no scan, two scans of one name, ``out`` is where scans are; or, after all others are
-        done, what is wrong with scans or their names.
     """
     carried, folder = read_carried(Path(network)), Path(out)
     given = [scans] if isinstance(scans, Path | str) else list(scans)
@@ -90,13 +79,8 @@ def predict(
 def found(place: Path, out: Path) -> list[Path]:
     """The scans that a path stands for: a file, a DICOM series, all that a folder or a list of them holds.
 
-    What lies in ``out``, the folder of label maps, is no scan.
-
-    Raises
-    ------
-    InputError
-        It is not there, is ``out``, holds no scan, or is a list that names a list.  What a list names and is not
-        there is told when its turn comes.
+    What lies in ``out``, the folder of label maps, is no scan.  What a list names and is not there is told when its
+    turn comes.
     """
     if place.suffix.lower() == ".txt" and isfile(place):
         try:
@@ -105,7 +89,12 @@ def found(place: Path, out: Path) -> list[Path]:
             raise InputError(f"{place}: not a text of UTF-8; write one path a line") from None
         if lists := [line for line in lines if line.lower().endswith(".txt")]:
             raise InputError(f"{place}: names {lists[0]}, another list; write the paths of scans")
-        scans = [scan for line in lines for scan in _named_in_a_list(place.parent / line, out)]
+        scans = []
+        for path in (place.parent / line for line in lines):
+            try:
+                scans += found(path, out)
+            except InputError:  # it stands for itself, to be told when its turn comes
+                scans.append(path)
     elif isdir(place):
         if realpath(place) == realpath(out):
             raise InputError(f"{place}: scans and label maps in one folder; choose another --out")
@@ -119,33 +108,20 @@ def found(place: Path, out: Path) -> list[Path]:
     return scans
 
 
-def _named_in_a_list(place: Path, out: Path) -> list[Path]:
-    """As `found`, but what holds no scan stands for itself, to be told when its turn comes."""
-    try:
-        return found(place, out)
-    except InputError:
-        return [place]
-
-
 def _below(folder: Path, out: str) -> Iterator[Path]:
     """Scans in a folder and those below but ``out``; a folder with a DICOM file is one scan."""
     inside = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: natural_key(path.name))
     files = [path for path in inside if not path.is_dir()]
-    if any(map(_begins_as_dicom, files)):
-        yield folder
-        return
+    for path in files:
+        with suppress(InputError):  # told when it is labelled, where its name is that of a scan
+            if is_dicom(first_bytes(path)):
+                yield folder
+                return
     voxels = {path.with_suffix(".img").name.lower() for path in files if path.suffix.lower() == ".hdr"}
     yield from (p for p in files if p.name.lower().endswith(ENDINGS) and p.name.lower() not in voxels)
     for path in inside:
         if path.is_dir() and realpath(path) != out:
             yield from _below(path, out)
-
-
-def _begins_as_dicom(path: Path) -> bool:
-    try:
-        return is_dicom(first_bytes(path))
-    except InputError:  # told when it is labelled, where its name is that of a scan
-        return False
 
 
 def _named(scans: Sequence[Path], out: Path) -> dict[str, Path]:
@@ -169,9 +145,14 @@ def _label(carried: Carried, scan: Path, to: Path) -> None:
     done, config = to.with_name(f"{to.name.removesuffix('.nii.gz')}.json"), carried.config
     if not scan.is_dir():
         first_bytes(scan)  # refuses what is no regular file, which could be read for ever
-    of = _of(carried, digest(scan))
-    if _done(done, to, of):
-        return
+    of = {
+        "weights": carried.about["id"], "scan": digest(scan), "spacing": list(config.data.spacing),
+        "hu": list(config.data.hu), "overlap": config.evaluate.overlap, "labels": sorted(carried.names),
+    }  # fmt: skip
+    with suppress(OSError, ValueError, KeyError):
+        before = read_sealed(done)
+        if before["of"] == of and before["map_sha256"] == sha256(to):
+            return
     image = read_volume(scan)
     doubts = [doubt.text for doubt in (*image.doubts, *check_hounsfield(image))]
     x, y, z = image.data.shape
@@ -182,29 +163,5 @@ def _label(carried: Carried, scan: Path, to: Path) -> None:
     write_nifti(to, labels, here.source_affine)
     voxels = {name: int((labels == value).sum()) for value, name in carried.names.items()}
     names = {str(value): name for value, name in carried.names.items()}
-    record = {
-        "scan": scan.name,
-        "of": of,
-        "labels": names,
-        "voxels": voxels,
-        "map_sha256": sha256(to),
-        "doubts": doubts,
-    }
-    write_sealed(done, record)
-
-
-def _of(carried: Carried, scan: str) -> dict[str, Any]:
-    """All that decides a label map."""
-    config: Experiment = carried.config
-    return {
-        "weights": carried.about["id"], "scan": scan, "spacing": list(config.data.spacing), "hu": list(config.data.hu),
-        "overlap": config.evaluate.overlap, "labels": sorted(carried.names),
-    }  # fmt: skip
-
-
-def _done(record: Path, labels: Path, of: dict[str, Any]) -> bool:
-    try:
-        before = read_sealed(record)
-        return bool(before["of"] == of and before["map_sha256"] == sha256(labels))
-    except (OSError, ValueError, KeyError):
-        return False
+    record = {"scan": scan.name, "of": of, "labels": names, "voxels": voxels, "map_sha256": sha256(to)}
+    write_sealed(done, {**record, "doubts": doubts})

@@ -36,17 +36,9 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def read_csv(path: Path | str, texts: Iterable[str] = ()) -> pd.DataFrame:
-    """What `to_csv` wrote.
+    """What `to_csv` wrote; OSError, ValueError where it cannot be read.
 
-    Parameters
-    ----------
-    texts
-        Columns that hold texts, whatever they look like: ``007``, ``NA`` and ``null`` are names of cases.
-
-    Raises
-    ------
-    OSError, ValueError
-        It cannot be read.
+    ``texts`` are columns that hold texts, whatever they look like: ``007``, ``NA`` and ``null`` are names of cases.
     """
     table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
     return table.map(lambda value: plain(value) if isinstance(value, str) else value)

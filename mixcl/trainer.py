@@ -1,10 +1,8 @@
 """Pre-training and fine-tuning (Sec. 3.1): one loop each, over Hugging Face accelerate.
 
-accelerate decides device, precision and ranks; what a step computes is in :mod:`mixcl.objective`.  A run lives in
-``OUT/runs/<job>``: ``run.json`` (what was run, with which settings, versions, commit and data), ``metrics.jsonl``,
-``checkpoint/`` while it lasts and ``model.safetensors`` when it is finished.  The same call takes up a stopped run
-where it was and returns at once for a finished one; what another run has trained is taken over
-(:mod:`mixcl.run.twins`).  One job works in a folder at a time.  SIGTERM and SIGINT save at the end of the step.
+A run lives in ``OUT/runs/<job>``.  The same call takes up a stopped run where it was and returns at once for a finished
+one; what another run has trained is taken over (:mod:`mixcl.run.twins`).  One job works in a folder at a time.  SIGTERM
+and SIGINT save at the end of the step.
 """
 
 import math
@@ -43,14 +41,7 @@ Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 def pretrain(
     config: Experiment, out: Path, *, job: str = "pretrain", restart: Restart = "never", progress: bool = True
 ) -> Path:
-    """Pre-train on the collections ``config.data.pretrain``; the folder of the run.
-
-    Raises
-    ------
-    InputError
-        Nothing prepared, a run of the same name with other settings or at work, damaged files, a loss, gradient or
-        weight that is not finite, a full disk.
-    """
+    """Pre-train on the collections ``config.data.pretrain``; the folder of the run."""
     store = Store(config.data.store_dir(out), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
     if not cases:
@@ -96,16 +87,8 @@ def finetune(
     The scans, the decoder and everything that ``config.finetune.transfer`` does not hand over, the patches and their
     distortions depend on ``fold`` and ``seed``, alike in every arm.  The weights kept are those of the last step (R17).
 
-    Parameters
-    ----------
-    task
-        A collection of ``config.data.finetune``.
-    percent, fold, seed
-        R18; fold of ``config.grid.n_folds``.
-    arm
-        Name of the arm in tables, such as ``scratch`` or ``mixcl``.
-    init
-        Pre-trained weights or the folder of a pre-training run; None is training from scratch.
+    ``task`` is a collection of ``config.data.finetune``, ``fold`` one of ``config.grid.n_folds`` (R18), ``arm`` a name
+    for tables, such as ``scratch`` or ``mixcl``, and ``init`` pre-trained weights or the folder of a pre-training run.
     """
     store = Store(config.data.store_dir(out), settings=config.data)
     train, test = split(store.cases(checked_task(config, task)), config, fold, percent, seed)
@@ -133,7 +116,7 @@ def finetune(
     )  # fmt: skip
     with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
         loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
-        criterion = baselines.segmentation_loss(config)
+        criterion = baselines.SegmentationLoss(settings)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             values: dict[str, Any] = {}
@@ -179,7 +162,7 @@ class _Loop:
         device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
 
-    def run(self, data: batches.PairStream | batches.SegmentationStream, step: Step, kept: nn.Module) -> Path:
+    def run(self, data: batches.Stream, step: Step, kept: nn.Module) -> Path:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
         accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
         finished = checkpoint.finished(self.folder)

@@ -1,7 +1,8 @@
 """Sliding-window prediction: the scores of a whole scan, and its labels on the prepared grid or the original one."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -9,33 +10,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixcl.config.settings import Experiment
-from mixcl.data.source import Placed, WayBack, way_back
+from mixcl.data.source import Placed, way_back
 from mixcl.data.store import Case
 from mixcl.labels import UNKNOWN
 from mixcl.metrics import class_indices, class_values
 from mixcl.run.device import forward
 
-BLOCK = 2**22
-"""Numbers of a block, about 34 MB; a handful of them are held at a time."""
+BLOCK = 2**22  # numbers of a block, about 34 MB; a handful of them are held at a time
+Line = tuple[Tensor, Tensor, Tensor]
 
 
 @torch.no_grad()
 def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experiment) -> Tensor:
     """Score a whole scan window by window; windows overlap and are weighted by a Gaussian.
 
-    Parameters
-    ----------
-    net
-        A segmentation network, [B, 1, E, E, E] -> [B, n + 1, E, E, E] with the background first.
-    volume
-        [X, Y, Z], intensities in [0, 1]; may be smaller than a window and is then padded with 0, the lower
-        end of the intensity window, as patches are.
-    config
-        ``model.patch`` is the window, ``evaluate.overlap`` and ``evaluate.windows`` how it moves.
-
-    Returns
-    -------
-    float32 [n + 1, X, Y, Z] on the network's device, before any softmax.
+    ``net`` makes [B, n + 1, E, E, E] of [B, 1, E, E, E], with the background first.  ``volume`` is [X, Y, Z] in [0, 1];
+    smaller than a window it is padded with 0, as patches are.  float32 [n + 1, X, Y, Z] comes back, on the network's
+    device, before any softmax.
     """
     from monai.inferers import sliding_window_inference
 
@@ -53,23 +44,15 @@ def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experim
         )
     finally:
         net.train(training)
-    whole: Tensor = scores[0]
-    return whole
+    return cast(Tensor, scores[0])
 
 
 def strongest_labels(scores: Tensor, values: Iterable[int]) -> NDArray[np.uint8]:
-    """The label of the highest score of every voxel: uint8 [X, Y, Z], 0 is the background.
-
-    Raises
-    ------
-    ValueError
-        ``values`` are not as many as there are classes beside the background.
-    """
+    """The label, one of ``values`` or 0, of the highest score of every voxel: uint8 [X, Y, Z]."""
     classes = np.array(class_values(values), np.uint8)
     if len(classes) != len(scores):
         raise ValueError(f"{len(classes) - 1} label values for a network with {len(scores) - 1} classes")
-    labels: NDArray[np.uint8] = classes[scores.argmax(0).cpu().numpy()]
-    return labels
+    return cast(NDArray[np.uint8], classes[scores.argmax(0).cpu().numpy()])
 
 
 @torch.no_grad()
@@ -109,56 +92,33 @@ def original_labels(scores: Tensor, case: Placed, values: Iterable[int]) -> NDAr
     voxels; beyond the outermost centres (half a voxel) it goes on as it is there.  A block of slices and a class at a
     time, in float64: where both grids are equal the labels are those of the highest score.
 
-    Parameters
-    ----------
-    scores
-        [n + 1, X, Y, Z], of a case's prepared grid, the background first; any device.
-    case
-        Whose grids these are.
-    values
-        The label values of the classes, see :func:`mixcl.metrics.class_values`.
-
-    Returns
-    -------
-    uint8, ``case.source_shape``, in the axes of the original file; 0 is background.
+    ``scores`` [n + 1, X, Y, Z], the background first, are of the case's prepared grid; the labels, uint8, have
+    ``case.source_shape`` and the axes of the original file.
     """
     back, classes = way_back(case), np.array(class_values(values), np.uint8)
-    lines = [_neighbours(at, scores.device) for at in back.positions]
+    first_line, second_line, (low, high, weight) = (_neighbours(at, scores.device) for at in back.positions)
     labels = np.empty(back.shape, np.uint8)
-    for start, stop in _blocks(back, tuple(scores.shape)):
-        (low, high, weight), first = lines[2], int(lines[2][0][start])
+    x, y, z = back.shape
+    step = max(1, int(BLOCK / max(x * y, math.prod(scores.shape[:3]) * (scores.shape[3] / z))))
+    for start in range(0, z, step):
+        stop, first = min(start + step, z), int(low[start])
         part = torch.softmax(scores[..., first : int(high[stop - 1]) + 1].double(), 0)
         block = (low[start:stop] - first, high[start:stop] - first, weight[start:stop])
-        labels[..., start:stop] = classes[_strongest(part, (lines[0], lines[1], block)).cpu().numpy()]
+        labels[..., start:stop] = classes[_strongest(part, (first_line, second_line, block)).cpu().numpy()]
     return back.turned(labels)
-
-
-Line = tuple[Tensor, Tensor, Tensor]
 
 
 def _neighbours(at: NDArray[np.float64], device: torch.device) -> Line:
     """Of positions on an axis: the voxel below, the one above, and the weight of the latter."""
-    low = np.floor(at).astype(np.int64)
-    return (
-        torch.from_numpy(low).to(device),
-        torch.from_numpy(np.ceil(at).astype(np.int64)).to(device),
-        torch.from_numpy(at - low).to(device),
-    )
-
-
-def _blocks(back: WayBack, shape: tuple[int, ...]) -> Iterable[tuple[int, int]]:
-    """Runs of slices of the original scan whose voxels, and whose scores of all classes, are at most a block."""
-    x, y, z = back.shape
-    thickness = shape[3] / z  # a slice, in prepared ones
-    step = max(1, int(BLOCK / max(x * y, shape[0] * shape[1] * shape[2] * thickness)))
-    return ((start, min(start + step, z)) for start in range(0, z, step))
+    low, high = np.floor(at).astype(np.int64), np.ceil(at).astype(np.int64)
+    below, above, weight = (torch.from_numpy(part).to(device) for part in (low, high, at - low))
+    return below, above, weight
 
 
 def _strongest(probabilities: Tensor, lines: tuple[Line, Line, Line]) -> Tensor:
     """Index, uint8 [x, y, z], of the class [n, X, Y, Z] that is the most probable at the points of three axes."""
-    x, y, z = (len(low) for low, _, _ in lines)
-    best = torch.zeros((x, y, z), dtype=probabilities.dtype, device=probabilities.device)
-    strongest = torch.zeros((x, y, z), dtype=torch.uint8, device=probabilities.device)
+    best = torch.zeros([len(low) for low, _, _ in lines], dtype=probabilities.dtype, device=probabilities.device)
+    strongest = torch.zeros_like(best, dtype=torch.uint8)
     for index, part in enumerate(probabilities):
         if part.max() * len(probabilities) < 0.99:  # less than an equal share everywhere: never the most probable
             continue
