@@ -41,7 +41,11 @@ Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 def pretrain(
     config: Experiment, out: Path, *, job: str = "pretrain", restart: Restart = "never", progress: bool = True
 ) -> Path:
-    """Pre-train on the collections ``config.data.pretrain``; the folder of the run."""
+    """Pre-train on the collections ``config.data.pretrain``; the folder of the run.
+
+    InputError where nothing is prepared, a run of that name has other settings or is at work, a file is damaged, a
+    loss, gradient or weight is not finite, or the disk is full.
+    """
     store = Store(config.data.store_dir(out), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
     if not cases:
