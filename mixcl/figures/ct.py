@@ -29,7 +29,6 @@ that any two of BTCV stay apart for readers with and without red-green blindness
 """
 
 Array = NDArray[Any]
-Box = tuple[float, float, float, float]
 Window = tuple[float, float]
 WINDOW: Window = (-150.0, 250.0)
 FINER = 6  # points a voxel's edge of a label map that is drawn between its voxels
@@ -68,8 +67,7 @@ def show_ct(
         axial(image, index), cmap=cmap, vmin=window[0], vmax=window[1], interpolation=interpolation,
         extent=extent(image.shape, spacing), origin="upper", aspect="equal",
     )  # fmt: skip
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
@@ -121,20 +119,9 @@ def organs_in(part: Array, names: Mapping[int, str]) -> dict[int, str]:
     return {value: name for value, name in sorted(names.items()) if (part == value).any()}
 
 
-def extent(shape: Sequence[int], spacing: Sequence[float]) -> Box:
+def extent(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, float, float, float]:
     """Left, right, bottom and top of an axial slice in mm."""
     return 0.0, shape[0] * float(spacing[0]), 0.0, shape[1] * float(spacing[1])
-
-
-def box_mm(box: tuple[int, int, int], shape: Sequence[int], spacing: Sequence[float]) -> Box:
-    """Left, bottom, width and height in mm, on an axial slice's axes, of a square of voxels (x, y, edge).
-
-    >>> box_mm((0, 1, 2), (10, 10, 5), (1.0, 2.0, 3.0))  # the patient's right is on the left: x = 0 is at the right
-    (8.0, 2.0, 2.0, 4.0)
-    """
-    x, y, edge = box
-    across, along = float(spacing[0]), float(spacing[1])
-    return (shape[0] - x - edge) * across, y * along, edge * across, edge * along
 
 
 def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float:
