@@ -50,7 +50,7 @@ def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
     """
     labelled = np.asarray((label > 0) & (label != UNKNOWN)).sum(axis=(0, 1))
     given = list(predictions)
-    counts = difference(given).sum(axis=(0, 1)) * (labelled > 0) if given else np.zeros_like(labelled)
+    counts = difference(given).sum(axis=(0, 1)) * (labelled > 0) if given else labelled
     return int(counts.argmax() if counts.any() else labelled.argmax())
 
 

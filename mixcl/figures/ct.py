@@ -81,7 +81,7 @@ def show_labels(
     for value, name in present.items():
         colours[part == value] = (*organ_colour(name), opacity)
     ax.imshow(colours, extent=extent(labels.shape, spacing), origin="upper", interpolation="nearest")
-    outline(ax, labels, index, spacing, names, linewidths=0.8)
+    outline(ax, labels, index, spacing, names, 0.8)
     return list(present.values())
 
 
@@ -103,15 +103,14 @@ def show_smooth_labels(
 
 
 def outline(
-    ax: Axes, labels: Array, index: int, spacing: Sequence[float], names: Mapping[int, str], **style: Any
+    ax: Axes, labels: Array, index: int, spacing: Sequence[float], names: Mapping[int, str], width: float = 1.0
 ) -> None:
     """The outlines of the organs of an axial slice of a label map [X, Y, Z] on axes in mm."""
     part = axial(labels, index)
     columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
     rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
     for value, name in organs_in(part, names).items() if min(part.shape) > 1 else ():
-        colours = [organ_colour(name)]
-        ax.contour(columns, rows, part == value, levels=[0.5], **{"colors": colours, "linewidths": 1.0, **style})
+        ax.contour(columns, rows, part == value, levels=[0.5], colors=[organ_colour(name)], linewidths=width)
 
 
 def organs_in(part: Array, names: Mapping[int, str]) -> dict[int, str]:

@@ -34,7 +34,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
             for share, line in ((THIRD, "dashed"), (MOST, "solid")):
                 gain.contour(field.to_numpy(), [share * most], linestyles=line, **style)
         gain.set_title(f"gain of {arm_title(start)} in points of Dice, 95 % interval")
-        sooner = np.log2(rows["alike"] / rows["steps"]).where(np.isfinite(rows["alike"]))
+        sooner = (rows["alike"] / rows["steps"]).replace(math.inf, math.nan).map(math.log2, na_action="ignore")
         _cells(alike, rows, sooner, [_steps(row) for row in rows.to_dict("records")])
         alike.set_title("training from scratch is as good after so many steps")
         for arm, dice, rate in ((REFERENCE, "scratch", "rate_scratch"), (start, "dice", "rate")):

@@ -50,6 +50,7 @@ def published_curves(curves: Sequence[Curve], paper: pd.DataFrame) -> Plot:
             ax.set(xlim=(0, 27500), ylim=(0, 0.85), xlabel="optimiser steps")
         whole.set(title="background counted as a class, as printed", ylabel="Dice on BTCV")
         organs.set_title("organs alone: L as printed, A to C derived")
+        styles: dict[str, dict[str, Any]]
         styles = {f"public {c.name}, {c.crops} crops a step": {"color": COLOURS[c.name]} for c in curves}
         for arm, reading in itertools.product(MARKERS, READINGS):
             styles[f"paper, {arm_title(arm)}, {READINGS[reading]}"] = _marker(arm, reading)

@@ -38,12 +38,9 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 
 
 class Plot(Figure):
-    """A Figure that a notebook shows without pyplot; its ``caption`` is also written into its files.
+    """A Figure that a notebook shows without pyplot; its ``caption`` is also written into its files."""
 
-    ``alt`` says what is to be seen, for those who do not see it; the caption does where nothing else is given.
-    """
-
-    caption = alt = ""
+    caption = alt = ""  # alt: what is to be seen, for those who do not see it; else the caption is
     theme, room = STYLE, 0.5  # inches, below a grid
 
     @classmethod
@@ -74,10 +71,7 @@ class Plot(Figure):
 
 
 class Sketch(Plot):
-    """A Plot of the walk-through: twice the pixels, in few colours so that a notebook stays small.
-
-    Its ``repr`` is what is to be seen.
-    """
+    """A Plot of the walk-through: twice the pixels, in few colours so that a notebook stays small."""
 
     theme, room = LESSON, 0.4
 

@@ -31,11 +31,7 @@ PAIR = (REFERENCE, FULL)
 
 
 def table1_plot(table: Table) -> Plot:
-    """Dice against the share of labels, by arm: points are folds and seeds, bars the 95 % interval of the mean.
-
-    A dash is the mean over folds; a line joins these.  The paper's values are drawn too (open diamonds) unless the
-    results are of phantoms.
-    """
+    """Dice against the share of labels, by arm; the paper's values too unless the results are of phantoms."""
     tasks = list(dict.fromkeys(table.folds["task"]))
     with Plot.grid(len(tasks), 2, 3.5, 2.9, sharey=True) as (figure, axes):
         for ax, task in zip(axes, tasks, strict=False):
@@ -50,10 +46,9 @@ def table1_plot(table: Table) -> Plot:
 
 
 def dumbbells(organs: pd.DataFrame, origin: str = "") -> Plot:
-    """Dice by organ: a dot from scratch and one with MixCL, joined; a panel a task.
+    """Dice by organ from scratch and with MixCL; a panel a task, at the largest share at which both were run.
 
-    A task is shown at the largest share of the labels at which both arms were run.  ``organs`` is what
-    ``results.organs`` gives, ``origin`` where it comes from, for the caption (``Table.origin``).
+    ``organs`` is what ``results.organs`` gives, ``origin`` where it comes from, for the caption (``Table.origin``).
     """
     shown = organs[organs["arm"].isin(PAIR)]
     tasks = list(dict.fromkeys(shown["task"]))
@@ -161,8 +156,7 @@ def _dice_against_share(ax: Axes, table: Table, task: str) -> None:
     lanes = [f"{arm} {kind}" for arm in dict.fromkeys(folds["arm"]) for kind in kinds]
     style: Any = {
         "x": "share", "y": "dice", "order": [f"{percent:g}" for percent in sorted(set(folds["percent"]))],
-        "hue": "lane", "hue_order": lanes, "palette": [ARM_COLOURS[lane.split()[0]] for lane in lanes],
-        "ax": ax,
+        "hue": "lane", "hue_order": lanes, "palette": [ARM_COLOURS[lane.split()[0]] for lane in lanes], "ax": ax,
     }  # fmt: skip
     dodge = 0.8 - 0.8 / len(lanes)  # as stripplot has it
     seaborn.stripplot(_in_lanes(folds, "folds"), **style, dodge=True, jitter=False, legend=False, size=3.5, alpha=0.5)

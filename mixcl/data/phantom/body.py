@@ -69,14 +69,11 @@ ORGANS: tuple[Shape, ...] = (
 
 @dataclass(frozen=True)
 class Body:
-    """One patient: shapes, size and deformation.
-
-    ``waves`` [n, 3, 5]: for each wave and axis of displacement its amplitude, mm, wave vector, 1/mm (three), and phase.
-    """
+    """One patient: shapes, size and deformation."""
 
     shapes: tuple[Shape, ...]  # in painting order
     scale: Array  # size along x, y, z relative to the reference body
-    waves: Array
+    waves: Array  # [n, 3, 5], by wave and axis of displacement: amplitude, mm, wave vector, 1/mm (three), and phase
     half: tuple[float, float]  # width and depth of the trunk, mm, in the reference frame
     fat: float  # thickness of subcutaneous fat, as a fraction of the way from skin to centre
     muscle: float  # thickness of the muscle wall, likewise

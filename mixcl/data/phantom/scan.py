@@ -1,4 +1,4 @@
-"""Phantoms: CT-like volumes with the label gaps of the real collections, written as the files people have.
+"""Phantoms: CT-like volumes with the label gaps of the real collections.
 
 Organs are told apart by place, shape, texture and neighbourhood.  Their attenuation depends on the contrast phase and
 changes from case to case by more than organs differ, so that absolute HU is a weak cue, as it is in real life.
