@@ -90,8 +90,7 @@ def show_smooth_labels(
 ) -> None:
     """Lay an axial slice of a label map over a scan that is drawn between its voxels, as that is drawn.
 
-    Each organ's voxels are interpolated linearly to a grid `FINER` times as fine; a point belongs to the organ that
-    has most of it, and none where the background has.  For pictures: nothing is measured on it.
+    Organs and background are interpolated linearly to a grid `FINER` times as fine; a point is of what has most of it.
     """
     part = axial(labels, index)
     values = [0, *organs_in(part, names)]

@@ -59,10 +59,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
 
 
 def gain_arms(table: pd.DataFrame) -> Plot:
-    """Every arm's gain over training from scratch with its 95 % interval; a panel a length and rate.
-
-    ``table`` is what `mixcl.results.gains.gain_map` gives, of one task and share.
-    """
+    """Every arm's gain over scratch with its 95 % interval, a panel a length and rate, of one task and share."""
     arms = list(dict.fromkeys(table["start"]))
     panels = list(table.groupby(["steps", "rate"]))
     with Plot.grid(len(panels), 3, 2.6, 0.8 + 0.22 * len(arms), sharex=True, sharey=True) as (figure, axes):

@@ -30,8 +30,7 @@ CAPTION = (
 def published_curves(curves: Sequence[Curve], paper: pd.DataFrame) -> Plot:
     """Dice against steps: on the left with the background as a class, on the right of the organs alone.
 
-    The paper, which does not say what its Dice counts, is in both panels: filled where 2000 epochs lie, open at 2000
-    steps.  ``curves`` and ``paper`` are what ``mixcl.results.public`` gives.
+    The paper is in both panels, filled where 2000 epochs lie, open at 2000 steps; all are of `mixcl.results.public`.
     """
     with Plot.grid(2, 2, 3.9, 3.1, sharey=True) as (figure, (whole, organs)):
         for curve in curves:

@@ -1,7 +1,4 @@
-"""The paper's Fig. 1 and Fig. 2 from a sample of this run: what goes through the objective, and what its parts are.
-
-:func:`sample` alone computes, and needs torch; :func:`overview` and :func:`parts` draw what it gives.
-"""
+"""The paper's Fig. 1 and Fig. 2 from a sample of this run; :func:`sample` alone computes, and needs torch."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -105,11 +102,7 @@ def sample(config: Experiment, out: Path) -> Sample:
 
 
 def choose(pairs: Any, config: Experiment) -> int:
-    """Number of the first sample of a :class:`mixcl.batches.PairStream` whose picture says most, in this order.
-
-    Both patches have a label in common; P_1, V_1 and V'_1 differ so much that one sees it (`VISIBLE`); most labels
-    are in both patches; the patch with fewer labelled voxels has most.
-    """
+    """Number of the first sample of a :class:`mixcl.batches.PairStream` whose picture says most, by `CHOSEN`."""
     import torch
 
     from mixcl import batches

@@ -99,10 +99,9 @@ def _shares(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) 
 
 
 def diagnostics(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "") -> Plot:
-    """Effective rank, constant share, pairs, linear probe and agreement of one or several pre-trainings.
+    """Effective rank, constant share, pairs, linear probe and agreement of pre-trainings; of several, mean over levels.
 
     ``runs`` has the records of metrics.jsonl by name of the arm, ``origin`` says in the caption where they come from.
-    Levels are averaged when there are several runs.
     """
     probes = [(arm, record["probe"]) for arm, records in runs.items() for record in records if "probe" in record]
     values = _measured(probes, by_level=len(runs) == 1)

@@ -104,10 +104,7 @@ def deepest(pair: Pair, pixels: Tensor, labels: Tensor, value: int) -> int:
 
 
 def two_organs(pair: Pair) -> tuple[Tensor, dict[int, str]]:
-    """Both grids with two of their organs as 1 and 2, [2, e, e, e], and what 0, 1 and 2 are.
-
-    The two are those of which the patch with fewer has most voxels.
-    """
+    """Both grids with the two organs of which the patch with fewer has most as 1 and 2, [2, e, e, e]; all names."""
     sizes = {value: int((pair.grid == value).flatten(1).sum(1).min()) for value in pair.names}
     kept = sorted(sorted(sizes, key=lambda value: -sizes[value])[:2])
     grids = torch.stack([pair.grid == value for value in kept])  # [2, 2, e, e, e]

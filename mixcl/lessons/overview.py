@@ -30,11 +30,8 @@ def weights(*modules: nn.Module) -> int:
 
 
 def sizes(config: ModelConfig) -> pd.DataFrame:
-    """The levels of a network with these settings: channels and edge of Z, channels after the projector, its weights.
-
-    The network is laid out, not made: no memory is taken, whatever its size.
-    """
-    with torch.device("meta"):
+    """The levels of a network: channels and edge of Z, positions, channels after the projector, and its weights."""
+    with torch.device("meta"):  # laid out, not made: no memory is taken, whatever its size
         model = MixCL(config)
     table = pd.DataFrame({"channels": level_channels(config), "edge": level_edges(config)})
     table = table.assign(positions=table["edge"] ** 3).assign(**{"projected channels": model.widths()})
@@ -88,10 +85,7 @@ def gaps(config: Experiment, table: pd.DataFrame) -> Sketch:
 
 
 def samples(config: Experiment, store: Store, height: float | None = None) -> Sketch:
-    """The first scan of every collection with what is labelled in it.
-
-    ``height`` says which axial slice, 0 at the feet and 1 at the head; None is the one with most labelled voxels.
-    """
+    """The labels of every collection's first scan, at a height from 0, feet, to 1, or where most voxels have one."""
     known = collections(config.data)
     with Sketch.grid(len(known), 4, max(2.5, 5.0 / len(known)), 2.3) as (figure, axes):
         for ax, (name, collection) in zip(axes, known.items(), strict=False):

@@ -21,10 +21,7 @@ from mixcl.model import LABEL_LEVEL, MixCL
 
 
 def toy(points: Mapping[str, Sequence[Tensor]], labels: Tensor) -> Sketch:
-    """Free points [n, 2] at length 1: a row a way to average, a column a seed, a colour a label.
-
-    Above each panel: the mean cosine of its positive pairs.
-    """
+    """Free points [n, 2] at length 1: a row a way to average, a column a seed; the mean cosine of positive pairs."""
     columns = max(map(len, points.values()))
     same = (labels[:, None] == labels) & ~torch.eye(len(labels), dtype=torch.bool)
     means: dict[str, list[float]] = {}
