@@ -1,7 +1,6 @@
 """Every plot, as a function from data to a matplotlib Figure; nothing is computed here that results should.
 
-Figures are built without pyplot's state, so that they need no display and leave nothing behind; a notebook shows one
-that ends a cell.
+Figures are built without pyplot's state, so that they need no display and leave nothing behind.
 """
 
 from mixcl.errors import needs

@@ -12,7 +12,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
 from mixcl.figures.ct import Array
 from mixcl.labels import UNKNOWN
-from mixcl.results.runs import Runs, read_runs
+from mixcl.results.runs import read_runs
 from mixcl.results.wording import arm_title, origin, title
 from mixcl.run.jobs import FULL, SCRATCH
 
@@ -26,20 +26,16 @@ RULE_ONE_ARM = "Of all axial slices of the test cases, the one with most labelle
 
 
 class Picture(NamedTuple):
-    """A scan, its label map and what was predicted, all on one RAS+ grid [X, Y, Z].
+    """A scan, its label map and what was predicted, all on one RAS+ grid [X, Y, Z]."""
 
-    ``image`` in HU; ``spacing`` in mm; ``names`` label value -> organ; ``predictions`` by arm; ``z``
-    the axial slice to show, None is what :func:`choose_slice` gives; ``dice`` an arm's mean Dice on the scan.
-    """
-
-    image: Array
+    image: Array  # HU
     label: Array
-    spacing: Sequence[float]
+    spacing: Sequence[float]  # mm
     names: Mapping[int, str]
-    predictions: Mapping[str, Array] = {}
+    predictions: Mapping[str, Array] = {}  # by arm
     title: str = ""
-    z: int | None = None
-    dice: Mapping[str, float] = {}
+    z: int | None = None  # the axial slice to show, None is what choose_slice gives
+    dice: Mapping[str, float] = {}  # an arm's mean Dice on the scan
 
 
 def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
@@ -54,7 +50,7 @@ def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
     """
     labelled = np.asarray((label > 0) & (label != UNKNOWN)).sum(axis=(0, 1))
     given = list(predictions)
-    counts = difference(given).sum(axis=(0, 1)) * (labelled > 0) if given else np.zeros_like(labelled)
+    counts = difference(given).sum(axis=(0, 1)) * (labelled > 0) if given else labelled
     return int(counts.argmax() if counts.any() else labelled.argmax())
 
 
@@ -78,11 +74,11 @@ def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
     order = [SCRATCH, *config.grid.variants, FULL]
     pictures, best, used = [], [], []
     for task in dict.fromkeys(runs.cases["task"]):
-        rows = _chosen_runs(runs, task, config.grid.ablation.get(task))
-        cases = {case.id: case for case in store.cases(task)}
-        arm, learned = _learned(rows)
+        rows = _chosen_runs(runs.cases[runs.cases["task"] == task], config.grid.ablation.get(task))
+        arm = str(rows.groupby("arm")["dice"].mean().idxmax())
         name = f"{title(task)}, {rows['percent'].iloc[0]:g} %"
-        pictures.append(_most_different(_pictures(learned, rows, cases, out / "runs", name), _ordered(rows, order)))
+        scans = _pictures(rows, arm, {case.id: case for case in store.cases(task)}, out / "runs", name)
+        pictures.append(_most_different(scans, _ordered(rows, order)))
         best.append(f"{arm_title(arm)} on {title(task)}")
         used.append(rows)
     rows = pd.concat(used)
@@ -97,57 +93,40 @@ def _ordered(rows: pd.DataFrame, order: Sequence[str]) -> list[str]:
     return sorted(set(rows["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
 
 
-def _chosen_runs(runs: Runs, task: str, percent: float | None) -> pd.DataFrame:
-    """The rows of one share, the ablation's or that with most arms, then the largest; and of the lowest seed."""
-    rows = runs.cases[runs.cases["task"] == task]
+def _chosen_runs(rows: pd.DataFrame, percent: float | None) -> pd.DataFrame:
+    """A task's rows of one share, the ablation's or that with most arms, then the largest; and of the lowest seed."""
     arms = rows.groupby("percent")["arm"].nunique()
-    share = percent if percent in arms.index else max(arms.index, key=lambda p: (arms[p], p))
-    rows = rows[rows["percent"] == share]
+    rows = rows[rows["percent"] == (percent if percent in arms.index else max(arms.index, key=lambda p: (arms[p], p)))]
     return rows[rows["seed"] == rows["seed"].min()]
 
 
-def _learned(rows: pd.DataFrame) -> tuple[str, list[tuple[int, str]]]:
-    """The arm of the highest mean Dice, and the (fold, case) on which it reaches its median."""
-    arm = rows.groupby("arm")["dice"].mean().idxmax()
-    dice = rows[rows["arm"] == arm].groupby(["fold", "case"])["dice"].mean()
-    return str(arm), [(int(fold), str(case)) for fold, case in dice[dice >= dice.median()].index]
-
-
-def _pictures(
-    learned: Iterable[tuple[int, str]], rows: pd.DataFrame, cases: Mapping[str, Case], runs: Path, name: str
-) -> list[Picture]:
-    """The scans named, with what every arm predicted on them."""
+def _pictures(rows: pd.DataFrame, best: str, cases: Mapping[str, Case], runs: Path, name: str) -> list[Picture]:
+    """The scans on which the best arm reaches its median Dice, with what every arm predicted on them."""
     from mixcl.evaluate import read_prediction  # which imports torch
 
+    dice = rows[rows["arm"] == best].groupby(["fold", "case"])["dice"].mean()
     pictures = []
-    for fold, case in learned:
+    for fold, case in dice[dice >= dice.median()].index:
         part, scan = rows[(rows["fold"] == fold) & (rows["case"] == case)], cases[case]
         jobs = dict(zip(part["arm"], part["job"], strict=True))
         predictions = {arm: read_prediction(runs / job, case) for arm, job in jobs.items()}
-        dice = {str(arm): float(value) for arm, value in part.groupby("arm")["dice"].mean().items()}
+        means = part.groupby("arm")["dice"].mean().to_dict()
         where = f"{name}, fold {fold}\ncase {case}"
-        pictures.append(Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, dice=dice))
+        pictures.append(Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, dice=means))
     return pictures
 
 
 def _most_different(pictures: Sequence[Picture], arms: Sequence[str]) -> Picture:
     """The picture and slice that `RULE` names, its predictions in the order of ``arms``."""
-    organs = [sum((picture.label == value).any((0, 1)).astype(int) for value in picture.names) for picture in pictures]
-    fewest = max(int(np.max(count)) for count in organs) / 2
-    best, largest = pictures[0], (False, -1)
-    for picture, count in zip(pictures, organs, strict=True):
-        ends = _ends(picture.predictions, arms)
-        shown = difference(ends) if ends else picture.label > 0
-        voxels = shown.sum((0, 1)) * (np.asarray(count) >= max(fewest, 1))
-        size = (bool(ends), int(voxels.max()))  # a case that only one arm has comes last
-        if size > largest:
-            z, largest = int(voxels.argmax()), size
-            ordered = {arm: picture.predictions[arm] for arm in arms if arm in picture.predictions}
-            best = picture._replace(z=z, title=f"{picture.title}, slice {z}", predictions=ordered)
-    return best
-
-
-def _ends(predictions: Mapping[str, Array], arms: Sequence[str]) -> list[Array]:
-    """What the first and the last arm predicted; nothing where one of them is not there or there is one alone."""
-    ends = [predictions[arm] for arm in dict.fromkeys((arms[0], arms[-1])) if arm in predictions]
-    return ends if len(ends) == 2 else []
+    organs = [np.sum([(p.label == value).any((0, 1)) for value in p.names], axis=0) for p in pictures]
+    fewest = max(1, max(int(count.max()) for count in organs) / 2)
+    ranks = []
+    for number, (picture, count) in enumerate(zip(pictures, organs, strict=True)):
+        ends = [picture.predictions[arm] for arm in {arms[0], arms[-1]} if arm in picture.predictions]
+        shown = difference(ends) if len(ends) == 2 else picture.label > 0
+        voxels = shown.sum((0, 1)) * (count >= fewest)
+        ranks.append((len(ends) == 2, voxels.max(), -number, int(voxels.argmax())))  # what one arm alone has comes last
+    *_, number, z = max(ranks)
+    picture = pictures[-number]
+    ordered = {arm: picture.predictions[arm] for arm in arms if arm in picture.predictions}
+    return picture._replace(z=z, title=f"{picture.title}, slice {z}", predictions=ordered)

@@ -29,7 +29,6 @@ that any two of BTCV stay apart for readers with and without red-green blindness
 """
 
 Array = NDArray[Any]
-Box = tuple[float, float, float, float]
 Window = tuple[float, float]
 WINDOW: Window = (-150.0, 250.0)
 FINER = 6  # points a voxel's edge of a label map that is drawn between its voxels
@@ -68,8 +67,7 @@ def show_ct(
         axial(image, index), cmap=cmap, vmin=window[0], vmax=window[1], interpolation=interpolation,
         extent=extent(image.shape, spacing), origin="upper", aspect="equal",
     )  # fmt: skip
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
@@ -83,7 +81,7 @@ def show_labels(
     for value, name in present.items():
         colours[part == value] = (*organ_colour(name), opacity)
     ax.imshow(colours, extent=extent(labels.shape, spacing), origin="upper", interpolation="nearest")
-    outline(ax, labels, index, spacing, names, linewidths=0.8)
+    outline(ax, labels, index, spacing, names, 0.8)
     return list(present.values())
 
 
@@ -92,8 +90,7 @@ def show_smooth_labels(
 ) -> None:
     """Lay an axial slice of a label map over a scan that is drawn between its voxels, as that is drawn.
 
-    Each organ's voxels are interpolated linearly to a grid `FINER` times as fine; a point belongs to the organ that
-    has most of it, and none where the background has.  For pictures: nothing is measured on it.
+    Organs and background are interpolated linearly to a grid `FINER` times as fine; a point is of what has most of it.
     """
     part = axial(labels, index)
     values = [0, *organs_in(part, names)]
@@ -105,15 +102,14 @@ def show_smooth_labels(
 
 
 def outline(
-    ax: Axes, labels: Array, index: int, spacing: Sequence[float], names: Mapping[int, str], **style: Any
+    ax: Axes, labels: Array, index: int, spacing: Sequence[float], names: Mapping[int, str], width: float = 1.0
 ) -> None:
     """The outlines of the organs of an axial slice of a label map [X, Y, Z] on axes in mm."""
     part = axial(labels, index)
     columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
     rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
     for value, name in organs_in(part, names).items() if min(part.shape) > 1 else ():
-        colours = [organ_colour(name)]
-        ax.contour(columns, rows, part == value, levels=[0.5], **{"colors": colours, "linewidths": 1.0, **style})
+        ax.contour(columns, rows, part == value, levels=[0.5], colors=[organ_colour(name)], linewidths=width)
 
 
 def organs_in(part: Array, names: Mapping[int, str]) -> dict[int, str]:
@@ -121,20 +117,9 @@ def organs_in(part: Array, names: Mapping[int, str]) -> dict[int, str]:
     return {value: name for value, name in sorted(names.items()) if (part == value).any()}
 
 
-def extent(shape: Sequence[int], spacing: Sequence[float]) -> Box:
+def extent(shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, float, float, float]:
     """Left, right, bottom and top of an axial slice in mm."""
     return 0.0, shape[0] * float(spacing[0]), 0.0, shape[1] * float(spacing[1])
-
-
-def box_mm(box: tuple[int, int, int], shape: Sequence[int], spacing: Sequence[float]) -> Box:
-    """Left, bottom, width and height in mm, on an axial slice's axes, of a square of voxels (x, y, edge).
-
-    >>> box_mm((0, 1, 2), (10, 10, 5), (1.0, 2.0, 3.0))  # the patient's right is on the left: x = 0 is at the right
-    (8.0, 2.0, 2.0, 4.0)
-    """
-    x, y, edge = box
-    across, along = float(spacing[0]), float(spacing[1])
-    return (shape[0] - x - edge) * across, y * along, edge * across, edge * along
 
 
 def scale_bar(ax: Axes, shape: Sequence[int], spacing: Sequence[float]) -> float:

@@ -4,13 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
+from mixcl.figures.style import OKABE_ITO, Plot, write_caption
 from mixcl.figures.tables import ARM_COLOURS
 from mixcl.results.gains import MOST, THIRD, plateau
 from mixcl.results.statistics import REFERENCE
@@ -27,14 +26,15 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
     rows, best = table[table["start"] == start], best[best["start"] == start]
     task, percent = rows[["task", "percent"]].iloc[0]
     most = plateau(rows)
-    with matplotlib.rc_context(STYLE):
-        figure, (gain, alike, curves) = grid(3, 3, 3.6, 3.0)
+    with Plot.grid(3, 3, 3.6, 3.0) as (figure, (gain, alike, curves)):
         _cells(gain, rows, 100 * rows["difference"], [_with_interval(row) for row in rows.to_dict("records")])
-        _contours(gain, rows, most)
+        field = rows.pivot_table(index="rate", columns="steps", values="scratch").sort_index()
+        if min(field.shape) > 1:
+            style: Any = {"colors": [OKABE_ITO[6]], "linewidths": 1.0, "alpha": 0.5}
+            for share, line in ((THIRD, "dashed"), (MOST, "solid")):
+                gain.contour(field.to_numpy(), [share * most], linestyles=line, **style)
         gain.set_title(f"gain of {arm_title(start)} in points of Dice, 95 % interval")
-        sooner = (rows["alike"] / rows["steps"]).map(
-            lambda ratio: math.log2(ratio) if math.isfinite(ratio) else math.nan
-        )
+        sooner = (rows["alike"] / rows["steps"]).replace(math.inf, math.nan).map(math.log2, na_action="ignore")
         _cells(alike, rows, sooner, [_steps(row) for row in rows.to_dict("records")])
         alike.set_title("training from scratch is as good after so many steps")
         for arm, dice, rate in ((REFERENCE, "scratch", "rate_scratch"), (start, "dice", "rate")):
@@ -48,7 +48,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
         curves.minorticks_off()
         curves.legend(loc="lower right")
         pairs = f"{rows['n'].min()} to {rows['n'].max()}" if rows["n"].nunique() > 1 else str(rows["n"].iloc[0])
-        write_caption(
+        return write_caption(
             figure,
             f"{title(task)} with {percent:g} % of the labels, {pairs} pairs of fold and seed a cell; in brackets the "
             "Dice from scratch. Lines: training from scratch has a third (dashed) and three quarters (solid) of its "
@@ -56,38 +56,30 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
             "without 0, not adjusted for the number of cells. Rates on the right were chosen on the trainings shown. "
             f"{table.attrs.get('origin', '')}",
         )
-    return figure
 
 
 def gain_arms(table: pd.DataFrame) -> Plot:
-    """Every arm's gain over training from scratch with its 95 % interval; a panel a length and rate.
-
-    ``table`` is what `mixcl.results.gains.gain_map` gives, of one task and share.
-    """
+    """Every arm's gain over scratch with its 95 % interval, a panel a length and rate, of one task and share."""
     arms = list(dict.fromkeys(table["start"]))
     panels = list(table.groupby(["steps", "rate"]))
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(panels), 3, 2.6, 0.8 + 0.22 * len(arms), sharex=True, sharey=True)
+    with Plot.grid(len(panels), 3, 2.6, 0.8 + 0.22 * len(arms), sharex=True, sharey=True) as (figure, axes):
         for ax, ((steps, rate), rows) in zip(axes, panels, strict=False):
             for row in rows.to_dict("records"):
-                told = row["low"] > 0 or row["high"] < 0
-                colour = ARM_COLOURS[row["start"]]
-                at = arms.index(row["start"])
+                colour, at = ARM_COLOURS[row["start"]], arms.index(row["start"])
                 ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour, linewidth=1.8)
-                ax.plot(100 * row["difference"], at, "o", color=colour, markerfacecolor=colour if told else "white")
+                ax.plot(100 * row["difference"], at, "o", color=colour, mfc=colour if _is_clear(row) else "white")
             ax.axvline(0, color="#777777", linewidth=0.8, zorder=1)
             ax.set_title(f"{steps} steps at {rate:g}, scratch {rows['scratch'].mean():.3f}")
             ax.set_xlabel("gain in points of Dice")
         axes[0].set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
         axes[0].set_ylim(len(arms) - 0.4, -0.6)
         task, percent = table[["task", "percent"]].iloc[0]
-        write_caption(
+        return write_caption(
             figure,
             f"{title(task)} with {percent:g} % of the labels: what networks start from, against training from scratch "
             "of the same length and rate, pairs of fold and seed. Filled: a 95 % interval without 0, not adjusted for "
             f"the number of arms. {table.attrs.get('origin', '')}",
         )
-    return figure
 
 
 def _cells(ax: Axes, rows: pd.DataFrame, values: pd.Series, texts: Sequence[str]) -> None:
@@ -98,24 +90,17 @@ def _cells(ax: Axes, rows: pd.DataFrame, values: pd.Series, texts: Sequence[str]
     for text, value, row in zip(texts, values, rows.to_dict("records"), strict=True):
         x, y = steps.index(row["steps"]), rates.index(row["rate"])
         colours[y, x] = value
-        told = row["low"] > 0 or row["high"] < 0
-        ax.text(x, y, text, ha="center", va="center", fontsize=7, fontweight="bold" if told else "normal")
+        weight = "bold" if _is_clear(row) else "normal"
+        ax.text(x, y, text, ha="center", va="center", fontsize=7, fontweight=weight)
     ax.imshow(colours, origin="lower", aspect="auto", cmap="PuOr", norm=TwoSlopeNorm(0, -1.6 * most, 1.6 * most))
     ax.set_xticks(range(len(steps)), [str(s) for s in steps])
     ax.set_yticks(range(len(rates)), [f"{r:g}" for r in rates])
     ax.set(xlabel="fine-tuning steps", ylabel="learning rate")
 
 
-def _contours(ax: Axes, rows: pd.DataFrame, most: float) -> None:
-    """Where training from scratch has two shares of its plateau, between the cells' centres."""
-    field = rows.pivot_table(index="rate", columns="steps", values="scratch").sort_index()
-    if min(field.shape) < 2:
-        return
-    style: Any = {"colors": [OKABE_ITO[6]], "linewidths": 1.0, "alpha": 0.5}
-    for level, line in ((THIRD * most, "dashed"), (MOST * most, "solid")):
-        ax.contour(
-            np.arange(field.shape[1]), np.arange(field.shape[0]), field.to_numpy(), [level], linestyles=line, **style
-        )
+def _is_clear(row: Mapping[Any, Any]) -> bool:
+    """An interval without 0."""
+    return bool(row["low"] > 0 or row["high"] < 0)
 
 
 def _with_interval(row: Mapping[Any, Any]) -> str:

@@ -11,17 +11,10 @@ from matplotlib.patches import Patch
 
 from mixcl.figures import ct
 from mixcl.figures.ct import Array
-from mixcl.figures.ct import outline as outline
 from mixcl.figures.style import OKABE_ITO, plain
 
 RELATIONS = {1: "A = 1, same label", 0: "A = 0, different", -1: "A = -1, left out"}
 RELATION_COLOURS = {1: OKABE_ITO[2], 0: OKABE_ITO[1], -1: "0.85"}
-
-
-def bare(ax: Axes) -> None:
-    """No ticks."""
-    ax.set_xticks([])
-    ax.set_yticks([])
 
 
 def patch(
@@ -59,19 +52,18 @@ def organ_handles(names: Iterable[str], background: bool = False) -> list[Patch]
 
 def segmentation(ax: Axes, labels: Array, names: Mapping[int, str], index: int) -> list[str]:
     """Fig. 2a: an axial slice of a label map, organs in their colours, the background grey; the organs in it."""
-    ax.set_facecolor("0.6")
-    bare(ax)
+    ax.set(facecolor="0.6", xticks=[], yticks=[])
     return ct.show_labels(ax, labels, index, (1.0, 1.0), names, opacity=1.0)
 
 
-def weights(ax: Axes, weight: Array, pixels: Array, index: int, size: float = 2.5) -> Any:
+def weights(ax: Axes, weight: Array, pixels: Array, index: int) -> Any:
     """Fig. 2b: an axial slice of W(S) [X, Y, Z], the drawn pixels (flat indices) in it; what a colour bar needs."""
     image = ax.imshow(ct.axial(weight, index), cmap="viridis", interpolation="nearest")
     drawn = np.zeros(weight.size, bool)
     drawn[pixels] = True
     rows, columns = np.nonzero(ct.axial(drawn.reshape(weight.shape), index))
-    ax.plot(columns, rows, "o", color=OKABE_ITO[1], markersize=size, mew=0, label="drawn pixels")
-    bare(ax)
+    ax.plot(columns, rows, "o", color=OKABE_ITO[1], markersize=2.5, mew=0, label="drawn pixels")
+    ax.set(xticks=[], yticks=[])
     return image
 
 

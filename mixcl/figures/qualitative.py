@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,16 +21,13 @@ from mixcl.results.wording import arm_title
 def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window: ct.Window = ct.WINDOW) -> Plot:
     """Rows: cases.  Columns: CT, label, and the prediction of each arm, as in the paper's Fig. 3.
 
-    Axial slices in a window of HU, the patient's right on the left, voxels in their true proportions, a scale
-    bar in mm, and organs in their own colours (`ct.ORGAN_COLOURS`).
-
-    A picture whose ``z`` is None shows the slice that ``choose_slice`` gives; ``caption`` says below what is shown, and
-    of which profile, seed, commit and data; ``window`` is the lower and upper end of the grey scale in HU.
+    Axial slices in true proportions, the patient's right on the left, organs in their own colours
+    (`ct.ORGAN_COLOURS`); ``caption`` stands below, ``window`` is the lower and upper end of the grey scale in HU.
     """
-    rows = [pictures] if isinstance(pictures, Picture) else pictures
-    rows = [
-        row if row.z is not None else row._replace(z=choose_slice(row.label, row.predictions.values())) for row in rows
-    ]
+    rows = []
+    for row in [pictures] if isinstance(pictures, Picture) else pictures:
+        z = choose_slice(row.label, row.predictions.values()) if row.z is None else row.z
+        rows.append(row._replace(z=z))
     titles = ["CT", "label", *dict.fromkeys(arm for row in rows for arm in row.predictions)]
     maps = [(np.stack([m[..., row.z] for m in (row.label, *row.predictions.values())]), row.names) for row in rows]
     names = list(dict.fromkeys(name for part, organs in maps for name in ct.organs_in(part, organs).values()))
@@ -80,6 +78,5 @@ def _panel(ax: Axes, row: Picture, title: str, window: ct.Window) -> None:
         ax.set_ylabel(plain(row.title), fontsize=6)
         ct.scale_bar(ax, row.image.shape, row.spacing)
     if title in row.dice:
-        ax.text(
-            0.98, 0.02, f"Dice {row.dice[title]:.2f}", transform=ax.transAxes, color="white", fontsize=7, ha="right"
-        )
+        style: Any = {"transform": ax.transAxes, "color": "white", "fontsize": 7, "ha": "right"}
+        ax.text(0.98, 0.02, f"Dice {row.dice[title]:.2f}", **style)

@@ -1,15 +1,10 @@
-"""The paper's Fig. 1 and Fig. 2 from a sample of this run: what goes through the objective, and what its parts are.
-
-:func:`sample` computes everything by the package's own functions, and alone needs torch; :func:`overview` and
-:func:`parts` only draw what it gives.
-"""
+"""The paper's Fig. 1 and Fig. 2 from a sample of this run; :func:`sample` alone computes, and needs torch."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -17,7 +12,7 @@ from matplotlib.patches import Rectangle
 from mixcl.config.settings import Experiment
 from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, plain, write_caption
+from mixcl.figures.style import OKABE_ITO, Plot, plain, write_caption
 from mixcl.figures.training import TERMS, origin_of
 from mixcl.labels import UNKNOWN
 
@@ -39,38 +34,32 @@ CHOSEN = (
 
 
 class Sample(NamedTuple):
-    """A pre-training sample and what the pre-trained network makes of it.
+    """A pre-training sample and what the pre-trained network makes of it."""
 
-    ``scans``: for P_1 and P_2 the scan [X, Y, Z] in HU, its name and the first voxel of the patch.  ``patches``,
-    ``views``, ``restored``: [E, E, E] by their names in the paper, in [0, 1].  ``labels``: P_1's label map on the label
-    level's grid [e, e, e] (R12), ``weights`` W(S) there, ``pixels`` the drawn flat indices.  ``correlation``: C of the
-    label level.  ``relation``: A, and ``relation_labels`` of its rows and columns, sorted.  ``terms``: of Eq. 2.
-    """
-
-    scans: Sequence[tuple[ct.Array, str, Sequence[int]]]
-    patches: Mapping[str, ct.Array]
+    scans: Sequence[tuple[ct.Array, str, Sequence[int]]]  # of P_1 and P_2: [X, Y, Z] in HU, name, first voxel
+    patches: Mapping[str, ct.Array]  # [E, E, E] by their names in the paper, in [0, 1]; the next two likewise
     views: Mapping[str, ct.Array]
     restored: Mapping[str, ct.Array]
-    labels: ct.Array
+    labels: ct.Array  # of P_1 on the label level's grid [e, e, e] (R12)
     names: Mapping[int, str]
-    weights: ct.Array
-    pixels: ct.Array
-    correlation: ct.Array
-    relation: ct.Array
-    relation_labels: tuple[ct.Array, ct.Array]
-    terms: Mapping[str, float]
+    weights: ct.Array  # W(S) of these labels
+    pixels: ct.Array  # the drawn ones' flat indices
+    correlation: ct.Array  # C of the label level
+    relation: ct.Array  # A
+    relation_labels: tuple[ct.Array, ct.Array]  # of its rows and columns, sorted
+    terms: Mapping[str, float]  # of Eq. 2
     spacing: Sequence[float]
     window: tuple[float, float]
     caption: str
 
 
-def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
-    """One of the first `CANDIDATES` samples of a pre-training, as the network has it: that of :func:`choose`.
+def sample(config: Experiment, out: Path) -> Sample:
+    """One of the first `CANDIDATES` samples of the pre-training, as the network has it: that of :func:`choose`.
 
     Raises
     ------
     InputError
-        The pre-training ``job`` is not finished, or nothing is prepared.
+        The pre-training is not finished, or nothing is prepared.
     """
     import torch
 
@@ -81,7 +70,7 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
     from mixcl.run import checkpoint, record
     from mixcl.run.device import machine
 
-    run = out / "runs" / job
+    run = out / "runs" / "pretrain"
     weights, card = checkpoint.read_weights(run)[0], record.read_card(run)
     store = Store(config.data.store_dir(out), settings=config.data)
     pairs = batches.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, CANDIDATES)
@@ -89,52 +78,42 @@ def sample(config: Experiment, out: Path, job: str = "pretrain") -> Sample:
     objective.model.load_state_dict(weights)
     with machine(config.run), torch.no_grad():
         number = choose(pairs, config)
-        edge, raw = level_edges(config.model)[LABEL_LEVEL], batches.collate([pairs[number]])
-        batch = batches.pretraining_batch(raw, config, torch.device("cpu"))
+        batch = batches.pretraining_batch(batches.collate([pairs[number]]), config, torch.device("cpu"))
         terms, output = objective(batch), objective.model(batch.views)
         level = output.levels[LABEL_LEVEL]
         correlation = losses.cross_correlation(level[:1], level[1:2], center=config.loss.center)
+    patches, views, restored = (x[:, 0].numpy() for x in (batch.patches, batch.views, output.restored))
     rows, columns = (labels.sort()[0] for labels in batch.labels[0])
-    labels, places = _labels(config, raw, edge), pairs.places(number)
+    labels, places = batches.coarse(batch.maps, level_edges(config.model)[LABEL_LEVEL])[0], pairs.places(number)
     return Sample(
         scans=[(case.image(), f"{case.collection}, case {case.id}", corner) for case, corner in places],
-        patches={"$P_1$": _cube(batch.patches[0]), "$P_2$": _cube(batch.patches[2])},
-        views=dict(zip(("$V_1$", "$V'_1$", "$V_2$"), map(_cube, batch.views), strict=True)),
-        restored={"$V_1$": _cube(output.restored[0]), "$V_2$": _cube(output.restored[2])},
+        patches={"$P_1$": patches[0], "$P_2$": patches[2]},
+        views=dict(zip(("$V_1$", "$V'_1$", "$V_2$"), views, strict=True)),
+        restored={"$V_1$": restored[0], "$V_2$": restored[2]},
         labels=labels.numpy(), names=places[0][0].names,
         weights=sampler.weight_map(labels, mu=config.sampler.mu, eps=config.sampler.eps).numpy(),
         pixels=batch.pixels[0][0].numpy(), correlation=correlation.numpy(),
         relation=losses.label_relation(rows, columns, background=config.loss.background).numpy(),
         relation_labels=(rows.numpy(), columns.numpy()),
-        terms={name: float(getattr(terms, name)) for name in ("identity", "label", "recon", "total")},
+        terms={name: float(getattr(terms, name)) for name in TERMS},
         spacing=places[0][0].spacing, window=config.data.hu,
         caption=f"{CHOSEN.format(number, card['steps'])} {origin_of(card)}",
     )  # fmt: skip
 
 
 def choose(pairs: Any, config: Experiment) -> int:
-    """Number of the sample of a :class:`mixcl.batches.PairStream` whose picture says most.
-
-    Both patches have a label in common; P_1, V_1 and V'_1 differ so much that one sees it (`VISIBLE`); most labels
-    are in both patches; the patch with fewer labelled voxels has most; it is the first.  What no sample has, in this
-    order, does not count.
-    """
+    """Number of the first sample of a :class:`mixcl.batches.PairStream` whose picture says most, by `CHOSEN`."""
     import torch
 
     from mixcl import batches
 
-    def merits(number: int) -> tuple[bool, bool, int, int, int]:
+    def merits(number: int) -> tuple[bool, bool, int, int]:
         item = pairs[number]
         labels, voxels = common(item["label"])
         batch = batches.pretraining_batch(batches.collate([item]), config, torch.device("cpu"))
         three = (batch.patches[0], batch.views[0], batch.views[1])
-        return (
-            labels > 0,
-            min(rms(a, b) for a, b in itertools.combinations(three, 2)) >= VISIBLE,
-            labels,
-            voxels,
-            -number,
-        )
+        apart = min(rms(a, b) for a, b in itertools.combinations(three, 2))
+        return labels > 0, apart >= VISIBLE, labels, voxels
 
     return max(range(CANDIDATES), key=merits)
 
@@ -155,8 +134,7 @@ def overview(shown: Sample, config: Experiment) -> Plot:
     total, *terms = (f"{text}: {shown.terms[name]:.4g}" for name, text in TERMS.items())
     weights = f"$\\alpha$ = {config.loss.alpha:g}, $\\beta$ = {config.loss.beta:g}"
     order = ("$P_1$", "$V_1$", "$V'_1$", r"$\tilde P_1$ from $V_1$", "$P_2$", "$V_2$", "", r"$\tilde P_2$ from $V_2$")
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(10, 5, 1.72, 1.75)
+    with Plot.grid(10, 5, 1.72, 1.75) as (figure, axes):
         scans, others = (axes[0], axes[5]), (*axes[1:5], *axes[6:])
         for k, (ax, (scan, name, corner)) in enumerate(zip(scans, shown.scans, strict=True), 1):
             _scan(ax, scan, corner, config.model.patch, shown)
@@ -169,15 +147,13 @@ def overview(shown: Sample, config: Experiment) -> Plot:
             else:
                 ax.set_axis_off()
                 ax.text(0.0, 0.5, "\n".join([*terms, weights, total]), va="center", fontsize=7, linespacing=1.6)
-        write_caption(figure, f"{OVERVIEW} {shown.caption}")
-    return figure
+        return write_caption(figure, f"{OVERVIEW} {shown.caption}")
 
 
 def parts(shown: Sample) -> Plot:
     """Fig. 2: (a) segmentation map, (b) W(S) with the drawn pixels, (c) correlation C, (d) label relation A."""
     index = choose_slice(shown.labels)
-    with matplotlib.rc_context(STYLE):
-        figure, (first, second, third, fourth) = grid(4, 4, 2.15, 2.9)
+    with Plot.grid(4, 4, 2.15, 2.9) as (figure, (first, second, third, fourth)):
         present = panels.segmentation(first, shown.labels, shown.names, index)
         first.set_title("(a) segmentation map S")
         below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "handlelength": 1.0}
@@ -191,17 +167,17 @@ def parts(shown: Sample) -> Plot:
         panels.relation(fourth, shown.relation, shown.relation_labels)
         fourth.set(title="(d) label relation A", xlabel="pixels of $V_2$, by label", ylabel="pixels of $V_1$, by label")
         fourth.legend(handles=panels.relation_handles(shown.relation), **below | {"bbox_to_anchor": (0.5, -0.12)})
-        write_caption(figure, f"{PARTS} {shown.caption}")
-    return figure
+        return write_caption(figure, f"{PARTS} {shown.caption}")
 
 
 def _scan(ax: Axes, scan: ct.Array, corner: Sequence[int], edge: int, shown: Sample) -> None:
     """The scan's slice through the middle of a patch, with the patch's whole place, black outside the scan."""
     x, y, z = (int(k) for k in corner)
     ct.show_ct(ax, scan, min(max(z + edge // 2, 0), scan.shape[2] - 1), shown.spacing, shown.window)
-    left, low, wide, tall = ct.box_mm((x, y, edge), scan.shape, shown.spacing)
-    ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor=OKABE_ITO[4], linewidth=1.2))
     _, across, _, height = ct.extent(scan.shape, shown.spacing)
+    wide, tall = edge * float(shown.spacing[0]), edge * float(shown.spacing[1])
+    left, low = (scan.shape[0] - x - edge) * float(shown.spacing[0]), y * float(shown.spacing[1])  # R is on the left
+    ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor=OKABE_ITO[4], linewidth=1.2))
     margin = 0.02 * across  # so that a box along the border is seen
     ax.set_xlim(min(0.0, left) - margin, max(across, left + wide) + margin)
     ax.set_ylim(min(0.0, low) - margin, max(height, low + tall) + margin)
@@ -217,17 +193,3 @@ def common(labels: Any) -> tuple[int, int]:
     first, second = (np.where(np.asarray(part) == UNKNOWN, 0, part) for part in labels)
     shared = set(np.unique(first).tolist()) & set(np.unique(second).tolist()) - {0}
     return len(shared), int(min(np.count_nonzero(first), np.count_nonzero(second)))
-
-
-def _labels(config: Experiment, raw: Mapping[str, Any], edge: int) -> Any:
-    """P_1's labels after the spatial step, on the label level's grid [e, e, e], as the objective sees them."""
-    from mixcl import augment, batches
-
-    keys = [batches.generator(config.pretrain.seed, int(raw["sample"]), 2)]
-    _, label = augment.spatial(raw["image"][:, 0], raw["label"][:, 0], config.views, keys)
-    return batches.coarse(label, edge)[0]
-
-
-def _cube(x: Any) -> ct.Array:
-    """[1, E, E, E] or [E, E, E] -> [E, E, E]."""
-    return np.asarray(x.float().cpu()).reshape(x.shape[-3:])

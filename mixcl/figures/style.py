@@ -2,8 +2,10 @@
 
 import io
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import matplotlib
 import seaborn
@@ -36,12 +38,27 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 
 
 class Plot(Figure):
-    """A Figure that a notebook shows without pyplot; its ``caption`` is also written into its files.
+    """A Figure that a notebook shows without pyplot; its ``caption`` is also written into its files."""
 
-    ``alt`` says what is to be seen, for those who do not see it; the caption does where nothing else is given.
-    """
+    caption = alt = ""  # alt: what is to be seen, for those who do not see it; else the caption is
+    theme, room = STYLE, 0.5  # inches, below a grid
 
-    caption = alt = ""
+    @classmethod
+    @contextmanager
+    def grid(
+        cls, count: int, columns: int, width: float, height: float, **sharing: Any
+    ) -> Iterator[tuple[Self, list[Axes]]]:
+        """A figure of ``count`` panels of a width and height in inches, at least one, to draw on in its theme."""
+        columns = max(min(count, columns), 1)
+        rows = max(-(-count // columns), 1)
+        with matplotlib.rc_context(cls.theme):
+            figure = cls(figsize=(width * columns, height * rows + cls.room), layout="constrained")
+            axes = list(figure.subplots(rows, columns, squeeze=False, **sharing).ravel())
+            for ax in axes[max(count, 1) :]:
+                ax.set_axis_off()
+            if not count:
+                axes[0].set_title("no run of it yet")
+            yield figure, axes[: max(count, 1)]
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
         return self._png(110), {"alt": self.alt or self.caption}
@@ -54,10 +71,9 @@ class Plot(Figure):
 
 
 class Sketch(Plot):
-    """A Plot of the walk-through: twice the pixels, in few colours so that a notebook stays small.
+    """A Plot of the walk-through: twice the pixels, in few colours so that a notebook stays small."""
 
-    Its ``repr`` is what is to be seen.
-    """
+    theme, room = LESSON, 0.4
 
     def __repr__(self) -> str:
         return f"Figure: {self.alt}"
@@ -74,17 +90,7 @@ class Sketch(Plot):
         return small.getvalue(), {"width": wide, "height": tall, "alt": self.alt}
 
 
-def grid(count: int, columns: int, width: float, height: float, **sharing: Any) -> tuple[Plot, list[Axes]]:
-    """A figure of ``count`` panels of a width and height in inches, at least one, with room for a caption below."""
-    columns = max(min(count, columns), 1)
-    rows = max(-(-count // columns), 1)
-    figure = Plot(figsize=(width * columns, height * rows + 0.5), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False, **sharing).ravel())
-    for ax in axes[max(count, 1) :]:
-        ax.set_axis_off()
-    if not count:
-        axes[0].set_title("no run of it yet")
-    return figure, axes[: max(count, 1)]
+AnyPlot = TypeVar("AnyPlot", bound=Plot)
 
 
 def plain(text: str) -> str:
@@ -96,16 +102,17 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def write_caption(figure: Plot, text: str) -> None:
-    """Lines of text below a figure with constrained layout."""
-    figure.caption = text.strip()
+def write_caption(figure: AnyPlot, text: str, alt: str = "") -> AnyPlot:
+    """Lines of text below a figure with constrained layout, and what there is to be seen on it; the figure."""
+    figure.caption, figure.alt = text.strip(), alt
     if figure.caption:
         points = 10 if isinstance(figure, Sketch) else 6
         lines = textwrap.wrap(figure.caption, int(figure.get_figwidth() * 126 / points))
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=points, linespacing=1.3)
+    return figure
 
 
-def save(figure: Plot, path: Path) -> tuple[Path, Path]:
+def save(figure: Plot, path: Path) -> None:
     """Write ``path``.pdf and ``path``.png, each whole or not at all; the same figure gives the same bytes.
 
     The caption is the PDF's ``Subject`` and the PNG's ``Description``.
@@ -115,12 +122,10 @@ def save(figure: Plot, path: Path) -> tuple[Path, Path]:
     InputError
         A full disk or missing permission.
     """
-    undated = {
+    undated: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None, "Subject": figure.caption},
         "png": {"Software": None, "Description": figure.caption},
     }
-    pdf, png = (path.with_name(f"{path.name}.{suffix}") for suffix in undated)
-    for place, (suffix, metadata) in zip((pdf, png), undated.items(), strict=True):
-        with whole(place) as draft, matplotlib.rc_context(STYLE):
+    for suffix, metadata in undated.items():
+        with whole(path.with_name(f"{path.name}.{suffix}")) as draft, matplotlib.rc_context(STYLE):
             figure.savefig(draft, format=suffix, dpi=200, metadata=metadata)
-    return pdf, png

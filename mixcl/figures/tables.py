@@ -8,13 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, plain, write_caption
+from mixcl.figures.style import OKABE_ITO, Plot, plain, write_caption
 from mixcl.results.inference import LEVEL
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
 from mixcl.results.statistics import CELL, REFERENCE
@@ -32,14 +31,9 @@ PAIR = (REFERENCE, FULL)
 
 
 def table1_plot(table: Table) -> Plot:
-    """Dice against the share of labels, by arm: points are folds and seeds, bars the 95 % interval of the mean.
-
-    A dash is the mean over folds; a line joins these.  The paper's values are drawn too (open diamonds) unless the
-    results are of phantoms.
-    """
-    with matplotlib.rc_context(STYLE):
-        tasks = list(dict.fromkeys(table.folds["task"]))
-        figure, axes = grid(len(tasks), 2, 3.5, 2.9, sharey=True)
+    """Dice against the share of labels, by arm; the paper's values too unless the results are of phantoms."""
+    tasks = list(dict.fromkeys(table.folds["task"]))
+    with Plot.grid(len(tasks), 2, 3.5, 2.9, sharey=True) as (figure, axes):
         for ax, task in zip(axes, tasks, strict=False):
             _dice_against_share(ax, table, task)
         axes[0].set_ylabel("Dice")
@@ -48,36 +42,31 @@ def table1_plot(table: Table) -> Plot:
             handles += [_dot(arm, f"{arm_title(arm)}, the paper's", **DIAMOND) for arm in ARMS]
         figure.legend(handles=handles, loc="outside upper center", ncols=4)
         how = "Points: folds; dashes: means over folds; bars: 95 % interval of the mean over trainings."
-        write_caption(figure, f"{DICE}. {how} {table.origin}")
-    return figure
+        return write_caption(figure, f"{DICE}. {how} {table.origin}")
 
 
 def dumbbells(organs: pd.DataFrame, origin: str = "") -> Plot:
-    """Dice by organ: a dot from scratch and one with MixCL, joined; a panel a task.
+    """Dice by organ from scratch and with MixCL; a panel a task, at the largest share at which both were run.
 
-    A task is shown at the largest share of the labels at which both arms were run.  ``organs`` is what
-    ``results.organs`` gives, ``origin`` where it comes from, for the caption (``Table.origin``).
+    ``organs`` is what ``results.organs`` gives, ``origin`` where it comes from, for the caption (``Table.origin``).
     """
     shown = organs[organs["arm"].isin(PAIR)]
-    with matplotlib.rc_context(STYLE):
-        tasks = list(dict.fromkeys(shown["task"]))
-        parts = [_largest_share(shown[shown["task"] == task]) for task in tasks]
-        most = max((part["label"].nunique() for part in parts), default=1)
-        figure, axes = grid(len(tasks), 2, 3.9, 1.2 + 0.19 * most)
+    tasks = list(dict.fromkeys(shown["task"]))
+    parts = [_largest_share(shown[shown["task"] == task]) for task in tasks]
+    most = max((part["label"].nunique() for part in parts), default=1)
+    with Plot.grid(len(tasks), 2, 3.9, 1.2 + 0.19 * most) as (figure, axes):
         for ax, part in zip(axes, parts, strict=False):
             _organ_rows(ax, part, most)
         figure.legend(handles=[_dot(arm, arm_title(arm)) for arm in PAIR], loc="outside upper center", ncols=2)
         what = "Dice of each organ, the mean over test cases and seeds that have it; missed organs count as 0."
-        write_caption(figure, f"{what} {origin}")
-    return figure
+        return write_caption(figure, f"{what} {origin}")
 
 
 def ablation_plot(table: Table) -> Plot:
     """Arms as rows: mean difference in Dice to training from scratch, with its 95 % interval."""
-    with matplotlib.rc_context(STYLE):
-        columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
-        arms = [arm for arm in dict.fromkeys(arm for *_, arm in table.planned) if arm != REFERENCE]
-        figure, axes = grid(len(columns), 2, 3.3, 1.1 + 0.3 * max(len(arms), 1), sharey=True)
+    columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
+    arms = [arm for arm in dict.fromkeys(arm for *_, arm in table.planned) if arm != REFERENCE]
+    with Plot.grid(len(columns), 2, 3.3, 1.1 + 0.3 * max(len(arms), 1), sharey=True) as (figure, axes):
         for ax, (task, percent) in zip(axes, columns, strict=False):
             compared = table.comparisons.query("metric == 'dice' and n > 0 and task == @task and percent == @percent")
             _differences(ax, compared.assign(row=compared["arm"]), arms)
@@ -90,8 +79,7 @@ def ablation_plot(table: Table) -> Plot:
         axes[0].set_ylim(max(len(arms), 1) - 0.5, -0.5)
         how = "Dots: mean difference over pairs of trainings; bars: its 95 % interval, see the table."
         terms = "Id, Label, Recon: terms of the pre-training (identity and label consistency, reconstruction)."
-        write_caption(figure, f"{DICE}. {how} {terms} {table.origin}")
-    return figure
+        return write_caption(figure, f"{DICE}. {how} {terms} {table.origin}")
 
 
 def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
@@ -105,10 +93,9 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     for row in effects:
         what = f"against {in_words(row.against)}" if counts[row.task, row.against] > 1 else "one change alone"
         panels.setdefault(f"{title(row.task)}: {what}", []).append(row)
-    with matplotlib.rc_context(STYLE):
-        heights = [len(part) + 0.5 for part in panels.values()] or [1]
-        tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
-        figure, axes = grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights)
+    heights = [len(part) + 0.5 for part in panels.values()] or [1]
+    tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
+    with Plot.grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights) as (figure, axes):
         for ax, (name, part) in zip(axes, panels.items(), strict=False):
             other = [f" vs {arm_title(row.against)}" if counts[row.task, row.against] == 1 else "" for row in part]
             order = [f"{arm_title(row.arm)}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
@@ -119,8 +106,7 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
             ax.set_title(name)
         axes[-1].set_xlabel("difference in Dice")
         how = f"{_filled(effects)} Bars: 95 % interval over folds and seeds."
-        write_caption(figure, f"Arms compared by fold and seed. {how} {origin}")
-    return figure
+        return write_caption(figure, f"Arms compared by fold and seed. {how} {origin}")
 
 
 def _filled(effects: Sequence[Effect]) -> str:
@@ -170,8 +156,7 @@ def _dice_against_share(ax: Axes, table: Table, task: str) -> None:
     lanes = [f"{arm} {kind}" for arm in dict.fromkeys(folds["arm"]) for kind in kinds]
     style: Any = {
         "x": "share", "y": "dice", "order": [f"{percent:g}" for percent in sorted(set(folds["percent"]))],
-        "hue": "lane", "hue_order": lanes, "palette": [ARM_COLOURS[lane.split()[0]] for lane in lanes],
-        "ax": ax,
+        "hue": "lane", "hue_order": lanes, "palette": [ARM_COLOURS[lane.split()[0]] for lane in lanes], "ax": ax,
     }  # fmt: skip
     dodge = 0.8 - 0.8 / len(lanes)  # as stripplot has it
     seaborn.stripplot(_in_lanes(folds, "folds"), **style, dodge=True, jitter=False, legend=False, size=3.5, alpha=0.5)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mixcl.figures.style import OKABE_ITO, STYLE, Plot, grid, write_caption
+from mixcl.figures.style import OKABE_ITO, Plot, write_caption
 from mixcl.results.wording import PHANTOM, arm_title, short
 
 TERMS = {
@@ -38,16 +37,14 @@ def losses(records: Sequence[Mapping[str, Any]], card: Mapping[str, Any] | None 
     known: list[tuple[Any, str]] = [*((_value, name) for name in TERMS), (_lines, "levels"), (_shares, "levels")]
     known += [(_lines, "gradients"), (_value, "lr")]
     panels = [(draw, name) for draw, name in known if any(name in record for record in records)]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(panels), 4, 2.3, 1.8)
+    with Plot.grid(len(panels), 4, 2.3, 1.8) as (figure, axes):
         for ax, (draw, name) in zip(axes, panels, strict=True):
-            steps = [record["step"] for record in records if name in record]
-            values = pd.DataFrame([record[name] for record in records if name in record], index=steps)
+            given = [record for record in records if name in record]
+            values = pd.DataFrame([record[name] for record in given], index=[record["step"] for record in given])
             draw(ax, values.rename(columns=str), name, card)
             _steps(ax)
-        write_caption(figure, origin_of(card))
-        figure.alt = f"Curves by step: {', '.join(dict.fromkeys(name for _, name in panels))}."
-    return figure
+        names = dict.fromkeys(name for _, name in panels)
+        return write_caption(figure, origin_of(card), f"Curves by step: {', '.join(names)}.")
 
 
 def origin_of(card: Mapping[str, Any]) -> str:
@@ -102,18 +99,16 @@ def _shares(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) 
 
 
 def diagnostics(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "") -> Plot:
-    """Effective rank, constant share, pairs, linear probe and agreement of one or several pre-trainings.
+    """Effective rank, constant share, pairs, linear probe and agreement of pre-trainings; of several, mean over levels.
 
     ``runs`` has the records of metrics.jsonl by name of the arm, ``origin`` says in the caption where they come from.
-    Levels are averaged when there are several runs.
     """
     probes = [(arm, record["probe"]) for arm, records in runs.items() for record in records if "probe" in record]
     values = _measured(probes, by_level=len(runs) == 1)
     lines = list(values["line"].unique())
     palette = {line: OKABE_ITO[k % len(OKABE_ITO)] for k, line in enumerate(lines)}
     dashes = {line: (4, 2) if k >= len(OKABE_ITO) else "" for k, line in enumerate(lines)}
-    with matplotlib.rc_context(STYLE):
-        figure, axes = grid(values["measure"].nunique(), 3, 2.5, 2.0)
+    with Plot.grid(values["measure"].nunique(), 3, 2.5, 2.0) as (figure, axes):
         for ax, (measure, part) in zip(axes, values.groupby("measure", sort=False), strict=False):
             seaborn.lineplot(
                 part, x="step", y="value", hue="line", style="line", palette=palette, dashes=dashes, estimator=None,
@@ -129,8 +124,7 @@ def diagnostics(runs: Mapping[str, Sequence[Mapping[str, Any]]], origin: str = "
         chance = [probe["chance"] for _, probe in probes if "chance" in probe]
         by_chance = f" Agreement by chance: {np.mean(chance):.2f}." if chance else ""
         what = "The same patches of the pre-training collections every time; nothing is trained on them."
-        write_caption(figure, f"{what}{by_chance} {origin}")
-    return figure
+        return write_caption(figure, f"{what}{by_chance} {origin}")
 
 
 def _measured(probes: Sequence[tuple[str, Mapping[str, Any]]], by_level: bool) -> pd.DataFrame:

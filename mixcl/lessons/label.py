@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from mixcl import sampler
-from mixcl.figures import panels
+from mixcl.figures import ct, panels
 from mixcl.figures.choice import choose_slice
 from mixcl.figures.style import Sketch, plain, write_caption
 from mixcl.lessons.scene import Pair, sketch
@@ -28,27 +28,25 @@ STAR: dict[str, Any] = {"marker": "*", "color": "white", "mec": "black", "mew": 
 
 def patches(pair: Pair) -> Sketch:
     """P_1 and P_2: CT, and labels laid over it, on the axial slice with most labelled voxels."""
-    with sketch(11.0, 3.2) as figure:
-        axes = figure.subplots(1, 4)
+    with sketch(11.0, 3.2, 1, 4) as (figure, axes):
         for k, (case, _) in enumerate(pair.places):
             image, label = pair.raw["image"][k, 0].numpy(), pair.raw["label"][k].numpy()
             index = choose_slice(label)
             panels.patch(axes[2 * k], image, index, pair.spacing, title=f"$P_{k + 1}$: {plain(case.id)}")
             title = f"its labels $S_{k + 1}$"
             panels.patch(axes[2 * k + 1], image, index, pair.spacing, label, pair.names, title=title, bar=False)
-        present = [name for value, name in pair.names.items() if (pair.raw["label"] == value).any()]
+        present = ct.organs_in(pair.raw["label"].numpy(), pair.names).values()
         figure.legend(handles=panels.organ_handles(present), loc="outside right upper", handlelength=1.0)
-        write_caption(figure, "What has no colour is background.")
-        figure.alt = f"Two patches of CT, and laid over them the labels: {', '.join(present)}."
-    return figure
+        alt = f"Two patches of CT, and laid over them the labels: {', '.join(present)}."
+        return write_caption(figure, "What has no colour is background.", alt)
 
 
 def relations(
     shown: Mapping[str, Tensor], labels: Sequence[Tensor], names: Mapping[int, str], *, true: bool = False
 ) -> Sketch:
     """Several A [n, m] of pixels with these labels, by title; with ``true`` ones, what contradicts them is black."""
-    with sketch(3.3 * len(shown) + 1.2 + (len(shown) == 1), 4.7) as figure:
-        axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    wide = 3.3 * len(shown) + 1.2 + (len(shown) == 1)
+    with sketch(wide, 4.7, 1, len(shown), squeeze=False) as (figure, (axes,)):
         for ax, (title, matrix) in zip(axes, shown.items(), strict=True):
             _matrix(ax, matrix, labels, names)
             ax.set_title(title)
@@ -62,12 +60,9 @@ def relations(
         handles += [Patch(fc="black", label="contradicts both organs' labels")] if true else []
         figure.legend(handles=handles, loc="outside upper center", ncols=4)
         ticks = "ticks name what each pixel truly is" if true else "ticks name their labels"
-        write_caption(figure, f"Rows: pixels of $P_1$, columns: of $P_2$; {ticks}.")
-        figure.alt = "Matrices of pixel pairs. " + " ".join(
-            f"{' '.join(title.split())}: {(matrix == 1).float().mean():.0%} positive."
-            for title, matrix in shown.items()
-        )
-    return figure
+        each = [f"{' '.join(title.split())}: {(a == 1).float().mean():.0%} positive." for title, a in shown.items()]
+        alt = f"Matrices of pixel pairs. {' '.join(each)}"
+        return write_caption(figure, f"Rows: pixels of $P_1$, columns: of $P_2$; {ticks}.", alt)
 
 
 def pairs(
@@ -77,33 +72,29 @@ def pairs(
 
     ``anchors`` are rows of A [n, m]; ``pixels`` and ``labels`` are those of P_1 [n] and of P_2 [m].
     """
-    size, middle = len(pair.grid[0]), choose_slice(pair.grid[1].numpy())
+    size, middle, seen = len(pair.grid[0]), choose_slice(pair.grid[1].numpy()), []
     grid: dict[str, Any] = {"grid": size, "edge": pair.raw["image"].shape[-1], "spacing": pair.spacing}
-    with sketch(6.4, 2.8 * len(anchors) + 0.9) as figure:
-        axes = figure.subplots(len(anchors), 2, squeeze=False)
+    with sketch(6.4, 2.8 * len(anchors) + 0.9, len(anchors), 2, squeeze=False) as (figure, axes):
         for (left, right), anchor in zip(axes, anchors, strict=True):
             pixel, row = pixels[0][anchor : anchor + 1].numpy(), matrix[anchor].numpy()
             height = int(pixel[0]) % size  # z changes fastest
             _on_patch(left, pair, 0, height)
             panels.spots(left, pixel, slices=(height, height), ms=13, **grid, **STAR)
-            left.set_title(f"a pixel of $P_1$: {pair.names.get(int(labels[0][anchor]), BACKGROUND)}")
+            organ = pair.names.get(int(labels[0][anchor]), BACKGROUND)
+            left.set_title(f"a pixel of $P_1$: {organ}")
             _on_patch(right, pair, 1, middle)
             for value, style in SYMBOLS.items():
                 chosen = pixels[1].numpy()[row == value]
                 panels.spots(right, chosen, slices=(middle - SLAB, middle + SLAB), ms=4, **grid, **style)
-            right.set_title(f"$P_2$: {(row == 1).sum()} positives, {(row == 0).sum()} negatives")
+            same, other = (row == 1).sum(), (row == 0).sum()
+            right.set_title(f"$P_2$: {same} positives, {other} negatives")
+            marked = f"{same} pixels of the same label are marked, and {other} others."
+            seen.append(f"A star on a pixel of {organ} in P1; in P2 {marked}")
         symbols = {"the pixel": STAR} | {panels.RELATIONS[value]: style for value, style in SYMBOLS.items()}
         handles = [Line2D([], [], linestyle="none", ms=9, label=text, **style) for text, style in symbols.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, handletextpad=0.2)
-        write_caption(
-            figure, f"Of $P_2$, the drawn pixels within {SLAB} slice(s) of the shown one are drawn; numbers are of all."
-        )
-        figure.alt = " ".join(
-            f"A star on a pixel of {pair.names.get(int(labels[0][k]), BACKGROUND)} in P1; in P2 "
-            f"{(matrix[k] == 1).sum()} pixels of the same label are marked, and {(matrix[k] == 0).sum()} others."
-            for k in anchors
-        )
-    return figure
+        text = f"Of $P_2$, the drawn pixels within {SLAB} slice(s) of the shown one are drawn; numbers are of all."
+        return write_caption(figure, text, " ".join(seen))
 
 
 def deepest(pair: Pair, pixels: Tensor, labels: Tensor, value: int) -> int:
@@ -113,10 +104,7 @@ def deepest(pair: Pair, pixels: Tensor, labels: Tensor, value: int) -> int:
 
 
 def two_organs(pair: Pair) -> tuple[Tensor, dict[int, str]]:
-    """Both grids with two of their organs as 1 and 2, [2, e, e, e], and what 0, 1 and 2 are.
-
-    The two are those of which the patch with fewer has most voxels.
-    """
+    """Both grids with the two organs of which the patch with fewer has most as 1 and 2, [2, e, e, e]; all names."""
     sizes = {value: int((pair.grid == value).flatten(1).sum(1).min()) for value in pair.names}
     kept = sorted(sorted(sizes, key=lambda value: -sizes[value])[:2])
     grids = torch.stack([pair.grid == value for value in kept])  # [2, 2, e, e, e]

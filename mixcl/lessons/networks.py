@@ -61,9 +61,14 @@ def stages(config: Experiment, out: Path, steps: int = 0, progress: bool = False
         Shipped weights are asked for, and are missing or of other settings or data.
     """
     if steps:
-        jobs = {"walkthrough-early": max(steps // EARLY, 1), "walkthrough": steps}
-        trained = {f"after {n} steps": _briefly(config, out, n, job, progress) for job, n in jobs.items()}
-        return {BEFORE: untrained(config)} | trained
+        quick = {"epochs": None, "log_every": 1, "gradients_every": 0, "probe_every": 0}
+        models = {BEFORE: untrained(config)}
+        for job, n in {"walkthrough-early": max(steps // EARLY, 1), "walkthrough": steps}.items():
+            pretrain = config.pretrain.model_copy(update={"steps": n, **quick})
+            short = config.model_copy(update={"pretrain": pretrain})
+            run = trainer.pretrain(short, out, job=job, restart="changed", progress=progress)
+            models[f"after {n} steps"] = _network(config, checkpoint.read_weights(run)[0])
+        return models
     own = out / "runs" / "pretrain"
     if (own / checkpoint.WEIGHTS).is_file():
         weights, card = checkpoint.read_weights(own)
@@ -78,17 +83,18 @@ def make(out: Path) -> None:
     config = load_profile(PROFILE)
     prepare(config, out, progress=False)
     late = config.pretrain.total_steps(0)
-    networks, moments = stages(config, out, late, progress=True), {"start": 0, "early": late // EARLY, "late": late}
-    about = _about(config, out)
-    for (name, steps), (title, model) in zip(moments.items(), networks.items(), strict=True):
+    networks = stages(config, out, late, progress=True)
+    card = record.read_card(out / "runs" / "walkthrough")
+    about = {key: card[key] for key in ("profile", "seed", "commit", "data")}
+    about |= {"scans": card["cases"], "data_are": "phantoms", "settings": _settings(config)}
+    for name, steps, (title, model) in zip(MOMENTS, (0, late // EARLY, late), networks.items(), strict=True):
         halves = {key: value.to(torch.float16) for key, value in model.state_dict().items()}
         own = {"steps": steps, "title": title, "id": checkpoint.weights_id(halves)}
         checkpoint.write_weights(WEIGHTS / f"{name}.safetensors", halves, about | own)
     text = CARD.format(
         make=MAKE, early=late // EARLY, late=late, collections=", ".join(config.data.pretrain),
         phantoms=config.data.phantom.seed, lr=config.pretrain.lr, alpha=config.loss.alpha,
-        reduction=config.loss.label_reduction,
-        **{key: about[key] for key in ("profile", "seed", "commit", "scans", "data")},
+        reduction=config.loss.label_reduction, **about,
     )  # fmt: skip
     write_text(WEIGHTS / "README.md", text)
 
@@ -109,23 +115,8 @@ def _shipped(config: Experiment) -> dict[str, MixCL]:
     return {about["title"]: _network(config, weights) for weights, about in found.values()}
 
 
-def _about(config: Experiment, out: Path) -> dict[str, Any]:
-    """What the shipped weights' own description says of all of them."""
-    card = record.read_card(out / "runs" / "walkthrough")
-    kept = {key: card[key] for key in ("profile", "seed", "commit", "data")}
-    return kept | {"scans": card["cases"], "data_are": "phantoms", "settings": _settings(config)}
-
-
 def _settings(config: Experiment) -> dict[str, Any]:
     return {section: getattr(config, section).model_dump(mode="json") for section in SETTINGS}
-
-
-def _briefly(config: Experiment, out: Path, steps: int, job: str, progress: bool) -> MixCL:
-    """The network after ``steps`` of pre-training as OUT/runs/``job``, now or before."""
-    quick = {"steps": steps, "epochs": None, "log_every": 1, "gradients_every": 0, "probe_every": 0}
-    short = config.model_copy(update={"pretrain": config.pretrain.model_copy(update=quick)})
-    run = trainer.pretrain(short, out, job=job, restart="changed", progress=progress)
-    return _network(config, checkpoint.read_weights(run)[0])
 
 
 def _network(config: Experiment, weights: dict[str, torch.Tensor]) -> MixCL:

@@ -17,7 +17,7 @@ from mixcl.data.store import Store
 from mixcl.figures import ct
 from mixcl.figures.choice import choose_slice
 from mixcl.figures.style import OKABE_ITO, SMALL, Sketch, write_caption
-from mixcl.lessons.scene import Pair, mosaic, sketch
+from mixcl.lessons.scene import Pair, sketch
 from mixcl.model import DECODER, ENCODER, LABEL_LEVEL, MixCL, level_channels, level_edges
 
 WIDE, TALL, SCALE = 9.4, 4.7, 1.25  # of the framework; inches of one of its units
@@ -30,11 +30,8 @@ def weights(*modules: nn.Module) -> int:
 
 
 def sizes(config: ModelConfig) -> pd.DataFrame:
-    """The levels of a network with these settings: channels and edge of Z, channels after the projector, its weights.
-
-    The network is laid out, not made: no memory is taken, whatever its size.
-    """
-    with torch.device("meta"):
+    """The levels of a network: channels and edge of Z, positions, channels after the projector, and its weights."""
+    with torch.device("meta"):  # laid out, not made: no memory is taken, whatever its size
         model = MixCL(config)
     table = pd.DataFrame({"channels": level_channels(config), "edge": level_edges(config)})
     table = table.assign(positions=table["edge"] ** 3).assign(**{"projected channels": model.widths()})
@@ -57,7 +54,7 @@ def parts(config: ModelConfig) -> dict[str, int]:
 def matrix(config: Experiment, store: Store) -> pd.DataFrame:
     """Scans in which an organ (row) is labelled, by collection (column); 0 where the organ is background."""
     columns = {}
-    for name in dict.fromkeys((*config.data.pretrain, *config.data.finetune)):
+    for name in collections(config.data):
         cases = store.cases(name)
         organs = sorted(cases[0].names.items())
         columns[name] = {organ: sum(value in case.foreground() for case in cases) for value, organ in organs}
@@ -69,35 +66,28 @@ def gaps(config: Experiment, table: pd.DataFrame) -> Sketch:
     """The matrix of collections and organs: coloured where labelled, with the number of scans; else grey."""
     rows, columns = table.shape
     colours = ListedColormap([ct.organ_colour(organ) for organ in table.index])
-    with sketch(2.6 + 0.95 * columns, 1.1 + 0.27 * rows) as figure:
-        ax = figure.subplots()
+    empty = (table == 0).to_numpy()
+    with sketch(2.6 + 0.95 * columns, 1.1 + 0.27 * rows) as (figure, ax):
         ax.set_facecolor("0.95")
         seaborn.heatmap(
-            np.tile(np.arange(rows)[:, None], columns), mask=(table == 0).to_numpy(), annot=table.to_numpy(), fmt="d",
+            np.tile(np.arange(rows)[:, None], columns), mask=empty, annot=table.to_numpy(), fmt="d",
             annot_kws={"fontsize": SMALL}, cmap=colours, vmin=-0.5, vmax=rows - 0.5, cbar=False, ax=ax,
             xticklabels=[name.replace("_", "\n") for name in table.columns], yticklabels=list(table.index),
         )  # fmt: skip
         ax.axvline(len(config.data.pretrain), color="black", linewidth=1.5)
         ax.tick_params(length=0, top=False, labeltop=True, labelbottom=False, rotation=0)
-        write_caption(
+        return write_caption(
             figure, "Numbers: scans in which the organ is labelled. Grey: not labelled, hence background wherever it "
             "is in a scan. Left of the line: pre-training; right: fine-tuning.",
+            f"A matrix of {rows} organs and {columns} collections, of which {empty.mean():.0%} is grey: each "
+            "collection labels a few organs, and hardly two the same.",
         )  # fmt: skip
-        empty = (table == 0).to_numpy().mean()
-        figure.alt = (
-            f"A matrix of {rows} organs and {columns} collections, of which {empty:.0%} is grey: each collection "
-            "labels a few organs, and hardly two the same."
-        )
-    return figure
 
 
 def samples(config: Experiment, store: Store, height: float | None = None) -> Sketch:
-    """The first scan of every collection with what is labelled in it.
-
-    ``height`` says which axial slice, 0 at the feet and 1 at the head; None is the one with most labelled voxels.
-    """
+    """The labels of every collection's first scan, at a height from 0, feet, to 1, or where most voxels have one."""
     known = collections(config.data)
-    with mosaic(len(known), 4, max(2.5, 5.0 / len(known)), 2.3) as (figure, axes):
+    with Sketch.grid(len(known), 4, max(2.5, 5.0 / len(known)), 2.3) as (figure, axes):
         for ax, (name, collection) in zip(axes, known.items(), strict=False):
             case = store.cases(name)[0]
             label = np.asarray(case.label())
@@ -108,11 +98,9 @@ def samples(config: Experiment, store: Store, height: float | None = None) -> Sk
             few = ", ".join(present) if len(present) < 3 else f"{len(present)} organs"
             ax.set_title(f"{collection.title or name}:\n{few or 'nothing here'}")
         which = "with most labelled voxels" if height is None else f"at {height:.2f} of its height"
-        write_caption(figure, f"First case of each collection, axial slice {which}.")
-        figure.alt = "Axial slices of the trunk, a scan a collection: " + "; ".join(
-            " ".join(ax.get_title().split()) for ax in axes
-        )
-    return figure
+        titles = "; ".join(" ".join(ax.get_title().split()) for ax in axes)
+        alt = f"Axial slices of the trunk, a scan a collection: {titles}"
+        return write_caption(figure, f"First case of each collection, axial slice {which}.", alt)
 
 
 def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
@@ -122,26 +110,23 @@ def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
     """
     with torch.no_grad():
         restored = model(batch.views).restored[0]
-    height = [choose_slice(label.numpy()) for label in pair.raw["label"]]  # of P_1 and P_2
-    with sketch(WIDE * SCALE, TALL * SCALE) as figure:
+    labels = pair.raw["label"].numpy()
+    spacing = (1.0, 1.0, 1.0)
+    with sketch(WIDE * SCALE, TALL * SCALE) as (figure, ax):
         figure.set_layout_engine("none")
-        ax = figure.add_axes((0, 0, 1, 1))
-        ax.set(xlim=(0, WIDE), ylim=(0, TALL))
+        ax.set(xlim=(0, WIDE), ylim=(0, TALL), position=(0, 0, 1, 1))
         ax.set_axis_off()
         for which, image, x, y, text in (
             (0, batch.patches[0], 0.12, 2.85, "patch $P_1$"), (1, batch.patches[2], 0.12, 0.5, "patch $P_2$"),
             (0, batch.views[0], 1.6, 3.35, "view $V_1$"), (0, batch.views[1], 1.6, 2.1, "view $V'_1$"),
             (1, batch.views[2], 1.6, 0.5, "view $V_2$"), (0, restored, 5.45, 0.45, r"restored $\tilde P_1$"),
         ):  # fmt: skip
-            inner = ax.inset_axes((x, y, 0.95, 0.95), transform=ax.transData)
-            ct.show_ct(inner, image[0].numpy(), height[which], (1.0, 1.0, 1.0), (0.0, 1.0))
+            inner, height = ax.inset_axes((x, y, 0.95, 0.95), transform=ax.transData), choose_slice(labels[which])
+            ct.show_ct(inner, image[0].numpy(), height, spacing, (0.0, 1.0))
             if x < 1:
-                ct.show_labels(
-                    inner, pair.raw["label"][which].numpy(), height[which], (1.0, 1.0, 1.0), pair.names, 0.35
-                )
+                ct.show_labels(inner, labels[which], height, spacing, pair.names, 0.35)
             inner.set_title(text, pad=2, fontsize=SMALL)
-        _network(ax, model)
-        _losses(ax, len(model.widths()))
+        _diagram(ax, model)
         figure.caption = (
             "Two patches with the labels of their collection, their distorted views, one encoder for all, and three "
             "questions to its features. The numbers are those of the walk-through's network. Phantoms, not patients."
@@ -154,10 +139,10 @@ def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
     return figure
 
 
-def _network(ax: Any, model: MixCL) -> None:
-    """Random augmentations T, the encoder with its levels, projectors, reconstructor."""
-    for x, y, to_x, to_y in ((1.1, 3.4, 1.57, 3.8), (1.1, 3.2, 1.57, 2.7), (1.1, 1.0, 1.57, 1.0)):
-        _arrow(ax, x, y, to_x, to_y)
+def _diagram(ax: Any, model: MixCL) -> None:
+    """Random augmentations T, the encoder with its levels, projectors, reconstructor; the three terms, and Eq. 2."""
+    for y, view in ((3.4, 3.8), (3.2, 2.7), (1.0, 1.0)):
+        _arrow(ax, 1.1, y, 1.57, view)
     for y in (3.8, 2.6, 1.0):
         _arrow(ax, 2.54, y, 2.9, 0.5 * y + 1.3)
     total = parts(model.config)
@@ -176,21 +161,16 @@ def _network(ax: Any, model: MixCL) -> None:
         _box(ax, 3.0, y, 1.79, 0.44, "encoder", f"{name}\n{row.channels} channels, {row.edge}$^3$")
         _box(ax, 5.2, y, 1.5, 0.44, "projector", f"$\\sigma^{level}$: {row[4]} channels\n{row[5]:,} weights")
         _arrow(ax, 4.8, y + 0.22, 5.18, y + 0.22)
-
-
-def _losses(ax: Any, levels: int) -> None:
-    """The three terms, what they read, and Eq. 2."""
+        _arrow(ax, 6.72, y + 0.22, 7.22, 3.3 - 0.14 * level)
     label = f"label consistency, Eq. 6, 7\n$Z_1^{LABEL_LEVEL}$ against $Z_2^{LABEL_LEVEL}$, by label"
     _box(ax, 7.25, 3.75, 2.0, 0.72, "loss", label)
     _box(ax, 7.25, 2.55, 2.0, 1.0, "loss", "identity consistency, Eq. 4, 5\n$Z_1$ against $Z'_1$, every level")
     _box(ax, 7.25, 0.6, 2.0, 0.72, "loss", "reconstruction, Eq. 3\n$\\tilde P$ against $P$")
-    for level in range(levels):
-        _arrow(ax, 6.72, 4.12 - 0.56 * level, 7.22, 3.3 - 0.14 * level)
     _arrow(ax, 6.72, 4.2 - 0.56 * LABEL_LEVEL, 7.22, 4.05)
     _arrow(ax, 4.9, 0.85, 5.42, 0.9)
     _arrow(ax, 6.4, 0.95, 7.22, 0.95)
-    total = r"$\mathcal{L} = \mathcal{L}_{id} + \alpha\,\mathcal{L}_{label} + \beta\,\mathcal{L}_{recon}$"
-    ax.text(8.25, 4.0 - 0.56 * (levels - 1), total, ha="center", fontsize=12)
+    eq_2 = r"$\mathcal{L} = \mathcal{L}_{id} + \alpha\,\mathcal{L}_{label} + \beta\,\mathcal{L}_{recon}$"
+    ax.text(8.25, 4.0 - 0.56 * level, eq_2, ha="center", fontsize=12)
 
 
 def _box(ax: Any, x: float, y: float, wide: float, tall: float, kind: str, text: str) -> None:

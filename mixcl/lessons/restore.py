@@ -25,11 +25,10 @@ def stronger(config: ViewsConfig, by: float) -> ViewsConfig:
 
 def before_after(pair: Pair, shown: Mapping[str, Tensor]) -> Sketch:
     """Patches [1, 1, E, E, E] side by side, by title."""
-    with sketch(2.4 * len(shown), 3.3) as figure:
-        for k, (ax, (title, image)) in enumerate(zip(figure.subplots(1, len(shown)), shown.items(), strict=True)):
+    with sketch(2.4 * len(shown), 3.3, 1, len(shown)) as (figure, axes):
+        for k, (ax, (title, image)) in enumerate(zip(axes, shown.items(), strict=True)):
             panels.patch(ax, image[0, 0].numpy(), pair.slice, pair.spacing, title=title, bar=k == 0)
-        figure.alt = "; ".join(" ".join(title.split()).replace("$", "") for title in shown)
-    return figure
+        return write_caption(figure, "", "; ".join(" ".join(title.split()).replace("$", "") for title in shown))
 
 
 def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: Sequence[float]) -> Sketch:
@@ -38,8 +37,7 @@ def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: 
     ``views`` [1, 1, E, E, E] by strength, ``restored`` [n, 1, E, E, E] from each of them, ``errors`` [n] of these.
     """
     index, patch = pair.slice, pair.raw["image"][0, 0].numpy()
-    with sketch(2.1 * len(views) + 1.3, 6.8) as figure:
-        axes = figure.subplots(3, len(views))
+    with sketch(2.1 * len(views) + 1.3, 6.8, 3, len(views)) as (figure, axes):
         for k, ((strength, view), error) in enumerate(zip(views.items(), errors, strict=True)):
             title, after = f"x {strength:g}", restored[k, 0].numpy()
             panels.patch(axes[0, k], view[0, 0].numpy(), index, pair.spacing, title=title, bar=k == 0)
@@ -49,25 +47,19 @@ def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: 
         for ax, text in zip(axes[:, 0], ("view", "restored", "restored - patch"), strict=True):
             ax.set_ylabel(text)
         figure.colorbar(axes[2, 0].images[0], ax=axes[2], shrink=0.9, label="fraction of the window")
-        write_caption(figure, "x 1: all distortions on, as strong as in the settings.")
-        figure.alt = "Views ever more distorted, what is restored of each, and the difference: " + ", ".join(
-            f"RMS {error:.3f} at x {strength:g}" for strength, error in zip(views, errors, strict=True)
-        )
-    return figure
+        each = [f"RMS {error:.3f} at x {strength:g}" for strength, error in zip(views, errors, strict=True)]
+        alt = f"Views ever more distorted, what is restored of each, and the difference: {', '.join(each)}"
+        return write_caption(figure, "x 1: all distortions on, as strong as in the settings.", alt)
 
 
 def curve(errors: pd.DataFrame) -> Sketch:
     """RMS error of the view itself, the first column, and of what each stage restores, against the strength (rows)."""
-    with sketch(9.0, 3.4) as figure:
-        ax = figure.subplots()
+    with sketch(9.0, 3.4) as (figure, ax):
         styles = ["--", *(f"{sign}-" for sign in "osD^v<>")][: errors.shape[1]]
         errors.plot(ax=ax, logy=True, style=styles, color=["black", "0.6", *OKABE_ITO][: errors.shape[1]], ms=6)
         ax.set(xlabel="strength of the distortion", ylabel="RMS error")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        write_caption(figure, "RMS error against the patch, in fractions of the window.")
-        bar, last = errors.iloc[:, 0], errors.iloc[:, -1]
-        won = [f"x {strength:g}" for strength in errors.index[last < bar]]
-        figure.alt = (
-            f"The line of '{errors.columns[-1]}' is below the dashed one of the view at {', '.join(won) or 'none'}."
-        )
-    return figure
+        won = [f"x {strength:g}" for strength in errors.index[errors.iloc[:, -1] < errors.iloc[:, 0]]]
+        better = ", ".join(won) or "none"
+        alt = f"The line of '{errors.columns[-1]}' is below the dashed one of the view at {better}."
+        return write_caption(figure, "RMS error against the patch, in fractions of the window.", alt)

@@ -4,12 +4,12 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from mixcl import batches
@@ -29,51 +29,25 @@ SERVED = ("JPY_SESSION_NAME", "VSCODE_PID")  # set where a person has the notebo
 
 
 class Pair(NamedTuple):
-    """P_1 and P_2 as they are cut, before any distortion.
+    """P_1 and P_2 as they are cut, before any distortion."""
 
-    ``raw``: an item of :class:`mixcl.batches.PairStream`, image float32 [2, 1, E, E, E] in [0, 1], label uint8
-    [2, E, E, E].  ``places``: scan and first voxel of each.  ``grid``: labels on the label level's grid (R12), uint8
-    [2, e, e, e].  ``origin``: what is common to all pictures of the pair.
-    """
-
-    raw: dict[str, Tensor]
-    places: Sequence[tuple[Case, Sequence[int]]]
-    grid: Tensor
-    origin: str
-
-    @property
-    def names(self) -> dict[int, str]:
-        """Label value -> organ by ascending value, of the collection that both patches come from."""
-        return dict(sorted(self.places[0][0].names.items()))
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Voxel size of the patches, mm."""
-        return self.places[0][0].spacing
-
-    @property
-    def slice(self) -> int:
-        """The axial slice of P_1 with most labelled voxels."""
-        return choose_slice(self.raw["label"][0].numpy())
+    raw: dict[str, Tensor]  # an item of PairStream: image float32 [2, 1, E, E, E] in [0, 1], label uint8 [2, E, E, E]
+    places: Sequence[tuple[Case, Sequence[int]]]  # scan and first voxel of each
+    grid: Tensor  # labels on the label level's grid (R12), uint8 [2, e, e, e]
+    origin: str  # what is common to all pictures of the pair
+    names: dict[int, str]  # label value -> organ by ascending value, of the collection that both come from
+    spacing: tuple[float, float, float]  # of their voxels, mm
+    slice: int  # the axial slice of P_1 with most labelled voxels
 
 
 @contextmanager
-def sketch(width: float, height: float) -> Iterator[Sketch]:
-    """A figure of this size, inches, to draw on in the lessons' style."""
+def sketch(
+    width: float, height: float, rows: int = 1, columns: int = 1, **subplots: Any
+) -> Iterator[tuple[Sketch, Any]]:
+    """A figure of this size, inches, and its axes, to draw on in the lessons' style."""
     with matplotlib.rc_context(LESSON):
-        yield Sketch(figsize=(width, height), layout="constrained")
-
-
-@contextmanager
-def mosaic(count: int, columns: int, width: float, height: float) -> Iterator[tuple[Sketch, Sequence[Axes]]]:
-    """A figure of ``count`` panels of a width and height in inches."""
-    columns = min(count, columns)
-    rows = -(-count // columns)
-    with sketch(width * columns, height * rows + 0.4) as figure:
-        axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
-        for ax in axes[count:]:
-            ax.set_axis_off()
-        yield figure, axes[:count]
+        figure = Sketch(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots(rows, columns, **subplots)
 
 
 def ready(config: Experiment, out: Path) -> Store:
@@ -81,18 +55,15 @@ def ready(config: Experiment, out: Path) -> Store:
 
     An InputError as in :func:`mixcl.data.prepare.run.prepare`.
     """
-    wanted = tuple(dict.fromkeys((*config.data.pretrain, *config.data.finetune)))
+    store = partial(Store, config.data.store_dir(out), collections(config.data), config.data)
     with suppress(InputError):
-        return Store(config.data.store_dir(out), wanted, config.data)
+        return store()
     prepare(config, out, progress=False)
-    return Store(config.data.store_dir(out), wanted, config.data)
+    return store()
 
 
 def example(config: Experiment, out: Path) -> tuple[Path, Collection]:
-    """Folder and description of the first pre-training collection, as files: what a reader's own would be.
-
-    Nothing else is prepared.  The title says what it stands for, and that it is of phantoms when it is.
-    """
+    """Folder and description of the first pre-training collection, as files: what a reader's own would be."""
     name = config.data.pretrain[0]
     ready(config.model_copy(update={"data": config.data.model_copy(update={"pretrain": (name,), "finetune": ()})}), out)
     collection = collections(config.data)[name]
@@ -101,10 +72,7 @@ def example(config: Experiment, out: Path) -> tuple[Path, Collection]:
 
 
 def origin(config: Experiment, store: Store) -> str:
-    """What is common to all pictures of a notebook: profile, voxel size, seed and data, and whether these are patients.
-
-    Code and settings are those of the notebook, so that no commit is named.
-    """
+    """What is common to all pictures of a notebook: profile, voxel size, seed and data, and whether of patients."""
     spacing = " x ".join(f"{mm:g}" for mm in config.data.spacing)
     data = store.fingerprint(store.collections)[:12]
     text = f"All pictures: profile {config.profile}, voxels of {spacing} mm, seed {config.pretrain.seed}, data {data}."
@@ -112,26 +80,24 @@ def origin(config: Experiment, store: Store) -> str:
 
 
 def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
-    """Of a stream's first `CANDIDATES` samples, the one to look at.
+    """Of a stream's first `CANDIDATES` samples, the first with the most labels in common and most labelled voxels.
 
-    It is the one whose patches have most labels in common; of those, most labelled voxels in the patch with fewer; of
-    those, the first.  ``names`` are as in :func:`pair_stream`.  An InputError where no patches have a label in common.
+    ``names`` are as in :func:`pair_stream`.  An InputError where no patches have a label in common.
     """
     pairs = pair_stream(config, store, names)
-    items = [pairs[k] for k in range(CANDIDATES)]
-    number = max(range(CANDIDATES), key=lambda k: (*sample.common(items[k]["label"]), -k))
-    if not sample.common(items[number]["label"])[0]:
-        raise InputError(
-            f"in none of the first {CANDIDATES} samples both patches have a label; set a larger model.patch"
-        )
-    grid, places = batches.coarse(items[number]["label"], level_edges(config.model)[LABEL_LEVEL]), pairs.places(number)
-    cases = " and ".join(f"P_{k} from {case.collection}, case {case.id}" for k, (case, _) in enumerate(places, 1))
-    return Pair(
-        items[number],
-        places,
-        grid,
-        f"{origin(config, store)}\n{cases}; where nothing is said, the axial slice with most labelled voxels.",
+    raw = max((pairs[k] for k in range(CANDIDATES)), key=lambda item: sample.common(item["label"]))
+    if not sample.common(raw["label"])[0]:
+        text = f"in none of the first {CANDIDATES} samples both patches have a label"
+        raise InputError(f"{text}; set a larger model.patch")
+    grid, places = (
+        batches.coarse(raw["label"], level_edges(config.model)[LABEL_LEVEL]),
+        pairs.places(int(raw["sample"])),
     )
+    cases = " and ".join(f"P_{k} from {case.collection}, case {case.id}" for k, (case, _) in enumerate(places, 1))
+    text = f"{origin(config, store)}\n{cases}; where nothing is said, the axial slice with most labelled voxels."
+    case = places[0][0]
+    index = choose_slice(raw["label"][0].numpy())
+    return Pair(raw, places, grid, text, dict(sorted(case.names.items())), case.spacing, index)
 
 
 def pair_stream(config: Experiment, store: Store, names: Sequence[str] = ()) -> PairStream:
@@ -141,8 +107,7 @@ def pair_stream(config: Experiment, store: Store, names: Sequence[str] = ()) -> 
 
 def richest(config: Experiment, store: Store) -> str:
     """The collection of the settings that labels most organs; of equal ones the first."""
-    names = dict.fromkeys((*config.data.pretrain, *config.data.finetune))
-    return max(names, key=lambda name: len(store.cases(name)[0].names))
+    return max(collections(config.data), key=lambda name: len(store.cases(name)[0].names))
 
 
 def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
@@ -150,17 +115,16 @@ def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
 
     ``views`` replaces fields of ``config.views``: with ``spatial_prob=0`` pixels lie where the patch as cut has them.
     """
-    if views:
-        config = config.model_copy(update={"views": config.views.model_copy(update=views)})
+    config = config.model_copy(update={"views": config.views.model_copy(update=views)})
     drawn = [item | {"pixels": batches.draw_pixels(item["label"], int(item["sample"]), config)} for item in raw]
     return batches.pretraining_batch(batches.collate(drawn), config, torch.device("cpu"))
 
 
 def slider(draw: Callable[..., Any], /, **controls: Any) -> None:
-    """Show ``draw`` under controls where a person has the notebook open; they start at the defaults of ``draw``.
+    """Show ``draw`` under controls where a person has the notebook open, else a line; they start at its defaults.
 
     Controls have the forms of ``ipywidgets.interact``; a list of numbers is a slider with these stops, and one more
-    where it starts.  A notebook that runs as a job shows a line in their place: its figures are those without controls.
+    where it starts.
     """
     if not any(name in os.environ for name in SERVED):
         print("Open this notebook in JupyterLab for the slider.")

@@ -21,17 +21,13 @@ from mixcl.model import LABEL_LEVEL, MixCL
 
 
 def toy(points: Mapping[str, Sequence[Tensor]], labels: Tensor) -> Sketch:
-    """Free points [n, 2] at length 1: a row a way to average, a column a seed, a colour a label.
-
-    Above each panel: the mean cosine of its positive pairs.
-    """
+    """Free points [n, 2] at length 1: a row a way to average, a column a seed; the mean cosine of positive pairs."""
     columns = max(map(len, points.values()))
     same = (labels[:, None] == labels) & ~torch.eye(len(labels), dtype=torch.bool)
     means: dict[str, list[float]] = {}
-    with sketch(2.1 * columns + 0.6, 2.3 * len(points) + 0.6) as figure:
-        for (name, found), row in zip(
-            points.items(), figure.subplots(len(points), columns, squeeze=False), strict=True
-        ):
+    wide, tall = 2.1 * columns + 0.6, 2.3 * len(points) + 0.6
+    with sketch(wide, tall, len(points), columns, squeeze=False) as (figure, axes):
+        for (name, found), row in zip(points.items(), axes, strict=True):
             for ax, z in zip(row, found, strict=True):
                 unit = F.normalize(z)
                 means.setdefault(name, []).append(float((unit @ unit.T)[same].mean()))
@@ -40,21 +36,19 @@ def toy(points: Mapping[str, Sequence[Tensor]], labels: Tensor) -> Sketch:
                     x, y = unit[labels == value].T.numpy()
                     ax.plot(x, y, "os^"[k % 3], ms=7, alpha=0.6, mec="black", mew=0.4, color=OKABE_ITO[k % 6])
                 ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", title=f"{means[name][-1]:.2f}")
-                panels.bare(ax)
+                ax.set(xticks=[], yticks=[])
                 ax.spines[:].set_visible(False)
             row[0].set_ylabel(name)
-        write_caption(figure, "Colour and form: the label. Columns: seeds. Numbers: mean cosine of positive pairs.")
-        figure.alt = "Points on circles. " + " ".join(
-            f"{name}: mean cosine of positive pairs {min(m):.2f} to {max(m):.2f}." for name, m in means.items()
-        )
-    return figure
+        each = [f"{name}: mean cosine of positive pairs {min(m):.2f} to {max(m):.2f}." for name, m in means.items()]
+        text = "Colour and form: the label. Columns: seeds. Numbers: mean cosine of positive pairs."
+        return write_caption(figure, text, f"Points on circles. {' '.join(each)}")
 
 
 def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mapping[str, float]) -> Sketch:
     """Histograms of cos(z_i, z_j) [n, m] of positive and of negative pairs, a panel a stage of training."""
     seen = []
-    with sketch(3.7 * len(cosines), 3.6) as figure:
-        axes = figure.subplots(1, len(cosines), sharex=True, sharey=True, squeeze=False)[0]
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    with sketch(3.7 * len(cosines), 3.6, 1, len(cosines), **shared) as (figure, (axes,)):
         for ax, (title, values) in zip(axes, cosines.items(), strict=True):
             means = []
             for value, name in ((1, "positive pairs"), (0, "negative pairs")):
@@ -62,37 +56,31 @@ def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mappin
                 ax.hist(kept, bins=np.linspace(-1, 1, 61), density=True, color=colour, alpha=0.6, label=name)
                 ax.axvline(kept.mean(), color=colour, linestyle="--")
                 means.append(f"{kept.mean():.2f}")
-            ax.set(
-                title=f"{title}: Eq. 6 = {losses[title]:.2f}\nmeans {means[0]} and {means[1]}",
-                xlabel="cosine",
-                xticks=(-1, 0, 1),
-            )
-            seen.append(f"{title}: means {means[0]} and {means[1]}.")
+            both = f"means {' and '.join(means)}"
+            ax.set(title=f"{title}: Eq. 6 = {losses[title]:.2f}\n{both}", xlabel="cosine", xticks=(-1, 0, 1))
+            seen.append(f"{title}: {both}.")
         axes[0].set_ylabel("density")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        write_caption(figure, "All pairs of drawn pixels of one sample; dashed: means.")
-        figure.alt = f"Histograms of the cosines of positive and negative pairs. {' '.join(seen)}"
-    return figure
+        alt = f"Histograms of the cosines of positive and negative pairs. {' '.join(seen)}"
+        return write_caption(figure, "All pairs of drawn pixels of one sample; dashed: means.", alt)
 
 
 def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float) -> Sketch:
     """Against tau (rows) for every stage (columns): Eq. 6, and how much the hardest negatives hold; tau is marked."""
-    with sketch(10.0, 3.3) as figure:
-        shown = ((values, "Eq. 6"), (held, "held by the hardest 1 %"))
+    with sketch(10.0, 3.3, 1, 2) as (figure, axes):
         colours = ["0.6", OKABE_ITO[5], OKABE_ITO[0]]
-        for ax, (table, text) in zip(figure.subplots(1, 2), shown, strict=True):
+        for ax, table, text in zip(axes, (values, held), ("Eq. 6", "held by the hardest 1 %"), strict=True):
             table.plot(ax=ax, logx=True, color=colours[: table.shape[1]], legend=table is values)
             ax.axvline(tau, color="black", linestyle=":", linewidth=1)
             ax.set(xlabel=r"temperature $\tau$", ylabel=text, ylim=(0, 1.08 * table.max().max()))
-        write_caption(figure, rf"Dotted: $\tau$ = {tau:g}, as in the paper.")
-        figure.alt = "Curves over tau: the smaller it is, the more of the sum the most similar negatives hold."
-    return figure
+        alt = "Curves over tau: the smaller it is, the more of the sum the most similar negatives hold."
+        return write_caption(figure, rf"Dotted: $\tau$ = {tau:g}, as in the paper.", alt)
 
 
 def attention(cosines: Tensor, relation: Tensor, tau: float) -> Sketch:
     """Which pairs the sums of Eq. 6 are made of at one tau: the cosines [n, m] of pairs as they are, and by weight."""
-    with sketch(10.0, 3.4) as figure:
-        axes, bins = figure.subplots(1, 2, sharey=True), np.linspace(-1, 1, 61).tolist()
+    bins = np.linspace(-1, 1, 61).tolist()
+    with sketch(10.0, 3.4, 1, 2, sharey=True) as (figure, axes):
         for ax, value, name in ((axes[0], 1, "positive pairs"), (axes[1], 0, "negative pairs")):
             kept = cosines[relation == value].double()
             share = F.softmax(kept / tau, 0).numpy()
@@ -101,8 +89,8 @@ def attention(cosines: Tensor, relation: Tensor, tau: float) -> Sketch:
             ax.hist(kept.numpy(), bins, weights=share, label="their share of the sum", **style)
             ax.set(xlabel="cosine", xticks=(-1, -0.5, 0, 0.5, 1), title=rf"{name}, $\tau$ = {tau:g}", ylim=(0, 1))
             ax.legend(loc="upper left")
-        figure.alt = f"The hills of pairs, and at their right ends the few pairs that the sums hold at tau = {tau:g}."
-    return figure
+        alt = f"The hills of pairs, and at their right ends the few pairs that the sums hold at tau = {tau:g}."
+        return write_caption(figure, "", alt)
 
 
 def reductions(rows: pd.DataFrame, whole: Mapping[str, float]) -> Sketch:
@@ -113,8 +101,8 @@ def reductions(rows: pd.DataFrame, whole: Mapping[str, float]) -> Sketch:
     organs = list(dict.fromkeys(rows["organ"]))
     places = rows["organ"].map(organs.index) + np.random.default_rng(0).uniform(-0.25, 0.25, len(rows))
     colours, wide = [ct.organ_colour(organ) for organ in rows["organ"]], len(organs) > 4
-    with sketch(3.7 * len(whole), 4.6 if wide else 3.5) as figure:
-        axes = figure.subplots(1, len(whole), sharey=True, squeeze=False)[0]
+    tall = 4.6 if wide else 3.5
+    with sketch(3.7 * len(whole), tall, 1, len(whole), sharey=True, squeeze=False) as (figure, (axes,)):
         for ax, (title, loss) in zip(axes, whole.items(), strict=True):
             ax.scatter(places, rows[title], s=22, c=colours, edgecolor="black", linewidth=0.2)
             means = rows.groupby("organ", sort=False)[title].mean()
@@ -123,9 +111,9 @@ def reductions(rows: pd.DataFrame, whole: Mapping[str, float]) -> Sketch:
             ax.set_xticks(range(len(organs)), list(map(plain, organs)), rotation=90 if wide else 0)
             ax.set_title(title)
         axes[0].set(ylabel="Eq. 6 of one pixel", ylim=(0, None))
-        write_caption(figure, "Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6 of all, one logarithm.")
-        figure.alt = "Eq. 6 of single pixels by organ, in a cloud around or above the dashed line of all of them."
-    return figure
+        text = "Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6 of all, one logarithm."
+        alt = "Eq. 6 of single pixels by organ, in a cloud around or above the dashed line of all of them."
+        return write_caption(figure, text, alt)
 
 
 def pooled(
@@ -151,8 +139,7 @@ def pooled(
 
 def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]]) -> Sketch:
     """The first two principal components of what :func:`pooled` gives: colour is the organ, sign the collection."""
-    with sketch(3.2 * len(stages) + 2.0, 3.9) as figure:
-        axes = figure.subplots(1, len(stages), squeeze=False)[0]
+    with sketch(3.2 * len(stages) + 2.0, 3.9, 1, len(stages), squeeze=False) as (figure, (axes,)):
         for ax, (title, (embeddings, table)) in zip(axes, stages.items(), strict=True):
             left, scales, _ = np.linalg.svd(embeddings - embeddings.mean(0), full_matrices=False)
             share = scales[:2] ** 2 / (scales**2).sum()
@@ -162,10 +149,9 @@ def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]]) ->
                 table, x="x", y="y", hue="organ", style="collection", palette=colours, ax=ax, s=30,
                 edgecolor="black", linewidth=0.25, legend=ax is axes[-1],
             )  # fmt: skip
-            panels.bare(ax)
             x, y = f"component 1 ({share[0]:.0%})", f"component 2 ({share[1]:.0%})"
-            ax.set(title=title, xlabel=x, ylabel=y)
+            ax.set(title=title, xlabel=x, ylabel=y, xticks=[], yticks=[])
         sns.move_legend(axes[-1], "center left", bbox_to_anchor=(1.02, 0.5))
-        write_caption(figure, "Each stage has components of its own, with their share of the variance. Length 1.")
-        figure.alt = "Clouds of pixels, coloured by organ, with a sign for their collection, a panel a stage."
-    return figure
+        text = "Each stage has components of its own, with their share of the variance. Length 1."
+        alt = "Clouds of pixels, coloured by organ, with a sign for their collection, a panel a stage."
+        return write_caption(figure, text, alt)

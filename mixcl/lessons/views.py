@@ -10,7 +10,7 @@ from torch import Tensor
 from mixcl.config.settings import ViewsConfig
 from mixcl.figures import ct, panels
 from mixcl.figures.style import Sketch, write_caption
-from mixcl.lessons.scene import Pair, mosaic, sketch
+from mixcl.lessons.scene import Pair, sketch
 
 NO_AFFINE: dict[str, Any] = {"rotate_deg": 0.0, "scale": 0.0, "shear": 0.0, "translate": 0.0}
 SPATIAL: dict[str, dict[str, Any]] = {"affine": {"elastic_magnitude": 0.0}, "elastic": NO_AFFINE, "both": {}}
@@ -40,28 +40,23 @@ def lattice(edge: int) -> Tensor:
 def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Sketch:
     """P_1 and a lattice [1, 2, E, E, E] with labels [1, E, E, E], by distortion."""
     index = pair.slice
-    with sketch(2.3 * len(moved) + 1.6, 5.4) as figure:
-        axes = figure.subplots(2, len(moved), squeeze=False)
+    with sketch(2.3 * len(moved) + 1.6, 5.4, 2, len(moved), squeeze=False) as (figure, axes):
         for k, (name, (x, s)) in enumerate(moved.items()):
             (image, lines), labels = x[0].numpy(), s[0].numpy()
             panels.patch(axes[0, k], image, index, pair.spacing, labels, pair.names, title=name, bar=k == 0)
             ct.show_ct(axes[1, k], lines, index, pair.spacing, (0.0, 2.0))
-            panels.outline(axes[1, k], labels, index, pair.spacing, pair.names)
-        present = [name for value, name in pair.names.items() if (pair.raw["label"][0, ..., index] == value).any()]
+            ct.outline(axes[1, k], labels, index, pair.spacing, pair.names)
+        present = ct.organs_in(pair.raw["label"][0, ..., index].numpy(), pair.names).values()
         figure.legend(handles=panels.organ_handles(present), loc="outside right upper", handlelength=1.0)
-        write_caption(
-            figure,
-            f"Top: patch and labels; bottom: a lattice of lines {LINES} voxels apart, distorted alike. One draw.",
-        )
-        figure.alt = "A patch with its labels and a lattice: turned by an affine map, bent by an elastic one, and both."
-    return figure
+        alt = "A patch with its labels and a lattice: turned by an affine map, bent by an elastic one, and both."
+        text = f"Top: patch and labels; bottom: a lattice of lines {LINES} voxels apart, distorted alike. One draw."
+        return write_caption(figure, text, alt)
 
 
 def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Sketch:
     """P_1 [1, 1, E, E, E] by intensity distortion, and what each does to its voxels."""
     before = pair.raw["image"][0, 0].numpy()
-    with sketch(1.9 * len(changed), 4.4) as figure:
-        axes = figure.subplots(2, len(changed), height_ratios=[1.35, 1])
+    with sketch(1.9 * len(changed), 4.4, 2, len(changed), height_ratios=[1.35, 1]) as (figure, axes):
         for k, ((name, x), cloud) in enumerate(zip(changed.items(), axes[1], strict=True)):
             after = x[0, 0].numpy()
             panels.patch(axes[0, k], after, pair.slice, pair.spacing, title=name, bar=k == 0)
@@ -70,20 +65,18 @@ def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Sketch:
             cloud.plot([0, 1], [0, 1], color="0.5", linewidth=0.7)
             cloud.set(xlabel="patch", xticks=(0, 0.5, 1))
         axes[1, 0].set_ylabel("view")
-        write_caption(
+        return write_caption(
             figure, "Below: a voxel's intensity before and after, 0 and 1 are the ends of the HU window; grey: no "
             "change. One draw.",
+            "A patch by distortion; below, clouds: lines for shift and gamma, a band for smoothing and noise.",
         )  # fmt: skip
-        figure.alt = "A patch by distortion; below, clouds: lines for shift and gamma, a band for smoothing and noise."
-    return figure
 
 
 def gallery(pair: Pair, shown: Sequence[tuple[Tensor, Tensor]]) -> Sketch:
     """Views [1, 1, E, E, E] with their labels [1, E, E, E], as training has them."""
-    with mosaic(len(shown), 6, 1.9, 1.9) as (figure, axes):
+    with Sketch.grid(len(shown), 6, 1.9, 1.9) as (figure, axes):
         for k, (ax, (view, labels)) in enumerate(zip(axes, shown, strict=False)):
             panels.patch(ax, view[0, 0].numpy(), pair.slice, pair.spacing, bar=k == 0)
-            panels.outline(ax, labels[0].numpy(), pair.slice, pair.spacing, pair.names)
-        write_caption(figure, "Outlines: the labels, moved along with the patch.")
-        figure.alt = f"{len(shown)} views of one patch: some untouched, some brighter, blurred or noisy, some turned."
-    return figure
+            ct.outline(ax, labels[0].numpy(), pair.slice, pair.spacing, pair.names)
+        alt = f"{len(shown)} views of one patch: some untouched, some brighter, blurred or noisy, some turned."
+        return write_caption(figure, "Outlines: the labels, moved along with the patch.", alt)

@@ -311,8 +311,8 @@ def test_pictures_are_the_right_way_up_whatever_matplotlibrc_says(tmp_path: Path
     view = Scene(image, np.zeros(image.shape, np.uint8), np.ones(3), {})
 
     def drawn() -> bytes:
-        with sketch(1, 1) as figure:
-            figure.subplots().imshow(image[..., 0])
+        with sketch(1, 1) as (figure, ax):
+            ax.imshow(image[..., 0])
         sides.plot(tmp_path / "bench.png", "a", {"b": 2.0}, None)
         return thumbnail(view) + figure._repr_png_()[0] + (tmp_path / "bench.png").read_bytes()
 

@@ -69,14 +69,11 @@ ORGANS: tuple[Shape, ...] = (
 
 @dataclass(frozen=True)
 class Body:
-    """One patient: shapes, size and deformation.
-
-    ``waves`` [n, 3, 5]: for each wave and axis of displacement its amplitude, mm, wave vector, 1/mm (three), and phase.
-    """
+    """One patient: shapes, size and deformation."""
 
     shapes: tuple[Shape, ...]  # in painting order
     scale: Array  # size along x, y, z relative to the reference body
-    waves: Array
+    waves: Array  # [n, 3, 5], by wave and axis of displacement: amplitude, mm, wave vector, 1/mm (three), and phase
     half: tuple[float, float]  # width and depth of the trunk, mm, in the reference frame
     fat: float  # thickness of subcutaneous fat, as a fraction of the way from skin to centre
     muscle: float  # thickness of the muscle wall, likewise
@@ -104,20 +101,18 @@ def draw_body(rng: np.random.Generator, difficulty: float, tumour: int | None) -
 
 def to_reference(body: Body, x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
     """Patient positions in mm (broadcastable) -> positions in the reference frame, bent and scaled."""
-    moved = []
-    for axis, position in enumerate((x, y, z)):
-        out = position / body.scale[axis]
+    moved = [x / body.scale[0], y / body.scale[1], z / body.scale[2]]
+    for axis in range(3):
         for wave in body.waves[:, axis]:
-            out = out + wave[0] * np.sin(wave[1] * x + wave[2] * y + wave[3] * z + wave[4])
-        moved.append(out)
+            moved[axis] = moved[axis] + wave[0] * np.sin(wave[1] * x + wave[2] * y + wave[3] * z + wave[4])
     return moved[0], moved[1], moved[2]
 
 
 def bounds(body: Body, shape: Shape) -> tuple[Array, Array]:
     """Lower and upper corner, in patient mm, of a box that holds the shape."""
     points = np.array([shape.centre] if isinstance(shape, Ellipsoid) else shape.points, float)
-    # A curve may leave the hull of its points by a little; an ellipsoid may be turned about z.
-    radius = np.full(3, max(shape.radii)) if isinstance(shape, Ellipsoid) else np.full(3, max(shape.radii) + 12.0)
+    # An ellipsoid may be turned about z; a curve may leave the hull of its points by a little.
+    radius = max(shape.radii) + (0.0 if isinstance(shape, Ellipsoid) else 12.0)
     slack = np.abs(body.waves[..., 0]).sum(0) + 1.0
     low, high = points.min(0) - radius - slack, points.max(0) + radius + slack
     return low * body.scale, high * body.scale
@@ -141,40 +136,28 @@ def inside(shape: Shape, x: Array, y: Array, z: Array) -> NDArray[np.bool_]:
     return covered
 
 
-def trunk(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
-    """Everything that fills the trunk: skin fat, muscle wall with ribs, spine, psoas, and fat between the organs."""
-    depth = _depth(body, x, y)
+def trunk(body: Body, x: Array, y: Array, z: Array) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Skin fat, muscle wall with ribs, spine, psoas, and fat between the organs; and where organs can be."""
+    p = 2.5
+    # How far out a place is: 0 at the axis of the trunk, 1 at the skin.
+    depth = (np.abs(x / body.half[0]) ** p + np.abs(y / body.half[1]) ** p) ** (1 / p)
     wall, cavity = 1 - body.fat, 1 - body.fat - body.muscle
-    full = np.zeros(np.broadcast_shapes(depth.shape, z.shape), np.uint8)
-    full[np.broadcast_to(depth < 1, full.shape)] = FAT
-    full[np.broadcast_to((depth < wall) & (depth > cavity), full.shape)] = MUSCLE
     slanted = np.sin((z + 0.35 * y) * (2 * np.pi / 27)) > 0.45
     ribs = (depth < wall - 0.01) & (depth > cavity + 0.01) & slanted & (z > -10)
-    full[ribs & (np.abs(x) > 12)] = BONE
+    layers = [(depth < 1, FAT), ((depth < wall) & (depth > cavity), MUSCLE), (ribs & (np.abs(x) > 12), BONE)]
     for side in (-1, 1):
         psoas = ((x - side * 36) / 17) ** 2 + ((y + 58) / 20) ** 2 < 1
-        full[psoas & (z < 10)] = MUSCLE
         erector = ((x - side * 30) / 26) ** 2 + ((y + 88) / 17) ** 2 < 1
-        full[np.broadcast_to(erector & (depth < wall), full.shape)] = MUSCLE
-    disc = np.sin(z * (2 * np.pi / 34)) > 0.9
-    body_of_vertebra = (x / 22) ** 2 + ((y + 66) / 17) ** 2 < 1
-    full[np.broadcast_to(body_of_vertebra, full.shape)] = BONE
-    full[body_of_vertebra & disc] = TISSUE
-    process = (np.abs(x) < 4) & (y < -84) & (y > -104) & (np.sin(z * (2 * np.pi / 34)) < 0.3)
-    full[process & (depth < wall)] = BONE
-    full[np.broadcast_to((x / 8) ** 2 + ((y + 88) / 6) ** 2 < 1, full.shape)] = TISSUE
-    return full
-
-
-def cavity(body: Body, x: Array, y: Array) -> NDArray[np.bool_]:
-    """Where organs can be: inside the muscle wall."""
-    return _depth(body, x, y) < 1 - body.fat - body.muscle
-
-
-def _depth(body: Body, x: Array, y: Array) -> Array:
-    """How far out in the trunk a place is: 0 at its axis, 1 at the skin."""
-    p = 2.5
-    return (np.abs(x / body.half[0]) ** p + np.abs(y / body.half[1]) ** p) ** (1 / p)
+        layers += [(psoas & (z < 10), MUSCLE), (erector & (depth < wall), MUSCLE)]
+    height = np.sin(z * (2 * np.pi / 34))  # along a vertebra
+    vertebra = (x / 22) ** 2 + ((y + 66) / 17) ** 2 < 1
+    process = (np.abs(x) < 4) & (y < -84) & (y > -104) & (height < 0.3)
+    canal = (x / 8) ** 2 + ((y + 88) / 6) ** 2 < 1
+    layers += [(vertebra, BONE), (vertebra & (height > 0.9), TISSUE), (process & (depth < wall), BONE), (canal, TISSUE)]
+    full = np.zeros(np.broadcast_shapes(depth.shape, z.shape), np.uint8)
+    for where, label in layers:
+        full[np.broadcast_to(where, full.shape)] = label
+    return full, depth < cavity
 
 
 def _vary(shape: Shape, rng: np.random.Generator, spread: float) -> Shape:

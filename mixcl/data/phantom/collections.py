@@ -27,9 +27,8 @@ FIRST = {"msd_liver": 0, "kits19": 0}  # number of the first case; 1 in the othe
 def write_collections(data: DataConfig, root: Path, progress: bool = True) -> None:
     """Write the profile's collections below ``root``, in the folders and the axis order of the real ones.
 
-    Files made with the same settings are kept, those made with others are made again, and no other file is touched.
-    Each file is written under another name and then renamed, so that a run that was killed leaves no half file and the
-    next one goes on where it stopped.  ``phantom.json`` in each folder names the settings.
+    Files made with the same settings (``phantom.json`` in each folder) are kept, those made with others are made again,
+    and no other file is touched.  A run that was killed leaves no half file, and the next one goes on where it stopped.
 
     Raises
     ------
@@ -45,8 +44,8 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
             raise InputError(f"data.phantom.counts has no number for {name!r}; add it")
     todo: list[tuple[str, int, Path, Path]] = []
     for name, collection in wanted.items():
-        place, count = folder(collection, root), data.phantom.counts[name]
-        cases = [NAMES[name].format(index + FIRST.get(name, 1)) for index in range(count)]
+        place, first = folder(collection, root), FIRST.get(name, 1)
+        cases = [NAMES[name].format(first + index) for index in range(data.phantom.counts[name])]
         pairs = [_files(collection, place, case) for case in cases]
         _begin(place, collection, data.phantom, {path for pair in pairs for path in pair})
         todo += [(name, index, *pair) for index, pair in enumerate(pairs)]
@@ -77,19 +76,19 @@ def _begin(place: Path, collection: Collection, config: PhantomConfig, wanted: s
     mark = place / "phantom.json"
     if place.exists() and not place.is_dir():
         raise InputError(f"{place}: is a file where a folder of phantoms would be; choose another data.root")
-    if not mark.is_file() and place.is_dir() and any(not path.name.startswith(".") for path in place.iterdir()):
-        raise InputError(f"{place}: holds files that are no phantoms; choose another data.root or data.source=files")
     place.mkdir(parents=True, exist_ok=True)
+    if not mark.is_file() and any(not path.name.startswith(".") for path in place.iterdir()):
+        raise InputError(f"{place}: holds files that are no phantoms; choose another data.root or data.source=files")
     made_with = None
     with suppress(FileNotFoundError, ValueError):  # a damaged note counts as one of other settings
         made_with = read_json(mark)
     patterns = [str(pattern.relative_to(place)) for pattern in _files(collection, place, "*")]
     for path in wanted:
         tidy(path)  # a file that is there is not written again, so nobody else would
-    for path in [path for pattern in patterns for path in place.glob(pattern) if not path.name.startswith(".")]:
-        if made_with != settings or path not in wanted:
-            path.unlink(missing_ok=True)
-            with suppress(OSError):  # the folder of a case, when it has become empty
-                path.parent.rmdir()
+    there = {path for pattern in patterns for path in place.glob(pattern) if not path.name.startswith(".")}
+    for path in there - wanted if made_with == settings else there:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder of a case, when it has become empty
+            path.parent.rmdir()
     if made_with != settings:
         write_json(mark, settings)  # last, so that a run killed above is noticed

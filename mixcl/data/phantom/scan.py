@@ -1,4 +1,4 @@
-"""Phantoms: CT-like volumes with the label gaps of the real collections, written as the files people have.
+"""Phantoms: CT-like volumes with the label gaps of the real collections.
 
 Organs are told apart by place, shape, texture and neighbourhood.  Their attenuation depends on the contrast phase and
 changes from case to case by more than organs differ, so that absolute HU is a weak cue, as it is in real life.
@@ -7,7 +7,7 @@ the end, which hides the last bits in which instruction sets differ, so that x86
 """
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +49,11 @@ TISSUES: dict[int, tuple[tuple[float, float, float, float], float, float]] = {
 
 
 class Phantom(NamedTuple):
-    """``image`` int16 [X, Y, Z] in HU and ``truth`` uint8 of the same shape, RAS+; ``affine`` [4, 4] to mm.
+    """A scan, RAS+, and what is in it."""
 
-    ``truth`` holds BTCV's labels 1 to 13 and those named in :mod:`mixcl.data.phantom.body`.
-    """
-
-    image: NDArray[np.int16]
-    truth: NDArray[np.uint8]
-    affine: Array
+    image: NDArray[np.int16]  # [X, Y, Z] in HU
+    truth: NDArray[np.uint8]  # of the same shape: BTCV's labels 1 to 13 and those named in `mixcl.data.phantom.body`
+    affine: Array  # [4, 4] to mm
 
 
 class Scan(NamedTuple):
@@ -72,17 +69,7 @@ class Scan(NamedTuple):
 
 
 def make_case(config: PhantomConfig, collection: str, index: int) -> Phantom:
-    """One phantom of a built-in collection.
-
-    Parameters
-    ----------
-    config
-        Seed, difficulty and voxel size.
-    collection
-        A key of ``registry.COLLECTIONS``; decides which tumour there is and how much of the chest is scanned.
-    index
-        Number of the case.
-    """
+    """One phantom: case ``index`` of a built-in collection, with its tumour; ``msd_lung`` holds more of the chest."""
     key = int.from_bytes(hashlib.sha256(collection.encode()).digest()[:4], "big")
     streams = np.random.SeedSequence([config.seed, key, index]).spawn(4)
     patient, geometry, scanner, grains = (np.random.Generator(np.random.PCG64(s)) for s in streams)
@@ -141,14 +128,12 @@ def _grid(
     ``frame``: seven numbers between 0 and 1 that choose the field of view and how far voxels are from ``nominal`` mm.
     """
 
-    def between(low: float, high: float, k: slice | int) -> Any:
-        return low + (high - low) * frame[k]
-
-    spacing = np.array(nominal) * (between(0.92, 1.08, 0), between(0.92, 1.08, 0), between(0.85, 1.1, 1))
-    margin = between(6, 22, slice(2, 5))
-    low = np.array([-body.half[0], -body.half[1], between(-110, -88, 5)]) * body.scale - margin * (1, 1, 0)
-    top = between(165, 190, 6) if chest else between(118, 140, 6)
-    high = np.array([body.half[0], body.half[1], top]) * body.scale + margin * (1, 1, 0)
+    least = np.array([0.92, 0.85, 6, 6, 6, -110, 165 if chest else 118])
+    most = np.array([1.08, 1.1, 22, 22, 22, -88, 190 if chest else 140])
+    across, along, side, front, _, feet, head = least + (most - least) * frame
+    spacing = np.array(nominal) * (across, across, along)
+    low = np.array([-body.half[0], -body.half[1], feet]) * body.scale - (side, front, 0)
+    high = np.array([body.half[0], body.half[1], head]) * body.scale + (side, front, 0)
     shape = np.ceil((high - low) / spacing).astype(int)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = low
@@ -171,8 +156,7 @@ def _positions(shape: tuple[int, int, int], affine: Array, part: slice) -> tuple
 def _rasterise(body: Body, x: Array, y: Array, z: Array) -> NDArray[np.uint8]:
     """The full truth on a slab; later shapes are painted over earlier ones, inside the muscle wall."""
     u, v, w = anatomy.to_reference(body, x, y, z)
-    truth = anatomy.trunk(body, u, v, w)
-    free = anatomy.cavity(body, u, v)
+    truth, free = anatomy.trunk(body, u, v, w)
     for shape in body.shapes:
         low, high = anatomy.bounds(body, shape)
         box = tuple(slice(*np.searchsorted(axis.ravel(), (low[a], high[a]))) for a, axis in enumerate((x, y, z)))
@@ -194,13 +178,11 @@ def _acquire(
     table = np.zeros(256)
     table[list(scan.hu)] = list(scan.hu.values())
     image = table[truth]
-    px, py, pz = (np.broadcast_to(axis, truth.shape) for axis in (x, y, z))
-    for label in np.unique(truth).tolist():
-        if label:
-            here = truth == label
-            qx, qy, qz = px[here], py[here], pz[here]
-            for strength, kx, ky, kz, phase in scan.waves[label]:
-                image[here] += strength * np.cos(kx * qx + ky * qy + kz * qz + phase)
+    for label in set(np.unique(truth).tolist()) - {0}:
+        here = truth == label
+        px, py, pz = (np.broadcast_to(axis, truth.shape)[here] for axis in (x, y, z))
+        for strength, kx, ky, kz, phase in scan.waves[label]:
+            image[here] += strength * np.cos(kx * px + ky * py + kz * pz + phase)
     image = ndimage.gaussian_filter(image, (0.45, 0.45, 0))
     centre = ((x - x.mean()) / 150) ** 2 + ((y - y.mean()) / 110) ** 2
     shading = scan.cupping * (centre - 0.5) + scan.tilt[0] * x + scan.tilt[1] * y + scan.tilt[2] * z
