@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,10 @@ from mixcl.errors import InputError
 MOST_WORKERS = 8  # processes a GPU that cut patches, where the setting is left open
 LONG = 86400.0  # seconds from which a training on a processor is told to be long
 FAST_PLANE = 20480  # channels x depth x height from which torch's CPU takes its fast convolution for one sample, too
+NO_BF16 = (
+    "run.precision is bf16, which the AVX2 instructions in use here do not have: it takes many times as long as "
+    "float32; stop, and go on with --set run.precision=no (and --restart, for a training that has begun)"
+)
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 DETERMINISM: Any = torch.utils.deterministic
 
@@ -48,7 +53,11 @@ def machine(run: RunConfig) -> Iterator[Accelerator]:
         keep_memory()
     try:
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # ablations leave parts without a gradient
-        yield Accelerator(cpu=not gpu, mixed_precision=precision(run), kwargs_handlers=[unused])
+        accelerator = Accelerator(cpu=not gpu, mixed_precision=precision(run), kwargs_handlers=[unused])
+        emulated = not gpu and run.precision == "bf16" and torch.backends.cpu.get_cpu_capability() == "AVX2"
+        if emulated and accelerator.is_main_process:
+            print(f"mixcl: {NO_BF16}", file=sys.stderr)
+        yield accelerator
     finally:
         _set(*before)
         release_memory()
@@ -142,18 +151,8 @@ def agree(over_ranks: Callable[[int], int], first: int, folder: object) -> None:
 
 
 def slow(run: RunConfig, seconds: float, steps: int) -> str:
-    """A sentence where ``steps`` of ``seconds`` each take longer on a processor than they need to, or nothing.
-
-    That is where bf16 is asked for and the instructions in use have none, or where more than `LONG` seconds are left.
-    """
-    if on_gpu(run):
-        return ""
-    if run.precision == "bf16" and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        return (
-            "run.precision is bf16, which the AVX2 instructions in use here do not have: steps take many times as long "
-            "as in float32; stop, and go on with --set run.precision=no and --restart"
-        )
-    if seconds * steps < LONG:
+    """A sentence where ``steps`` of ``seconds`` each take more than `LONG` seconds on a processor, or nothing."""
+    if on_gpu(run) or seconds * steps < LONG:
         return ""
     return (
         f"a step takes {seconds:.0f} s on this processor, the {steps:,} left about {seconds * steps / LONG:.0f} days; "
