@@ -1,4 +1,4 @@
-"""Write the numbers of README.md's "Does it work?" from figures/map, epochs and fewest, as far as these are there.
+"""Write the numbers of README.md's "Does it work?" from figures/map, epochs and shares, as far as these are there.
 
     python reproduce/fill_readme.py            # figures/update.sh calls it
     python reproduce/fill_readme.py --check    # exit code 1 when README.md is not up to date
@@ -20,7 +20,7 @@ from mixcl.spreadsheet import read_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 README, MAP = ROOT / "README.md", ROOT / "figures" / "map"
-EFFECTS = [ROOT / "figures" / name / "effects.csv" for name in ("epochs", "fewest")]
+EFFECTS = [ROOT / "figures" / name / "effects.csv" for name in ("epochs", "shares")]
 BEGIN, END = "<!-- does-it-work:begin -->", "<!-- does-it-work:end -->"
 TASKS = {"msd_spleen": "Spleen", "btcv": "BTCV"}
 HEADER = ("| phantoms | pairs | scratch, Dice | MixCL, Dice | points | 95 % interval |", "|---|---|---|---|---|---|")
