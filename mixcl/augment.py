@@ -1,8 +1,10 @@
 """The distortions of Sec. 3.1, batched, on the device where the batch is (R11).
 
-Intensities are in [0, 1], the ends of the HU window, and may leave it.  Probabilities are the paper's, magnitudes are
-not given there (R30).  Every decision and parameter is drawn on the CPU, so that nothing waits for another device; one
-generator a sample makes its distortion independent of the batch.  Half precision is distorted in float32.
+Pre-training: :func:`spatial` moves image and labels together, :func:`views` then changes intensities alone.
+Fine-tuning: :func:`finetune`.  Intensities are in [0, 1], the ends of the HU window, and may leave it.  Probabilities
+are the paper's, magnitudes are not given there (R30).  Every decision and parameter is drawn on the CPU, so that
+nothing waits for another device; one generator a sample makes its distortion independent of the batch.  Half precision
+is distorted in float32.
 """
 
 import math
@@ -26,8 +28,8 @@ def spatial(image: Tensor, labels: Tensor, config: ViewsConfig, generators: Gene
     Shapes and types stay.  A sample drawn with neither is returned bit for bit (with no sample drawn, the given tensors
     themselves); beyond the border the border is repeated; labels take no value that was not there.
 
-    Images are [B, C, X, Y, Z], labels integers [B, X, Y, Z], and there is one CPU generator, or one a sample; else
-    ValueError.  Parameters are uniform within plus and minus their magnitude.
+    Images are floating point [B, C, X, Y, Z], labels integers [B, X, Y, Z], and there is one CPU generator, or one a
+    sample; else ValueError.  Parameters are uniform within plus and minus their magnitude.
     """
     _check(image, labels)
     shape, each = labels.shape[1:], _each(generators, len(image))

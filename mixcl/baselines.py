@@ -36,7 +36,7 @@ class Restored(NamedTuple):
 
 
 def objective(config: Experiment) -> Pretraining:
-    """The module of ``pretrain.method``, with fresh weights from torch's generator."""
+    """The module of ``pretrain.method``, with fresh weights; InputError for no such method, or too small a batch."""
     method = config.pretrain.method
     if method == "none":
         raise InputError("pretrain.method=none: there is nothing to pre-train; leave this job out")

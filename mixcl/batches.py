@@ -109,7 +109,8 @@ def batches(
     stream: Dataset[dict[str, Any]], batch: int, *, start: int, steps: int, rank: int = 0, ranks: int = 1,
     workers: int = 0, pin: bool = False,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """This rank's share of the batches of steps ``start`` to ``steps`` - 1; ``batch`` counts samples over all ranks.
+    """This rank's share of the batches of steps ``start`` to ``steps`` - 1; ``batch`` counts samples over all ranks,
+    which share it equally, or InputError.
 
     ``workers`` processes cut them ahead of time, and one that ended is told; ``pin`` puts them where a GPU can fetch
     them without waiting.

@@ -94,9 +94,9 @@ def agreement(
 ) -> dict[str, float]:
     """Of pixels whose organ another collection annotates too: how often the nearest pixel there is of that organ.
 
-    ``rows`` [n, C] are normalised embeddings, ``classes`` [n] their (collection, label, scan), ``names`` label value ->
-    name of every collection; a name means one organ wherever it stands.  ``agreement`` and the share that ``chance``
-    would give come back; neither where no organ is annotated twice.
+    ``rows`` [n, C] are normalised embeddings, ``classes`` [n] their (collection, label, scan), of which only labelled
+    ones take part, ``names`` label value -> name of every collection; a name means one organ wherever it stands.
+    ``agreement`` and the share that ``chance`` would give come back; neither where no organ is annotated twice.
     """
     organs = np.array([names[name].get(label, "") for name, label, _ in classes])
     sets = np.array([name for name, *_ in classes])

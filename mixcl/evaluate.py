@@ -1,6 +1,7 @@
 """Sliding-window prediction of the test cases of a fine-tuning run, and how good it is (Sec. 3.2).
 
-Measured on the prepared grid or on that of the original scan with its own labels (``evaluate.grid``, R32); there are::
+Dice, HD95 and surface Dice, on the prepared grid or on that of the original scan with its own labels
+(``evaluate.grid``, R32); there are::
 
     RUN/cases.csv                    one row a case and organ; written last, whole
     RUN/evaluation/<case>.json       the rows of a case, of which weights, settings and data they are, and checksums
@@ -47,11 +48,12 @@ FOLDER = "evaluation"
 def evaluate(
     config: Experiment, out: Path, run: Path, *, save_predictions: bool = False, progress: bool = True
 ) -> pd.DataFrame:
-    """Predict and measure the test cases of a finished fine-tuning run: what is in ``run/cases.csv``.
+    """Predict and measure the test cases of a finished fine-tuning run: what is in ``run/cases.csv``, `COLUMNS`.
 
     Cases that are done already, with these weights, settings and data, are not done again.  ``config`` has the settings
-    of the run, but ``evaluate`` and ``run`` may differ from then; ``out`` is the folder of the results, with the store.
-    InputError where the run is not finished, was made with another model or from other data, or is damaged.
+    of the run, but ``evaluate`` and ``run`` may differ from then; ``out`` is the folder of the results, with the
+    store.  With ``save_predictions`` label maps are written as NIfTI, too.  InputError where the run is not finished,
+    was made with another model or from other data, or is damaged.
     """
     _read_finished(run)
     with alone(run):

@@ -84,7 +84,8 @@ def _metrics(run: Path) -> dict[str, Any]:
 def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     """Write a finished run for others: one weights file, or a MONAI bundle of a fine-tuned network.
 
-    What comes back is Python: what was written, as comments, and the lines that load it.
+    What comes back is Python: what was written, as comments, and the lines that load it.  InputError where the run is
+    not finished, or ``to`` is neither kind, or is there and no bundle.
 
     Parameters
     ----------
@@ -129,7 +130,10 @@ def _write_weights(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, 
 
 
 def read_carried(path: Path) -> Carried:
-    """A network that labels scans: of a fine-tuning run's folder, a weights file of `export`, or a bundle's folder."""
+    """A network that labels scans: of a fine-tuning run's folder, a weights file of `export`, or a bundle's folder.
+
+    InputError where it is none of these, not whole, of another version, or a pre-training, which labels nothing.
+    """
     if (path / "run.json").is_file():
         weights, facts = read_weights(path)[0], about(path)
     else:

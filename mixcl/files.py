@@ -27,7 +27,7 @@ SEAL = "sha256"  # the key of a JSON object's own checksum
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a disk refuses, such as for want of room or permission, into one sentence of the kind ``machine``."""
+    """Turn what a disk refuses, such as for want of room or permission, into an InputError of the kind ``machine``."""
     try:
         yield
     except (ConnectionError, TimeoutError):  # a server's doing, not the disk's
@@ -51,9 +51,9 @@ def writing(path: Path) -> Iterator[None]:
 def whole(path: Path) -> Iterator[Path]:
     """A new path beside ``path``, with its suffixes, to write to; at the end it takes the place of ``path``.
 
-    Whoever opens ``path`` meanwhile, or after a kill or a power cut, finds the old file or the new one, whole; so where
-    the block fails.  Who may read it is what the umask says, whatever the writer thinks (safetensors lets the owner
-    alone).  Faults are told as by `writing`.
+    Whoever opens ``path`` meanwhile, or after a kill or a power cut, finds the old file or the new one, whole; where
+    the block fails, the old one stays and what was written is taken away.  Who may read it is what the umask says,
+    whatever the writer thinks (safetensors lets the owner alone).  Faults are told as by `writing`.
     """
     draft = path.with_name(f".{os.getpid()}-{_here()}.{path.name}")
     with writing(path):
@@ -162,7 +162,7 @@ def sha256(path: Path) -> str:
 
 
 def check_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse to begin what the disk cannot hold; ``needed`` in bytes, ``what`` for or by what."""
+    """Refuse to begin what the disk cannot hold: InputError; ``needed`` in bytes, ``what`` for or by what."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         text = f"{folder}: about {human(needed)} are needed {what}, but {human(free)} are free"
@@ -183,7 +183,8 @@ def human(size: float) -> str:
 
 
 def checked_name(kind: str, name: str) -> str:
-    """``name`` of a job, arm, task, profile or collection (``kind``), where it can name a folder inside another one.
+    """``name`` of a job, arm, task, profile or collection (``kind``), where it can name a folder inside another one,
+    else InputError.
 
     >>> checked_name("job", "pretrain-id_2.1")
     'pretrain-id_2.1'
@@ -219,7 +220,8 @@ def remove_run(folder: Path, runs: Path) -> None:
     """Remove the folder of a run, and nothing else; one that is not there is no fault.
 
     It goes out of sight at once and then piece by piece, so that a kill leaves no half of a run; links in it are
-    removed, what they point to stays.
+    removed, what they point to stays.  InputError where ``folder`` is not right inside ``runs``, either is a link, or
+    its run.json is not of the job it is named after.
     """
     if not folder.exists() and not folder.is_symlink():
         return

@@ -39,7 +39,8 @@ def held(path: Path, what: str) -> Iterator[None]:
     On one machine the system decides: it lets go of a lock when the process that holds it ends, however it ends.  On
     file systems that several machines share, not all tell one of the other's locks; there a holder on another machine
     counts as alive as long as it gives a sign of life (the date of the file moves every 10 s), and as dead after 45 s
-    without one, whatever the clocks say.  The file stays; ``what`` is locked, for the message of who holds it.
+    without one, whatever the clocks say.  The file stays; ``what`` is locked, for the InputError that names
+    who holds it.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,12 +52,13 @@ def held(path: Path, what: str) -> Iterator[None]:
             _write(number, {**_self(), "since": datetime.now(UTC).isoformat(timespec="seconds")})
         done = threading.Event()
         thread = threading.Thread(target=_beat, args=(number, done), daemon=True)
-        thread.start()
         try:
+            thread.start()
             yield
         finally:
             done.set()
-            thread.join()
+            if thread.is_alive():
+                thread.join()
             if number in _HELD:
                 with suppress(OSError):
                     _write(number, {})

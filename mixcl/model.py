@@ -22,7 +22,7 @@ LABEL_LEVEL = 1  # Z^1, "the 2nd layer", carries the label loss (R1)
 
 
 class Encoded(NamedTuple):
-    """What UNETR's encoder makes of [B, 1, E, E, E], as (channels, edge) with feature f and hidden width h."""
+    """What UNETR's encoder makes of [B, 1, E, E, E]: [B, channels, edge, edge, edge], feature f, width h."""
 
     skips: tuple[Tensor, ...]  # encoder1..4, (f, E), (2f, E/2), (4f, E/4), (8f, E/8)
     tokens: tuple[Tensor, ...]  # what encoder2..4 read, z3, z6 and z9, (h, E/16) each

@@ -54,7 +54,7 @@ class Pretraining(nn.Module, ABC):
 
 
 class Objective(Pretraining):
-    """Eq. 2 as a module, so that data-parallel wrappers see one forward pass."""
+    """Eq. 2 as a module, so that data-parallel wrappers see one forward pass; ValueError for unfit level weights."""
 
     trains_projectors = True
 
@@ -161,7 +161,8 @@ def floors(model: MixCL, config: LossConfig, samples: int) -> list[float]:
 def gradient_norms(objective: Pretraining, terms: Any) -> dict[str, float]:
     """L2 norm of each weighted term's gradient on the shared encoder theta; one backward pass a term.
 
-    ``terms`` are what the forward pass gave.  Before the step's own backward pass; it leaves ``.grad`` alone.
+    ``terms`` are what the forward pass gave.  Before the step's own backward pass; it leaves ``.grad`` alone and
+    keeps the graph.
     """
     norms = {}
     for name, gradients in _gradients(objective, terms):

@@ -74,9 +74,10 @@ def sample_pixels(
     """Draw at most ``budget`` (r) pixels of every label present, without replacement, weighted by W(S) (R13).
 
     The draws follow the law of successive weighted draws, as ``numpy.random.choice(replace=False, p=W / sum W)`` a
-    class.  Large classes are drawn by rejection (propose uniformly, accept with W / max W, drop repeats), small ones
-    by exponential keys (the r smallest E / W); both have that law.  The number of voxels has no limit.  int64 [n] comes
-    back, flat indices into ``labels`` on its device, by ascending label, ascending within a label.
+    class.  Large classes are drawn by rejection (propose uniformly, accept with W / max W, drop repeats), small ones by
+    exponential keys (the r smallest E / W); both have that law.  The number of voxels has no limit.  int64 [n] comes
+    back, flat indices into ``labels`` on its device, by ascending label, ascending within a label.  ``generator`` is a
+    CPU generator.
 
     Parameters
     ----------

@@ -43,7 +43,8 @@ def predict(
     A scan that was labelled before, by the same weights and settings, is not labelled again.  Values are those of the
     collection that the network was fine-tuned on; the JSON has their names, the network and the scan's checksum.
 
-    The paths of the label maps come back, in the order of the scans.
+    The paths of the label maps come back, in the order of the scans.  InputError where no network labels, there is no
+    scan, two have one name, or ``out`` is where scans are.
 
     Parameters
     ----------
@@ -79,8 +80,8 @@ def predict(
 def found(place: Path, out: Path) -> list[Path]:
     """The scans that a path stands for: a file, a DICOM series, all that a folder or a list of them holds.
 
-    What lies in ``out``, the folder of label maps, is no scan.  What a list names and is not there is told when its
-    turn comes.
+    What lies in ``out``, the folder of label maps, is no scan.  InputError where the path is not there, is ``out``,
+    holds no scan, or is a list that names a list; what a list names and is not there is told when its turn comes.
     """
     if place.suffix.lower() == ".txt" and isfile(place):
         try:

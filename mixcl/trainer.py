@@ -1,8 +1,9 @@
 """Pre-training and fine-tuning (Sec. 3.1): one loop each, over Hugging Face accelerate.
 
-A run lives in ``OUT/runs/<job>``.  The same call takes up a stopped run where it was and returns at once for a finished
-one; what another run has trained is taken over (:mod:`mixcl.run.twins`).  One job works in a folder at a time.  SIGTERM
-and SIGINT save at the end of the step.
+A run lives in ``OUT/runs/<job>``: ``run.json`` (what was run, with which settings, versions, commit and data),
+``metrics.jsonl``, ``checkpoint/`` while it lasts and ``model.safetensors`` when it is finished.  The same call takes up
+a stopped run where it was and returns at once for a finished one; what another run has trained is taken over
+(:mod:`mixcl.run.twins`).  One job works in a folder at a time.  SIGTERM and SIGINT save at the end of the step.
 """
 
 import math
@@ -92,7 +93,8 @@ def finetune(
     distortions depend on ``fold`` and ``seed``, alike in every arm.  The weights kept are those of the last step (R17).
 
     ``task`` is a collection of ``config.data.finetune``, ``fold`` one of ``config.grid.n_folds`` (R18), ``arm`` a name
-    for tables, such as ``scratch`` or ``mixcl``, and ``init`` pre-trained weights or the folder of a pre-training run.
+    for tables, such as ``scratch`` or ``mixcl``, and ``init`` pre-trained weights or the folder of a pre-training run;
+    None is training from scratch.  InputError as of :func:`pretrain`, and for a start that was fine-tuned on the task.
     """
     store = Store(config.data.store_dir(out), settings=config.data)
     train, test = split(store.cases(checked_task(config, task)), config, fold, percent, seed)

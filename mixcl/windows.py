@@ -26,7 +26,8 @@ def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experim
 
     ``net`` makes [B, n + 1, E, E, E] of [B, 1, E, E, E], with the background first.  ``volume`` is [X, Y, Z] in [0, 1];
     smaller than a window it is padded with 0, as patches are.  float32 [n + 1, X, Y, Z] comes back, on the network's
-    device, before any softmax.
+    device, before any softmax.  ``model.patch`` is the window, ``evaluate.overlap`` and ``evaluate.windows`` how it
+    moves.
     """
     from monai.inferers import sliding_window_inference
 
@@ -48,7 +49,7 @@ def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experim
 
 
 def strongest_labels(scores: Tensor, values: Iterable[int]) -> NDArray[np.uint8]:
-    """The label, one of ``values`` or 0, of the highest score of every voxel: uint8 [X, Y, Z]."""
+    """The label of each voxel's highest score, 0 or one of ``values``, one a class or ValueError: uint8 [X, Y, Z]."""
     classes = np.array(class_values(values), np.uint8)
     if len(classes) != len(scores):
         raise ValueError(f"{len(classes) - 1} label values for a network with {len(scores) - 1} classes")

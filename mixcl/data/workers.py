@@ -75,8 +75,12 @@ class _Worker:
             )  # fmt: skip
 
     def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        with suppress(OSError):  # one that has ended is told by its answer
-            self.channel.send((os.getcwd(), function, arguments))
+        try:
+            folder = os.getcwd()
+        except FileNotFoundError:
+            raise InputError("the folder this was started in is gone; start it in another one", "machine") from None
+        with suppress(BrokenPipeError, ConnectionResetError):  # one that has ended is told by its answer
+            self.channel.send((folder, function, arguments))
 
     def answer(self) -> Any:
         with suppress(EOFError, OSError):

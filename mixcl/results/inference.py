@@ -57,7 +57,8 @@ class Estimate(NamedTuple):
 def estimate(values: ArrayLike, folds: ArrayLike, seeds: ArrayLike) -> Estimate:
     """The mean of ``values`` [n], with their ``folds`` [n] and ``seeds`` [n]; NaN are left out.
 
-    p is the level at which the interval would end at 0.  Fewer than two values have no interval, than `FEWEST` no p.
+    p is the level at which the interval would end at 0.  Fewer than two values have no interval, and
+    fewer than `FEWEST` no p.
 
     >>> made = estimate([0.01, 0.03, 0.02, 0.04], [0, 0, 1, 1], [0, 1, 0, 1])
     >>> made.n, made.mean, round(made.low, 3), round(made.high, 3)

@@ -40,7 +40,8 @@ def holm(values: list[float]) -> list[float]:
 def pairs(cases: pd.DataFrame, metric: str = "dice", reference: str = REFERENCE) -> pd.DataFrame:
     """Every organ of every case that both an arm and ``reference`` were measured on, and the ``difference``.
 
-    Paired by task, percent, fold, seed, case and label; an organ that an arm missed has no HD95 and takes no part.
+    Paired by task, percent, fold, seed, case and label.  An organ without a value in one of the two takes no part: for
+    HD95 these are the organs that an arm missed.
     """
     by = ["task", "percent", "fold", "seed", "case", "label"]
     base = cases[cases["arm"] == reference].set_index(by)[[metric, "weights"]].add_prefix("reference_")
@@ -103,7 +104,7 @@ def intervals(folds: pd.DataFrame) -> pd.DataFrame:
 def counted(cases: pd.DataFrame) -> pd.DataFrame:
     """The rows of cases.csv and whether the case has the organ, ``n``, and it was ``missed``, or ``invented`` if not.
 
-    An organ that preparation lost is there and was missed.
+    An organ that preparation lost is there and was missed, whatever was predicted.
     """
     present, empty = cases["dice"].notna(), (cases["voxels_label"] == 0) | (cases["voxels_predicted"] == 0)
     return cases.assign(n=present, missed=present & empty, invented=~present & (cases["voxels_predicted"] > 0))

@@ -28,7 +28,7 @@ LONG = 86400.0  # seconds from which a training on a processor is told to be lon
 FAST_PLANE = 20480  # channels x depth x height from which torch's CPU takes its fast convolution for one sample, too
 NO_BF16 = (
     "run.precision is bf16, which the AVX2 instructions in use here do not have: it takes many times as long as "
-    "float32; stop, and go on with --set run.precision=no (and --restart, for a training that has begun)"
+    "float32, which run.precision=no is (a training that has begun needs --restart for it)"
 )
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
 DETERMINISM: Any = torch.utils.deterministic

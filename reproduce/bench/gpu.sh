@@ -30,7 +30,7 @@ results=$here/results
 [ -z "$small" ] || results=$work/results
 
 if [ -n "$small" ]; then
-    on=(--device cpu --profile smoke --repeats 1 --batch 2) workers=0 pipeline=(0) axes=(--batches 1 --classes 1 --budgets 32)
+    on=(--device cpu --profile smoke --repeats 1 --batch 2 --precision no --set run.channels_last=false) workers=0 pipeline=(0) axes=(--batches 1 --classes 1 --budgets 32)
     volumes=1 steps=3 ceiling=(--edge 256 --megabytes 8) other=unetr
 else
     nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || { echo "gpu.sh: no GPU here; --small needs none" >&2; exit 2; }

@@ -371,6 +371,17 @@ def test_a_gz_that_unpacks_without_end(server: Server, tmp_path: Path, monkeypat
     assert not (tmp_path / "a.nii.gz").exists()
 
 
+def test_what_is_unpacked_is_the_users_whatever_the_archive_says(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("Task/a")
+    member.mode, member.mtime, member.size = 0o4600, 1e9, 1
+    with tarfile.open(tmp_path / "Task.tar", "w") as tar:
+        tar.addfile(member, io.BytesIO(b"a"))
+    (tmp_path / "b").touch()
+    download.unpack(tmp_path / "Task.tar", tmp_path / "Task")
+    ours, plain = (tmp_path / "Task/a").stat(), (tmp_path / "b").stat()
+    assert (ours.st_mode, ours.st_mtime > 1.5e9) == (plain.st_mode, True)
+
+
 def test_a_damaged_archive_leaves_no_folder(tmp_path: Path) -> None:
     made = archive(tmp_path / "Task.tar", {"Task/a": os.urandom(20_000), "Task/b": os.urandom(20_000)})
     made.write_bytes(made.read_bytes()[:25_000])

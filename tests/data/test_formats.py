@@ -86,6 +86,21 @@ def test_analyze_is_read_and_its_missing_orientation_told(tmp_path: Path) -> Non
     assert [doubt.kind for doubt in volume.doubts] == ["orientation"]
 
 
+@pytest.mark.parametrize(
+    ("ending", "before", "after"),
+    [("mha", b"TransformMatrix", b"transformmatrix"), ("nrrd", b"space directions:", b"Orientation:=axial\nkept:=")],
+)
+def test_an_orientation_that_itk_passes_over_is_told_as_missing(
+    tmp_path: Path, ending: str, before: bytes, after: bytes
+) -> None:
+    """ITK knows its names in one spelling alone, and NRRD's own remarks say nothing to it."""
+    path = tmp_path / f"a.{ending}"
+    by_itk(path, affine_of())
+    assert read_volume(path).doubts == ()
+    path.write_bytes(path.read_bytes().replace(before, after))
+    assert "orientation" in [doubt.kind for doubt in read_volume(path).doubts]
+
+
 @pytest.mark.parametrize("ending", ["nrrd", "mha", "img"])
 def test_a_collection_in_another_format_is_prepared_like_nifti(tmp_path: Path, ending: str) -> None:
     """Found by the templates for .nii.gz, and kept the second time, whichever of its files is looked at."""

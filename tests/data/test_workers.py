@@ -43,6 +43,16 @@ def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(outcomes(answer, [("folder",)], 1)) == [str(tmp_path)]
 
 
+def test_a_folder_that_is_gone_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(outcomes(answer, [("good",)], 1))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(InputError, match="the folder this was started in is gone"):
+        list(outcomes(answer, [("good",)], 1))
+
+
 def test_a_fault_of_the_machine_ends_all_at_once(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(InputError, match="the disk is full"):

@@ -128,7 +128,10 @@ def _slices(part: Any, known: Slice, size: int) -> list[Slice]:
     shared, slices = list(part.get(SHARED) or ())[:1], []
     for frame, own in enumerate(part[FRAMES].value):  # groups of data sets: places, directions, measures, scaling
         groups = [group.value[:1] for item in (own, *shared) for group in item if group.VR == "SQ"]
-        slices.append(_in_place(known._replace(frame=frame), (*itertools.chain(*groups), part)))
+        try:
+            slices.append(_in_place(known._replace(frame=frame), (*itertools.chain(*groups), part)))
+        except _Lacks as lacks:
+            return [*slices, known._replace(frame=frame, lacks=str(lacks))]
     return slices
 
 

@@ -15,7 +15,7 @@ from mixcl.errors import InputError
 
 HEADER_BYTES = 2**16
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK and DICOM count to the left and back, NIfTI to the right and front
-ORIENTED = {"space directions", "transformmatrix", "orientation", "rotation"}
+ORIENTED = {True: {"space directions"}, False: {"TransformMatrix", "Orientation", "Rotation"}}  # of NRRD or not
 
 
 def read_itk(path: Path) -> Read:
@@ -44,7 +44,7 @@ def read_itk(path: Path) -> Read:
     voxel: int = sitk.Image((1, 1, 1), reader.GetPixelID()).GetSizeOfPixelComponent()
     size = int(np.prod(shape)) * voxel
     doubts = behind(path, _surplus(path, nrrd, fields, begin, size))  # first: not all of it does ITK survive
-    if not ORIENTED & fields.keys():
+    if not ORIENTED[nrrd] & fields.keys():
         text = "its header gives no orientation; it is taken as the format's default (LPS)"
         doubts = (Doubt("orientation", f"{path}: {text}"), *doubts)
     with itk_errors(path):
@@ -56,15 +56,18 @@ def read_itk(path: Path) -> Read:
 
 
 def _header(path: Path, nrrd: bool) -> tuple[dict[str, str], int]:
-    """The fields of the text in front, by name in small letters, and the byte behind it, 0 where it has no end."""
+    """The fields of the text in front by name, and the byte behind it, 0 where it has no end.
+
+    Names of NRRD are in small letters; those of a MetaImage as they are, since ITK passes over another spelling.
+    """
     head = first_bytes(path, HEADER_BYTES).decode("latin-1")  # a character a byte
     end = re.search(r"\r?\n\r?\n" if nrrd else r"^ElementDataFile *=.*\n", head, re.MULTILINE)
     begin = end.end() if end else 0
     fields: dict[str, str] = {}
     for line in head[: begin or None].split("\n"):
         name, _, value = line.partition(":" if nrrd else "=")
-        fields.setdefault(name.strip().lower(), value.strip())
-    local = fields.get("elementdatafile", "").startswith("LOCAL")
+        fields.setdefault(name.strip().lower() if nrrd else name.strip(), value.strip())
+    local = fields.get("ElementDataFile", "").startswith("LOCAL")
     if {"data file", "datafile"} & fields.keys() if nrrd else not local:
         raise InputError(f"{path}: its voxels lie in another file; write both into one .nrrd or .mha", "format")
     return fields, begin
@@ -72,13 +75,13 @@ def _header(path: Path, nrrd: bool) -> tuple[dict[str, str], int]:
 
 def _surplus(path: Path, nrrd: bool, fields: dict[str, str], begin: int, size: int) -> int:
     """Bytes that the file holds beside the ``size`` of its voxels, as far as that matters; ITK passes over them."""
-    encoding = (fields.get("encoding" if nrrd else "compresseddata") or "raw").lower()
-    spelled_out = not nrrd and fields.get("binarydata", "").lower().startswith("f")
+    encoding = (fields.get("encoding" if nrrd else "CompressedData") or "raw").lower()
+    spelled_out = not nrrd and fields.get("BinaryData", "").lower().startswith("f")
     if not begin or spelled_out or encoding not in ("raw", "gzip", "gz", "true", "false"):
         raise InputError(f"{path}: holds its voxels in an unusual way; write it anew, binary, raw or gzip", "format")
     held = taken = there = path.stat().st_size - begin
     if encoding in ("gzip", "gz", "true"):
-        stated = None if nrrd else re.match(r"\d+", fields.get("compresseddatasize", ""))  # ITK stops there
+        stated = None if nrrd else re.match(r"\d+", fields.get("CompressedDataSize", ""))  # ITK stops there
         held = taken = min(int(stated[0][:20]), there) if stated else there
         with reading(path), path.open("rb") as file:
             file.seek(begin)

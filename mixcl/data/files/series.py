@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt, Read
 from mixcl.data.files.dicom import Slice, hounsfield, pixels_of, slices_of
+from mixcl.data.files.geometry import check_grid
 from mixcl.data.files.itk import LPS
 from mixcl.data.files.opened import LARGEST, files_of, reading
 from mixcl.errors import InputError
@@ -50,7 +51,7 @@ def read_series(path: Path) -> Read:
         _refuse(path, f"holds {len(images)} DICOM slice ({_names(images)}); give a series of two or more")
     _check_alike(path, images)
     images, affine = _stacked(path, images)
-    doubts: tuple[Doubt, ...] = ()
+    doubts = check_grid(path, affine, (*images[0].shape[::-1], len(images)))
     if copies:
         text = f"{path}: {_names(copies)} left out, byte for byte the same as another file"
         doubts += (Doubt("doubled slices", text),)

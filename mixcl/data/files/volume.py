@@ -43,7 +43,8 @@ def read_volume(path: Path) -> Volume:
     else:
         read = read_itk if head.startswith((b"NRRD", b"ObjectType", b"NDims")) else read_nifti
     data, affine, doubts = read(path)
-    doubts += check_grid(path, affine, data.shape)
+    if read is not read_series:  # which looks at its grid before it decodes a slice
+        doubts += check_grid(path, affine, data.shape)
     if data.dtype.kind == "f" and (bad := data.size - int(np.isfinite(data).sum())):
         raise InputError(f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away", "nan")
     return Volume(path, data, affine, digest(path), doubts)
@@ -56,19 +57,15 @@ def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:
     """
     low, high = float(image.data.min()), float(image.data.max())
     values = f"its values lie between {low:.6g} and {high:.6g}"
-    faults = (
-        (low == high, f"all voxels are {low:.6g}; take the case away", "constant"),
-        (high - low <= SMALLEST_RANGE, f"{values}, so it looks already scaled; give Hounsfield units", "range"),
-        (low >= 0 and high <= 255, f"{values}, so it looks like an 8-bit picture; give Hounsfield units", "range"),
-        (
-            low >= 0 and high > 1000,
-            f"{values}, so its intercept (often -1024) is lost; give Hounsfield units",
-            "intercept",
-        ),
-    )
-    for wrong, text, kind in faults:
-        if wrong:
-            raise InputError(f"{image.path}: {text}", kind)
+    if low == high:
+        raise InputError(f"{image.path}: all voxels are {low:.6g}; take the case away", "constant")
+    if high - low <= SMALLEST_RANGE:
+        raise InputError(f"{image.path}: {values}, so it looks already scaled; give Hounsfield units", "range")
+    if low >= 0 and high <= 255:
+        raise InputError(f"{image.path}: {values}, so it looks like an 8-bit picture; give Hounsfield units", "range")
+    if low >= 0 and high > 1000:
+        text = f"{image.path}: {values}, so its intercept (often -1024) is lost; give Hounsfield units"
+        raise InputError(text, "intercept")
     text = f"{image.path}: {values} HU, without any air; check that it is in Hounsfield units"
     return (Doubt("range", text),) if low > -500 else ()
 
@@ -87,8 +84,9 @@ def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
             raise InputError(text, "fractional label")
     known = f"the collection knows 0 and {', '.join(map(str, sorted(stored)))}; mend the map, or the collection's names"
     far = [value for value in stored if not 0 < value < 256]
-    beyond = np.isin(data, far) if far else np.bool_(False)
-    data = np.where(beyond, 0, data) if far else data
+    beyond = np.isin(data, far) if far else None
+    if beyond is not None and beyond.any():
+        data = np.where(beyond, 0, data)
     if data.min() < 0 or data.max() > 255:
         text = f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}"
         raise InputError(text, "unknown label")
@@ -100,10 +98,11 @@ def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
         raise InputError(f"{label.path}: {text}", "unknown label")
     if not any(stored.get(value, UNKNOWN) != UNKNOWN for value in present):
         raise InputError(f"{label.path}: labels nothing; add its labels, or take the case away", "empty label")
+    table = np.arange(256, dtype=np.uint8)
     for value in present:
-        if stored.get(value, value) != value:
-            labels[data == value] = stored[value]
-    if far:
+        table[value] = stored.get(value, value)
+    labels = table[labels] if any(table[value] != value for value in present) else labels
+    if beyond is not None:
         labels[beyond] = UNKNOWN
     return labels
 

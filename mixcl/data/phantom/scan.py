@@ -7,7 +7,7 @@ the end, which hides the last bits in which instruction sets differ, so that x86
 """
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,12 +128,14 @@ def _grid(
     ``frame``: seven numbers between 0 and 1 that choose the field of view and how far voxels are from ``nominal`` mm.
     """
 
-    least = np.array([0.92, 0.85, 6, 6, 6, -110, 165 if chest else 118])
-    most = np.array([1.08, 1.1, 22, 22, 22, -88, 190 if chest else 140])
-    across, along, side, front, _, feet, head = least + (most - least) * frame
-    spacing = np.array(nominal) * (across, across, along)
-    low = np.array([-body.half[0], -body.half[1], feet]) * body.scale - (side, front, 0)
-    high = np.array([body.half[0], body.half[1], head]) * body.scale + (side, front, 0)
+    def between(low: float, high: float, k: slice | int) -> Any:
+        return low + (high - low) * frame[k]
+
+    spacing = np.array(nominal) * (between(0.92, 1.08, 0), between(0.92, 1.08, 0), between(0.85, 1.1, 1))
+    margin = between(6, 22, slice(2, 5))
+    low = np.array([-body.half[0], -body.half[1], between(-110, -88, 5)]) * body.scale - margin * (1, 1, 0)
+    top = between(165, 190, 6) if chest else between(118, 140, 6)
+    high = np.array([body.half[0], body.half[1], top]) * body.scale + margin * (1, 1, 0)
     shape = np.ceil((high - low) / spacing).astype(int)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = low
