@@ -39,7 +39,9 @@ def outcomes(function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], work
     InputError
         That of a job of the kind ``machine``; then nothing more is begun, and what was begun is ended.
     """
-    waiting, busy, answers = deque(enumerate(jobs)), dict[Any, tuple[int, _Worker]](), dict[int, Any]()
+    waiting = deque(enumerate(jobs))
+    busy: dict[Any, tuple[int, _Worker]] = {}  # by channel
+    answers: dict[int, Any] = {}
     try:
         for number in range(len(waiting)):
             while number not in answers:

@@ -121,12 +121,12 @@ def _most_different(pictures: Sequence[Picture], arms: Sequence[str]) -> Picture
     organs = [np.sum([(p.label == value).any((0, 1)) for value in p.names], axis=0) for p in pictures]
     fewest = max(1, max(int(count.max()) for count in organs) / 2)
     ranks = []
-    for number, (picture, count) in enumerate(zip(pictures, organs, strict=True)):
+    for picture, count in zip(pictures, organs, strict=True):
         ends = [picture.predictions[arm] for arm in {arms[0], arms[-1]} if arm in picture.predictions]
         shown = difference(ends) if len(ends) == 2 else picture.label > 0
         voxels = shown.sum((0, 1)) * (count >= fewest)
-        ranks.append((len(ends) == 2, voxels.max(), -number, int(voxels.argmax())))  # what one arm alone has comes last
-    *_, number, z = max(ranks)
-    picture = pictures[-number]
+        ranks.append((len(ends) == 2, voxels.max(), int(voxels.argmax())))  # what one arm alone has comes last
+    best = max(range(len(ranks)), key=lambda number: ranks[number][:2])  # the first of equals
+    picture, z = pictures[best], ranks[best][2]
     ordered = {arm: picture.predictions[arm] for arm in arms if arm in picture.predictions}
     return picture._replace(z=z, title=f"{picture.title}, slice {z}", predictions=ordered)

@@ -89,10 +89,8 @@ def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
     if not sample.common(raw["label"])[0]:
         text = f"in none of the first {CANDIDATES} samples both patches have a label"
         raise InputError(f"{text}; set a larger model.patch")
-    grid, places = (
-        batches.coarse(raw["label"], level_edges(config.model)[LABEL_LEVEL]),
-        pairs.places(int(raw["sample"])),
-    )
+    grid = batches.coarse(raw["label"], level_edges(config.model)[LABEL_LEVEL])
+    places = pairs.places(int(raw["sample"]))
     cases = " and ".join(f"P_{k} from {case.collection}, case {case.id}" for k, (case, _) in enumerate(places, 1))
     text = f"{origin(config, store)}\n{cases}; where nothing is said, the axial slice with most labelled voxels."
     case = places[0][0]

@@ -74,8 +74,8 @@ def _table1(table: Table) -> str:
     if ahead and behind:
         told = f"MixCL is ahead of training from scratch in {ahead} of {cells} and behind it in {behind}"
     elif ahead or behind:
-        where = f"ahead of training from scratch in {ahead}" if ahead else f"behind training from scratch in {behind}"
-        told = f"MixCL is {where} of {cells}, and in no other told apart from it"
+        side = f"ahead of training from scratch in {ahead}" if ahead else f"behind training from scratch in {behind}"
+        told = f"MixCL is {side} of {cells}, and in no other told apart from it"
     else:
         told = f"MixCL is not told apart from training from scratch in any of {cells}"
     ends = interval(100 * largest["low"], 100 * largest["high"], 1)

@@ -118,7 +118,8 @@ def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
     """What has to be said beside Table 1 or 2: about the paper's, missing cells, runs not made alike."""
     planned = runs.cells(number)
     lines = [*_about_table1(planned)] if number == 1 else [f"The numbers of the paper's Table 2 are {UNKNOWN} (R23)."]
-    lines += [] if planned or number == 1 else ["This profile plans no ablation."]
+    if number == 2 and not planned:
+        lines.append("This profile plans no ablation.")
     lines += [*_missing(runs, folds, number), *_repeated(folds)]
     known = {*runs.cells(1), *runs.cells(2)}
     present = dict.fromkeys(runs.cases[CELL].itertuples(index=False, name=None))
@@ -151,7 +152,7 @@ def _missing(runs: Runs, folds: pd.DataFrame, number: int) -> Iterator[str]:
         wanted = [run for run in planned if run[:3] == cell]
         if names := [f"fold {run[3]} seed {run[4]}" for run in wanted if run not in present]:
             more = ", ..." if len(names) > 5 else ""
-            yield (f"Missing: {_cell_name(cell)}, {len(names)} of {len(wanted)} runs ({', '.join(names[:5])}{more}).")
+            yield f"Missing: {_cell_name(cell)}, {len(names)} of {len(wanted)} runs ({', '.join(names[:5])}{more})."
 
 
 def _repeated(folds: pd.DataFrame) -> Iterator[str]:
