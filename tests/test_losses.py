@@ -85,7 +85,7 @@ def test_cross_correlation_of_any_shape(shape: list[int], seed: int, center: boo
     a, b = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
     c = losses.cross_correlation(a, b, center=center)
     np.testing.assert_allclose(c, reference.correlation(a.numpy(), b.numpy(), center), rtol=1e-6, atol=1e-9)
-    assert c.abs().max() <= 1 + 1e-12
+    assert c.abs().max() <= 1 + 1e-9  # centring by sums costs digits
 
 
 @pytest.mark.parametrize("center", [False, True])

@@ -85,19 +85,21 @@ def ablation_plot(table: Table) -> Plot:
 def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     """Every arm's difference to another with its 95 % interval over pairs; a panel a task and what is compared with.
 
-    What a single arm of a task is compared with has no panel of its own: these rows share one and name both arms.
+    What a single arm of a task is compared with, but for training from scratch, has no panel of its own: these rows
+    share one and name both arms.
     ``effects`` are rows of ``mixcl.results.effects.effects``, ``origin`` says in the caption where they come from.
     """
     counts = Counter((row.task, row.against) for row in effects)
+    alone = {pair for pair, count in counts.items() if count == 1 and pair[1] != REFERENCE}
     panels: dict[str, list[Effect]] = {}
     for row in effects:
-        what = f"against {in_words(row.against)}" if counts[row.task, row.against] > 1 else "one change alone"
+        what = "one change alone" if (row.task, row.against) in alone else f"against {in_words(row.against)}"
         panels.setdefault(f"{title(row.task)}: {what}", []).append(row)
     heights = [len(part) + 0.5 for part in panels.values()] or [1]
     tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
     with Plot.grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights) as (figure, axes):
         for ax, (name, part) in zip(axes, panels.items(), strict=False):
-            other = [f" vs {arm_title(row.against)}" if counts[row.task, row.against] == 1 else "" for row in part]
+            other = [f" vs {arm_title(row.against)}" if (row.task, row.against) in alone else "" for row in part]
             order = [f"{arm_title(row.arm)}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
             rows = pd.DataFrame(part).assign(row=order)
             for clear, drawn in rows.groupby(rows["p_holm"] < LEVEL):

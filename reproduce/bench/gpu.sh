@@ -45,6 +45,7 @@ fi
 part() {
     local name=$1 limit=$2 left=$((end - SECONDS))
     shift 2
+    [ -z "$small" ] || limit=$((10 * limit)) # a processor that has other work, too
     [ ! -s "$work/parts/$name.json" ] || { echo "gpu.sh: $name is done"; return 0; }
     [ "$left" -gt 20 ] || { echo "gpu.sh: no time left for $name"; failed+=("$name"); return 0; }
     echo "gpu.sh: $name"
