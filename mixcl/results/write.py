@@ -86,15 +86,17 @@ def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
     shares = {cell[:2] for cell in table.planned} | set(TABLE1 if metric == "dice" else ())
     shares |= set(zip(table.folds["task"], table.folds["percent"], strict=True))
     tasks = sorted({task for task, _ in shares}, key=lambda task: rank(task, TITLES))
+    scores, differences = _over_folds(table.folds, metric), _over_folds(table.paired, metric, "+")
     rows = []
     for percent in sorted({percent for _, percent in shares}):
         ours, pairs, paper = ["this run"], [PAIRS_ROW], [PAPER_ROW]
         for task in tasks:
             planned = (task, percent) in shares
             head, blank = f"{percent:g} %", [""] * len(COLUMNS)
-            scratch, mixcl = (_over_folds(table, metric, (task, percent, arm)) for arm in (REFERENCE, FULL))
-            ours += [head, scratch[0], *mixcl] if planned else blank
-            tested = _over_pairs(table, metric, (task, percent, FULL))
+            scratch, mixcl = (task, percent, REFERENCE), (task, percent, FULL)
+            found = [of.get(cell, MISSING) for of, cell in ((scores, scratch), (scores, mixcl), (differences, mixcl))]
+            ours += [head, *found] if planned else blank
+            tested = _over_pairs(table, metric, mixcl)
             weights = table.folds.loc[(table.folds["task"] == task) & (table.folds["percent"] == percent), "weights"]
             pairs += [head, f"{weights.nunique()} trainings", *tested] if tested else blank
             paper += [head, *_paper(task, percent)] if planned else blank
@@ -106,14 +108,14 @@ def _table2(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
     """An arm a row, with the terms it was pre-trained with, and one over pairs of trainings."""
     columns = list(dict.fromkeys((task, percent) for task, percent, _ in table.planned))
     paper = [UNKNOWN] if metric == "dice" else []
+    scores, differences = _over_folds(table.folds, metric), _over_folds(table.paired, metric, "+")
     rows = []
     for arm in dict.fromkeys(arm for *_, arm in table.planned):
         ours = [arm_title(arm), *table.marks.get(arm, (MISSING,) * len(TABLE2))]
         pairs = [PAIRS_ROW, *[""] * len(TABLE2)]
-        for task, percent in columns:
-            score, difference = _over_folds(table, metric, (task, percent, arm))
-            ours += [score, "" if arm == REFERENCE else difference]
-            pairs += _over_pairs(table, metric, (task, percent, arm)) or ["", ""]
+        for cell in ((*column, arm) for column in columns):
+            ours += [scores.get(cell, MISSING), "" if arm == REFERENCE else differences.get(cell, MISSING)]
+            pairs += _over_pairs(table, metric, cell) or ["", ""]
         rows += [[*ours, *paper], *([[*pairs, *([""] * len(paper))]] if any(pairs[1:]) else [])]
     groups: Groups = [("", ("", *TABLE2))]
     groups += [(f"{title(task)} {percent:g} %", (NAMES[metric], "Diff.")) for task, percent in columns]
@@ -149,14 +151,12 @@ def _organ(rows: pd.DataFrame, arms: Sequence[str]) -> list[str]:
     return [*cells, difference]
 
 
-def _over_folds(table: Table, metric: str, cell: Cell) -> list[str]:
-    """Mean ± sd over folds of a cell and of its difference to the reference."""
-    texts = []
-    for folds, sign in ((table.folds, ""), (table.paired, "+")):
-        rows = statistics.of(statistics.over_folds(folds, metric), cell)
-        mean, sd = (rows.iloc[0]["mean"], rows.iloc[0]["sd"]) if len(rows) else (math.nan, math.nan)
-        spread = "" if math.isnan(sd) else f" ± {sd:.{DIGITS[metric]}f}"
-        texts.append(shown(mean, DIGITS[metric], sign) + spread)
+def _over_folds(folds: pd.DataFrame, metric: str, sign: str = "") -> dict[Cell, str]:
+    """Mean ± sd over folds of each cell that has a run."""
+    texts = {}
+    for row in statistics.over_folds(folds, metric).to_dict("records"):
+        spread = "" if math.isnan(row["sd"]) else f" ± {row['sd']:.{DIGITS[metric]}f}"
+        texts[row["task"], row["percent"], row["arm"]] = shown(row["mean"], DIGITS[metric], sign) + spread
     return texts
 
 
