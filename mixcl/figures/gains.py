@@ -13,7 +13,7 @@ from mixcl.figures.style import OKABE_ITO, Plot, write_caption
 from mixcl.figures.tables import ARM_COLOURS
 from mixcl.results.gains import MOST, THIRD, plateau
 from mixcl.results.statistics import REFERENCE
-from mixcl.results.wording import arm_title, title
+from mixcl.results.wording import arm_title, extent, title
 from mixcl.run.jobs import FULL
 
 
@@ -47,14 +47,13 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
         curves.set_xticks(sorted(set(best["steps"])), [str(steps) for steps in sorted(set(best["steps"]))])
         curves.minorticks_off()
         curves.legend(loc="lower right")
-        pairs = f"{rows['n'].min()} to {rows['n'].max()}" if rows["n"].nunique() > 1 else str(rows["n"].iloc[0])
         return write_caption(
             figure,
-            f"{title(task)} with {percent:g} % of the labels, {pairs} pairs of fold and seed a cell; in brackets the "
-            "Dice from scratch. Lines: training from scratch has a third (dashed) and three quarters (solid) of its "
-            f"highest mean Dice, {most:.3f}, about where the paper's 15 and 50 % of BTCV lie. Bold: an interval "
-            "without 0, not adjusted for the number of cells. Rates on the right were chosen on the trainings shown. "
-            f"{table.attrs.get('origin', '')}",
+            f"{title(task)} with {percent:g} % of the labels, {extent(rows['n'])} pairs of fold and seed a cell; in "
+            "brackets the Dice from scratch. Lines: training from scratch has a third (dashed) and three quarters "
+            f"(solid) of its highest mean Dice, {most:.3f}, about where the paper's 15 and 50 % of BTCV lie. Bold: an "
+            "interval without 0, not adjusted for the number of cells. Rates on the right were chosen on the "
+            f"trainings shown. {table.attrs.get('origin', '')}",
         )
 
 

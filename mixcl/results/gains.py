@@ -20,7 +20,7 @@ from mixcl.results import wording
 from mixcl.results.formats import Sheet, csv, write_table
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import DIFFERENCE, REFERENCE, compared, fold_scores, holm
-from mixcl.results.wording import arm_title, count, interval, shown, title
+from mixcl.results.wording import arm_title, count, extent, interval, shown, title
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
 
@@ -160,9 +160,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
             for row in (rows[0], rows[-1])
         )
         lines.append(
-            f"{_who(cell)}, {len(part)} lengths and rates, {rows[-1]['n']} pairs each "
-            f"({count(int(rows[-1]['n_seeds']), 'pre-training')}): ahead of training from scratch by its 95 % interval "
-            f"at {ahead.sum()}, behind at {behind.sum()} ({tested}); from {worst} to {best}."
+            f"{_who(cell)}, {len(part)} lengths and rates, {extent(part['n'])} pairs each "
+            f"({count(int(part['n_seeds'].max()), 'pre-training')}): ahead of training from scratch by its 95 % "
+            f"interval at {ahead.sum()}, behind at {behind.sum()} ({tested}); from {worst} to {best}."
         )
     return lines
 

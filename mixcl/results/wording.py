@@ -249,6 +249,15 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
+def extent(numbers: pd.Series) -> str:
+    """A number, or the smallest and the largest of several.
+
+    >>> extent(pd.Series([5, 5])), extent(pd.Series([10, 5]))
+    ('5', '5 to 10')
+    """
+    return " to ".join(str(number) for number in dict.fromkeys((numbers.min(), numbers.max())))
+
+
 def alone(folds: int, seeds: int) -> str:
     """What an interval over so many folds and seeds can not contain, to be put behind it.
 
