@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
+from matplotlib.patheffects import withStroke
 
 from mixcl.figures.style import OKABE_ITO, Plot, write_caption
 from mixcl.figures.tables import ARM_COLOURS
@@ -15,6 +16,9 @@ from mixcl.results.gains import MOST, THIRD, plateau
 from mixcl.results.statistics import REFERENCE
 from mixcl.results.wording import arm_title, extent, title
 from mixcl.run.jobs import FULL
+
+HALO = withStroke(linewidth=1.5, foreground="white", alpha=0.6)  # round a text that a line crosses
+WIDE = 0.2  # of Dice, from which an interval is shown in whole points, because a cell is narrow
 
 
 def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> Plot:
@@ -46,6 +50,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
         curves.set(xscale="log", xlabel="fine-tuning steps", ylabel="Dice", title="each arm at its own best rate")
         curves.set_xticks(sorted(set(best["steps"])), [str(steps) for steps in sorted(set(best["steps"]))])
         curves.minorticks_off()
+        curves.margins(y=0.12)  # for the rates beside the first and the last point
         curves.legend(loc="lower right")
         return write_caption(
             figure,
@@ -90,7 +95,7 @@ def _cells(ax: Axes, rows: pd.DataFrame, values: pd.Series, texts: Sequence[str]
         x, y = steps.index(row["steps"]), rates.index(row["rate"])
         colours[y, x] = value
         weight = "bold" if _is_clear(row) else "normal"
-        ax.text(x, y, text, ha="center", va="center", fontsize=7, fontweight=weight)
+        ax.text(x, y, text, ha="center", va="center", fontsize=6.5, fontweight=weight, path_effects=[HALO])
     ax.imshow(colours, origin="lower", aspect="auto", cmap="PuOr", norm=TwoSlopeNorm(0, -1.6 * most, 1.6 * most))
     ax.set_xticks(range(len(steps)), [str(s) for s in steps])
     ax.set_yticks(range(len(rates)), [f"{r:g}" for r in rates])
@@ -103,7 +108,8 @@ def _is_clear(row: Mapping[Any, Any]) -> bool:
 
 
 def _with_interval(row: Mapping[Any, Any]) -> str:
-    ends = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}" if math.isfinite(row["low"]) else "-"
+    digits = 1 if row["high"] - row["low"] < WIDE else 0
+    ends = f"{100 * row['low']:+.{digits}f} to {100 * row['high']:+.{digits}f}" if math.isfinite(row["low"]) else "-"
     return f"{100 * row['difference']:+.1f}\n{ends}\n({row['scratch']:.2f})"
 
 
