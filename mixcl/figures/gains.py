@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.patheffects import withStroke
 
 from mixcl.figures.style import OKABE_ITO, Plot, write_caption
 from mixcl.figures.tables import ARM_COLOURS
@@ -17,7 +16,6 @@ from mixcl.results.statistics import REFERENCE
 from mixcl.results.wording import arm_title, extent, title
 from mixcl.run.jobs import FULL
 
-HALO = withStroke(linewidth=1.5, foreground="white", alpha=0.6)  # round a text that a line crosses
 WIDE = 0.2  # of Dice, from which an interval is shown in whole points, because a cell is narrow
 
 
@@ -34,7 +32,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
         _cells(gain, rows, 100 * rows["difference"], [_with_interval(row) for row in rows.to_dict("records")])
         field = rows.pivot_table(index="rate", columns="steps", values="scratch").sort_index()
         if min(field.shape) > 1:
-            style: Any = {"colors": [OKABE_ITO[6]], "linewidths": 1.0, "alpha": 0.5}
+            style: Any = {"colors": [OKABE_ITO[6]], "linewidths": 1.0, "alpha": 0.35}
             for share, line in ((THIRD, "dashed"), (MOST, "solid")):
                 gain.contour(field.to_numpy(), [share * most], linestyles=line, **style)
         gain.set_title(f"gain of {arm_title(start)} in points of Dice, 95 % interval")
@@ -95,7 +93,7 @@ def _cells(ax: Axes, rows: pd.DataFrame, values: pd.Series, texts: Sequence[str]
         x, y = steps.index(row["steps"]), rates.index(row["rate"])
         colours[y, x] = value
         weight = "bold" if _is_clear(row) else "normal"
-        ax.text(x, y, text, ha="center", va="center", fontsize=6.5, fontweight=weight, path_effects=[HALO])
+        ax.text(x, y, text, ha="center", va="center", fontsize=6.5, fontweight=weight)
     ax.imshow(colours, origin="lower", aspect="auto", cmap="PuOr", norm=TwoSlopeNorm(0, -1.6 * most, 1.6 * most))
     ax.set_xticks(range(len(steps)), [str(s) for s in steps])
     ax.set_yticks(range(len(rates)), [f"{r:g}" for r in rates])

@@ -94,7 +94,7 @@ def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
             planned = (task, percent) in shares
             head, blank = f"{percent:g} %", [""] * len(COLUMNS)
             scratch, mixcl = (task, percent, REFERENCE), (task, percent, FULL)
-            found = [of.get(cell, MISSING) for of, cell in ((scores, scratch), (scores, mixcl), (differences, mixcl))]
+            found = scores.get(scratch, MISSING), scores.get(mixcl, MISSING), differences.get(mixcl, MISSING)
             ours += [head, *found] if planned else blank
             tested = _over_pairs(table, metric, mixcl)
             weights = table.folds.loc[(table.folds["task"] == task) & (table.folds["percent"] == percent), "weights"]
