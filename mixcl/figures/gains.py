@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 
 from mixcl.figures.style import OKABE_ITO, Plot, write_caption
-from mixcl.figures.tables import ARM_COLOURS
+from mixcl.figures.tables import ARM_COLOURS, differences
 from mixcl.results.gains import MOST, THIRD, plateau
 from mixcl.results.statistics import REFERENCE
-from mixcl.results.wording import arm_title, extent, title
+from mixcl.results.wording import arm_title, extent, few, title
 from mixcl.run.jobs import FULL
 
 WIDE = 0.2  # of Dice, from which an interval is shown in whole points, because a cell is narrow
@@ -52,11 +52,11 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
         curves.legend(loc="lower right")
         return write_caption(
             figure,
-            f"{title(task)} with {percent:g} % of the labels, {extent(rows['n'])} pairs of fold and seed a cell; in "
-            "brackets the Dice from scratch. Lines: training from scratch has a third (dashed) and three quarters "
-            f"(solid) of its highest mean Dice, {most:.3f}, about where the paper's 15 and 50 % of BTCV lie. Bold: an "
-            "interval without 0, not adjusted for the number of cells. Rates on the right were chosen on the "
-            f"trainings shown. {table.attrs.get('origin', '')}",
+            f"{title(task)} with {percent:g} % of the labels, {extent(rows['n'])} pairs of fold and seed a "
+            f"cell{few(rows)}; in brackets the Dice from scratch. Lines: training from scratch has a third (dashed) "
+            f"and three quarters (solid) of its highest mean Dice, {most:.3f}, about where the paper's 15 and 50 % of "
+            "BTCV lie. Bold: an interval without 0, not adjusted for the number of cells. Rates on the right were "
+            f"chosen on the trainings shown. {table.attrs.get('origin', '')}",
         )
 
 
@@ -66,11 +66,8 @@ def gain_arms(table: pd.DataFrame) -> Plot:
     panels = list(table.groupby(["steps", "rate"]))
     with Plot.grid(len(panels), 3, 2.6, 0.8 + 0.22 * len(arms), sharex=True, sharey=True) as (figure, axes):
         for ax, ((steps, rate), rows) in zip(axes, panels, strict=False):
-            for row in rows.to_dict("records"):
-                colour, at = ARM_COLOURS[row["start"]], arms.index(row["start"])
-                ax.plot([100 * row["low"], 100 * row["high"]], [at, at], color=colour, linewidth=1.8)
-                ax.plot(100 * row["difference"], at, "o", color=colour, mfc=colour if _is_clear(row) else "white")
-            ax.axvline(0, color="#777777", linewidth=0.8, zorder=1)
+            in_points = rows.assign(arm=rows["start"], row=rows["start"], **(100 * rows[["low", "difference", "high"]]))
+            differences(ax, in_points, arms, (rows["low"] > 0) | (rows["high"] < 0))
             ax.set_title(f"{steps} steps at {rate:g}, scratch {rows['scratch'].mean():.3f}")
             ax.set_xlabel("gain in points of Dice")
         axes[0].set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
@@ -79,8 +76,8 @@ def gain_arms(table: pd.DataFrame) -> Plot:
         return write_caption(
             figure,
             f"{title(task)} with {percent:g} % of the labels: what networks start from, against training from scratch "
-            "of the same length and rate, pairs of fold and seed. Filled: a 95 % interval without 0, not adjusted for "
-            f"the number of arms. {table.attrs.get('origin', '')}",
+            f"of the same length and rate, {extent(table['n'])} pairs of fold and seed{few(table)}. Filled: a 95 % "
+            f"interval without 0, not adjusted for the number of arms. {table.attrs.get('origin', '')}",
         )
 
 

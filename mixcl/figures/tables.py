@@ -18,7 +18,7 @@ from mixcl.results.inference import LEVEL
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
 from mixcl.results.statistics import CELL, REFERENCE
 from mixcl.results.table import Table
-from mixcl.results.wording import arm_title, in_words, title
+from mixcl.results.wording import arm_title, few, in_words, title
 from mixcl.run.jobs import FULL
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def dumbbells(organs: pd.DataFrame, origin: str = "") -> Plot:
         for ax, part in zip(axes, parts, strict=False):
             _organ_rows(ax, part, most)
         figure.legend(handles=[_dot(arm, arm_title(arm)) for arm in PAIR], loc="outside upper center", ncols=2)
-        what = "Dice of each organ, the mean over test cases and seeds that have it; missed organs count as 0."
+        what = (
+            "Dice of each organ at the largest share, the mean over test cases and seeds that have it; missed organs "
+            "count as 0. All shares together:"
+        )
         return write_caption(figure, f"{what} {origin}")
 
 
@@ -69,7 +72,7 @@ def ablation_plot(table: Table) -> Plot:
     with Plot.grid(len(columns), 2, 3.3, 1.1 + 0.3 * max(len(arms), 1), sharey=True) as (figure, axes):
         for ax, (task, percent) in zip(axes, columns, strict=False):
             compared = table.comparisons.query("metric == 'dice' and n > 0 and task == @task and percent == @percent")
-            _differences(ax, compared.assign(row=compared["arm"]), arms)
+            differences(ax, compared.assign(row=compared["arm"]), arms)
             style: Any = {"ha": "center", "va": "center", "fontsize": 6, "backgroundcolor": "white"}
             for arm in set(arms) - set(compared["arm"]):
                 ax.text(0.5, arms.index(arm), "no pairs", transform=ax.get_yaxis_transform(), **style)
@@ -102,12 +105,11 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
             other = [f" vs {arm_title(row.against)}" if (row.task, row.against) in alone else "" for row in part]
             order = [f"{arm_title(row.arm)}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
             rows = pd.DataFrame(part).assign(row=order)
-            for clear, drawn in rows.groupby(rows["p_holm"] < LEVEL):
-                _differences(ax, drawn, order, **({} if clear else {"markerfacecolor": "white"}))
+            differences(ax, rows, order, rows["p_holm"] < LEVEL)
             ax.set_ylim(len(part) - 0.25, -0.75)
             ax.set_title(name)
         axes[-1].set_xlabel("difference in Dice")
-        how = f"{_filled(effects)} Bars: 95 % interval over folds and seeds."
+        how = f"{_filled(effects)} Bars: 95 % interval over pairs{few(pd.DataFrame(effects))}."
         return write_caption(figure, f"Arms compared by fold and seed. {how} {origin}")
 
 
@@ -135,13 +137,15 @@ def _intervals(rows: pd.DataFrame, value: str, **style: Any) -> None:
     )  # fmt: skip
 
 
-def _differences(ax: Axes, rows: pd.DataFrame, order: Sequence[str], **style: Any) -> None:
-    """Rows of an ``arm``'s ``difference`` with its interval; ``row`` is the place in ``order``."""
-    _intervals(
-        rows, "difference", x="difference", y="row", order=order, hue="arm", linestyle="none", markersize=4.5,
-        palette={arm: ARM_COLOURS[arm] for arm in rows["arm"]}, markeredgewidth=1.0,
-        err_kws={"linewidth": 1.8, "zorder": 1.9}, ax=ax, **style,
-    )  # fmt: skip
+def differences(ax: Axes, rows: pd.DataFrame, order: Sequence[str], filled: pd.Series | None = None) -> None:
+    """Rows of an ``arm``'s ``difference`` with its interval; ``row`` is the place in ``order``.  All are ``filled``
+    unless it says which."""
+    for full, part in rows.groupby(filled) if filled is not None else [(True, rows)]:
+        _intervals(
+            part, "difference", x="difference", y="row", order=order, hue="arm", linestyle="none", markersize=4.5,
+            palette={arm: ARM_COLOURS[arm] for arm in part["arm"]}, markeredgewidth=1.0,
+            err_kws={"linewidth": 1.8, "zorder": 1.9}, ax=ax, **({} if full else {"markerfacecolor": "white"}),
+        )  # fmt: skip
     ax.axvline(0, color="#777777", linewidth=0.8, zorder=1)
     ax.set_ylabel("")
 

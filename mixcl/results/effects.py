@@ -7,8 +7,9 @@ compared with MixCL as well, frozen with frozen.  In a pair, of one fold and one
 scans in the same order from the same fresh decoder; for intervals and p see :mod:`mixcl.results.statistics`.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mixcl.config.settings import Experiment, GridConfig
+from mixcl.data.registry import collections
 from mixcl.results import wording
 from mixcl.results.formats import MISSING, Sheet, write_table
 from mixcl.results.inference import FEWEST, LEVEL
@@ -36,8 +38,7 @@ from mixcl.results.wording import alone, arm_title, in_words, interval, shown, t
 from mixcl.run.jobs import FULL
 from mixcl.run.record import read_metrics
 
-RECORDS = 3
-FROZEN, FRESH = "finetune.freeze=true", "pretrain.method=none"
+FROZEN, FRESH, ALPHA = "finetune.freeze=true", "pretrain.method=none", "loss.alpha"
 
 
 class Effect(NamedTuple):
@@ -59,7 +60,7 @@ class Effect(NamedTuple):
     n_seeds: int
     better: float  # share of pairs in which the arm is ahead
     seeds: str  # mean difference of each seed in points, by rising seed: whether an effect is one of the starts
-    fit: float  # difference of the losses on the training patches at the end, above 0 where the arm fits worse
+    fit: float  # difference of the last losses on training patches, above 0 where the arm fits worse
     p_holm: float  # adjusted for all rows
     verdict: str  # see :func:`verdict`
 
@@ -67,14 +68,15 @@ class Effect(NamedTuple):
 def effects(config: Experiment, out: Path) -> pd.DataFrame:
     """Write tables/effects.csv, .md and .tex: the pairs of :func:`arm_pairs` in every cell with both arms.
 
-    An :class:`Effect` a row; the training loss is Dice + cross-entropy, mean of the last records of metrics.jsonl.
+    An :class:`Effect` a row; the training loss is Dice + cross-entropy, of the last record of metrics.jsonl, which is
+    the mean over its steps (``finetune.log_every``).
     ``attrs["origin"]`` names profile, folds, seeds, commit and data.  Raises `InputError` as
     :func:`mixcl.results.runs.read_runs` does.
     """
     runs = read_runs(out)
     folds = fold_scores(runs.cases)
-    records = [read_metrics(out / "runs" / job / "metrics.jsonl")[-RECORDS:] for job in folds["job"]]
-    folds["loss"] = [np.mean([record["total"] for record in last] or [math.nan]) for last in records]
+    records = [read_metrics(out / "runs" / job / "metrics.jsonl")[-1:] for job in folds["job"]]
+    folds["loss"] = [last[0].get("total", math.nan) if last else math.nan for last in records]
     frozen = {card["arm"]: bool(card["config"].get("finetune", {}).get("freeze")) for card in runs.cards.values()}
     rows = [row for pair in arm_pairs(config.grid, frozen) for row in _compared(folds, *pair)]
     cells: list[Any] = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
@@ -104,25 +106,23 @@ def arm_pairs(grid: GridConfig, frozen: Mapping[str, bool]) -> list[tuple[str, s
     return [(reference, arm) for reference, arm in dict.fromkeys(pairs) if reference != arm]
 
 
-def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFrame:
+def organs(config: Experiment, out: Path) -> pd.DataFrame:
     """Write tables/effects_organs.csv, .md and .tex: what the label term adds for organs that it is taught and others.
 
-    Pairs of ``grid.compare`` are taken that differ in ``loss.alpha`` alone.  ``labelled`` are names of what the
-    collections of the pre-training label; ``kidney`` stands for the left and the right one.  Raises `InputError` as
+    Arms are compared that differ in ``loss.alpha`` alone, which one of them sets to 0.  Taught is what a collection of
+    the pre-training labels; its ``kidney`` stands for the left and the right one.  Raises `InputError` as
     :func:`mixcl.results.runs.read_runs` does.
 
     The rows: task, percent, ``arm``, the arm ``against`` which it is compared and which lacks the label term,
     ``organs`` (labelled or others), and :class:`mixcl.results.inference.Estimate` of the difference of Dice over a
     pair's cases and their organs; ``p`` is not adjusted.
     """
-    runs, names = read_runs(out), set(labelled)
+    runs, known = read_runs(out), collections(config.data)
+    names = {name for key in config.data.pretrain for name in known[key].names.values()}
     taught = [any(name in organ for name in names) for organ in runs.cases["organ"]]
     cases = runs.cases.assign(organs=np.where(taught, "labelled", "others"))
-    settings = {FULL: set[str](), **{arm: set(items) for arm, items in config.grid.variants.items()}}
     rows: list[tuple[Any, ...]] = []
-    for reference, arm in (pair for pair in config.grid.compare if settings.keys() >= {*pair}):
-        if not all(item.startswith("loss.alpha=") for item in settings[reference] ^ settings[arm]):
-            continue
+    for reference, arm in _with_label_term(config.grid):
         for group, part in cases[cases["arm"].isin((reference, arm))].groupby("organs"):
             for cell, values in distinct(fold_differences(part, reference)).groupby(CELL):
                 told = compared(values, values["dice"], "arm_dice", "reference_dice")
@@ -130,6 +130,18 @@ def organs(config: Experiment, out: Path, labelled: Iterable[str]) -> pd.DataFra
     table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *DIFFERENCE])
     write_table(out / "tables", "effects_organs", table, [_organ_sheet(table, wording.origin(runs, runs.cases))])
     return table
+
+
+def _with_label_term(grid: GridConfig) -> Iterator[tuple[str, str]]:
+    """(reference, arm) of arms that have the same settings but for the label term, which the reference lacks."""
+    settings: dict[str, dict[str, str]] = {FULL: {}}
+    for arm, items in grid.variants.items():
+        settings[arm] = {key.strip(): value for key, _, value in (item.partition("=") for item in items)}
+    rest = {arm: {key: value for key, value in of.items() if key != ALPHA} for arm, of in settings.items()}
+    lacks = {arm: float(of.get(ALPHA, 1)) == 0 for arm, of in settings.items()}
+    for reference, arm in itertools.permutations(settings, 2):
+        if lacks[reference] and not lacks[arm] and rest[reference] == rest[arm]:
+            yield reference, arm
 
 
 def verdict(p_holm: float, difference: float, n: int) -> str:
@@ -210,7 +222,8 @@ def _sheet(table: pd.DataFrame, task: str) -> Sheet:
         "or worse where Holm's p is below 0.05, else not told apart, which is no proof of no effect; "
         "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won; "
         "by seed: mean difference of each seed, in points; "
-        "training loss: at the end, minus that of what is compared with; above 0 the training scans are fitted worse."
+        "training loss: its last record, minus that of what is compared with; above 0 the training scans are fitted "
+        "worse."
     )
     return Sheet("Effects.", caption, [("", columns)], rows, [note, table.attrs["origin"]])
 

@@ -97,6 +97,8 @@ def _table2(table: Table) -> str:
         if len(cells) < 2 or not learned(cells["mean"].iloc[0]):
             continue
         rows = every[(every["task"] == task) & (every["percent"] == percent)]
+        if rows.empty:
+            continue
         known.append(rows)
         order = ", ".join(f"{arm_title(str(row.arm))} {row.mean:.3f}" for row in cells.itertuples())
         better, worse = (_listed(map(arm_title, rows["arm"][told])) for told in (rows["low"] > 0, rows["high"] < 0))

@@ -6,7 +6,6 @@ fold and seed by seed, with those from scratch of the same length and rate.  Not
 """
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +19,8 @@ from mixcl.results import wording
 from mixcl.results.formats import Sheet, csv, write_table
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import DIFFERENCE, REFERENCE, compared, fold_scores, holm
-from mixcl.results.wording import arm_title, count, extent, interval, shown, title
-from mixcl.run.jobs import FULL
+from mixcl.results.wording import alone, arm_title, count, extent, interval, shown, title
+from mixcl.run.jobs import arm_and_seed
 from mixcl.run.record import read_metrics
 
 ARM = ["task", "percent", "start"]
@@ -45,12 +44,16 @@ class Gains(NamedTuple):
 def write_map(out: Path) -> Gains:
     """Write tables/map.csv, .md and .tex, and trainings.csv, tuned.csv and found.csv, of the runs in ``out``/runs.
 
+    There is a tuned.csv where there is more than one rate.
     Raises `InputError` as :func:`trainings` and :func:`gain_map` do.
     """
     rows, folder = trainings(out), out / "tables"
     made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows))
     write_table(folder, "map", made.map, [_sheet(made.map)])
-    for name, table in (("trainings", rows[TRAINING]), ("tuned", made.tuned), ("found", made.found)):
+    others = {"trainings": rows[TRAINING], "tuned": made.tuned, "found": made.found}
+    if rows["rate"].nunique() == 1:
+        del others["tuned"]
+    for name, table in others.items():
         write_text(folder / f"{name}.csv", csv(table))
     return made
 
@@ -120,7 +123,7 @@ def tuned(rows: pd.DataFrame) -> pd.DataFrame:
     arms alike, so that each Dice is a little too high.  Both rates, and the rest as in :func:`gain_map`.
     """
     length = [*ARM, "steps"]
-    best = rows.groupby(POINT)["dice"].mean().reset_index()
+    best = rows.groupby(POINT)["dice"].mean().dropna().reset_index()
     best = best.loc[best.groupby(length)["dice"].idxmax(), POINT]
     both = _joined(rows.merge(best, on=POINT), [name for name in PAIRED if name != "rate"])
     rates = ["rate_scratch", "rate"]
@@ -189,9 +192,7 @@ def _who(cell: Any) -> str:
 def _start(card: Mapping[str, Any]) -> str:
     """The arm whose pre-training a fine-tuning starts from, by the name of its job; scratch without one."""
     job = (card.get("pretraining") or {}).get("job")
-    if not job:
-        return REFERENCE
-    return re.sub(r"^pretrain-?|-s\d+$", "", re.sub(r"-s\d+$", "", job)) or FULL
+    return (arm_and_seed(job) or (job,))[0] if job else REFERENCE
 
 
 def _seen(run: Path) -> tuple[float, dict[str, float]]:
@@ -212,7 +213,7 @@ def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Trainings of arms beside those from scratch that agree in ``by``, each training once."""
     fresh = rows[rows["start"] == REFERENCE].drop(columns=["start", "arm"])
     both = rows[rows["start"] != REFERENCE].merge(fresh, on=by, suffixes=("", "_scratch"))
-    return both[both["weights"] != both["weights_scratch"]].drop_duplicates([*by, "start", "weights"])
+    return both[both["weights"] != both["weights_scratch"]].drop_duplicates(["start", "weights", "weights_scratch"])
 
 
 def _alike(curve: pd.Series, dice: float) -> float:
@@ -225,8 +226,9 @@ def _sheet(table: pd.DataFrame) -> Sheet:
     rows = [
         (
             title(row["task"]), f"{row['percent']:g}", arm_title(row["start"]), f"{row['steps']}", f"{row['rate']:g}",
-            f"{row['n']}", f"{row['scratch']:.3f}", f"{row['dice']:.3f}", f"{100 * row['difference']:+.1f}",
-            interval(100 * row["low"], 100 * row["high"], 1), shown(row["entropy"], 3), shown(row["organs"], 1),
+            f"{row['n']}{alone(row['folds'], row['n_seeds'])}", f"{row['scratch']:.3f}", f"{row['dice']:.3f}",
+            f"{100 * row['difference']:+.1f}", interval(100 * row["low"], 100 * row["high"], 1),
+            shown(row["entropy"], 3), shown(row["organs"], 1),
             f"more than {int(table['steps'].max())}" if row["alike"] == math.inf else shown(row["alike"], 0),
         )
         for row in table.to_dict("records")
@@ -241,5 +243,5 @@ def _sheet(table: pd.DataFrame) -> Sheet:
         f"organs found are differences on the test cases. {table.attrs['origin']}",
         [("", names)],
         rows,
-        ("Intervals are not adjusted for their number.",),
+        (f"{wording.INTERVAL} Intervals are not adjusted for their number.",),
     )

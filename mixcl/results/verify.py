@@ -153,8 +153,14 @@ def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]
             f"the settings differ from those of the expected values ({', '.join(others[:5])}), so there is nothing to "
             "compare; run without --set, or give your own values with --expected"
         )
-    bits = (read_card(out / "runs" / job).get("bits", {}) for job in _jobs(config))
+    bits = (card["bits"] for job in _jobs(config) if "bits" in (card := _card(out, job)))
     return next((reasons for own in bits if (reasons := determinism.unlike(own, values["bits"]))), [])
+
+
+def _card(out: Path, job: str) -> dict[str, Any]:
+    """run.json of a job, empty where there is none."""
+    run = out / "runs" / job
+    return read_card(run) if (run / "run.json").is_file() else {}
 
 
 def _equal(folds: dict[str, float], values: dict[str, Any], out: Path) -> list[Check]:
@@ -165,7 +171,7 @@ def _equal(folds: dict[str, float], values: dict[str, Any], out: Path) -> list[C
         for name, expected in values["data"].items()
     ]
     for job, expected in values["weights"].items():
-        actual = str(read_card(out / "runs" / job).get("weights"))
+        actual = str(_card(out, job).get("weights", "missing"))
         checks.append(same(f"expected weights of {job}", expected, actual, job))
     for job, dice in values["dice"].items():
         found = folds.get(job, math.nan)

@@ -2,8 +2,8 @@
 
 import itertools
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, TITLES, UNKNOWN
 from mixcl.results.runs import Runs
 from mixcl.results.statistics import CELL, KEYS, LEARNED, Cell
-from mixcl.run.jobs import FULL, SCRATCH
+from mixcl.run.jobs import FULL, SCRATCH, arm_and_seed
 
 ARM_TITLES = {SCRATCH: "from scratch", FULL: "MixCL"}
 """What the two arms of Table 1 are called wherever they are shown; other arms go by their own names."""
@@ -78,7 +78,7 @@ def caption(number: int, folds: pd.DataFrame, phantom: bool) -> str:
 
 
 def origin(runs: Runs, folds: pd.DataFrame) -> str:
-    """Where numbers come from: profile, folds, seeds, commit, data, which phantoms, the grid, and what spoils them."""
+    """Where numbers come from: profile, folds, seeds, commit, precision, data, phantoms, grid, and what spoils them."""
     if folds.empty:
         return "None of its runs is there yet."
     data = ", ".join(
@@ -91,6 +91,7 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
         "fold": sorted(folds["fold"].unique()),
         "seed": sorted(folds["seed"].unique()),
         "commit": [short(commit) for commit in runs.values("commit")],
+        "precision": sorted({_precision(card) for card in runs.cards.values()}),
     }
     grids = sorted(runs.cases["grid"].unique(), reverse=True)
     parts = [f"{word}{'s' * (len(of) > 1)} {', '.join(map(str, of))};" for word, of in listed.items()]
@@ -102,6 +103,14 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
     if len(grids) > 1:
         parts.append("Take care: runs on different grids cannot be compared; evaluate all with one evaluate.grid.")
     return " ".join([*parts, *_leaks(runs.cases), *([PHANTOM] if made else [])])
+
+
+def _precision(card: Mapping[str, Any]) -> str:
+    """What a run computed in, and on a CPU whether its bits were pinned (reproduce/bits.sh)."""
+    name, bits = card["config"].get("run", {}).get("precision", "no"), card.get("bits", {})
+    text = "float32" if name == "no" else str(name)
+    pins = bits.get("pins", {})
+    return text if bits.get("device") != "cpu" else f"{text} with {'pinned' if any(pins.values()) else 'free'} bits"
 
 
 def _leaks(cases: pd.DataFrame) -> Iterator[str]:
@@ -201,10 +210,10 @@ def job_title(job: str) -> str:
     >>> job_title("pretrain"), job_title("pretrain-id-label-s2")
     ('Pre-training of MixCL', 'Pre-training of id-label, seed 2')
     """
-    found = re.fullmatch(r"pretrain(?:-(?P<arm>.+?))??(?:-s(?P<seed>\d+))?", job)
-    if found is None:
+    if (found := arm_and_seed(job)) is None:
         return job
-    return f"Pre-training of {arm_title(found['arm'] or FULL)}" + (f", seed {found['seed']}" if found["seed"] else "")
+    arm, seed = found
+    return f"Pre-training of {arm_title(arm)}" + (f", seed {seed}" if seed else "")
 
 
 def figure_title(name: str) -> str:
@@ -265,6 +274,11 @@ def alone(folds: int, seeds: int) -> str:
     (', one pre-training', '')
     """
     return (", one fold" if folds == 1 else "") + (", one pre-training" if seeds == 1 else "")
+
+
+def few(rows: pd.DataFrame) -> str:
+    """:func:`alone` of a table with ``folds`` and ``n_seeds`` whose rows have no more than one of these."""
+    return alone(int(rows["folds"].max()), int(rows["n_seeds"].max())) if len(rows) else ""
 
 
 def shown(value: float, digits: int = 4, sign: str = "") -> str:

@@ -4,6 +4,7 @@ An arm is ``scratch`` (no pre-training), ``mixcl`` (the full objective) or a var
 one of the whole chain: of the pre-training (added to ``pretrain.seed``) and, with the fold, of the fine-tuning.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
@@ -36,6 +37,16 @@ def pretraining_job(arm: str, seed: int = 0) -> str:
     ('pretrain', 'pretrain-id-label', 'pretrain-id-s2')
     """
     return "pretrain" + ("" if arm == FULL else f"-{arm}") + (f"-s{seed}" if seed else "")
+
+
+def arm_and_seed(job: str) -> tuple[str, int] | None:
+    """What :func:`pretraining_job` was given, by the name that it gave; nothing for a name of another kind.
+
+    >>> arm_and_seed("pretrain"), arm_and_seed("pretrain-id-label-s2"), arm_and_seed("finetune-btcv")
+    (('mixcl', 0), ('id-label', 2), None)
+    """
+    found = re.fullmatch(r"pretrain(?:-(?P<arm>.+?))??(?:-s(?P<seed>\d+))?", job)
+    return (found["arm"] or FULL, int(found["seed"] or 0)) if found else None
 
 
 def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:

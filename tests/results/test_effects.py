@@ -135,7 +135,7 @@ def test_one_pair_has_no_interval_and_no_power(tmp_path: Path) -> None:
     table = effects.effects(FAIR, tmp_path)
     assert table[["low", "high", "detectable"]].isna().all(axis=None)
     assert set(table["verdict"]) == {"too few pairs"}
-    effects.organs(FAIR, tmp_path, ["spleen"])
+    effects.organs(FAIR, tmp_path)
     written = [(tmp_path / "tables" / name).read_text() for name in ("effects.md", "effects_organs.md")]
     assert not any("nan" in text for text in written)
 
@@ -254,7 +254,7 @@ def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Pat
         }
         write_run(tmp_path, "btcv", 15, "mixcl", fold, ours)
         write_run(tmp_path, "btcv", 15, "label", fold, base)
-    table = effects.organs(FAIR, tmp_path, ["liver", "pancreas", "lung tumour"]).set_index("organs")
+    table = effects.organs(FAIR, tmp_path).set_index("organs")
     assert list(table["arm"]) == ["mixcl", "mixcl"]
     assert list(table["against"]) == ["id-recon", "id-recon"]
     by_case = [np.mean([np.mean([gain, 2 * gain]), gain]) for gain in taught]  # the second case has no liver
@@ -269,7 +269,7 @@ def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Pat
 
 
 def test_no_two_arms_that_differ_in_labels_give_an_empty_table(out: Path) -> None:
-    assert effects.organs(FAIR, out, ["liver"]).empty
+    assert effects.organs(FAIR, out).empty
     assert "Label term, by organ" in (out / "tables" / "effects_organs.md").read_text()
 
 

@@ -125,6 +125,19 @@ def test_the_same_training_is_no_pair_and_no_second_one(out: Path) -> None:
         card.write_text(json.dumps({**json.loads(card.read_text()), "weights": "same"}))
     table = gains.write_map(out).map
     assert "id" not in set(table["start"])
+    for start in ("scratch", "mixcl"):
+        for fold in (0, 1):
+            card = out / "runs" / f"finetune-btcv-p015-{start}-40-1-f{fold}-s0" / "run.json"
+            card.write_text(json.dumps({**json.loads(card.read_text()), "weights": f"{start} once"}))
+    assert gains.write_map(out).map.set_index(["start", "steps", "rate"])["n"]["mixcl", 40, RATES[0]] == 5
+
+
+def test_where_there_is_one_rate_none_is_the_best(tmp_path: Path) -> None:
+    for start in ("scratch", "mixcl"):
+        training(tmp_path, start, 40, RATES[0], 0, 0)
+    gains.write_map(tmp_path)
+    assert not (tmp_path / "tables" / "tuned.csv").exists()
+    assert "| 1, one fold, one pre-training |" in (tmp_path / "tables" / "map.md").read_text()
 
 
 def test_two_trainings_of_a_point_are_refused(out: Path) -> None:
@@ -172,4 +185,4 @@ def test_arms_at_a_point_are_drawn_with_their_intervals(out: Path) -> None:
         assert any(np.allclose(pair, (100 * row["low"], 100 * row["high"])) for pair in ends if len(pair) == 2)
     assert short.get_title().startswith("40 steps at 0.001")
     assert len([line for line in long.lines if line.get_marker() == "o"]) == 1
-    assert "not adjusted for the number of arms" in figure.get_supxlabel()
+    assert "not adjusted for the number of arms" in " ".join(figure.get_supxlabel().split())

@@ -31,6 +31,14 @@ def test_networks_that_learned_nothing_are_not_compared(tmp_path: Path) -> None:
     assert "ahead" not in text
 
 
+def test_learned_arms_without_a_pair_answer_nothing(tmp_path: Path) -> None:
+    for fold, arm in enumerate(("mixcl", "id")):
+        write_run(tmp_path, "btcv", 15, arm, fold, {f"{fold}": {1: 0.5, 6: None, 11: None}})
+    assert [line.partition(":")[0] for line in findings(tmp_path)[1:]] == [
+        "Table 1 answers nothing yet", "Table 2 answers nothing",
+    ]  # fmt: skip
+
+
 def test_without_a_pair_nothing_is_said(tmp_path: Path) -> None:
     write_run(tmp_path, "btcv", 15, "scratch", 0, {"1": {1: 0.4, 6: None, 11: None}})
     assert headline(tmp_path) == []

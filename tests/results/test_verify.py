@@ -135,6 +135,8 @@ def test_a_changed_expected_value_is_found(run: tuple[Experiment, Path]) -> None
 def test_a_missing_run_is_found(run: tuple[Experiment, Path]) -> None:
     (run[1] / "runs" / JOB / "cases.csv").unlink()
     assert any(check.what == f"run {JOB}" for check in off(run))
+    shutil.rmtree(run[1] / "runs" / JOB)
+    assert {f"run {JOB}", f"expected weights of {JOB}"} <= {check.what for check in off(run)}
 
 
 def test_elsewhere_cells_are_compared_within_the_measured_tolerance(run: tuple[Experiment, Path]) -> None:
