@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from mixcl import files
 from mixcl.config.settings import EvaluateConfig, Experiment, Grid
 from mixcl.data.files.grid import spacing_of
+from mixcl.data.patches import scaled
 from mixcl.data.source import original_label, way_back
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
@@ -34,7 +35,7 @@ from mixcl.run.device import machine, precision
 from mixcl.run.memory import enough_memory
 from mixcl.run.record import alone, deciding, read_card
 from mixcl.spreadsheet import to_csv
-from mixcl.windows import original_labels, scaled, strongest_labels, window_scores
+from mixcl.windows import original_labels, strongest_labels, window_scores
 
 COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",

@@ -11,19 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from mixcl.data.files.dicom import is_dicom
+from mixcl.data.files.dicom import is_dicom_file
 from mixcl.data.files.layout import ENDINGS, natural_key
 from mixcl.data.files.opened import digest, first_bytes
 from mixcl.data.files.table import no_name, stem
 from mixcl.data.files.volume import check_hounsfield, read_volume
+from mixcl.data.patches import scaled
 from mixcl.data.prepare.case import prepared
+from mixcl.data.workers import MEMORY
 from mixcl.errors import InputError
 from mixcl.evaluate import write_nifti
 from mixcl.export import Carried, read_carried
 from mixcl.files import file_name, read_sealed, sha256, write_sealed
 from mixcl.run.device import machine
 from mixcl.run.memory import enough_memory
-from mixcl.windows import original_labels, scaled, window_scores
+from mixcl.windows import original_labels, window_scores
 
 
 class Scan(NamedTuple):
@@ -66,11 +68,12 @@ def predict(
         for name, scan in tqdm(named.items(), desc="predict", unit="scan", disable=not progress):
             try:
                 _label(carried, scan, folder / f"{name}.nii.gz")
-            except InputError as error:
-                if error.kind == "machine":
+            except (InputError, OSError, MemoryError) as error:
+                if isinstance(error, InputError) and error.kind == "machine":
                     raise
-                faults.append(str(error))
-                tqdm.write(str(error), file=sys.stderr)
+                text = f"{scan}: {MEMORY if isinstance(error, MemoryError) else error}"
+                faults.append(str(error) if isinstance(error, InputError) else text)
+                tqdm.write(faults[-1], file=sys.stderr)
     if faults:
         total = len(named) + len(nameless)  # a scan that is given twice is one
         raise InputError(f"{len(faults)} of {total} scans were not labelled, the others are; first {faults[0]}")
@@ -88,6 +91,8 @@ def found(place: Path, out: Path) -> list[Path]:
             lines = [line.strip() for line in place.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except UnicodeDecodeError:
             raise InputError(f"{place}: not a text of UTF-8; write one path a line") from None
+        if any("\0" in line for line in lines):
+            raise InputError(f"{place}: not a text of paths; write one path a line")
         if lists := [line for line in lines if line.lower().endswith(".txt")]:
             raise InputError(f"{place}: names {lists[0]}, another list; write the paths of scans")
         scans = []
@@ -111,11 +116,15 @@ def found(place: Path, out: Path) -> list[Path]:
 
 def _below(folder: Path, out: str) -> Iterator[Path]:
     """Scans in a folder and those below but ``out``; a folder with a DICOM file is one scan."""
-    inside = sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: natural_key(path.name))
+    try:
+        inside = sorted((p for p in folder.iterdir() if p.name[0] != "."), key=lambda path: natural_key(path.name))
+    except OSError:  # out of reach, to be told when its turn comes
+        yield folder
+        return
     files = [path for path in inside if not path.is_dir()]
     for path in files:
         with suppress(InputError):  # told when it is labelled, where its name is that of a scan
-            if is_dicom(first_bytes(path)):
+            if is_dicom_file(path, first_bytes(path)):
                 yield folder
                 return
     voxels = {path.with_suffix(".img").name.lower() for path in files if path.suffix.lower() == ".hdr"}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixcl.config.settings import Experiment
+from mixcl.data.patches import scaled
 from mixcl.data.source import Placed, way_back
 from mixcl.data.store import Case
 from mixcl.labels import UNKNOWN
@@ -76,13 +77,6 @@ def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mappi
                 dice.setdefault(names[value], []).append(float(2 * both / size.clamp(min=1)))
     means = {organ: round(float(np.mean(values)), 4) for organ, values in dice.items()}
     return {"dice": means, "cross_entropy": round(float(np.mean(entropies)), 5)}
-
-
-def scaled(image: NDArray[np.int16], hu: Sequence[float]) -> NDArray[np.float32]:
-    """A whole prepared scan, float32 [X, Y, Z], the window ``hu`` scaled to [0, 1] as in patches."""
-    parts = np.subtract(image, np.float32(hu[0]), dtype=np.float32)
-    parts /= np.float32(hu[1] - hu[0])
-    return np.clip(parts, 0.0, 1.0, out=parts)
 
 
 @torch.no_grad()

@@ -28,7 +28,6 @@ from mixcl import evaluate as ev
 from mixcl import trainer
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
-from mixcl.data.patches import read_patch
 from mixcl.data.prepare.run import prepare
 from mixcl.data.source import way_back
 from mixcl.data.store import Case, Store
@@ -187,14 +186,6 @@ def run(finetuned: Path, tmp_path: Path) -> Path:
 
 def stored(config: Experiment) -> dict[str, Case]:
     return {case.id: case for case in Store(config.data.store_dir(Path())).cases("mine")}
-
-
-def test_whole_scans_are_scaled_as_patches_are(config: Experiment) -> None:
-    case = stored(config)["001"]
-    patch, _ = read_patch(case, (0, 0, 0), max(case.shape), config.data.hu)
-    np.testing.assert_array_equal(
-        ev.scaled(case.image(), config.data.hu), patch[tuple(slice(0, n) for n in case.shape)]
-    )
 
 
 def test_a_run_is_evaluated(run: Path, config: Experiment, tmp_path: Path) -> None:

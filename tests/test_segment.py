@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import mixcl
-from mixcl import trainer
+from mixcl import segment, trainer
 from mixcl.cli import main
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
+from mixcl.data.files import Volume
 from mixcl.data.prepare.run import prepare
 from mixcl.errors import InputError
 from mixcl.evaluate import evaluate
@@ -192,6 +195,42 @@ def test_a_bad_line_of_a_list_does_not_stop_the_others(bundle: Path, scans: Path
     with pytest.raises(InputError, match="4 of 5 scans were not labelled, the others are"):
         mixcl.predict(bundle, tmp_path / "list.txt", tmp_path / "out", progress=False)
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 1
+
+
+def test_a_scan_out_of_reach_does_not_stop_the_others(
+    bundle: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that may not be entered, a path that no system takes, a scan too large for the memory."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "huge.nii.gz").write_bytes(images(scans)[0].read_bytes())
+    lines = ["closed", "x" * 300 + "/a.nii.gz", "huge.nii.gz", str(images(scans)[0])]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    listed, read = Path.iterdir, segment.read_volume
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return listed(self)
+
+    def read_volume(path: Path) -> Volume:
+        if path.name == "huge.nii.gz":
+            raise MemoryError
+        return read(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(segment, "read_volume", read_volume)
+    with pytest.raises(InputError, match="3 of 4 scans were not labelled, the others are"):
+        mixcl.predict(bundle, tmp_path / "list.txt", tmp_path / "out", progress=False)
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 1
+    (tmp_path / "list.txt").write_text("a\0b.nii.gz\n")
+    with pytest.raises(InputError, match="not a text of paths"):
+        found(tmp_path / "list.txt", tmp_path / "out")
+
+
+def test_voxels_that_begin_as_dicom_does_make_no_series(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        nib.save(nib.AnalyzeImage(np.full((4, 4, 4), 8, np.int16), np.eye(4)), tmp_path / f"{name}.img")
+    assert [scan.name for scan in found(tmp_path, tmp_path / "out")] == ["a.hdr", "b.hdr"]
 
 
 def test_what_is_no_scan_beside_scans_is_passed_over(tmp_path: Path) -> None:

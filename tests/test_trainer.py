@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from mixcl import handover, model, trainer, windows
 from mixcl.config import load_profile, with_settings
 from mixcl.config.settings import Experiment
+from mixcl.data.patches import scaled
 from mixcl.data.splits import split
 from mixcl.data.store import Store
 from mixcl.errors import InputError
@@ -278,7 +279,7 @@ def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: 
     dice = []
     for case in test:
         predicted = windows.strongest_labels(
-            windows.window_scores(net, windows.scaled(case.image(), config.data.hu), config), [1]
+            windows.window_scores(net, scaled(case.image(), config.data.hu), config), [1]
         )
         (row,) = measure(case.label(), predicted, {1: "spleen"}, spacing=case.spacing, tolerance_mm=2)
         dice.append(row["dice"])

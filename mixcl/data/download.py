@@ -13,6 +13,7 @@ from mixcl.data.fetch import fetch
 from mixcl.data.registry import COLLECTIONS
 from mixcl.errors import InputError
 from mixcl.files import check_room, human, writing
+from mixcl.lock import held
 
 MSD = "https://msd-for-monai.s3-us-west-2.amazonaws.com/{}.tar"
 MSD_MD5 = {  # addresses and checksums are those of MONAI's DecathlonDataset
@@ -32,7 +33,8 @@ STEPS = {
         "2. Put the series of each case into a folder {root}/Pancreas-CT/PANCREAS_0001 (any folders below it will do)\n"
         "   and the labels at {root}/Pancreas-CT/labels/label0001.nii.gz; or convert the series to NIfTI as\n"
         "   {root}/Pancreas-CT/images/PANCREAS_0001.nii.gz. Cases 25 and 70 were withdrawn: 80 are left.\n"
-        "3. Run mixcl data check: labels whose headers disagree with the images have to be turned first."
+        "3. Run mixcl data check: labels are turned as the headers of both say, and those that fit no\n"
+        "   image are named."
     ),
     "btcv": (
         "BTCV is given by Synapse after signing in: https://www.synapse.org/#!Synapse:syn3193805/wiki/89480\n"
@@ -63,8 +65,8 @@ def files(name: str) -> list[File]:
 def get(name: str, root: Path, *, progress: bool = True) -> str:
     """Download a collection into ``root``, and say where it is or how to get it; what is there already is left alone.
 
-    Raises InputError: an unknown collection, no room on the disk, a server that does not give the file, a file that is
-    not what it should be, an archive that would write outside its folder.
+    Raises InputError: another process that gets it, an unknown collection, no room on the disk, a server that does not
+    give the file, a file that is not what it should be, an archive that would write outside its folder.
     """
     if name in STEPS:
         return STEPS[name].format(root=root)
@@ -72,18 +74,26 @@ def get(name: str, root: Path, *, progress: bool = True) -> str:
     if not wanted:
         known = ", ".join((*MSD_MD5, "kits19", *STEPS))
         raise InputError(f"data get {name}: not a built-in collection; choose one of {known}")
-    for number, file in enumerate(wanted, start=1):
-        to = root / file.to
-        if to.suffix == ".tar":
-            folder = to.with_suffix("")
-            if not folder.is_dir():
-                fetch(file.url, to, file.md5, progress=progress)
-                unpack(to, folder)
-            elif _hidden(folder).is_dir():
-                _finish(to, folder)
-        elif not to.is_file():
-            fetch(file.url, to, file.md5, progress=progress, shown=f"{number}/{len(wanted)} {to.parent.name}")
+    with held(root / f".{name}.lock", f"{root}: {name}"):
+        for number, file in enumerate(wanted, start=1):
+            _get(file, root, progress, f"{number}/{len(wanted)}")
     return f"{name}: in {root / Path(wanted[0].to).parts[0].removesuffix('.tar')}; check it with: mixcl data check"
+
+
+def _get(file: File, root: Path, progress: bool, number: str) -> None:
+    """Download a file that is not there, and unpack an archive; one that is there was checked when it came."""
+    to = root / file.to
+    if to.suffix != ".tar":
+        if not to.is_file():
+            fetch(file.url, to, file.md5, progress=progress, shown=f"{number} {to.parent.name}")
+        return
+    folder = to.with_suffix("")
+    if not (folder.is_dir() and any(folder.iterdir())):
+        if not to.is_file():
+            fetch(file.url, to, file.md5, progress=progress)
+        unpack(to, folder)
+    elif _hidden(folder).is_dir():
+        _finish(to, folder)
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -8,7 +8,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +62,19 @@ def _go_on(url: str, part: Path, bar: Any) -> str | None:
             check_room(part.parent, (total or 0) - start, f"for {part.stem}")
             bar.total, bar.n = total, start
             bar.refresh()
-            with writing(part), part.open("r+b" if start else "wb") as file:
+            with writing(part):
+                file = part.open("r+b" if start else "wb")
                 file.seek(start)
                 file.truncate()
-                with suppress(http.client.IncompleteRead):
-                    while chunk := answer.read(CHUNK):
+            with file:
+                while chunk := answer.read(CHUNK):
+                    with writing(part):
                         file.write(chunk)
-                        bar.update(len(chunk))
+                        file.flush()
+                    bar.update(len(chunk))
     except urllib.error.HTTPError as error:
         return _refused(url, part, error)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:  # of the connection: those of the disk are told by `writing`
         return f"no connection{_by_proxy(url)} ({getattr(error, 'reason', error)})"
     if total is not None and _size(part) < total:
         return f"the connection broke off at {_size(part)} of {total} bytes"
@@ -96,7 +98,7 @@ def _refused(url: str, part: Path, error: urllib.error.HTTPError) -> str | None:
             return None
         part.unlink()
         return "the server's file has changed"
-    if error.code >= 500:
+    if error.code in (408, 429) or error.code >= 500:
         return f"the server answers {error.code}{_by_proxy(url)}"
     text = f"{url}: the server answers {error.code} {error.reason}{_by_proxy(url)}"
     raise InputError(f"{text}; get the file by hand") from None

@@ -41,13 +41,20 @@ def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
         voxels, values, part = case.image(), case.label(), image[outer]
         fetch(voxels, box)
         fetch(values, box)
-        np.subtract(voxels[box], np.float32(hu[0]), out=part)
-        part /= np.float32(hu[1] - hu[0])
-        np.clip(part, 0.0, 1.0, out=part)
+        scaled(voxels[box], hu, out=part)
         label[outer] = values[box]
         let_go(voxels.base)
         let_go(values.base)
     return image, label
+
+
+def scaled(
+    image: NDArray[np.int16], hu: Sequence[float], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """HU of any shape as float32, into ``out`` or a new array: the window ``hu`` is scaled to [0, 1]."""
+    parts = np.subtract(image, np.float32(hu[0]), dtype=np.float32, out=out)
+    parts /= np.float32(hu[1] - hu[0])
+    return np.clip(parts, 0.0, 1.0, out=parts)
 
 
 def fetch(array: NDArray[Any], box: tuple[slice, slice, slice]) -> None:

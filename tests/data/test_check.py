@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from helpers.faults import FAULTS, body, cut, mirrored, write
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.check.duplicates import profile_distance
 from mixcl.data.check.findings import Check, Checked, Finding
 from mixcl.data.check.label_rules import missing_organs
 from mixcl.data.check.page import page
@@ -83,6 +85,19 @@ def test_the_same_scan_twice_is_found_whatever_its_file(checked: tuple[Check, Pa
     alike = next(finding for finding in result.findings if finding.case == "alike")
     assert (alike.kind, alike.severity) == ("near duplicate", "warning")
     assert "ward/clean-3" in alike.text
+
+
+def test_profiles_are_as_far_apart_as_a_loop_over_shifts_says() -> None:
+    rng = np.random.default_rng(0)
+    for n, m in ((40, 40), (31, 55), (55, 31), (30, 80)):
+        a, b = (np.float32([rng.uniform(0, 700, k), rng.normal(20, 60, k)]) for k in (n, m))
+        least, expected = int(0.8 * min(n, m)), math.inf
+        for shift in range(least - m, n - least + 1):
+            both = [(i, i - shift) for i in range(n) if 0 <= i - shift < m]
+            assert len(both) >= least
+            area = np.mean([abs(a[0, i] - b[0, k]) for i, k in both]) / max(np.mean([a[0, i] for i, _ in both]), 1)
+            expected = min(expected, area + np.mean([abs(a[1, i] - b[1, k]) for i, k in both]) / 100)
+        assert profile_distance(a, b) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_leak_that_is_allowed_is_a_warning(corpus: Path, tmp_path: Path) -> None:

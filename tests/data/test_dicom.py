@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -333,6 +335,35 @@ def test_frames_without_places_are_called_multi_frame(series: Path) -> None:
 
     edit(path, frames)
     with pytest.raises(InputError, match=r"is multi-frame \(2 frames\) without a place for each"):
+        read_volume(series)
+
+
+def test_a_full_disk_is_no_damaged_scan(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed pixels go through a file: where that does not fit, no scan is to be got again."""
+    for path in slices(series):
+        edit(path, lambda part: part.compress(RLELossless))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pydicom.Dataset, "save_as", full)
+    with pytest.raises(InputError, match="the disk is full") as told:
+        read_volume(series)
+    assert told.value.kind == "machine"
+
+
+def test_a_folder_of_a_series_out_of_reach_is_named(series: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A series without some of its slices is another scan."""
+    (series / "closed").mkdir()
+    listed = os.scandir
+
+    def scandir(path: object) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"closed: cannot be read \(Permission denied\)"):
         read_volume(series)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import http.client
 import io
 import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -24,6 +27,7 @@ import pytest
 
 from mixcl.data import download, fetch
 from mixcl.errors import InputError
+from mixcl.lock import held
 
 BODY = bytes(range(256)) * 4000  # 1 MB
 MD5 = hashlib.md5(BODY).hexdigest()
@@ -112,6 +116,47 @@ def test_a_server_that_breaks_off_is_asked_for_the_rest(server: Server, tmp_path
     to = fetch.fetch(server.url, tmp_path / "file.bin", MD5, progress=False)
     assert to.read_bytes() == BODY
     assert server.ranges == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+
+
+@pytest.mark.parametrize(
+    "error", [ssl.SSLError(1, "bad record"), ssl.SSLEOFError(8, "EOF"), OSError(errno.EHOSTUNREACH, "no route")]
+)
+def test_a_connection_that_fails_is_no_fault_of_the_disk(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    read, failures = http.client.HTTPResponse.read, [error]
+
+    def broken(self: http.client.HTTPResponse, size: int | None = None) -> bytes:
+        if failures and self.length and self.length < len(BODY) - 2000:
+            raise failures.pop()
+        return read(self, min(size or 1000, 5000))
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", broken)
+    assert fetch.fetch(server.url, tmp_path / "a.bin", MD5, progress=False).read_bytes() == BODY
+    assert server.ranges == [None, "bytes=5000-"]
+
+
+def test_an_answer_in_chunks_that_breaks_off_is_not_whole(server: Server, tmp_path: Path) -> None:
+    """It tells no length, so that only the missing last chunk shows it."""
+
+    def chunks(h: BaseHTTPRequestHandler) -> None:
+        h.protocol_version = "HTTP/1.1"
+        h.send_response(200)
+        h.send_header("Transfer-Encoding", "chunked")
+        h.end_headers()
+        h.wfile.write(b"%x\r\n%s\r\n" % (len(BODY), BODY))
+        if len(server.ranges) > 1:
+            h.wfile.write(b"0\r\n\r\n")
+        h.close_connection = True
+
+    server.answer = chunks
+    assert fetch.fetch(server.url, tmp_path / "a.bin", MD5, progress=False).read_bytes() == BODY
+    assert len(server.ranges) == 2
+
+
+def test_a_server_that_is_asked_too_often_is_asked_later(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda h: whole(h) if len(server.ranges) > 2 else h.send_error(429)
+    assert fetch.fetch(server.url, tmp_path / "a.bin", MD5, progress=False).read_bytes() == BODY
 
 
 def test_a_killed_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
@@ -243,6 +288,10 @@ def archive(to: Path, members: dict[str, bytes | tarfile.TarInfo]) -> Path:
     return to
 
 
+def seen(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
 def link(name: str, target: str) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = tarfile.SYMTYPE, target
@@ -262,9 +311,34 @@ def test_a_whole_collection_is_got_and_unpacked_once(
     root = tmp_path / "data"
     assert str(root / "Task09_Spleen") in download.get("msd_spleen", root, progress=False)
     assert (root / "Task09_Spleen/imagesTr/a.nii.gz").read_bytes() == b"x"
-    assert [path.name for path in root.iterdir()] == ["Task09_Spleen"]
+    assert seen(root) == ["Task09_Spleen"]
     download.get("msd_spleen", root, progress=False)
     assert len(server.ranges) == 1  # nothing was asked for a second time
+    with held(root / ".msd_spleen.lock", "it"), pytest.raises(InputError, match=r"another mixcl .* is at work here"):
+        download.get("msd_spleen", root, progress=False)
+
+
+def test_what_could_not_be_unpacked_is_not_downloaded_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is an empty folder, which a user may have made, a collection."""
+    packed = archive(tmp_path / "made.tar", {"Task09_Spleen/a": b"x"}).read_bytes()
+    server.answer = lambda h: whole(h, packed)
+    one = download.File(server.url, "Task09_Spleen.tar", hashlib.md5(packed).hexdigest())
+    monkeypatch.setattr(download, "files", lambda name: [one])
+    (tmp_path / "data/Task09_Spleen").mkdir(parents=True)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(download, "_write", full)
+        with pytest.raises(InputError, match="the disk is full"):
+            download.get("msd_spleen", tmp_path / "data", progress=False)
+    download.get("msd_spleen", tmp_path / "data", progress=False)
+    assert (tmp_path / "data/Task09_Spleen/a").read_bytes() == b"x"
+    assert len(server.ranges) == 1
+    assert seen(tmp_path / "data") == ["Task09_Spleen"]
 
 
 @pytest.mark.parametrize(
@@ -357,7 +431,7 @@ def test_a_kill_at_the_end_of_unpacking_leaves_no_archive(tmp_path: Path, monkey
             download.unpack(made, tmp_path / "Task09_Spleen")
     assert made.exists()
     download.get("msd_spleen", tmp_path, progress=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["Task09_Spleen"]
+    assert seen(tmp_path) == ["Task09_Spleen"]
     archive(made, {"Task09_Spleen/a": b"somebody's own"})
     download.get("msd_spleen", tmp_path, progress=False)
     assert made.exists()

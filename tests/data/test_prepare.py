@@ -51,6 +51,20 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
+def test_a_label_is_turned_as_its_image_is(raw: Path, tmp_path: Path) -> None:
+    """Two headers a hair apart, on either side of the angle at which the nearest axes change."""
+    image, label = scan((24, 24, 14))
+    for number, angle in enumerate((44.999, 45.001)):
+        cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        affine = np.array([[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1.0]])
+        if number == 0:
+            first = affine
+    write_case(raw / "own", "oblique", image, label, first, affine)
+    run(raw, tmp_path / "out")
+    case = next(c for c in Store(tmp_path / "out/data/store").cases("own") if c.id == "oblique")
+    assert case.image()[np.asarray(case.label()) == 1].mean() > 100  # the box is brighter than the body by 100
+
+
 # --- what comes out -------------------------------------------------------------------------------
 
 

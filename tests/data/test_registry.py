@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -179,7 +180,7 @@ def test_a_table_lists_the_cases(tmp_path: Path) -> None:
         ("image,mask\na.nii,b.nii\n", "its columns are 'image', 'mask'; name two of them image and label"),
         ("image,label\nt.csv,\n", "line 2 has no image or no label"),
         ("image,label\na.nii,b.nii\n", "line 2 lists .*a.nii, and there is no such file; add it, or take the line out"),
-        ("image,label\nt.csv,t.csv\nt.csv,t.csv\n", "line 3 names the case"),
+        ("image,label\nt.csv,t.csv\nt.csv,t.csv\n", "line 3 names the case 't.csv' again; add a column case"),
         ("image,label\n", "lists no case"),
         ("image,Image,label\na.nii,b.nii,c.nii\n", "has image for two columns"),
     ],
@@ -236,6 +237,30 @@ def test_a_wrong_file_name_does_not_stop_the_others(tmp_path: Path) -> None:
     assert faults.keys() == {long, COMPOSED}
     assert "its name is empty or too long" in faults[long]
     assert "but for the way letters are written; rename one" in faults[COMPOSED]
+
+
+def test_a_faulty_name_of_a_label_is_not_hidden_by_its_image(tmp_path: Path) -> None:
+    own = Collection(names={1: "x"}, image="ct/{case}.nii.gz", label="seg/{case}.nii.gz")
+    touch(tmp_path, f"ct/{COMPOSED}.nii.gz", f"seg/{COMPOSED}.nii.gz", f"seg/{APART}.nii.gz")
+    pairs, faults = match_cases(own, tmp_path)
+    assert not pairs
+    assert "but for the way letters are written; rename one" in faults[COMPOSED]
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its names may be listed, and none of them looked at: what ``chmod -R 644`` leaves."""
+    own = Collection(names={1: "x"}, image="ct/{case}.nii.gz", label="seg/{case}.nii.gz")
+    touch(tmp_path, "ct/a.nii.gz", "seg/a.nii.gz")
+    looked = Path.is_dir
+
+    def is_dir(self: Path) -> bool:
+        if self.parent.name == "ct":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return looked(self)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    with pytest.raises(InputError, match=r"cannot be read .*mend the file or its permissions"):
+        match_cases(own, tmp_path)
 
 
 def test_another_format_takes_the_place_of_the_one_named(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path, str], None]]] = {
     "unsigned": ("intercept", changed(lambda i, s, a: ((i + 1024).clip(0).astype(np.uint16), s, a))),
     "twice": ("intercept", changed(lambda i, s, a: (i - 1024, s, a))),
     "8-bit": ("range", changed(lambda i, s, a: (((i.clip(-150, 250) + 150) / 400 * 255).astype(np.uint8), s, a))),
+    "bones": ("range", changed(lambda i, s, a: (i.clip(400, 900).astype(np.int16), s, a))),
     "scaled": ("range", changed(lambda i, s, a: ((i / 1000).astype(np.float32), s, a))),
     "huge": ("range", changed(poked(3e7))),
     "padding": ("padding", changed(padded)),

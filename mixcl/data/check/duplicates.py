@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from mixcl.data.arrays import content_of
@@ -85,9 +86,9 @@ def _alike(first: Checked, case: Checked) -> bool:
 def profile_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """Smallest mean difference of two profiles when one is shifted along the other: share of area + HU / 100."""
     n, m = a.shape[1], b.shape[1]
-    least, best = int(0.8 * min(n, m)), np.inf
-    for shift in range(least - m, n - least + 1):
-        p = a[:, max(shift, 0) : min(n, shift + m)]
-        apart = np.abs(p - b[:, max(-shift, 0) :][:, : p.shape[1]]).mean(axis=1)
-        best = min(best, float(apart[0] / max(p[0].mean(), 1.0) + apart[1] / 100))
-    return best
+    beyond = n - int(0.8 * min(n, m))  # by so much b may stand out at either end of a
+    inside = sliding_window_view(np.pad(np.ones(m, np.float32), beyond), n)  # [shifts, n]
+    moved = sliding_window_view(np.pad(b, ((0, 0), (beyond, beyond))), n, axis=1)  # [2, shifts, n]
+    count = inside.sum(axis=1)
+    area, mean = (np.abs(moved - a[:, None]) * inside).sum(axis=2) / count
+    return float((area / np.maximum(inside @ a[0] / count, 1.0) + mean / 100).min())

@@ -1,6 +1,6 @@
 """``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from mixcl.data.files.align import aligned, corners_apart, spreads
 from mixcl.data.files.grid import resample_nearest, spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost, read_volume
+from mixcl.data.prepare.case import OUTSIDE
 from mixcl.data.registry import collections, expected_count, folder, seen
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
@@ -102,9 +103,9 @@ def _aligned(image: Volume, label: Volume, rule: LabelGrid, doubts: list[Doubt])
 
 
 def check_case(
-    name: str, collection: Collection, case: str, image_path: Path, label_path: Path, spacing: Sequence[float]
+    name: str, collection: Collection, case: str, image_path: Path, label_path: Path, data: DataConfig
 ) -> Checked:
-    """Everything that can be said of one case without the others; ``spacing`` is that of the store, mm."""
+    """Everything that can be said of one case without the others; ``data`` has the spacing and window of the store."""
     told, names, organs, voxels = list[Doubt](), collection.organs, None, dict[int, int]()
     image, label = _read(image_path, told), _read(label_path, told)
     if label is not None:
@@ -128,6 +129,8 @@ def check_case(
     if not any(doubt.severity == "error" for doubt in told):
         doubts = list(image_rules.doubts(view))
         in_hounsfield = not any(doubt.kind in ("range", "intercept") for doubt in doubts)
+        if max(turned.min(), data.hu[0]) >= min(turned.max(), data.hu[1]) and in_hounsfield:
+            told.append(Doubt("range", OUTSIDE.format(image_path, data.hu), "error"))
         doubts += slice_rules.doubts(turned, labels % UNKNOWN, edges[2])
         if label is not None and in_hounsfield:
             doubts += label_rules.doubts(view)
@@ -136,8 +139,8 @@ def check_case(
         told += [doubt._replace(text=f"{image_path}: {doubt.text}") for doubt in doubts]
     if label is not None:
         with _errors(told):
-            after = known_voxels(resample_nearest(labels, edges, spacing))
-            if text := lost(label_path, known_voxels(labels), after, names, spacing):
+            after = known_voxels(resample_nearest(labels, edges, data.spacing))
+            if text := lost(label_path, known_voxels(labels), after, names, data.spacing):
                 told.append(Doubt("lost label", text))
     picture = b""
     with suppress(Exception):  # a picture is a help; what is wrong has been told
@@ -165,7 +168,7 @@ def _plan(
         findings += [Finding("missing partner", "error", name, case, text) for case, text in missing.items()]
         owners: dict[Path, str] = {}
         for case, (image, label) in pairs.items():
-            jobs.append((name, collection, case, image, label, data.spacing))
+            jobs.append((name, collection, case, image, label, data))
             if (owner := owners.setdefault(label, case)) != case:  # in a table, by a cell that was copied down
                 text = f"{label}: is listed as the label of {owner} and of {case}; list the one that is {case}'s own"
                 findings.append(Finding("label twice", "warning", name, case, text))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mixcl.data.files.itk import itk_errors
 from mixcl.data.files.opened import PACKED
 from mixcl.errors import InputError
+from mixcl.files import writing
 
 MARK = b"DICM"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7.3"  # multi-frame grayscale word secondary capture
@@ -59,6 +60,11 @@ class _Lacks(Exception):
 def is_dicom(head: bytes) -> bool:
     """Whether a file begins as DICOM does, with its preamble or without."""
     return head[128:132] == MARK or head[:2] in (b"\x02\x00", b"\x08\x00")
+
+
+def is_dicom_file(path: Path, head: bytes) -> bool:
+    """`is_dicom` by the name too: the voxels of a volume in two files may begin alike, and there the mark tells."""
+    return is_dicom(head) and (path.suffix.lower() not in (".img", ".hdr") or head[128:132] == MARK)
 
 
 def slices_of(path: Path, raw: bytes) -> list[Slice]:
@@ -225,7 +231,8 @@ def _decoded(path: Path, part: Any) -> NDArray[Any]:
     bare.SOPClassUID, bare.SOPInstanceUID, bare.file_meta = CAPTURE, part.get("SOPInstanceUID", "1.2"), part.file_meta
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "pixels.dcm"
-        bare.save_as(copy, enforce_file_format=True)
+        with writing(copy):
+            bare.save_as(copy, enforce_file_format=True)
         with itk_errors(path):
             image = sitk.ReadImage(str(copy), sitk.sitkUnknown, "GDCMImageIO")
     return sitk.GetArrayFromImage(image)

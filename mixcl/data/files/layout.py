@@ -46,9 +46,15 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
     format takes the place of one that is not there: ``a.nrrd`` of ``a.nii.gz``.  Where both templates match a file,
     the one that says more of its name takes it.
 
-    Raises InputError: no such folder, no file that matches, or a table that cannot be read.
+    Raises InputError: no such folder, one that may not be entered, no file that matches, a table that cannot be read.
     """
     root = as_spelled(root)
+    with reading(root):
+        return _matched(collection, root)
+
+
+def _matched(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
+    """What :func:`match_cases` gives, and the OSError of what is out of reach."""
     if not root.is_dir():
         mend = f"set data.root to the folder that holds {collection.root!r}, or mend the collection's root"
         whose = collection.title or "the collection"
@@ -67,7 +73,7 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
         no_label = []  # the unlabelled test part of a challenge
     missing = {case: _missing("label", root, label, case, images[case].path) for case in no_label}
     missing |= {case: _missing("image", root, image, case, labels[case].path) for case in no_image}
-    missing |= {case: found.fault for case, found in (labels | images).items() if found.fault}
+    missing |= {case: found.fault for case, found in (*images.items(), *labels.items()) if found.fault}
     return {case: (images[case].path, labels[case].path) for case in both if case not in missing}, missing
 
 

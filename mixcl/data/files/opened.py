@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -81,10 +82,19 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that a scan is made of: itself, those below its folder by name, or a header and its voxels."""
+    """The files that a scan is made of: itself, those below its folder by name, or a header and its voxels.
+
+    Raises as `reading` where a folder below cannot be read: a series without some of its slices is another scan.
+    """
     if path.is_dir():
-        return sorted(part for part in path.rglob("*") if part.is_file() and not part.name.startswith("."))
+        below = (Path(at, name) for at, _, names in os.walk(path, onerror=_out_of_reach) for name in names)
+        return sorted(part for part in below if part.is_file() and not part.name.startswith("."))
     return [part for part in pair(path) if part.exists()] or [path]
+
+
+def _out_of_reach(error: OSError) -> None:
+    with reading(Path(error.filename)):
+        raise error
 
 
 def pair(path: Path) -> list[Path]:
@@ -97,7 +107,7 @@ def pair(path: Path) -> list[Path]:
 def digest(path: Path) -> str:
     """SHA-256 of a file, or over the names and bytes of all files of a scan that has several.
 
-    Of a file among several that passes `LARGEST` the size stands for the bytes.  Raises as `reading`.
+    Of a file in a folder that passes `LARGEST`, which is no slice, the size stands for the bytes.  Raises as `reading`.
     """
     files = files_of(path)
     with reading(path):
@@ -106,7 +116,7 @@ def digest(path: Path) -> str:
         total = hashlib.sha256()
         for part in files:
             total.update(part.relative_to(path if path.is_dir() else path.parent).as_posix().encode())
-            if (size := part.stat().st_size) > LARGEST:
+            if path.is_dir() and (size := part.stat().st_size) > LARGEST:
                 total.update(f"{size} bytes".encode())
                 continue
             with part.open("rb") as file:

@@ -45,7 +45,8 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
         case = unicodedata.normalize("NFC", row.get("case") or stem(image.name))
         if case in pairs or case in faults:
             pairs.pop(case, None)  # which one is meant is not known
-            faults[case] = f"{line} names the case {case!r} again; name each once"
+            mend = "name each once" if "case" in columns else "add a column case with a name for each"
+            faults[case] = f"{line} names the case {case!r} again; {mend}"
         elif fault := no_name(case, line):
             faults[case] = fault
         else:

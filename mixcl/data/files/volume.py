@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt, Volume
-from mixcl.data.files.dicom import MARK, is_dicom
+from mixcl.data.files.dicom import is_dicom_file
 from mixcl.data.files.geometry import check_grid
 from mixcl.data.files.itk import read_itk
 from mixcl.data.files.nifti import read_nifti
@@ -35,8 +35,7 @@ def read_volume(path: Path) -> Volume:
     colour or complex voxels, NaN or infinite values, an impossible or implausible geometry (`geometry.check_grid`).
     """
     head = b"" if path.is_dir() else first_bytes(path)
-    two = path.suffix.lower() in (".img", ".hdr") and head[128:132] != MARK
-    if path.is_dir() or (is_dicom(head) and not two):
+    if path.is_dir() or is_dicom_file(path, head):
         read = read_series
     elif other := next((what for mark, what in OTHERS.items() if head.startswith(mark)), None):
         raise InputError(f"{path}: {other}, no volume; give NIfTI, NRRD, MetaImage or a DICOM series", "format")

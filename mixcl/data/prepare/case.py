@@ -27,6 +27,8 @@ from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, l
 from mixcl.errors import InputError
 from mixcl.files import write_sealed, writing
 
+OUTSIDE = "{}: none of it lies inside the window {} HU; check its units"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -84,39 +86,40 @@ def kept(job: Job) -> dict[str, Any] | None:
 
 def make(job: Job) -> dict[str, Any]:
     """Prepare a case and put it in place; its record, or an `InputError`, of the kind ``machine`` if of the disk."""
+    source, dates = {}, {}
+    for kind, path in job.files.items():  # before it is read, so that a change meanwhile is noticed the next time
+        with suppress(OSError):  # a missing file is told below
+            source[kind], dates[kind] = _status(job, path)
+    label = read_volume(job.label)
+    label = replace(label, data=label_map(label, job.rules.stored))
+    image = read_volume(job.image)
+    source["label"]["sha256"], source["image"]["sha256"] = label.sha256, image.sha256
+    label, moved = aligned(image, label, job.rules.label_grid)
+    warnings = [doubt.text for doubt in (*image.doubts, *label.doubts, *check_hounsfield(image))]
+    rule = {"label_grid": job.rules.label_grid} if moved else {}
+    geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
+    given = image.affine  # that of the label too, but for less than a voxel
+    turned, affine = to_ras(image.data, given)
+    spacing, moved_to = spacing_of(affine), resampled_affine(affine, turned.shape, job.data.spacing)
+    scan = prepared(image, job.data)
+    del image, turned
+    labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, given)[0], spacing, job.data.spacing))
+    before, after = known_voxels(label.data), known_voxels(labels)
+    warnings += [moved, lost(job.label, before, after, job.rules.organs, job.data.spacing)]
+    record = {
+        "schema": stored.SCHEMA,
+        "settings": job.settings,
+        "id": job.case,
+        "source": source,
+        **geometry,
+        "shape": scan.shape,
+        "spacing": job.data.spacing,
+        "affine": np.round(moved_to, 6).tolist(),
+        "source_voxels": before,
+        "voxels": after,
+        "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings if text],
+    }
     with writing(job.target):
-        source, dates = {}, {}
-        for kind, path in job.files.items():  # before it is read, so that a change meanwhile is noticed the next time
-            with suppress(OSError):  # a missing file is told below
-                source[kind], dates[kind] = _status(job, path)
-        label = read_volume(job.label)
-        label = replace(label, data=label_map(label, job.rules.stored))
-        image = read_volume(job.image)
-        source["label"]["sha256"], source["image"]["sha256"] = label.sha256, image.sha256
-        label, moved = aligned(image, label, job.rules.label_grid)
-        warnings = [doubt.text for doubt in (*image.doubts, *label.doubts, *check_hounsfield(image))]
-        rule = {"label_grid": job.rules.label_grid} if moved else {}
-        geometry = {"source_shape": image.data.shape, "source_affine": image.affine.tolist(), **rule}
-        turned, affine = to_ras(image.data, image.affine)
-        spacing, moved_to = spacing_of(affine), resampled_affine(affine, turned.shape, job.data.spacing)
-        scan = prepared(image, job.data)
-        del image, turned
-        labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, label.affine)[0], spacing, job.data.spacing))
-        before, after = known_voxels(label.data), known_voxels(labels)
-        warnings += [moved, lost(job.label, before, after, job.rules.organs, job.data.spacing)]
-        record = {
-            "schema": stored.SCHEMA,
-            "settings": job.settings,
-            "id": job.case,
-            "source": source,
-            **geometry,
-            "shape": scan.shape,
-            "spacing": job.data.spacing,
-            "affine": np.round(moved_to, 6).tolist(),
-            "source_voxels": before,
-            "voxels": after,
-            "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings if text],
-        }
         return _put(job.target, record, scan, labels, dates)
 
 
@@ -135,7 +138,7 @@ def prepared(image: Volume, data: DataConfig) -> NDArray[np.int16]:
     scan = resample_linear(turned, spacing_of(affine), data.spacing)
     clipped = np.clip(np.rint(scan, out=scan), *data.hu, out=scan).astype(np.int16, order="C")
     if clipped.min() == clipped.max():
-        raise InputError(f"{image.path}: none of it lies inside the window {data.hu} HU; check its units")
+        raise InputError(OUTSIDE.format(image.path, data.hu))
     return clipped
 
 
@@ -157,6 +160,7 @@ def _put(
 ) -> dict[str, Any]:
     """Write a case to a hidden folder and move it to its place."""
     draft, old = (target.with_name(f".{state}-{target.name}") for state in ("tmp", "old"))
+    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     hashes = {"image": arrays.content_of(scan), "label": arrays.content_of(labels)}
     points: dict[str, Any] = {str(v): voxels for v, voxels in arrays.draw_foreground(labels, hashes["label"]).items()}

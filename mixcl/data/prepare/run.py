@@ -25,6 +25,7 @@ from mixcl.data.files.grid import resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.nifti import announced_grid
 from mixcl.data.files.opened import PACKED
+from mixcl.data.files.table import as_spelled
 from mixcl.data.prepare.case import Job, kept, make
 from mixcl.data.prepare.report import Report, summarise
 from mixcl.data.registry import collections, folder
@@ -63,6 +64,8 @@ def prepare(
 
                 write_collections(data, raw, progress=progress)
             jobs, faults = _plan(wanted, data, raw, root, verify)
+            for left in (*root.glob("*/.tmp-*"), *root.glob("*/.old-*")):  # of a run that was killed, or had no room
+                shutil.rmtree(left)
             _check_room(jobs, root, progress)
             records, made = _run(jobs, faults, workers or min(cores(), 8), progress)
             for name, collection in wanted.items():
@@ -86,7 +89,7 @@ def _plan(
     """The cases of all collections, and the files or folders that are missing."""
     jobs, faults = [], {}
     for name, collection in wanted.items():
-        base = folder(collection, raw)
+        base = as_spelled(folder(collection, raw))
         try:
             pairs, missing = match_cases(collection, base)
         except InputError as error:
@@ -102,9 +105,6 @@ def _run(
     jobs: Sequence[Job], faults: dict[str, list[str]], workers: int, progress: bool
 ) -> tuple[dict[Path, dict[str, Any]], set[Path]]:
     """Prepare all cases, some at a time: records by folder in the store, and which are new; what is wrong to faults."""
-    for place in {job.target.parent for job in jobs}:
-        for left in (*place.glob(".tmp-*"), *place.glob(".old-*")):  # of a run that was killed
-            shutil.rmtree(left)
     with ThreadPoolExecutor(workers) as pool:
         there = zip(jobs, pool.map(kept, jobs), strict=True)
         records = {job.target: record for job, record in there if record is not None}
@@ -125,7 +125,7 @@ def _write_index(
     root: Path, name: str, collection: Collection, data: DataConfig, raw: Path, cases: Sequence[str]
 ) -> None:
     """List the cases of a collection and say where its scans are: from the store, if both can be moved together."""
-    scans, store = folder(collection, raw).absolute(), root.absolute()
+    scans, store = as_spelled(folder(collection, raw)).absolute(), root.absolute()
     index = {
         "schema": stored.SCHEMA,
         "settings": stored.settings_hash(data, collection.stored),
