@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mixcl import batches, losses
 from mixcl.batches import Batch
-from mixcl.config.settings import Experiment, FinetuneConfig
+from mixcl.config.settings import SUPERVISED, Experiment, FinetuneConfig
 from mixcl.data.registry import collections
 from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN
@@ -197,6 +197,6 @@ METHODS: dict[str, Callable[[MixCL, Experiment], Pretraining]] = {
     "mixcl": lambda model, config: Objective(model, config.loss),
     "barlow": Barlow,
     "masked": Masked,
-    "supervised": Supervised,
+    SUPERVISED: Supervised,
 }
 """``pretrain.method`` -> what trains so.  A further pre-training is a class as those above and one line here."""

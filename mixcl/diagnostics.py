@@ -125,8 +125,8 @@ def probe_dice(features: Sequence[Tensor], patches: Probe) -> dict[str, float]:
         x = {i: features[i].T[y[i] != UNKNOWN] for i in members}
         y = {i: labels[labels != UNKNOWN] for i, labels in y.items()}
         learn, test = ([i for i in members if patches.scans[i] % 2 == odd] for odd in (0, 1))
-        if learn and test:
-            seen, unseen = torch.cat([y[i] for i in learn]), torch.cat([y[i] for i in test])
+        seen, unseen = (torch.cat([y[i] for i in part]) if part else torch.empty(0) for part in (learn, test))
+        if len(seen.unique()) > 1 and len(unseen):  # a sparsely annotated collection (R33) may show none, or one class
             predicted = _logistic(torch.cat([x[i] for i in learn]), seen, torch.cat([x[i] for i in test]))
             labels = [v for v in patches.names[name] if (seen == v).any() and (unseen == v).any()]
             scores += [np.mean([_dice(predicted == v, unseen == v) for v in labels])] if labels else []

@@ -42,6 +42,16 @@ def about(run: Path) -> dict[str, Any]:
     """
     card, config = read_card(run), settings_of(run)
     _, description = read_weights(run)
+    if description["id"] != card.get("weights"):
+        raise InputError(f"{run / WEIGHTS}: not the weights of run.json; train the run again with --restart")
+    try:
+        return _facts(card, config, description["id"]) | {"metrics": _metrics(run)}
+    except KeyError as error:
+        raise InputError(f"{run / 'run.json'}: has no {error.args[0]}; take {run} away, or train it again") from None
+
+
+def _facts(card: Mapping[str, Any], config: Experiment, identity: str) -> dict[str, Any]:
+    """What :func:`about` gives of a run.json, its settings and the name of its weights."""
     sets, task = collections(config.data), card.get("task")
     seen = {} if task and card["decides"]["init"] == "none" else dict.fromkeys(config.data.pretrain, "pre-training")
     roles = seen | ({task: "fine-tuning"} if task else {})
@@ -49,13 +59,13 @@ def about(run: Path) -> dict[str, Any]:
     phantoms = config.data.source == "phantom"
     facts = {
         "what": SEGMENTATION if task else "pre-training", "network": "monai.networks.nets.UNETR",
-        "id": description["id"], "axes": "RAS", "spacing_mm": list(config.data.spacing),
+        "id": identity, "axes": "RAS", "spacing_mm": list(config.data.spacing),
         "window_hu": list(config.data.hu), "scaled_to": [0, 1], "patch": [config.model.patch] * 3,
         "labels": card["labels"] if task else organs,
         "trained_on": {name: {"for": role, "licence": sets[name].licence} for name, role in roles.items()},
         "training_cases": card["train"] if task else card["cases"],
         "phantoms": phantoms, "licence": _licence(phantoms, [sets[name].licence for name in roles]),
-        "metrics": _metrics(run), **{key: card[key] for key in ("job", "steps", "profile", "commit", "data", "seed")},
+        **{key: card[key] for key in ("job", "steps", "profile", "commit", "data", "seed")},
         "model": config.model.model_dump(mode="json"),
         "settings": config.model_dump(mode="json", exclude={"run": True, "data": {"root", "store"}}),
     }  # fmt: skip
@@ -73,19 +83,23 @@ def _metrics(run: Path) -> dict[str, Any]:
     """Mean Dice and HD95, mm, over the test cases of a fold, of all organs and of each; {} before the evaluation."""
     if not (run / "cases.csv").is_file():
         return {}
-    cases = read_csv(run / "cases.csv", ("case", "organ", "task", "arm", "profile", "data"))
-    organs = {
-        organ: {name: None if math.isnan(part[name].mean()) else round(float(part[name].mean()), 4) for name in METRICS}
-        for organ, part in cases.groupby("organ", sort=False)
-    }
-    return {"dice": round(float(cases.groupby("case")["dice"].mean().mean()), 4), "organs": organs}
+    try:
+        cases = read_csv(run / "cases.csv", ("case", "organ", "task", "arm", "profile", "data"))
+        organs = {
+            organ: {name: None if math.isnan(mean) else round(float(mean), 4) for name, mean in part.items()}
+            for organ, part in cases.groupby("organ", sort=False)[[*METRICS]].mean().iterrows()
+        }
+        return {"dice": round(float(cases.groupby("case")["dice"].mean().mean()), 4), "organs": organs}
+    except (OSError, ValueError, KeyError, TypeError):
+        text = f"not what mixcl evaluate writes; run mixcl evaluate --run {run.name} again"
+        raise InputError(f"{run / 'cases.csv'}: {text}") from None
 
 
 def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     """Write a finished run for others: one weights file, or a MONAI bundle of a fine-tuned network.
 
     What comes back is Python: what was written, as comments, and the lines that load it.  InputError where the run is
-    not finished, or ``to`` is neither kind, or is there and no bundle.
+    not finished, or ``to`` is neither kind, lies in a run's folder, or is there and no bundle.
 
     Parameters
     ----------
@@ -100,6 +114,8 @@ def export(run: Path, to: Path, transfer: str = "encoder") -> str:
         raise InputError(f"--transfer {transfer!r}: choose one of {', '.join(TRANSFER)}")
     if to.suffix not in ("", ".safetensors"):
         raise InputError(f"{to}: name the file .safetensors, or give the folder of a bundle, without an ending")
+    if any((place / "run.json").is_file() for place in (to, to.absolute().parent)):
+        raise InputError(f"{to}: lies in the folder of a run, whose own files it could replace; write it elsewhere")
     weights, description = read_weights(run)
     if not description.get("model"):
         raise InputError(f"{run}: not a run of mixcl; give the folder of one")

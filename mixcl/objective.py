@@ -153,7 +153,7 @@ def floors(model: MixCL, config: LossConfig, samples: int) -> list[float]:
     edges, widths = level_edges(model.config), model.widths()
     weights = _level_weights(model, config)
     return [
-        weight * losses.identity_floor(width, samples * edge**3, lam=config.lam)
+        weight * losses.identity_floor(width, max(samples * edge**3 - config.center, 1), lam=config.lam)
         for weight, width, edge in zip(weights, widths, edges, strict=True)
     ]
 

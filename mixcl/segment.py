@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -63,7 +64,8 @@ def predict(
     every = [scan for place in given for scan in found(Path(place), folder)]
     nameless = {scan: fault for scan in every if (fault := no_name(_name(scan), scan))}
     named, faults = _named([scan for scan in every if scan not in nameless], folder), list(nameless.values())
-    with machine(carried.config.run) as accelerator, accelerator.autocast():
+    here = carried.config.run.model_copy(update={"threads": torch.get_num_threads()})
+    with machine(here) as accelerator, accelerator.autocast():
         carried.net.to(accelerator.device)
         for name, scan in tqdm(named.items(), desc="predict", unit="scan", disable=not progress):
             try:

@@ -32,7 +32,7 @@ from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device, signals, tracker, twins
 from mixcl.run.jobs import finetune_job
 from mixcl.run.memory import enough_memory
-from mixcl.run.record import Restart, alone, begin, deciding, provenance, run_folder, write_card
+from mixcl.run.record import Restart, alone, begin, deciding, provenance, read_card, run_folder, write_card
 from mixcl.run.steps import Steps, gradient_norm
 
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
@@ -180,6 +180,12 @@ class _Loop:
             checkpoint.drop(self.folder)  # a kill may have come between the weights and this
             return self.folder
         verify(data.cases)
+        if other := determinism.unlike(self._bits(), before.get("bits", self._bits())):
+            self._warn(
+                f"{self.folder.name}: goes on otherwise than it began, so its bits are neither's: {'; '.join(other)}"
+            )
+        if accelerator.scaler is not None and "scaler" in before:
+            accelerator.scaler.load_state_dict(before["scaler"])
         metrics, pending = self._open(before), Steps(before.get("pending", ()))
         loader = batches.prefetch(batches.batches(
             data, settings.batch, start=first, steps=self.steps, rank=accelerator.process_index,
@@ -211,8 +217,10 @@ class _Loop:
                 if saves and not last:
                     self._save(done, metrics, pending)
                 bar.update()
-                if done == first + 1:
-                    self._warn(device.slow(self.config.run, time.perf_counter() - started, self.steps - done))
+                if done == first + 1:  # which also looks at the store and at what the terms pull at
+                    began = time.perf_counter()
+                elif done == first + 2:
+                    self._warn(device.slow(self.config.run, time.perf_counter() - began, self.steps - done))
                 if asked:
                     stop.number = asked
                     break
@@ -226,14 +234,27 @@ class _Loop:
     def _open(self, before: dict[str, Any]) -> checkpoint.Metrics | None:
         if not self.accelerator.is_main_process:
             return None
+        begun = read_card(self.folder).get("code", "") if before else ""
+        if begun and not begun.endswith(self.card["code"]):  # weights that two versions of the code have made
+            self.card["code"] = f"{begun}+{self.card['code']}"
         write_card(self.folder, self.card)
         state = {"step": before.get("step", 0), **before.get("metrics", {})}
         sent_to = tracker.start(self.config.run.tracker, self.folder, state["step"], self.card)
         return checkpoint.Metrics(self.folder, state, sent_to, self._warn)
 
+    def _bits(self) -> dict[str, Any]:
+        """What decides the bits of this training beside its settings."""
+        run, accelerator = self.config.run, self.accelerator
+        return determinism.environment(
+            str(accelerator.device), run.threads, precision=device.precision(run), channels_last=run.channels_last,
+            compile=run.compile, processes=accelerator.num_processes,
+        )  # fmt: skip
+
     def _save(self, done: int, metrics: checkpoint.Metrics | None, pending: Steps) -> None:
         if metrics is not None:
-            extra = {"metrics": metrics.state(), "pending": pending.state()}
+            extra = {"metrics": metrics.state(), "pending": pending.state(), "bits": self._bits()}
+            if self.accelerator.scaler is not None:
+                extra["scaler"] = self.accelerator.scaler.state_dict()
             checkpoint.save(self.folder, done, self.plain, self.optimizer, extra)
         self.accelerator.wait_for_everyone()
 
@@ -261,7 +282,7 @@ class _Loop:
             model = self.config.model.model_dump(mode="json")
             log_fields = {
                 "seconds_of_last_part": round(seconds, 1), "memory_gb": device.peak_gb(self.accelerator.device),
-                "bits": determinism.environment(str(self.accelerator.device), self.config.run.threads),
+                "bits": self._bits(),
                 "weights": identity, "metrics": metrics.state()["sha256"],
             }  # fmt: skip
             write_card(self.folder, {**self.card, **log_fields})

@@ -31,7 +31,7 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import write_json, writing
-from mixcl.run import gpus, jobs
+from mixcl.run import gpus, jobs, signals
 
 HERE = Path(__file__).resolve().parent
 WAIT = 30.0  # seconds for another run to let go of the folder; a killed one does within that
@@ -45,6 +45,7 @@ def main() -> int:
     for name in ("profile", "out", "cores", "gpus", "only", "slurm", "dry"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("settings", nargs="*")
+    signal.signal(signal.SIGTERM, _end)
     try:
         return _run(parser.parse_args())
     except InputError as error:
@@ -53,6 +54,10 @@ def main() -> int:
     except KeyboardInterrupt:
         print("mixcl: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -108,11 +113,13 @@ def _alone(out: Path) -> Iterator[int]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 if time.monotonic() > end:
                     text = f"{out}: another run is at work there; wait for it or choose another --out"
                     raise InputError(text, "machine") from None
                 time.sleep(0.2)
+            except OSError:  # the file system knows no locks
+                break
         yield file.fileno()
 
 
@@ -135,8 +142,11 @@ def _devices(options: argparse.Namespace) -> list[str]:
 
 
 def _engine(out: Path, *words: str) -> list[str]:
-    """Snakemake's command line; its profiles are ours or none."""
-    tied = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []  # a killed run_all.sh takes it along
+    """Snakemake's command line; its profiles are ours or none.
+
+    A killed run_all.sh takes it along, at once: at SIGTERM it would wait for its jobs, which end with it and save.
+    """
+    tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     snakemake = [*tied, sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")]
     fixed = ["--nolock", "--nocolor", "--rerun-incomplete", "--keep-going", "--profile", "none"]
     return [*snakemake, "--directory", str(out), *fixed, *words]
@@ -193,7 +203,13 @@ def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: S
         )
         relay = threading.Thread(target=_relay, args=(engine.stdout, progress), daemon=True)
         relay.start()
-        status = _wait(engine, progress, bool(options.slurm))
+        try:
+            status = _wait(engine, progress, bool(options.slurm))
+        except SystemExit:  # SIGTERM, of `docker stop` for one
+            engine.send_signal(signal.SIGINT if options.slurm else signal.SIGKILL)  # on a cluster it calls its jobs off
+            relay.join(signals.GRACE)  # its jobs save their step
+            print("mixcl: stopped; the same command goes on where it was", file=sys.stderr)
+            raise
         relay.join(LAST_WORDS)
     if status:
         said = log.read_bytes()[begin:].decode(errors="replace") if log.is_file() else f"{out} was taken away meanwhile"

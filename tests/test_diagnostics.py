@@ -69,6 +69,16 @@ def test_the_linear_probe_finds_what_is_linear_and_nothing_in_noise(patches: dia
     assert diagnostics.probe_dice(noise, patches)["probe_dice"] < 0.4
 
 
+def test_of_scans_with_hardly_a_known_voxel_no_probe_is_learnt(patches: diagnostics.Probe) -> None:
+    """Sparse annotation (R33): the voxels that are looked at may all be unknown, or all but one."""
+    features = [torch.randn(4, min(grid.numel(), diagnostics.VOXELS)) for grid in patches.grids]
+    for known in (0, 1):
+        grids = torch.full_like(patches.grids, 255)
+        for number, grid in enumerate(grids):
+            grid.flatten()[diagnostics._voxels(grid.shape[-1], number)[:known]] = 1
+        assert diagnostics.probe_dice(features, patches._replace(grids=grids)) == {}
+
+
 def test_measuring_leaves_model_and_random_numbers_as_they_were(smoke: Experiment, patches: diagnostics.Probe) -> None:
     with seeded(0):
         model = MixCL(smoke)

@@ -158,6 +158,16 @@ def test_the_label_term_reaches_what_lies_before_its_level() -> None:
     assert shares["label"] == pytest.approx(1 - untouched / total, abs=0.02)
 
 
+def test_centring_takes_one_from_the_rank_that_floors_count() -> None:
+    with seeded(0):
+        net = MixCL(SMALL)
+    plain, centred = (floors(net, LossConfig(center=center), samples=1) for center in (False, True))
+    positions = [edge**3 for edge in level_edges(net.config)]
+    expected = [losses.identity_floor(c, max(m - 1, 1)) for c, m in zip(net.widths(), positions, strict=True)]
+    assert centred == pytest.approx(expected)
+    assert centred[-1] > plain[-1]
+
+
 def test_level_shares_add_up_and_lie_above_their_floors() -> None:
     with seeded(0):
         net = MixCL(SMALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -302,6 +303,35 @@ def test_weights_say_what_they_need(finetuned: Path, tmp_path: Path) -> None:
     assert all(torch.equal(net.state_dict()[name], value) for name, value in weights.items())
     again = read_carried(tmp_path / "net.safetensors")
     assert again.about["id"] == about(finetuned)["id"]
+
+
+def test_a_run_is_not_written_over_by_its_export(finetuned: Path) -> None:
+    before = (finetuned / "model.safetensors").read_bytes()
+    for place in ("model.safetensors", "other.safetensors", "bundle"):
+        with pytest.raises(InputError, match="lies in the folder of a run"):
+            export(finetuned, finetuned / place)
+    assert (finetuned / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("cases.csv", "nonsense\n", "cases.csv: not what mixcl evaluate writes"),
+        ("cases.csv", "", "cases.csv: not what mixcl evaluate writes"),
+        ("run.json", '{"job": "a", "config": %s}', "run.json: has no "),
+        ("run.json", '{"job": "a", "weights": "b", "config": %s}', "not the weights of run.json"),
+    ],
+)
+def test_a_damaged_run_is_not_carried_away(finetuned: Path, tmp_path: Path, name: str, text: str, said: str) -> None:
+    run = tmp_path / finetuned.name
+    shutil.copytree(finetuned, run)
+    card = json.loads((run / "run.json").read_text())
+    if "%s" in text:
+        text %= json.dumps(card["config"])
+        text = text.replace('"job": "a",', f'"job": "a", "weights": "{card["weights"]}",') if "no " in said else text
+    (run / name).write_text(text)
+    with pytest.raises(InputError, match=said):
+        export(run, tmp_path / "net.safetensors")
 
 
 # Written from MONAI's bundle specification; MONAI's own schema has to be downloaded.

@@ -69,10 +69,10 @@ def test_the_same_settings_give_the_same_weights(
     pretrained: Path, smoke: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Also where it is said after the first step that all will take long."""
+    """Also where it is said after the second step that all will take long."""
     monkeypatch.setattr(device, "LONG", 1e-9)
     again = trainer.pretrain(smoke, tmp_path, progress=False)
-    assert capsys.readouterr().err.count("on this processor, the 3 left about") == 1
+    assert capsys.readouterr().err.count("on this processor, the 2 left about") == 1
     assert read_card(again)["weights"] == read_card(pretrained)["weights"]
     assert (again / "metrics.jsonl").read_text() == (pretrained / "metrics.jsonl").read_text()
 

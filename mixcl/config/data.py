@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixcl.config.frozen import Count, Frozen, Hounsfield, NonNegative, Positive, Seed, check_names, check_once
 from mixcl.labels import UNKNOWN
@@ -144,6 +144,13 @@ class DataConfig(Frozen):
     spacing: tuple[Positive, Positive, Positive] = Field((1.5, 1.5, 2.0), description="mm, Sec. 3.1")
     hu: tuple[Hounsfield, Hounsfield] = Field((-150.0, 250.0), description="intensity window in HU, Sec. 3.1")
     phantom: PhantomConfig = PhantomConfig()
+
+    @field_validator("pretrain")
+    @classmethod
+    def _in_one_order(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The built-in ones as the paper lists them, then others by name: the order given decides nothing."""
+        known = (*PRETRAINING_SETS, *FINETUNING_SETS)
+        return tuple(sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name)))
 
     @model_validator(mode="after")
     def _check(self) -> typing.Self:

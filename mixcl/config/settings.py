@@ -29,6 +29,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+LEVELS = {"skip": 5, "tokens": 4}  # that model.levels projects (R1)
+SUPERVISED = "supervised"  # the pre-training that has the loss of a fine-tuning
+SEGMENTATION_LOSS = ("dice_background", "balance")  # of ``finetune``: that loss (R17)
+
+
 class ModelConfig(Frozen):
     """Sec. 2.1: UNETR with "the same settings in [8]", and the projectors."""
 
@@ -253,8 +258,9 @@ class GridConfig(Frozen):
         if same := [reference for reference, arm in self.compare if reference == arm]:
             raise ValueError(f"compare: {same[0]} with itself tells nothing; name two arms")
         for name, settings in self.variants.items():
-            if name in ("scratch", "mixcl") or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-                raise ValueError(f"variant {name!r}: call it by small letters, digits and -, not scratch or mixcl")
+            if name in ("scratch", "mixcl") or not re.fullmatch(r"(?!(.*-)?s\d+$)[a-z0-9]+(-[a-z0-9]+)*", name):
+                allowed = "small letters, digits and -, not scratch or mixcl, and not as a seed ends a job's name (-s1)"
+                raise ValueError(f"variant {name!r}: call it by {allowed}")
             for item in settings:
                 if item.split(".")[0] not in VARIED:
                     raise ValueError(f"variant {name!r}: {item!r} is not a setting of {', '.join(VARIED)}")
@@ -290,4 +296,7 @@ class Experiment(Frozen):
             if name not in known:
                 tasks = ", ".join(self.data.finetune) or "none"
                 raise ValueError(f"grid has shares of {name!r}, which is no collection; data.finetune has {tasks}")
+        given, levels = self.loss.level_weights, LEVELS[self.model.levels]
+        if isinstance(given, tuple) and len(given) != levels:
+            raise ValueError(f"loss.level_weights has {len(given)} numbers; give {levels}, one a level (R1)")
         return self

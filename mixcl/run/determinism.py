@@ -19,10 +19,11 @@ PINS = {  # as reproduce/bits.sh exports them
 }
 
 
-def environment(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+def environment(device: str = "cpu", threads: int | None = None, **more: object) -> dict[str, Any]:
     """What decides the bits in this process, on a torch device and with so many threads; None is what torch is set to.
 
-    Versions are the public ones: builds of one torch release agree on a CPU.  A GPU goes by its name.
+    ``more`` is what else the caller knows to decide them.  Versions are the public ones: builds of one torch release
+    agree on a CPU.  A GPU goes by its name.
     """
     import torch
 
@@ -33,6 +34,7 @@ def environment(device: str = "cpu", threads: int | None = None) -> dict[str, An
         "pins": {key: os.environ.get(key, "") for key in PINS},
         "threads": threads or torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        **more,
     }
 
 

@@ -94,7 +94,7 @@ def precision(run: RunConfig) -> str:
     """
     if run.precision != "auto":
         return run.precision
-    return "bf16" if on_gpu(run) and torch.cuda.is_bf16_supported() else "no"
+    return "bf16" if on_gpu(run) and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
 
 
 def workers(run: RunConfig, ranks: int = 1) -> int:

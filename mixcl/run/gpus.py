@@ -67,8 +67,10 @@ def held(out: Path) -> Iterator[None]:
             with (out / f".gpu-{re.sub(r'[^A-Za-z0-9-]', '_', name)}").open("w") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
+                except BlockingIOError:
                     continue
+                except OSError:  # the file system knows no locks
+                    pass
                 os.environ["CUDA_VISIBLE_DEVICES"] = name
                 yield
                 return

@@ -5,12 +5,12 @@ one of the whole chain: of the pre-training (added to ``pretrain.seed``) and, wi
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import SEGMENTATION_LOSS, SUPERVISED, Experiment
 
 FULL, SCRATCH = "mixcl", "scratch"
 NOTEBOOKS = {  # what is made of the runs, and the notebook that makes it
@@ -98,15 +98,21 @@ def _pretraining(config: Experiment, arm: str, seed: int) -> Job | None:
     """What an arm starts from: the first of the arms that is pre-trained as it is, or nothing."""
     if arm == SCRATCH:
         return None
-    before = {  # what of an arm's settings changes its pre-training
-        name: tuple(item for item in settings if not item.strip().startswith("finetune."))
-        for name, settings in {FULL: (), **config.grid.variants}.items()
-    }
+    arms = {FULL: (), **config.grid.variants}
+    before = {name: tuple(filter(_pretrains(settings), settings)) for name, settings in arms.items()}
     if "pretrain.method=none" in before[arm]:
         return None
     name = pretraining_job(next(other for other in before if before[other] == before[arm]), seed)
     seeded = (f"pretrain.seed={config.pretrain.seed + seed}",) if seed else ()
     return Job(name, "10_pretrain", {"JOB": name}, before[arm] + seeded)
+
+
+def _pretrains(settings: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether one of an arm's settings changes its pre-training: those of a fine-tuning where it has its loss alone."""
+    loss = (
+        tuple(f"finetune.{name}" for name in SEGMENTATION_LOSS) if f"pretrain.method={SUPERVISED}" in settings else ()
+    )
+    return lambda item: not item.startswith("finetune.") or item.startswith(loss)
 
 
 def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:

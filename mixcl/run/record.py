@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import SEGMENTATION_LOSS, SUPERVISED, Experiment
 from mixcl.errors import InputError
 from mixcl.files import checked_name, read_json, remove_run, tidy_removed, write_text
 from mixcl.lock import held
@@ -88,6 +88,8 @@ def deciding(config: Experiment, stage: str) -> dict[str, Any]:
     for name in STAGES[stage]:
         idle = {key.partition(".")[2] for key in NOT_DECIDING if key.startswith(f"{name}.")}
         sections[name] = getattr(config, name).model_dump(mode="json", exclude=idle)
+    if stage == "pretrain" and config.pretrain.method == SUPERVISED:
+        sections["finetune"] = config.finetune.model_dump(mode="json", include=set(SEGMENTATION_LOSS))
     return sections
 
 

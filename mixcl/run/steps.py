@@ -42,6 +42,7 @@ class Steps:
     def check(self, job: str, scans: Callable[[list[int]], str], saved: nn.Module | None = None) -> None:
         """Refuse to go on from terms, gradients or, of a network to be ``saved``, weights that are not finite."""
         names, steps = list(self.entries[-1]["tensors"]), len(self.entries)
+        names = [name for name in names if all(name in entry["tensors"] for entry in self.entries)]
         columns = [self._column(name).isfinite().reshape(steps, -1).all(1) for name in names]
         finite = torch.stack(columns).cpu()  # [terms, steps]
         if not finite.all():

@@ -24,7 +24,7 @@ from mixcl.run import checkpoint
 from mixcl.run.record import read_card, write_card
 
 NAMES = ("percent", "fold", "arm", "seed", "n_folds")  # of a job; what follows from them is among what decides
-MEASURED = ("bits", "memory_gb", "weights", "metrics")  # of a training, beside its seconds
+MEASURED = ("bits", "memory_gb", "weights", "metrics", "code", "commit", "versions", "machine")  # of a training
 
 
 def content(card: Mapping[str, Any]) -> str:
@@ -94,6 +94,6 @@ def _take_over(folder: Path, card: Mapping[str, Any], key: str) -> None:
                 with whole(folder / path.relative_to(other.parent)) as draft:
                     shutil.copyfile(path, draft)
             same = {"same_as": theirs.get("same_as", other.parent.name), "seconds_of_last_part": 0.0}
-            write_card(folder, {**card, **{name: theirs[name] for name in MEASURED}, **same})
+            write_card(folder, {**card, **{name: theirs[name] for name in MEASURED if name in theirs}, **same})
             checkpoint.finish(folder, weights, {**description, "job": folder.name})
             return

@@ -145,7 +145,10 @@ def test_overrides(override: str, read, value) -> None:  # type: ignore[no-untyp
         ("grid.percents={../x: [100]}", ["task '../x'", "names a folder"]),
         ("grid.variants={../x: [loss.alpha=0]}", ["arm '../x'"]),
         (f"grid.variants={{{'x' * 121}: [loss.alpha=0]}}", ["at most 120 characters"]),
+        ("grid.variants={s1: [loss.alpha=0]}", ["variant 's1'", "as a seed ends a job's name"]),
+        ("grid.variants={id-s2: [loss.alpha=0]}", ["variant 'id-s2'", "as a seed ends a job's name"]),
         ("profile=../x", ["profile '../x'", "names a folder"]),
+        ("loss.level_weights=[1, 2]", ["loss.level_weights has 2 numbers", "give 5"]),
         ("alpha", ["section.key=value"]),
         ("loss.alpha=[1", ["not readable as YAML"]),
     ],
@@ -243,6 +246,14 @@ def test_an_epoch_takes_each_scan_once() -> None:
     assert paper.pretrain.total_steps(765) == 1000 * 128
     assert [paper.finetune.total_steps(scans) for scans in (4, 12, 24, 1)] == [4000, 12000, 24000, 2000]
     assert {smoke.finetune.total_steps(scans) for scans in (1, 4, 24)} == {4}
+
+
+def test_the_order_of_the_collections_of_a_pretraining_is_none() -> None:
+    """Their scans are drawn by place, so one order is taken whatever is written."""
+    one, other = (
+        load_profile("smoke", [f"data.pretrain=[{names}]"]) for names in ("kits19, msd_liver", "msd_liver, kits19")
+    )
+    assert one.data.pretrain == other.data.pretrain == ("msd_liver", "kits19")
 
 
 def test_overrides_of_two_authors_make_one_list() -> None:

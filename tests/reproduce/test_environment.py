@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import importlib
 import json
 import os
@@ -236,6 +238,10 @@ def test_no_gpu_is_visible_where_none_is_listed() -> None:
     assert gpus.visible("", "0,1") == gpus.visible("No devices were found\n", None) == []
 
 
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOSYS, "a file system without locks")
+
+
 def test_each_job_takes_a_device_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIXCL_GPUS", f"3,{SMALL}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"3,{SMALL}")
@@ -245,6 +251,10 @@ def test_each_job_takes_a_device_of_its_own(tmp_path: Path, monkeypatch: pytest.
             assert os.environ["CUDA_VISIBLE_DEVICES"] == SMALL
     with gpus.held(tmp_path):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    with monkeypatch.context() as without:
+        without.setattr(fcntl, "flock", no_locks)
+        with gpus.held(tmp_path):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     monkeypatch.setenv("MIXCL_GPUS", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")  # a scheduler's choice
     with gpus.held(tmp_path):

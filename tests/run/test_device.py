@@ -43,7 +43,7 @@ def test_the_paper_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     run = load_profile("paper").run
     for gpu, expected in ((False, ("no", 0)), (True, ("bf16", device.MOST_WORKERS))):
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
         monkeypatch.setattr(device, "cores", lambda: 16)
         assert (device.precision(run), device.workers(run)) == expected
         assert not run.compile

@@ -12,6 +12,7 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.run import record
+from mixcl.run.jobs import pretrainings
 
 
 def test_every_setting_decides_something_or_is_named_as_not() -> None:
@@ -46,6 +47,15 @@ def test_a_stage_hangs_on_its_own_sections_alone() -> None:
         assert differing == {stage}
     same = load_profile("smoke", ["pretrain.log_every=7", "run.threads=2", "evaluate.windows=1", "data.root=/x"])
     assert all(record.deciding(config, stage) == record.deciding(same, stage) for stage in record.STAGES)
+
+
+def test_the_loss_of_a_fine_tuning_decides_a_supervised_pretraining_alone() -> None:
+    for method, differs in (("supervised", True), ("mixcl", False)):
+        one, other = (load_profile("smoke", [f"pretrain.method={method}", f"finetune.balance={b}"]) for b in (0.1, 0.2))
+        assert (record.deciding(one, "pretrain") != record.deciding(other, "pretrain")) == differs
+    arms = "{a: [pretrain.method=supervised], b: [pretrain.method=supervised, finetune.balance=0], c: [finetune.lr=1]}"
+    config = load_profile("smoke", ["grid.variants={}", f"grid.variants={arms}", "grid.ablation={btcv: 100}"])
+    assert [job.name for job in pretrainings(config)] == ["pretrain", "pretrain-a", "pretrain-b"]
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../../x", "/abs", "a/b", "-x", ".hidden", "a\nb"])

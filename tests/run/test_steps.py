@@ -49,6 +49,17 @@ def test_weights_that_are_not_finite_are_not_saved(value: float) -> None:
         steps.check("pretrain", names)  # nothing is to be saved
 
 
+def test_a_run_goes_on_in_another_precision() -> None:
+    """In fp16 no gradient's norm is watched: of steps before and after a stop what all have is looked at."""
+    steps = Steps(json.loads(json.dumps(taken([1.0], [1.0]).state())))
+    steps.add(2, [4, 5], {"total": torch.tensor(1.0), "levels": torch.tensor([1.0, 1.0])}, None)
+    steps.check("pretrain", names)
+    steps = Steps(json.loads(json.dumps(steps.state())))
+    steps.add(3, [6, 7], {"total": torch.tensor(math.nan), "levels": torch.tensor([1.0, 1.0])}, torch.tensor(1.0))
+    with pytest.raises(InputError, match="total is not finite at step 3"):
+        steps.check("pretrain", names)
+
+
 def test_means_are_those_of_a_run_without_a_stop() -> None:
     generator = torch.Generator().manual_seed(0)
     terms = torch.rand(7, generator=generator).tolist()
