@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mixcl.run import signals
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["data.finetune=[msd_spleen]", "grid.ablation.msd_spleen=100", "grid.variants={}", "grid.folds=[0]"]
@@ -96,8 +98,14 @@ def test_a_changed_setting_touches_just_its_jobs(whole: Path) -> None:
     assert not todo & {"prepare", "pretrain"}
 
 
-def killed(out: Path, until: Callable[[], bool], seconds: float) -> None:
-    """Start a run for Table 1 and kill -9 everything of it when ``until`` holds, at the latest after ``seconds``."""
+def killed(
+    out: Path, until: Callable[[], bool], seconds: float, end_it: Callable[[int, int], None] = os.killpg,
+    number: int = signal.SIGKILL,
+) -> int:  # fmt: skip
+    """Start a run for Table 1 and kill -9 everything of it when ``until`` holds, at the latest after ``seconds``.
+
+    Or end it as ``end_it`` and ``number`` say; its exit code.  Nothing of it is left at work then.
+    """
     process = subprocess.Popen(
         command(out, "--only", "table1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -105,17 +113,23 @@ def killed(out: Path, until: Callable[[], bool], seconds: float) -> None:
     while process.poll() is None and time.monotonic() < end and not until():
         time.sleep(0.05)
     if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    time.sleep(1)
+        end_it(process.pid, number)
+    code = process.wait()
+    end = time.monotonic() + signals.GRACE  # in which a job may save
+    while subprocess.run(["pgrep", "--full", str(out)], capture_output=True).returncode == 0:
+        assert time.monotonic() < end, "a job outlives its workflow"
+        time.sleep(0.2)
+    return code
 
 
 def test_killed_again_and_again_it_ends_with_the_same_tables(whole: Path, tmp_path: Path) -> None:
-    """Killed when the weights are there and the engine does not know it yet, then once at random."""
+    """Killed when the weights are there and the engine does not know it yet, then run_all.sh alone, then stopped."""
     killed(tmp_path, lambda: "pretrain" in trained(tmp_path), 120)
     finished = trained(tmp_path)
     assert "pretrain" in finished
-    killed(tmp_path, lambda: False, random.Random(0).uniform(10, 25))
+    chance = random.Random(0)
+    assert killed(tmp_path, lambda: False, chance.uniform(9, 15), os.kill) == -signal.SIGKILL
+    assert killed(tmp_path, lambda: False, chance.uniform(9, 15), os.kill, signal.SIGTERM) == 128 + signal.SIGTERM
     now = trained(tmp_path)
     assert {job: now.get(job) for job in finished} == finished  # nothing finished was trained again
     finished = now
