@@ -23,7 +23,8 @@ else
 fi
 if [ "$made" = "$from/tables/map.md" ]; then
     shopt -s nullglob # a run has maps, or arms at a point
-    cp -- "$from"/figures/{map,arms}*.{png,pdf} "$from"/tables/{map,found,tuned,trainings}.csv "$made" "$to/"
+    rm -f -- "$to/tuned.csv" # which one rate alone has not
+    cp -- "$from"/figures/{map,arms}*.{png,pdf} "$from"/tables/{map,found,trainings}.csv "$from"/tables/tuned*.csv "$made" "$to/"
 else
     [ "$to" = "$here" ] || cp -- "$from"/figures/effects.{png,pdf} "$to/"
     cp -- "$from"/tables/effects{,_organs}.{csv,md} "$to/"
