@@ -19,13 +19,12 @@ from mixcl.data.files.table import no_name, stem
 from mixcl.data.files.volume import check_hounsfield, read_volume
 from mixcl.data.patches import scaled
 from mixcl.data.prepare.case import prepared
-from mixcl.data.workers import MEMORY
 from mixcl.errors import InputError
 from mixcl.evaluate import write_nifti
 from mixcl.export import Carried, read_carried
 from mixcl.files import file_name, read_sealed, sha256, write_sealed
 from mixcl.run.device import machine
-from mixcl.run.memory import enough_memory
+from mixcl.run.memory import enough_memory, too_little
 from mixcl.windows import original_labels, window_scores
 
 
@@ -70,16 +69,25 @@ def predict(
         for name, scan in tqdm(named.items(), desc="predict", unit="scan", disable=not progress):
             try:
                 _label(carried, scan, folder / f"{name}.nii.gz")
-            except (InputError, OSError, MemoryError) as error:
-                if isinstance(error, InputError) and error.kind == "machine":
+            except (InputError, OSError, MemoryError, RuntimeError) as error:
+                if fault := _fault(error, scan):
+                    faults.append(fault)
+                    tqdm.write(fault, file=sys.stderr)
+                else:
                     raise
-                text = f"{scan}: {MEMORY if isinstance(error, MemoryError) else error}"
-                faults.append(str(error) if isinstance(error, InputError) else text)
-                tqdm.write(faults[-1], file=sys.stderr)
     if faults:
         total = len(named) + len(nameless)  # a scan that is given twice is one
         raise InputError(f"{len(faults)} of {total} scans were not labelled, the others are; first {faults[0]}")
     return [folder / f"{name}.nii.gz" for name in named]
+
+
+def _fault(error: Exception, scan: Path) -> str:
+    """What is wrong with a scan, in a sentence; nothing where an error is of the machine, or of mixcl."""
+    if isinstance(error, InputError):
+        return "" if error.kind == "machine" else str(error)
+    if too_little(error):
+        return f"{scan}: too little memory for it; use a machine with more"
+    return f"{scan}: {error}" if isinstance(error, OSError) else ""
 
 
 def found(place: Path, out: Path) -> list[Path]:
@@ -120,10 +128,10 @@ def _below(folder: Path, out: str) -> Iterator[Path]:
     """Scans in a folder and those below but ``out``; a folder with a DICOM file is one scan."""
     try:
         inside = sorted((p for p in folder.iterdir() if p.name[0] != "."), key=lambda path: natural_key(path.name))
+        files = [path for path in inside if not path.is_dir()]
     except OSError:  # out of reach, to be told when its turn comes
         yield folder
         return
-    files = [path for path in inside if not path.is_dir()]
     for path in files:
         with suppress(InputError):  # told when it is labelled, where its name is that of a scan
             if is_dicom_file(path, first_bytes(path)):

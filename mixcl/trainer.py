@@ -9,7 +9,7 @@ a stopped run where it was and returns at once for a finished one; what another 
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -180,10 +180,7 @@ class _Loop:
             checkpoint.drop(self.folder)  # a kill may have come between the weights and this
             return self.folder
         verify(data.cases)
-        if other := determinism.unlike(self._bits(), before.get("bits", self._bits())):
-            self._warn(
-                f"{self.folder.name}: goes on otherwise than it began, so its bits are neither's: {'; '.join(other)}"
-            )
+        self._note(before.get("bits", {}))
         if accelerator.scaler is not None and "scaler" in before:
             accelerator.scaler.load_state_dict(before["scaler"])
         metrics, pending = self._open(before), Steps(before.get("pending", ()))
@@ -242,17 +239,21 @@ class _Loop:
         sent_to = tracker.start(self.config.run.tracker, self.folder, state["step"], self.card)
         return checkpoint.Metrics(self.folder, state, sent_to, self._warn)
 
-    def _bits(self) -> dict[str, Any]:
-        """What decides the bits of this training beside its settings."""
+    def _note(self, begun: Mapping[str, Any]) -> None:
+        """Keep what decides the bits beside the settings, and tell where another environment has ``begun`` the run."""
         run, accelerator = self.config.run, self.accelerator
-        return determinism.environment(
+        self.bits = determinism.environment(
             str(accelerator.device), run.threads, precision=device.precision(run), channels_last=run.channels_last,
             compile=run.compile, processes=accelerator.num_processes,
         )  # fmt: skip
+        if begun and (other := determinism.unlike(self.bits, begun)):
+            self._warn(f"{self.folder.name}: goes on with {'; '.join(other)}, as it began; its bits are neither's")
+            begun = {"began": f"went on with {'; '.join(other)}", **begun}
+        self.bits |= {"began": begun["began"]} if "began" in begun else {}
 
     def _save(self, done: int, metrics: checkpoint.Metrics | None, pending: Steps) -> None:
         if metrics is not None:
-            extra = {"metrics": metrics.state(), "pending": pending.state(), "bits": self._bits()}
+            extra = {"metrics": metrics.state(), "pending": pending.state(), "bits": self.bits}
             if self.accelerator.scaler is not None:
                 extra["scaler"] = self.accelerator.scaler.state_dict()
             checkpoint.save(self.folder, done, self.plain, self.optimizer, extra)
@@ -282,7 +283,7 @@ class _Loop:
             model = self.config.model.model_dump(mode="json")
             log_fields = {
                 "seconds_of_last_part": round(seconds, 1), "memory_gb": device.peak_gb(self.accelerator.device),
-                "bits": self._bits(),
+                "bits": self.bits,
                 "weights": identity, "metrics": metrics.state()["sha256"],
             }  # fmt: skip
             write_card(self.folder, {**self.card, **log_fields})

@@ -141,12 +141,13 @@ def _devices(options: argparse.Namespace) -> list[str]:
 # --- the engine -----------------------------------------------------------------------------------------------------
 
 
-def _engine(out: Path, *words: str) -> list[str]:
+def _engine(out: Path, *words: str, elsewhere: bool = False) -> list[str]:
     """Snakemake's command line; its profiles are ours or none.
 
-    A killed run_all.sh takes it along, at once: at SIGTERM it would wait for its jobs, which end with it and save.
+    A killed run_all.sh takes it along.  Here at once, and its jobs end with it and save; of jobs ``elsewhere``, which a
+    scheduler has, it waits for the end, and until then the folder is theirs.
     """
-    tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    tied = ["setpriv", "--pdeathsig", "TERM" if elsewhere else "KILL"] if shutil.which("setpriv") else []
     snakemake = [*tied, sys.executable, "-m", "snakemake", "--snakefile", str(HERE / "Snakefile")]
     fixed = ["--nolock", "--nocolor", "--rerun-incomplete", "--keep-going", "--profile", "none"]
     return [*snakemake, "--directory", str(out), *fixed, *words]
@@ -194,7 +195,7 @@ def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: S
     log = out / "workflow.log"
     with writing(log), log.open("ab") as file:
         begin = file.tell()
-        words = _engine(out, *more, "--", options.only)
+        words = _engine(out, *more, "--", options.only, elsewhere=bool(options.slurm))
         if text := dry_run.without_gpu(config, int(options.cores)) if not devices else "":
             print(text, flush=True)
         progress = Progress(config, out, _slots(config, options, devices), bool(devices))

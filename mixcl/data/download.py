@@ -74,26 +74,36 @@ def get(name: str, root: Path, *, progress: bool = True) -> str:
     if not wanted:
         known = ", ".join((*MSD_MD5, "kits19", *STEPS))
         raise InputError(f"data get {name}: not a built-in collection; choose one of {known}")
-    with held(root / f".{name}.lock", f"{root}: {name}"):
-        for number, file in enumerate(wanted, start=1):
-            _get(file, root, progress, f"{number}/{len(wanted)}")
+    if not all(_is_there(root / file.to) for file in wanted):
+        with held(root / f".{name}.lock", f"{root}: {name}"):
+            for number, file in enumerate(wanted, start=1):
+                _get(file, root, progress, f"{number}/{len(wanted)}")
     return f"{name}: in {root / Path(wanted[0].to).parts[0].removesuffix('.tar')}; check it with: mixcl data check"
 
 
 def _get(file: File, root: Path, progress: bool, number: str) -> None:
     """Download a file that is not there, and unpack an archive; one that is there was checked when it came."""
     to = root / file.to
-    if to.suffix != ".tar":
-        if not to.is_file():
-            fetch(file.url, to, file.md5, progress=progress, shown=f"{number} {to.parent.name}")
+    if _is_there(to):
         return
-    folder = to.with_suffix("")
-    if not (folder.is_dir() and any(folder.iterdir())):
-        if not to.is_file():
-            fetch(file.url, to, file.md5, progress=progress)
-        unpack(to, folder)
-    elif _hidden(folder).is_dir():
-        _finish(to, folder)
+    if _unpacked(to):
+        _finish(to, to.with_suffix(""))
+        return
+    if not to.is_file():
+        fetch(file.url, to, file.md5, progress=progress, shown=f"{number} {to.parent.name}" if number != "1/1" else "")
+    if to.suffix == ".tar":
+        unpack(to, to.with_suffix(""))
+
+
+def _is_there(to: Path) -> bool:
+    """Whether a file is there, or what was unpacked of it and nothing else that unpacking leaves."""
+    return to.is_file() if to.suffix != ".tar" else _unpacked(to) and not _hidden(to.with_suffix("")).is_dir()
+
+
+def _unpacked(archive: Path) -> bool:
+    """Whether a collection was unpacked; an empty folder, which a user may have made, is none."""
+    folder = archive.with_suffix("")
+    return archive.suffix == ".tar" and folder.is_dir() and any(folder.iterdir())
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -115,7 +125,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise InputError(f"{archive}: not a whole tar archive ({error}); take it away and get it again") from None
     finally:
-        if not folder.is_dir():
+        if not (folder.is_dir() and any(folder.iterdir())):
             shutil.rmtree(hidden, ignore_errors=True)
     _finish(archive, folder)
 

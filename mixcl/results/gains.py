@@ -53,6 +53,7 @@ def write_map(out: Path) -> Gains:
     others = {"trainings": rows[TRAINING], "tuned": made.tuned, "found": made.found}
     if rows["rate"].nunique() == 1:
         del others["tuned"]
+        (folder / "tuned.csv").unlink(missing_ok=True)
     for name, table in others.items():
         write_text(folder / f"{name}.csv", csv(table))
     return made
@@ -213,7 +214,7 @@ def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Trainings of arms beside those from scratch that agree in ``by``, each training once."""
     fresh = rows[rows["start"] == REFERENCE].drop(columns=["start", "arm"])
     both = rows[rows["start"] != REFERENCE].merge(fresh, on=by, suffixes=("", "_scratch"))
-    return both[both["weights"] != both["weights_scratch"]].drop_duplicates(["start", "weights", "weights_scratch"])
+    return both[both["weights"] != both["weights_scratch"]].drop_duplicates([*ARM, "weights", "weights_scratch"])
 
 
 def _alike(curve: pd.Series, dice: float) -> float:

@@ -154,7 +154,12 @@ def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]
             "compare; run without --set, or give your own values with --expected"
         )
     bits = (card["bits"] for job in _jobs(config) if "bits" in (card := _card(out, job)))
-    return next((reasons for own in bits if (reasons := determinism.unlike(own, values["bits"]))), [])
+    return next((reasons for own in bits if (reasons := _unlike(own, values["bits"]))), [])
+
+
+def _unlike(own: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Why a job does not promise the expected bits: where it was computed, or was at first."""
+    return [own["began"]] if "began" in own else determinism.unlike(own, expected)
 
 
 def _card(out: Path, job: str) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _finetuned(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any
     train, test = split(run.prepared.cases(task), config, fold, percent, seed)
     init = read_card(run.path.with_name(job.needs)).get("weights") if job.needs else "none"
     settings, own = deciding(config, "finetune"), {key.lower(): value for key, value in job.parameters.items()}
-    whole = settings | (deciding(config, "pretrain") if job.needs else {})  # Table 2 has its marks from these
+    whole = (deciding(config, "pretrain") if job.needs else {}) | settings  # Table 2 has its marks from these
     own["data"], trained = run.prepared.fingerprint((task,)), [case.id for case in train]
     more = {"train": trained, "test": [case.id for case in test], "steps": config.finetune.total_steps(len(train))}
     begun = {"start": start(fold, seed), "train": trained, "n_folds": config.grid.n_folds, "init": init}

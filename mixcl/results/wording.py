@@ -12,6 +12,7 @@ from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, TITLES, UNKNOWN
 from mixcl.results.runs import Runs
 from mixcl.results.statistics import CELL, KEYS, LEARNED, Cell
+from mixcl.run.determinism import PINS
 from mixcl.run.jobs import FULL, SCRATCH, arm_and_seed
 
 ARM_TITLES = {SCRATCH: "from scratch", FULL: "MixCL"}
@@ -107,10 +108,11 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
 
 def _precision(card: Mapping[str, Any]) -> str:
     """What a run computed in, and on a CPU whether its bits were pinned (reproduce/bits.sh)."""
-    name, bits = card["config"].get("run", {}).get("precision", "no"), card.get("bits", {})
+    bits = card.get("bits", {})
+    name = bits.get("precision") or card["config"].get("run", {}).get("precision", "no")
     text = "float32" if name == "no" else str(name)
-    pins = bits.get("pins", {})
-    return text if bits.get("device") != "cpu" else f"{text} with {'pinned' if any(pins.values()) else 'free'} bits"
+    pinned = "pinned" if bits.get("pins") == PINS else "free"
+    return f"{text} with {pinned} bits" if bits.get("device") == "cpu" else text
 
 
 def _leaks(cases: pd.DataFrame) -> Iterator[str]:

@@ -41,16 +41,19 @@ def environment(device: str = "cpu", threads: int | None = None, **more: object)
 def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """In what two environments differ, as words; empty when they promise the same bits.
 
+    What an older version did not write down is not held against it.
+
     >>> unlike({"threads": 1, "device": "cpu"}, {"threads": 2, "device": "cpu"})
     ['threads 1, not 2']
     """
     messages = []
-    for key in sorted(set(one) | set(other)):
+    for key in sorted(one.keys() & other.keys() or one.keys() | other.keys()):
         mine, theirs = one.get(key), other.get(key)
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             messages += unlike(mine, theirs)
         elif mine != theirs:
-            messages.append(f"{key} {mine or 'not set'}, not {theirs or 'not set'}")
+            said, expected = ("not set" if value in (None, "") else value for value in (mine, theirs))
+            messages.append(f"{key} {said}, not {expected}")
     return messages
 
 

@@ -69,8 +69,8 @@ def held(out: Path) -> Iterator[None]:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                except OSError:  # the file system knows no locks
-                    pass
+                except OSError:  # the file system knows no locks: jobs are spread by chance
+                    name = names[os.getpid() % len(names)]
                 os.environ["CUDA_VISIBLE_DEVICES"] = name
                 yield
                 return

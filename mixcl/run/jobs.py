@@ -5,7 +5,7 @@ one of the whole chain: of the pre-training (added to ``pretrain.seed``) and, wi
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from mixcl.config.settings import SEGMENTATION_LOSS, SUPERVISED, Experiment
 
 FULL, SCRATCH = "mixcl", "scratch"
+LOSS = tuple(f"finetune.{name}" for name in SEGMENTATION_LOSS)  # decides a supervised pre-training as well
 NOTEBOOKS = {  # what is made of the runs, and the notebook that makes it
     "table1": "20_table1", "table2": "21_table2", "figures": "22_figures", "effects": "30_what_matters",
     "map": "32_when_does_it_help",
@@ -99,20 +100,23 @@ def _pretraining(config: Experiment, arm: str, seed: int) -> Job | None:
     if arm == SCRATCH:
         return None
     arms = {FULL: (), **config.grid.variants}
-    before = {name: tuple(filter(_pretrains(settings), settings)) for name, settings in arms.items()}
-    if "pretrain.method=none" in before[arm]:
+    before = {}
+    for name, settings in arms.items():
+        decides = LOSS if _method(config, settings) == SUPERVISED else ()
+        before[name] = tuple(
+            s for s in map(str.strip, settings) if not s.startswith("finetune.") or s.startswith(decides)
+        )
+    if _method(config, arms[arm]) == "none":
         return None
     name = pretraining_job(next(other for other in before if before[other] == before[arm]), seed)
     seeded = (f"pretrain.seed={config.pretrain.seed + seed}",) if seed else ()
     return Job(name, "10_pretrain", {"JOB": name}, before[arm] + seeded)
 
 
-def _pretrains(settings: tuple[str, ...]) -> Callable[[str], bool]:
-    """Whether one of an arm's settings changes its pre-training: those of a fine-tuning where it has its loss alone."""
-    loss = (
-        tuple(f"finetune.{name}" for name in SEGMENTATION_LOSS) if f"pretrain.method={SUPERVISED}" in settings else ()
-    )
-    return lambda item: not item.startswith("finetune.") or item.startswith(loss)
+def _method(config: Experiment, settings: Iterable[str]) -> str:
+    """How an arm with these settings is pre-trained."""
+    given = {key.strip(): value.strip() for key, _, value in (item.partition("=") for item in settings)}
+    return given.get("pretrain.method", config.pretrain.method)
 
 
 def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:

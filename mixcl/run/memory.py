@@ -16,9 +16,13 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
-        of_torch = isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
-        of_system = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
-        if not of_torch and not of_system:
+        if not too_little(error):
             raise
         mend = "lower model.patch, the batch (pretrain.batch, finetune.batch, evaluate.windows) or model.hidden"
         raise InputError(f"too little memory; {mend}, or use a machine with more", "machine") from error
+
+
+def too_little(error: BaseException) -> bool:
+    """Whether an error, of torch or of the system, tells of too little memory."""
+    of_torch = isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
+    return of_torch or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM

@@ -314,6 +314,10 @@ def test_a_whole_collection_is_got_and_unpacked_once(
     assert seen(root) == ["Task09_Spleen"]
     download.get("msd_spleen", root, progress=False)
     assert len(server.ranges) == 1  # nothing was asked for a second time
+    (root / ".msd_spleen.lock").unlink()
+    download.get("msd_spleen", root, progress=False)
+    assert not (root / ".msd_spleen.lock").exists()  # nor anything written
+    (root / "Task09_Spleen").rename(root / "another")
     with held(root / ".msd_spleen.lock", "it"), pytest.raises(InputError, match=r"another mixcl .* is at work here"):
         download.get("msd_spleen", root, progress=False)
 
@@ -335,6 +339,7 @@ def test_what_could_not_be_unpacked_is_not_downloaded_again(
         crowded.setattr(download, "_write", full)
         with pytest.raises(InputError, match="the disk is full"):
             download.get("msd_spleen", tmp_path / "data", progress=False)
+    assert seen(tmp_path / "data") == ["Task09_Spleen", "Task09_Spleen.tar"]  # of what was unpacked nothing is left
     download.get("msd_spleen", tmp_path / "data", progress=False)
     assert (tmp_path / "data/Task09_Spleen/a").read_bytes() == b"x"
     assert len(server.ranges) == 1

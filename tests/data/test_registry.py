@@ -259,7 +259,7 @@ def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path, monkeypatch: 
         return looked(self)
 
     monkeypatch.setattr(Path, "is_dir", is_dir)
-    with pytest.raises(InputError, match=r"cannot be read .*mend the file or its permissions"):
+    with pytest.raises(InputError, match=r"ct/a\.nii\.gz: cannot be read .*mend the file or its permissions"):
         match_cases(own, tmp_path)
 
 

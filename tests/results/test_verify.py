@@ -212,6 +212,9 @@ def test_environments_are_told_apart() -> None:
     other = {**here, "pins": {**here["pins"], "MKL_CBWR": "something"}}
     assert len(determinism.unlike(here, other)) == 1
     assert "MKL_CBWR" in determinism.unlike(here, other)[0]
+    assert determinism.unlike({"compile": False}, {"compile": True}) == ["compile False, not True"]
+    assert not determinism.unlike(here, {**here, "of a younger version": 1})
+    assert determinism.unlike({}, here)
 
 
 def test_the_pins_are_those_of_the_script() -> None:

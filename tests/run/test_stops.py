@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from mixcl import cli, evaluate, trainer
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.run import checkpoint, record, signals
+from mixcl.run import checkpoint, determinism, record, signals
 
 STEPS = {"steps": 5, "log_every": 4, "checkpoint_every": 100, "probe_every": 0}
 
@@ -93,6 +93,24 @@ def test_the_command_leaves_with_the_signals_code(
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert stop.value.code == 0
+
+
+def test_a_run_that_goes_on_elsewhere_does_not_forget_it(
+    config: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other instructions, other code, and then the first machine again: neither's bits, and its card says so."""
+    real = determinism.environment
+    for step, place in ((2, "AVX2"), (1, "another"), (9, "AVX2")):
+        with monkeypatch.context() as here:
+            here.setattr(determinism, "environment", lambda *a, of=place, **k: {**real(*a, **k), "instructions": of})
+            here.setattr(record, "code_id", lambda of=place: f"code of {of}")
+            with at_step(step, lambda: signal.raise_signal(signal.SIGTERM)), suppress(signals.Stopped):
+                trainer.pretrain(config, tmp_path, progress=False)
+    card = record.read_card(tmp_path / "runs" / "pretrain")
+    assert card["weights"]
+    assert card["code"] == "code of AVX2+code of another+code of AVX2"
+    assert card["bits"]["began"] == "went on with instructions another, not AVX2"
+    assert "goes on with instructions another, not AVX2, as it began" in capsys.readouterr().err
 
 
 def test_a_stop_in_the_last_step_finishes_first(undisturbed: Path, config: Experiment, tmp_path: Path) -> None:

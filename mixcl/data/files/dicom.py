@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from mixcl.data.files.itk import itk_errors
 from mixcl.data.files.opened import PACKED
 from mixcl.errors import InputError
-from mixcl.files import writing
 
 MARK = b"DICM"
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7.3"  # multi-frame grayscale word secondary capture
@@ -229,12 +228,15 @@ def _decoded(path: Path, part: Any) -> NDArray[Any]:
         if key in part:
             bare[key] = part[key]
     bare.SOPClassUID, bare.SOPInstanceUID, bare.file_meta = CAPTURE, part.get("SOPInstanceUID", "1.2"), part.file_meta
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "pixels.dcm"
-        with writing(copy):
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "pixels.dcm"
             bare.save_as(copy, enforce_file_format=True)
-        with itk_errors(path):
-            image = sitk.ReadImage(str(copy), sitk.sitkUnknown, "GDCMImageIO")
+            with itk_errors(path):
+                image = sitk.ReadImage(str(copy), sitk.sitkUnknown, "GDCMImageIO")
+    except OSError as error:
+        text = f"its pixels pass through a temporary file, which cannot be written ({error.strerror or error})"
+        raise InputError(f"{path}: {text}; make room there, or set TMPDIR to another folder", "machine") from None
     return sitk.GetArrayFromImage(image)
 
 

@@ -63,13 +63,13 @@ def behind(path: Path, more: int) -> tuple[Doubt, ...]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what a disk or a packed file refuses into one sentence."""
+    """Turn what a disk or a packed file refuses into one sentence, on ``path`` or the very file that it names."""
     try:
         yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; add it, or take its partner away", "missing") from None
     except (IsADirectoryError, PermissionError) as error:
-        text = f"{path}: cannot be read ({error.strerror}); mend the file or its permissions"
+        text = f"{error.filename or path}: cannot be read ({error.strerror}); mend the file or its permissions"
         raise InputError(text, "unreadable") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         if "Not a gzipped file" in str(error):
@@ -88,13 +88,13 @@ def files_of(path: Path) -> list[Path]:
     """
     if path.is_dir():
         below = (Path(at, name) for at, _, names in os.walk(path, onerror=_out_of_reach) for name in names)
-        return sorted(part for part in below if part.is_file() and not part.name.startswith("."))
+        with reading(path):
+            return sorted(part for part in below if part.is_file() and not part.name.startswith("."))
     return [part for part in pair(path) if part.exists()] or [path]
 
 
 def _out_of_reach(error: OSError) -> None:
-    with reading(Path(error.filename)):
-        raise error
+    raise error
 
 
 def pair(path: Path) -> list[Path]:
