@@ -54,8 +54,8 @@ def bundle_metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
         **{f"{name}_version": metadata.version(package) for name, package in
            (("monai", "monai"), ("pytorch", "torch"), ("numpy", "numpy"))},
         "required_packages_version": {name: metadata.version(name) for name in ("einops", "nibabel", "safetensors")},
-        "name": f"mixcl {facts['task']}", "task": "segmentation of CT",
-        "description": f"UNETR fine-tuned on {facts['task']}, {facts['arm']}", "authors": "the mixcl authors",
+        "name": f"mixcl {_of(facts)}", "task": "segmentation of CT",
+        "description": f"UNETR fine-tuned on {_of(facts)}, {facts['arm']}", "authors": "the mixcl authors",
         "copyright": facts["licence"], "data_source": f"{'phantoms of ' * facts['phantoms']}{data}",
         "data_type": "nibabel", "image_classes": "CT in HU, scaled", "label_classes": ", ".join(classes.values()),
         "eval_metrics": {"mean_dice": facts["metrics"].get("dice")} if facts["metrics"] else {},
@@ -138,7 +138,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "pipeline_tag": "image-segmentation", "tags": ["medical", "ct", "segmentation", "unetr", "mixcl"],
     }  # fmt: skip
     if facts["metrics"]:
-        entry = {"task": {"type": "image-segmentation"}, "dataset": {"name": facts["task"], "type": facts["task"]},
+        kind = "synthetic" if facts["phantoms"] else facts["task"]  # a phantom's Dice is none of the collection's
+        entry = {"task": {"type": "image-segmentation"}, "dataset": {"name": _of(facts), "type": kind},
                  "metrics": [{"type": "dice", "value": facts["metrics"]["dice"]}]}  # fmt: skip
         head["model-index"] = [{"name": f"mixcl-{facts['task']}", "results": [entry]}]
     organs = facts["metrics"].get("organs", {})
@@ -149,15 +150,21 @@ def model_card(facts: Mapping[str, Any]) -> str:
     made = "phantoms, not patients: it is of no use on CT" if facts["phantoms"] else "real scans"
     cases = facts["training_cases"]
     return "\n".join([
-        "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# UNETR for {facts['task']}", "",
+        "---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# UNETR for {_of(facts)}", "",
         f"Trained on {made}; {len(cases)} scans of {facts['task']} ({', '.join(cases)}). {INTENDED}", "",
         "```", summary(facts), "```", "", "| value | organ | Dice | HD95, mm |", "|---|---|---|---|", *rows, "",
-        f"Means over the test cases of fold {facts['fold']}, seed {facts['seed']}." if organs else "Not evaluated.", "",
+        f"Means over the test cases of fold {facts['fold']}, seed {facts['seed']}, measured on the "
+        f"{facts['metrics']['grid']} grid (R32)." if organs else "Not evaluated.", "",
         "    mixcl predict --run . SCANS --out LABELS",
         f"    python -m monai.bundle run --config_file {INFERENCE}  # pip install fire", "",
         "MixCL: Pixel label matters to contrastive learning in medical image segmentation (Li, Quan, Zhou), "
         "https://arxiv.org/abs/2203.02114.", "",
     ])  # fmt: skip
+
+
+def _of(facts: Mapping[str, Any]) -> str:
+    """The task, and that its scans are made up where they are."""
+    return f"{'phantoms of ' * facts['phantoms']}{facts['task']}"
 
 
 def summary(facts: Mapping[str, Any]) -> str:
@@ -166,7 +173,10 @@ def summary(facts: Mapping[str, Any]) -> str:
         labels = ", ".join(f"{value} {name}" for value, name in facts["labels"].items())
     else:
         labels = "; ".join(f"{name}: {', '.join(organs.values())}" for name, organs in facts["labels"].items())
-    dice = f"{facts['metrics']['dice']:.4f} on the test cases of fold {facts['fold']}" if facts["metrics"] else "-"
+    dice = "-"
+    if facts["metrics"]:
+        grid = f"the {facts['metrics']['grid']} grid"
+        dice = f"{facts['metrics']['dice']:.4f} on the test cases of fold {facts['fold']}, on {grid}"
     shown = {
         "network": f"{facts['network']}, {facts['what']}, patch {' x '.join(map(str, facts['patch']))}",
         "input": f"axes {facts['axes']}, {' x '.join(f'{mm:g}' for mm in facts['spacing_mm'])} mm, "

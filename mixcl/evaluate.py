@@ -25,6 +25,7 @@ from mixcl import files
 from mixcl.config.settings import EvaluateConfig, Experiment, Grid
 from mixcl.data.files.grid import spacing_of
 from mixcl.data.patches import scaled
+from mixcl.data.seen import seen_before
 from mixcl.data.source import original_label, way_back
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
@@ -41,7 +42,7 @@ COLUMNS = (
     "task", "percent", "arm", "fold", "seed", "case", "label", "organ", "dice", "hd95_mm", "surface_dice",
     "voxels_label", "voxels_predicted", "tolerance_mm", "grid", "pretrained_on", "profile", "data",
 )  # fmt: skip
-"""Of cases.csv; ``pretrained_on`` is 1 where the arm's pre-training has seen the scan."""
+"""Of cases.csv; ``pretrained_on`` is 1 where the arm's pre-training has seen the scan (R24), -1 where none knows."""
 FOLDER = "evaluation"
 
 
@@ -75,10 +76,8 @@ def evaluate(
                     if config.evaluate.grid == "prepared":  # not measured on the original grid
                         labels = way_back(case).nearest(labels)
                     write_nifti(_nifti(run, case), labels, case.source_affine)
-        seen: set[str] = set()  # by the run's pre-training, in whichever collection they lie (R24)
-        if card["decides"]["init"] != "none":
-            seen = Store(config.data.store_dir(out)).contents(config.data.pretrain)
-        table = _table(rows, card, config, {case.id for case in cases if case.content[0] in seen})
+        seen = seen_before(config, Store(config.data.store_dir(out)), card, cases)
+        table = _table(rows, card, config, dict(zip((case.id for case in cases), seen, strict=True)))
         files.write_text(run / "cases.csv", to_csv(table))
     return table
 
@@ -198,12 +197,10 @@ def _nifti(run: Path, case: Case) -> Path:
     return run / "predictions" / f"{files.file_name(case.id)}.nii.gz"
 
 
-def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment, seen: set[str]) -> pd.DataFrame:
+def _table(rows: list[dict[str, Any]], card: dict[str, Any], config: Experiment, seen: dict[str, int]) -> pd.DataFrame:
     percent = float(card["percent"])
     shared = {key: card[key] for key in ("task", "arm", "fold", "seed", "profile", "data")}
     shared |= {"percent": int(percent) if percent.is_integer() else percent}
     shared |= {"tolerance_mm": config.evaluate.tolerance_mm, "grid": config.evaluate.grid}
-    table = pd.DataFrame(
-        [{**shared, **row, "pretrained_on": int(row["case"] in seen)} for row in rows], columns=list(COLUMNS)
-    )
+    table = pd.DataFrame([{**shared, **row, "pretrained_on": seen[row["case"]]} for row in rows], columns=list(COLUMNS))
     return table.astype(dict.fromkeys(("dice", "hd95_mm", "surface_dice"), np.float64))

@@ -5,6 +5,7 @@ MONAI bundle (:mod:`mixcl.bundle`).
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,26 +46,25 @@ def about(run: Path) -> dict[str, Any]:
     if description["id"] != card.get("weights"):
         raise InputError(f"{run / WEIGHTS}: not the weights of run.json; train the run again with --restart")
     try:
-        return _facts(card, config, description["id"]) | {"metrics": _metrics(run)}
+        return _facts(card, config, description) | {"metrics": _metrics(run)}
     except KeyError as error:
         raise InputError(f"{run / 'run.json'}: has no {error.args[0]}; take {run} away, or train it again") from None
 
 
-def _facts(card: Mapping[str, Any], config: Experiment, identity: str) -> dict[str, Any]:
-    """What :func:`about` gives of a run.json, its settings and the name of its weights."""
+def _facts(card: Mapping[str, Any], config: Experiment, description: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`about` gives of a run.json, its settings and the description of its weights."""
     sets, task = collections(config.data), card.get("task")
-    seen = {} if task and card["decides"]["init"] == "none" else dict.fromkeys(config.data.pretrain, "pre-training")
-    roles = seen | ({task: "fine-tuning"} if task else {})
-    organs = {name: {str(value): organ for value, organ in sets[name].organs.items()} for name in seen}
-    phantoms = config.data.source == "phantom"
+    names = config.data.pretrain
+    organs = {name: {str(value): organ for value, organ in sets[name].organs.items()} for name in names}
+    phantoms, trained_on = description.get("phantoms", False), description.get("trained_on", {})
     facts = {
         "what": SEGMENTATION if task else "pre-training", "network": "monai.networks.nets.UNETR",
-        "id": identity, "axes": "RAS", "spacing_mm": list(config.data.spacing),
+        "id": description["id"], "axes": "RAS", "spacing_mm": list(config.data.spacing),
         "window_hu": list(config.data.hu), "scaled_to": [0, 1], "patch": [config.model.patch] * 3,
         "labels": card["labels"] if task else organs,
-        "trained_on": {name: {"for": role, "licence": sets[name].licence} for name, role in roles.items()},
+        "trained_on": trained_on, "scans": description.get("scans", ""),
         "training_cases": card["train"] if task else card["cases"],
-        "phantoms": phantoms, "licence": _licence(phantoms, [sets[name].licence for name in roles]),
+        "phantoms": phantoms, "licence": _licence(phantoms, [of["licence"] for of in trained_on.values()]),
         **{key: card[key] for key in ("job", "steps", "profile", "commit", "data", "seed")},
         "model": config.model.model_dump(mode="json"),
         "settings": config.model_dump(mode="json", exclude={"run": True, "data": {"root", "store"}}),
@@ -84,12 +84,13 @@ def _metrics(run: Path) -> dict[str, Any]:
     if not (run / "cases.csv").is_file():
         return {}
     try:
-        cases = read_csv(run / "cases.csv", ("case", "organ", "task", "arm", "profile", "data"))
+        cases = read_csv(run / "cases.csv", ("case", "organ", "task", "arm", "profile", "data", "grid"))
         organs = {
             organ: {name: None if math.isnan(mean) else round(float(mean), 4) for name, mean in part.items()}
             for organ, part in cases.groupby("organ", sort=False)[[*METRICS]].mean().iterrows()
         }
-        return {"dice": round(float(cases.groupby("case")["dice"].mean().mean()), 4), "organs": organs}
+        dice = round(float(cases.groupby("case")["dice"].mean().mean()), 4)
+        return {"dice": dice, "organs": organs, "grid": " and ".join(sorted(cases["grid"].unique()))}
     except (OSError, ValueError, KeyError, TypeError):
         text = f"not what mixcl evaluate writes; run mixcl evaluate --run {run.name} again"
         raise InputError(f"{run / 'cases.csv'}: {text}") from None
@@ -126,7 +127,9 @@ def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     if facts["what"] != SEGMENTATION:
         raise InputError(f"{run}: a pre-training labels nothing, so it makes no bundle; give --to a .safetensors file")
     write_bundle(to, weights, facts)
-    return f"{told}\n# a bundle: {to}\n# python -m monai.bundle run --config_file {to}/{INFERENCE} --bundle_root {to}"
+    words = ["python", "-m", "monai.bundle", "run", "--config_file", str(to / INFERENCE), "--bundle_root", str(to)]
+    how = shlex.join(words)
+    return f"{told}\n# a bundle: {to}\n# {how}"
 
 
 def _write_weights(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], transfer: str) -> str:

@@ -41,9 +41,10 @@ def writing(path: Path) -> Iterator[None]:
         if cut or number in FULL:
             mend = "the disk is full; make room, or choose another --out or data.store, and run the same command again"
         elif number in FORBIDDEN:
-            mend = "must not be written; mend its permissions, or choose another --out or data.store"
+            mend = "must not be written; mend its permissions, or choose another place (--out, --to, data.store)"
         else:
-            mend = f"cannot be written ({os.strerror(number or 0)}); mend it, or choose another --out or data.store"
+            why = os.strerror(number or 0)
+            mend = f"cannot be written ({why}); mend it, or choose another place (--out, --to, data.store)"
         raise InputError(f"{path}: {mend}", "machine") from error
 
 

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from mixcl import baselines, batches, diagnostics, windows
 from mixcl.config.profile import checked_task
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
+from mixcl.data.seen import seen_by
 from mixcl.data.splits import split, start
 from mixcl.data.store import Store, verify
 from mixcl.errors import InputError
@@ -180,6 +181,7 @@ class _Loop:
             checkpoint.drop(self.folder)  # a kill may have come between the weights and this
             return self.folder
         verify(data.cases)
+        self.seen = seen_by(self.config, data.cases, self.card)
         self._note(before.get("bits", {}))
         if accelerator.scaler is not None and "scaler" in before:
             accelerator.scaler.load_state_dict(before["scaler"])
@@ -287,5 +289,5 @@ class _Loop:
                 "weights": identity, "metrics": metrics.state()["sha256"],
             }  # fmt: skip
             write_card(self.folder, {**self.card, **log_fields})
-            checkpoint.finish(self.folder, state, {**description, "id": identity, "model": model})
+            checkpoint.finish(self.folder, state, {**description, **self.seen, "id": identity, "model": model})
         self.accelerator.wait_for_everyone()

@@ -8,6 +8,7 @@
 # Each copy is cleaned of times and paths; one that still holds a path of this machine, or is too large, is refused.
 set -euo pipefail
 
+case ${1:-} in -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /!p}' "${BASH_SOURCE[0]}"; exit ;; esac
 here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
 root=$(realpath -- "$here/..")
 cd -- "$root"
@@ -26,11 +27,13 @@ names=("$@")
 if [ ${#names[@]} = 0 ]; then
     for path in notebooks/0*.ipynb notebooks/31_*.ipynb; do names+=("$(basename -- "$path" .ipynb)"); done
 fi
+for name in "${names[@]}"; do
+    [ -f "notebooks/$name.ipynb" ] || { echo "walkthrough: there is no notebooks/$name.ipynb" >&2; exit 2; }
+done
 rm -rf -- results/walkthrough*
 made=$(mktemp -d)
 trap 'rm -rf -- "$made"' EXIT
 for name in "${names[@]}"; do
-    [ -f "notebooks/$name.ipynb" ] || { echo "walkthrough: there is no notebooks/$name.ipynb" >&2; exit 2; }
     python reproduce/run_notebook.py "notebooks/$name.ipynb" "$made/$name.ipynb" '{}'
     python reproduce/clean_notebook.py "$made/$name.ipynb" "notebooks/$name.ipynb"
 done

@@ -253,6 +253,24 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: lis
     assert "mixcl: " in err
 
 
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-"])
+def test_a_closed_stream_is_no_fault(tmp_path: Path, closed: str) -> None:
+    words = f"{sys.executable} -m mixcl data get btcv --to {tmp_path} {closed}"
+    assert subprocess.run(["sh", "-c", words], capture_output=True).returncode == 0
+
+
+def test_what_is_no_folder_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for words, said in (
+        (["runs", "--out", str(tmp_path / "nowhere")], "nowhere: no such folder"),
+        (["runs", "--out", str(tmp_path / "file")], "file: is a file; give a folder"),
+        (["data", "get", "btcv", "--to", str(tmp_path / "file")], "file: is a file; give a folder"),
+    ):
+        code, _, err = run(capsys, *words)
+        assert code == 2, words
+        assert said in err
+
+
 @pytest.mark.parametrize("words", [["finetune"], ["frobnicate"], ["pretrain", "--colour", "red"], ["export"]])
 def test_wrong_words(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     code, _, err = run(capsys, *words)

@@ -346,6 +346,13 @@ def test_scans_that_pretraining_has_seen_are_marked(run: Path, config: Experimen
     assert set(table[table["pretrained_on"] == 1]["case"]) == {"003"}
     both = change(config, data={"pretrain": ("mine",), "pretrain_sees_test": True})
     assert set(ev.evaluate(both, tmp_path, run, progress=False)["pretrained_on"]) == {1}
+    begun = {"decides": {**card["decides"], "init": "a" * 64}}
+    seen = stored(config)["000"].content[0][:16]  # weights from elsewhere say themselves what they have seen
+    record.write_card(run, {**card, **begun, "pretraining": {"scans": f"0123456789abcdef {seen}"}})
+    table = ev.evaluate(config, tmp_path, run, progress=False)
+    assert set(table[table["pretrained_on"] == 1]["case"]) == {"000"}
+    record.write_card(run, {**card, **begun, "pretraining": {"data": "other scans than these"}})
+    assert set(ev.evaluate(config, tmp_path, run, progress=False)["pretrained_on"]) == {-1}
 
 
 def test_predictions_lie_on_the_original_scans(run: Path, config: Experiment, scans: Path, tmp_path: Path) -> None:

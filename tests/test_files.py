@@ -120,7 +120,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence_whoever_writes(tmp_path: Path
         (errno.ENOSPC, "the disk is full; make room"),
         (errno.EDQUOT, "the disk is full"),
         (errno.EACCES, "mend its permissions"),
-        (errno.EROFS, "choose another --out"),
+        (errno.EROFS, "choose another place"),
         (errno.EIO, r"cannot be written \(Input/output error\)"),
     ],
 )

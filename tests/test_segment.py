@@ -33,6 +33,8 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.data.files import Volume
 from mixcl.data.prepare.run import prepare
+from mixcl.data.seen import seen_by
+from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.evaluate import evaluate
 from mixcl.export import about, export, read_carried
@@ -393,3 +395,15 @@ def test_the_face_is_light_and_whole() -> None:
     assert done.stdout.split() == ["False"]
     assert all(getattr(mixcl, name) for name in mixcl.__all__)
     assert Path(mixcl.__file__).with_name("py.typed").is_file()
+
+
+def test_what_a_network_has_seen_goes_with_it(bundle: Path, config: Experiment) -> None:
+    """Also into a fine-tuning that starts from it under other settings: terms, and scans by their marks (R24)."""
+    facts, cases = read_carried(bundle).about, Store(config.data.store_dir(Path())).cases("mine")
+    assert facts["trained_on"] == {"mine": {"for": "fine-tuning", "licence": "CC BY 4.0"}}
+    marks = {case.id: case.content[0][:16] for case in cases}
+    assert facts["scans"].split() == sorted(marks[case] for case in facts["training_cases"])
+    start = {"trained_on": {"ward": {"for": "pre-training", "licence": "secret"}}, "scans": "0123456789abcdef"}
+    told = seen_by(config, cases, {"task": "other", "pretraining": start})
+    assert list(told["trained_on"]) == ["ward", "mine"]
+    assert told["scans"].split() == sorted([*marks.values(), "0123456789abcdef"])

@@ -62,7 +62,9 @@ def check(profile: Profile = MAIN_PROFILE, overrides: Set = None, out: Out = Non
 
 @data_app.command("get")
 def get(
-    names: Annotated[list[str], typer.Argument(help="msd_liver, msd_lung, msd_pancreas, msd_spleen, kits19...")],
+    names: Annotated[
+        list[str], typer.Argument(help="Of msd_liver, msd_lung, msd_pancreas, nih_pancreas, kits19, msd_spleen, btcv.")
+    ],
     to: Annotated[Path, typer.Option(help="The folder to set as data.root; a collection is a folder below it.")],
 ) -> None:
     """Download collections, or say how to get them.
@@ -70,6 +72,7 @@ def get(
     Those that need no account are downloaded, from where it broke off; for the others the steps are told.
     """
     say(f"{', '.join(names)}: into {to}")
+    shared.check_folder("--to", to)
     from mixcl.data.download import get as run
 
     for name in names:
@@ -122,7 +125,8 @@ def finetune(
     job = run(
         config, folder, task=task, percent=percent, fold=fold, seed=seed,
         init=None if init is None else shared.start_of(init, folder),
-        arm=arm or ("scratch" if init is None else "mixcl"), restart="always" if restart else "never",
+        arm=arm if arm is not None else "scratch" if init is None else "mixcl",
+        restart="always" if restart else "never",
     )  # fmt: skip
     say(f"fine-tuned: {job}")
     hint(["evaluate", "--run", job])
@@ -146,7 +150,7 @@ def evaluate(
     table = measure(config, folder, job, save_predictions=save_predictions)
     typer.echo(table.groupby("organ", sort=False)[["dice", "hd95_mm", "surface_dice"]].mean().round(4).to_string())
     typer.echo(f"evaluated on the {config.evaluate.grid} grid: {job / 'cases.csv'}")
-    known = config.profile in shared.known_profiles()
+    known = shared.has_expected(config.profile)
     export_run = ["export", "--out", folder, "--to", "encoder.safetensors"]
     hint(["verify", *options(config.profile, (), folder)] if known else export_run)
 
@@ -179,7 +183,7 @@ def predict(
         str,
         typer.Option(help="A fine-tuning job or its folder, or what export wrote.", autocompletion=shared.known_runs),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the label maps, which have their scans' names and grids.")],
+    out: Annotated[Path, typer.Option(help="Folder for the label maps, named after their scans, on these' grids.")],
 ) -> None:
     """Label scans that nobody has labelled.
 
@@ -204,6 +208,8 @@ def runs(profile: Where = None, out: Out = None) -> None:
 
     if out is None and profile is not None:
         out = load(profile, (), None)[1]
+    if out is not None:
+        shared.check_folder("--out", out, there=True)
     found = {folder: rows for folder, rows in listed(out).items() if rows}
     for folder, rows in found.items():
         typer.echo(f"{folder}: {len(rows)} runs")

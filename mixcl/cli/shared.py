@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mixcl.errors import InputError
+
 if TYPE_CHECKING:  # it takes a third of a second
     from mixcl.config.settings import Experiment
 
@@ -86,11 +88,27 @@ def start_of(name: str, out: Path) -> Path:
     return path if file else find_run(name, out)
 
 
+def has_expected(profile: str) -> bool:
+    """Whether a finished run of a profile can be verified: with committed values, or with the paper's."""
+    from mixcl.results.verify import EXPECTED
+
+    return profile.startswith("paper") or (EXPECTED / f"{profile}.json").is_file()
+
+
+def check_folder(option: str, path: Path, there: bool = False) -> None:
+    """Refuse what is no folder and, where it has to be ``there``, a folder that is not."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{option} {path}: is a file; give a folder")
+    if there and not path.exists():
+        raise InputError(f"{option} {path}: no such folder; give a folder of results")
+
+
 def say(text: str, err: bool = False) -> None:
     """Once, however many processes torchrun has started."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(text, err=err)
-        (sys.stderr if err else sys.stdout).flush()
+        if stream := sys.stderr if err else sys.stdout:  # none where it was closed, as by >&-
+            stream.flush()
 
 
 def hint(*commands: list[object]) -> None:

@@ -112,7 +112,8 @@ def reductions(rows: pd.DataFrame, whole: Mapping[str, float]) -> Sketch:
             ax.set_title(title)
         axes[0].set(ylabel="Eq. 6 of one pixel", ylim=(0, None))
         text = "Points: pixels of $P_1$, bars: their mean. Dashed: Eq. 6 of all, one logarithm."
-        alt = "Eq. 6 of single pixels by organ, in a cloud around or above the dashed line of all of them."
+        below = ", ".join(f"{(rows[title] < loss).mean():.0%} ({title})" for title, loss in whole.items())
+        alt = f"Eq. 6 of single pixels by organ; below the dashed line of all of them lie {below}."
         return write_caption(figure, text, alt)
 
 

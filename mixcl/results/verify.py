@@ -112,7 +112,9 @@ def read_expected(path: Path) -> dict[str, Any]:
         values = read_json(path)
         _Expected.model_validate(values)
     except FileNotFoundError:
-        raise InputError(f"{path}: no expected values for this profile; make them with mixcl verify --write") from None
+        raise InputError(
+            f"{path}: no expected values for this profile; make them with mixcl verify --write {path}"
+        ) from None
     except (OSError, ValueError):
         raise InputError(f"{path}: damaged; take the committed file again (git checkout {path.name})") from None
     return values

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from mixcl.config import with_settings
 from mixcl.config.settings import Experiment
+from mixcl.data.seen import seen_before
 from mixcl.data.splits import split, start
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
@@ -180,7 +181,8 @@ def _tested(run: _Run) -> list[Case]:
 def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
     """cases.csv against the record that evaluation keeps of each case, and that against weights, store and maps."""
     settings, prepared = deciding(run.config, "evaluate")["evaluate"], {case.id: case for case in _tested(run)}
-    seen = run.store.contents(run.config.data.pretrain) if run.store and run.job.needs else set()
+    tested = _tested(run)
+    seen = dict(zip((c.id for c in tested), seen_before(run.config, run.store, run.card, tested), strict=True))
     for name, part in rows.groupby("case"):
         case, written = prepared.get(str(name)), {row["label"]: row for row in part.to_dict("records")}
         if case is None:
@@ -197,7 +199,7 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
                 yield f"{name} is of another prepared scan"
             if of["source"] != case.source.label_sha256:
                 yield f"{name} is of another original label map"
-            said = {"pretrained_on": int(case.content[0] in seen), **{key: settings[key] for key in MARKS}}
+            said = {"pretrained_on": seen[case.id], **{key: settings[key] for key in MARKS}}
             if other := [key for key in said if any(row[key] != said[key] for row in written.values())]:
                 yield f"{name} has another {other[0]}"
             if map_id != sha256(run.path / "evaluation" / f"{file_name(case.id)}.npz"):

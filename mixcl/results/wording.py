@@ -116,8 +116,10 @@ def _precision(card: Mapping[str, Any]) -> str:
 
 
 def _leaks(cases: pd.DataFrame) -> Iterator[str]:
-    """A sentence a task whose test cases its pre-training has seen."""
+    """A sentence a task whose test cases its pre-training has seen, or may have seen."""
     for task, rows in cases.groupby("task", sort=False):
+        if (rows["pretrained_on"] < 0).any():
+            yield f"Take care: which scans were seen by the weights that {title(str(task))} starts from is not known."
         if seen := rows.loc[rows["pretrained_on"] > 0, "case"].nunique():
             yield (
                 f"Take care: pre-training has seen {seen} of the {rows['case'].nunique()} test cases of "

@@ -23,7 +23,7 @@ source "$root/reproduce/bits.sh"
 
 teacher=$out/ceiling job=finetune-btcv-p100-ceiling-f0-s0
 other=(--profile "$profile" --out "$teacher" "$@" --set phantom.seed=1001 --set phantom.counts.btcv=40
-    --set 'data.pretrain=[btcv]' --set 'data.finetune=[btcv]' --set grid.n_folds=20 --set 'grid.folds=[0]'
+    --set data.pretrain_sees_test=true --set 'data.pretrain=[btcv]' --set 'data.finetune=[btcv]' --set grid.n_folds=20 --set 'grid.folds=[0]'
     --set 'grid.percents={}' --set 'grid.ablation={}' --set 'grid.variants={}' --set finetune.steps=3000 --set finetune.epochs=null)
 mixcl prepare "${other[@]}"
 mixcl finetune "${other[@]}" --task btcv --arm ceiling

@@ -33,11 +33,12 @@ for ((i = 1; i <= $#; i++)); do
     esac
 done
 
-# The profile's name, and the settings that a container needs, a line each.
+# The profile's name, whether there is something to compare it with, and the settings that a container needs, a line each.
 plan=$(python - "$profile" ${settings[@]+"${settings[@]}"} <<'PYTHON'
 import os
 import sys
 
+from mixcl.cli.shared import has_expected
 from mixcl.config import load_profile
 from mixcl.errors import InputError
 
@@ -46,6 +47,7 @@ try:
 except InputError:
     sys.exit(1)
 print(config.profile)
+print(has_expected(config.profile))
 if config.data.source == "files" and not config.data.root:
     print("data.root=/data")
 # Worker processes hand patches over in shared memory, of which a container has 64 MB unless told otherwise; a training
@@ -57,7 +59,8 @@ PYTHON
 ) || exec bash "$root/reproduce/run_all.sh" "$@" # it says what is wrong with the arguments
 mapfile -t plan <<<"$plan"
 changes=()
-for setting in "${plan[@]:1}"; do
+[ "${plan[1]}" = True ] || verify=no
+for setting in "${plan[@]:2}"; do
     echo "docker: adding --set $setting" >&2
     changes+=(--set "$setting")
 done

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from mixcl.config.settings import Collection
 from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN
 from mixcl.run.record import flat, provenance
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_paper_profile_is_literal() -> None:
@@ -264,6 +268,14 @@ def test_overrides_of_two_authors_make_one_list() -> None:
     assert (config.pretrain.steps, config.pretrain.epochs) == (7, None)
     assert (config.finetune.epochs, config.finetune.lr) == (5, 0.1)
     assert config == with_settings(load_profile("smoke", ["pretrain.epochs=3", "finetune.epochs=5"]), arm)
+
+
+def test_settings_of_the_ceiling_are_settings() -> None:
+    text = (ROOT / "reproduce/bench/ceiling.sh").read_text()
+    words = shlex.split(text[text.index("other=(") : text.index("mixcl prepare")].replace(")", " "))
+    config = load_profile("fair", [value for word, value in itertools.pairwise(words) if word == "--set"])
+    assert config.data.pretrain == config.data.finetune == ("btcv",)
+    assert config.finetune.steps == 3000
 
 
 def test_unknown_profile_names_the_nearest() -> None:

@@ -242,8 +242,12 @@ def test_workers_only_where_there_is_shared_memory(container: Path) -> None:
     assert own.rindex("run.workers=3") > own.rfind("run.workers=0")  # the last one counts
 
 
-@pytest.mark.parametrize("arguments", [("--dry-run",), ("--help",), ("-h",), ("--only", "prepare")])
-def test_nothing_is_verified_where_not_everything_is_made(container: Path, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("--dry-run",), ("--help",), ("-h",), ("--only", "prepare"), ("--profile", "fair")]
+)
+def test_nothing_is_verified_where_not_everything_is_made_or_expected(
+    container: Path, arguments: tuple[str, ...]
+) -> None:
     (line,) = said(container, *arguments)
     assert line == f"run_all.sh {' '.join(f'[{a}]' for a in arguments)} pinned"
 
