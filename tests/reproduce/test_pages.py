@@ -90,42 +90,30 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
 ) -> None:
     readme, effects = tmp_path / "README.md", tmp_path / "effects.csv"
     monkeypatch.setattr(fill_readme, "README", readme)
-    more = tmp_path / "more.csv"
-    monkeypatch.setattr(fill_readme, "EFFECTS", [effects, more])
-    monkeypatch.setattr(fill_readme, "MAP", tmp_path / "map")
+    monkeypatch.setattr(fill_readme, "EFFECTS", effects)
+    monkeypatch.setattr(fill_readme, "MAP", tmp_path / "map.csv")
     empty = f"before\n{fill_readme.BEGIN}\n{fill_readme.END}\nafter\n"
     readme.write_text(empty)
     assert fill_readme.main(["--check"]) == 0
     effects.write_text(
-        "task,percent,arm,against,n,reference,mean,difference,low,high\n"
-        "btcv,100,mixcl,scratch,15,0.5,0.52,0.02,-0.01,0.05\n"
-        "btcv,15,mixcl,scratch,15,0.1,0.2,0.1,0.05,0.15\n"
-        "btcv,15,id,scratch,15,0.1,0.3,0.2,0.05,0.15\n"
-        "btcv,50,mixcl,scratch,15,0.3,0.3,0.0,0.05,0.15\n"
-        "msd_spleen,5,mixcl,scratch,15,0.7,0.6999,-0.0001,-0.1,0.1\n"
+        "task,percent,arm,against,n,reference,mean,difference,low,high,folds,n_seeds,verdict,seeds\n"
+        "btcv,100,mixcl,scratch,15,0.5,0.52,0.02,-0.01,0.05,5,3,not told apart,+2.0\n"
+        "btcv,15,mixcl,scratch,15,0.1,0.2,0.1,0.05,0.15,5,3,better,+10.0\n"
+        "btcv,15,id,scratch,15,0.1,0.3,0.2,0.05,0.15,5,3,better,+20.0\n"
+        "btcv,50,mixcl,scratch,15,0.3,0.3,0.0,0.05,0.15,5,3,not told apart,+0.0\n"
+        "msd_spleen,5,mixcl,scratch,5,0.7,0.6999,-0.0001,-0.1,0.1,5,1,too few pairs,-0.0\n"
     )
     assert fill_readme.main(["--check"]) == 1
     assert readme.read_text() == empty
     fill_readme.main([])
     assert table(readme) == [
-        ["Spleen, 5 %", "15", "0.700", "0.700", "+0.0", "-10.0 to +10.0"],
-        ["BTCV, 15 %", "15", "0.100", "0.200", "+10.0", "+5.0 to +15.0"],
-        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0"],
+        ["Spleen, 5 %", "5, one pre-training", "0.700", "0.700", "+0.0", "-10.0 to +10.0", "too few pairs"],
+        ["BTCV, 15 %", "15", "0.100", "0.200", "+10.0", "+5.0 to +15.0", "better"],
+        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0", "not told apart"],
     ]
     assert fill_readme.main(["--check"]) == 0
-    more.write_text(  # more pairs of one share, fewer of another
-        "task,percent,arm,against,n,reference,mean,difference,low,high\n"
-        "btcv,15,mixcl,scratch,30,0.1,0.19,0.09,0.05,0.13\nbtcv,100,mixcl,scratch,5,0.6,0.7,0.1,0.05,0.15\n"
-    )
-    fill_readme.main([])
-    assert table(readme)[1:] == [
-        ["BTCV, 15 %", "30", "0.100", "0.190", "+9.0", "+5.0 to +13.0"],
-        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0"],
-    ]
-    more.unlink()
-    (tmp_path / "map").mkdir()
     point = "btcv,15,mixcl,0.2,0.15,-0.05,-0.1,-0.01,0.03,10,2"
-    (tmp_path / "map/map.csv").write_text(
+    (tmp_path / "map.csv").write_text(
         "task,percent,start,scratch,dice,difference,low,high,p,n,n_seeds,steps,rate\n"
         f"{point},80,0.003\nbtcv,15,mixcl,0.1,0.2,0.1,0.05,0.15,0.001,10,2,40,0.006\n{point},160,0.006\n"
     )
@@ -135,8 +123,7 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
     assert "at 1, behind at 2 (1 and 0 after Holm's adjustment); from -5.0 points [-10.0, -1.0] at" in text
     assert "to +10.0 points [+5.0, +15.0] at 40 steps and a rate of 0.006 (Dice from scratch 0.100)." in text
     assert max(map(len, readme.read_text().splitlines())) <= 100
-    (tmp_path / "map/map.csv").unlink()
-    (tmp_path / "map").rmdir()
+    (tmp_path / "map.csv").unlink()
     effects.unlink()
     fill_readme.main([])
     assert readme.read_text() == empty
