@@ -56,7 +56,11 @@ def _facts(card: Mapping[str, Any], config: Experiment, description: Mapping[str
     sets, task = collections(config.data), card.get("task")
     names = config.data.pretrain
     organs = {name: {str(value): organ for value, organ in sets[name].organs.items()} for name in names}
-    phantoms, trained_on = description.get("phantoms", False), description.get("trained_on", {})
+    roles = dict.fromkeys(() if task and card["decides"]["init"] == "none" else names, "pre-training")
+    roles |= {task: "fine-tuning"} if task else {}
+    before = {name: {"for": role, "licence": sets[name].licence} for name, role in roles.items()}
+    trained_on = description.get("trained_on", before)  # weights of an older version do not say it
+    phantoms = description.get("phantoms", config.data.source == "phantom")
     facts = {
         "what": SEGMENTATION if task else "pre-training", "network": "monai.networks.nets.UNETR",
         "id": description["id"], "axes": "RAS", "spacing_mm": list(config.data.spacing),

@@ -37,7 +37,7 @@ from mixcl.data.seen import seen_by
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.evaluate import evaluate
-from mixcl.export import about, export, read_carried
+from mixcl.export import _facts, about, export, read_carried
 from mixcl.segment import found
 
 NAMES = {1: "spleen", 5: "liver", 9: "left kidney"}
@@ -407,3 +407,13 @@ def test_what_a_network_has_seen_goes_with_it(bundle: Path, config: Experiment) 
     told = seen_by(config, cases, {"task": "other", "pretraining": start})
     assert list(told["trained_on"]) == ["ward", "mine"]
     assert told["scans"].split() == sorted([*marks.values(), "0123456789abcdef"])
+
+
+def test_weights_that_do_not_say_what_they_have_seen_go_by_their_settings(finetuned: Path, config: Experiment) -> None:
+    """Those of an older version: a phantom's must not pass for a patient's."""
+    card = json.loads((finetuned / "run.json").read_text())
+    made_up = load_profile("smoke", [f"data.collections.mine={json.dumps(MINE)}", "data.finetune=[mine]"])
+    for settings, phantoms in ((config, False), (made_up, True)):
+        facts = _facts(card, settings, {"id": "a"})
+        assert facts["phantoms"] == phantoms
+        assert facts["trained_on"] == {"mine": {"for": "fine-tuning", "licence": "CC BY 4.0"}}

@@ -86,7 +86,7 @@ def _get(file: File, root: Path, progress: bool, number: str) -> None:
     to = root / file.to
     if _is_there(to):
         return
-    if _unpacked(to):
+    if to.suffix == ".tar" and _unpacked(to.with_suffix("")):
         _finish(to, to.with_suffix(""))
         return
     if not to.is_file():
@@ -97,13 +97,13 @@ def _get(file: File, root: Path, progress: bool, number: str) -> None:
 
 def _is_there(to: Path) -> bool:
     """Whether a file is there, or what was unpacked of it and nothing else that unpacking leaves."""
-    return to.is_file() if to.suffix != ".tar" else _unpacked(to) and not _hidden(to.with_suffix("")).is_dir()
+    folder = to.with_suffix("")
+    return to.is_file() if to.suffix != ".tar" else _unpacked(folder) and not _hidden(folder).is_dir()
 
 
-def _unpacked(archive: Path) -> bool:
+def _unpacked(folder: Path) -> bool:
     """Whether a collection was unpacked; an empty folder, which a user may have made, is none."""
-    folder = archive.with_suffix("")
-    return archive.suffix == ".tar" and folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -125,7 +125,7 @@ def unpack(archive: Path, folder: Path) -> None:
     except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise InputError(f"{archive}: not a whole tar archive ({error}); take it away and get it again") from None
     finally:
-        if not (folder.is_dir() and any(folder.iterdir())):
+        if not _unpacked(folder):
             shutil.rmtree(hidden, ignore_errors=True)
     _finish(archive, folder)
 

@@ -67,7 +67,7 @@ def gain_arms(table: pd.DataFrame) -> Plot:
     with Plot.grid(len(panels), 3, 2.6, 0.8 + 0.22 * len(arms), sharex=True, sharey=True) as (figure, axes):
         for ax, ((steps, rate), rows) in zip(axes, panels, strict=False):
             in_points = rows.assign(arm=rows["start"], row=rows["start"], **(100 * rows[["low", "difference", "high"]]))
-            differences(ax, in_points, arms, (rows["low"] > 0) | (rows["high"] < 0))
+            differences(ax, in_points, arms, rows.apply(_is_clear, axis=1))
             ax.set_title(f"{steps} steps at {rate:g}, scratch {rows['scratch'].mean():.3f}")
             ax.set_xlabel("gain in points of Dice")
         axes[0].set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])

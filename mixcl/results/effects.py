@@ -35,7 +35,7 @@ from mixcl.results.statistics import (
     holm,
 )
 from mixcl.results.wording import alone, arm_title, in_words, interval, shown, title
-from mixcl.run.jobs import FULL
+from mixcl.run.jobs import FULL, by_key
 from mixcl.run.record import read_metrics
 
 FROZEN, FRESH, ALPHA = "finetune.freeze=true", "pretrain.method=none", "loss.alpha"
@@ -134,9 +134,7 @@ def organs(config: Experiment, out: Path) -> pd.DataFrame:
 
 def _with_label_term(grid: GridConfig) -> Iterator[tuple[str, str]]:
     """(reference, arm) of arms that have the same settings but for the label term, which the reference lacks."""
-    settings: dict[str, dict[str, str]] = {FULL: {}}
-    for arm, items in grid.variants.items():
-        settings[arm] = {key.strip(): value for key, _, value in (item.partition("=") for item in items)}
+    settings = {arm: by_key(items) for arm, items in {FULL: (), **grid.variants}.items()}
     rest = {arm: {key: value for key, value in of.items() if key != ALPHA} for arm, of in settings.items()}
     lacks = {arm: float(of.get(ALPHA, 1)) == 0 for arm, of in settings.items()}
     for reference, arm in itertools.permutations(settings, 2):

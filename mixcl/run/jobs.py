@@ -115,8 +115,16 @@ def _pretraining(config: Experiment, arm: str, seed: int) -> Job | None:
 
 def _method(config: Experiment, settings: Iterable[str]) -> str:
     """How an arm with these settings is pre-trained."""
-    given = {key.strip(): value.strip() for key, _, value in (item.partition("=") for item in settings)}
-    return given.get("pretrain.method", config.pretrain.method)
+    return by_key(settings).get("pretrain.method", config.pretrain.method)
+
+
+def by_key(settings: Iterable[str]) -> dict[str, str]:
+    """The settings of an arm by their dotted names.
+
+    >>> by_key(["loss.alpha=0", "pretrain.method = none"])
+    {'loss.alpha': '0', 'pretrain.method': 'none'}
+    """
+    return {key.strip(): value.strip() for key, _, value in (item.partition("=") for item in settings)}
 
 
 def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:
