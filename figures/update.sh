@@ -16,7 +16,7 @@ if grep -q '+changes' "$made"; then
 fi
 if [ "$made" = "$from/RUN.json" ]; then
     to=$here
-    cp -- "$from"/figures/*.{png,pdf} "$from"/tables/{table1,table2,statistics}.csv "$from"/tables/table{1,2}.md "$to/"
+    cp -- "$from"/figures/*.{png,pdf} "$from"/tables/{table1,table2,organs,statistics}.csv "$from"/tables/table{1,2}.md "$to/"
 else
     to=$here/$(basename -- "$from")
     mkdir -p -- "$to"
@@ -27,7 +27,7 @@ if [ "$made" = "$from/tables/map.md" ]; then
     cp -- "$from"/figures/{map,arms}*.{png,pdf} "$from"/tables/{map,found,trainings}.csv "$from"/tables/tuned*.csv "$made" "$to/"
 else
     [ "$to" = "$here" ] || cp -- "$from"/figures/effects.{png,pdf} "$to/"
-    cp -- "$from"/tables/effects{,_organs}.{csv,md} "$to/"
+    cp -- "$from"/tables/effects{,_organs}.{csv,md} "$from"/tables/effects_trainings.csv "$to/"
     # without two arms that differ in the label term alone the table by organ has a head and no row
     [ "$(wc -l < "$to/effects_organs.csv")" -gt 1 ] || rm -- "$to"/effects_organs.{csv,md}
 fi

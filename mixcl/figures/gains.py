@@ -11,7 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 
 from mixcl.figures.style import OKABE_ITO, Plot, write_caption
 from mixcl.figures.tables import ARM_COLOURS, differences
-from mixcl.results.gains import MOST, THIRD, plateau
+from mixcl.results.gains import MOST, THIRD, highest
 from mixcl.results.statistics import REFERENCE
 from mixcl.results.wording import arm_title, extent, few, title
 from mixcl.run.jobs import FULL
@@ -23,11 +23,11 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
     """One task and share: the gain of an arm at every point, how much sooner it is as good, and rates tuned apart.
 
     ``table`` is what `mixcl.results.gains.gain_map` gives, ``best`` what ``tuned`` gives; of both the rows of ``start``
-    are drawn.  Contours are where training from scratch has `THIRD` and `MOST` of its plateau, the paper's points.
+    are drawn.  Contours are where training from scratch has `THIRD` and `MOST` of its highest Dice, the paper's points.
     """
     rows, best = table[table["start"] == start], best[best["start"] == start]
     task, percent = rows[["task", "percent"]].iloc[0]
-    most = plateau(rows)
+    most = highest(rows)
     with Plot.grid(3, 3, 3.6, 3.0) as (figure, (gain, alike, curves)):
         _cells(gain, rows, 100 * rows["difference"], [_with_interval(row) for row in rows.to_dict("records")])
         field = rows.pivot_table(index="rate", columns="steps", values="scratch").sort_index()
@@ -45,7 +45,9 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
                 above = 1 if (arm == start) == (row["dice"] >= row["scratch"]) else -1
                 curves.annotate(f"{row[rate]:g}", (row["steps"], row[dice]), (0, 6 * above), fontsize=6, ha="center",
                                 va="bottom" if above > 0 else "top", textcoords="offset points")  # fmt: skip
-        curves.set(xscale="log", xlabel="fine-tuning steps", ylabel="Dice", title="each arm at its own best rate")
+        curves.set(
+            xscale="log", xlabel="fine-tuning steps", ylabel="Dice", title="each arm at the best for it of these rates"
+        )
         curves.set_xticks(sorted(set(best["steps"])), [str(steps) for steps in sorted(set(best["steps"]))])
         curves.minorticks_off()
         curves.margins(y=0.12)  # for the rates beside the first and the last point
@@ -56,7 +58,8 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
             f"cell{few(rows)}; in brackets the Dice from scratch. Lines: training from scratch has a third (dashed) "
             f"and three quarters (solid) of its highest mean Dice, {most:.3f}, about where the paper's 15 and 50 % of "
             "BTCV lie. Bold: an interval without 0, not adjusted for the number of cells. Rates on the right were "
-            f"chosen on the trainings shown. {table.attrs.get('origin', '')}",
+            "chosen on the trainings shown; where the highest or the lowest was chosen, the best may lie beyond. "
+            f"{table.attrs.get('origin', '')}",
         )
 
 
@@ -111,4 +114,8 @@ def _with_interval(row: Mapping[Any, Any]) -> str:
 def _steps(row: Mapping[Any, Any]) -> str:
     if math.isnan(row["alike"]):
         return "before the\nfirst point"
-    return "never here" if row["alike"] == math.inf else f"{row['alike']:.0f}\n(x {row['alike'] / row['steps']:.1f})"
+    return (
+        "beyond the\nlast point"
+        if row["alike"] == math.inf
+        else f"{row['alike']:.0f}\n(x {row['alike'] / row['steps']:.1f})"
+    )

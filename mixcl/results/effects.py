@@ -18,14 +18,16 @@ import pandas as pd
 
 from mixcl.config.settings import Experiment, GridConfig
 from mixcl.data.registry import collections
+from mixcl.files import write_text
 from mixcl.results import wording
-from mixcl.results.formats import MISSING, Sheet, write_table
+from mixcl.results.formats import MISSING, Sheet, csv, write_table
 from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
 from mixcl.results.statistics import (
     CELL,
     DIFFERENCE,
+    KEYS,
     LEARNED,
     REFERENCE,
     compared,
@@ -68,6 +70,8 @@ class Effect(NamedTuple):
 def effects(config: Experiment, out: Path) -> pd.DataFrame:
     """Write tables/effects.csv, .md and .tex: the pairs of :func:`arm_pairs` in every cell with both arms.
 
+    tables/effects_trainings.csv has a row a training, from which the intervals can be made again.
+
     An :class:`Effect` a row; the training loss is Dice + cross-entropy, of the last record of metrics.jsonl, which is
     the mean over its steps (``finetune.log_every``).
     ``attrs["origin"]`` names profile, folds, seeds, commit and data.  Raises `InputError` as
@@ -86,6 +90,7 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     table.attrs["origin"] = wording.origin(runs, folds)
     sheets = [_sheet(table, task) for task in dict.fromkeys(table["task"])]
     write_table(out / "tables", "effects", table, sheets)
+    write_text(out / "tables" / "effects_trainings.csv", csv(folds[[*KEYS, "dice", "loss", "weights"]]))
     return table
 
 
@@ -216,8 +221,8 @@ def _sheet(table: pd.DataFrame, task: str) -> Sheet:
     caption = f"{title(task)}: each arm against training from scratch, or as named, paired by fold and seed."
     note = (
         f"n pairs: of distinct trainings. {wording.INTERVAL} {wording.NO_P} "
-        "Holm: p adjusted for every row of both tasks; verdict: better "
-        "or worse where Holm's p is below 0.05, else not told apart, which is no proof of no effect; "
+        "Holm: p adjusted for every row of this page; verdict: better or worse where Holm's p is below 0.05, else not "
+        "told apart, which is no proof of no effect; "
         "detectable: the true difference that so many pairs would show with 80 % power; ahead: share of pairs won; "
         "by seed: mean difference of each seed, in points; "
         "training loss: its last record, minus that of what is compared with; above 0 the training scans are fitted "

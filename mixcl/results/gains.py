@@ -6,7 +6,7 @@ fold and seed by seed, with those from scratch of the same length and rate.  Not
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ PAIRED = ["task", "percent", "steps", "rate", "fold", "seed"]
 TRAINING = [*POINT, "fold", "seed", "dice", "entropy", "organs", "weights"]
 GAIN = ["scratch", "dice", *({"seeds": "n_seeds"}.get(name, name) for name in DIFFERENCE)]
 FOUND = 0.3  # a network has found an organ from this Dice on
-THIRD, MOST = 1 / 3, 3 / 4  # of what training from scratch can reach: the paper's 15 and 50 % of BTCV (0.33 and 0.78)
+THIRD, MOST = 1 / 3, 3 / 4  # of the highest Dice from scratch: the paper's 15 and 50 % of BTCV (0.33 and 0.78)
 
 
 class Gains(NamedTuple):
@@ -144,8 +144,8 @@ def organs_found(rows: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(n="count", found=lambda steps: float(np.isfinite(steps).mean()), step="median").reset_index()
 
 
-def plateau(table: pd.DataFrame) -> float:
-    """What training from scratch can reach: the highest mean Dice of a map's points."""
+def highest(table: pd.DataFrame) -> float:
+    """The highest mean Dice from scratch of a map's points; a longer training may have more."""
     return float(table["scratch"].max())
 
 
@@ -171,12 +171,20 @@ def sentences(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def tuned_sentences(best: pd.DataFrame) -> list[str]:
-    """What is left of the gain where each arm has its own best rate, in words, of each arm."""
+def tuned_sentences(best: pd.DataFrame, rates: Collection[float]) -> list[str]:
+    """What is left of the gain where each arm has the best of the ``rates`` tried, in words, of each arm."""
     lines = []
     for cell, part in best.groupby(ARM):
         gains = "; ".join(f"{row['steps']} steps {points(row)}" for row in part.sort_values("steps").to_dict("records"))
-        lines.append(f"{_who(cell)}, each arm at the rate that is best for it: {gains}.")
+        at_end = [int(part[name].isin([min(rates), max(rates)]).sum()) for name in ("rate_scratch", "rate")]
+        beyond = (
+            f" At {at_end[0]} of {len(part)} lengths from scratch and {at_end[1]} pre-trained it is the lowest or the "
+            "highest tried: the best may lie beyond."
+        )
+        lines.append(
+            f"{_who(cell)}, each arm at the best for it of the rates tried, chosen on these very trainings: {gains}."
+            + (beyond if any(at_end) else "")
+        )
     return lines
 
 
@@ -220,7 +228,8 @@ def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def _alike(curve: pd.Series, dice: float) -> float:
     """Steps at which a curve of Dice over steps first has ``dice``."""
     steps, values = np.log(curve.index.to_numpy(float)), np.maximum.accumulate(curve.to_numpy(float))
-    return float(np.exp(np.interp(dice, values, steps, left=math.nan, right=math.inf)))
+    exactly = steps[values == dice]
+    return float(np.exp(exactly[0] if len(exactly) else np.interp(dice, values, steps, left=math.nan, right=math.inf)))
 
 
 def _sheet(table: pd.DataFrame) -> Sheet:
@@ -228,7 +237,7 @@ def _sheet(table: pd.DataFrame) -> Sheet:
         (
             title(row["task"]), f"{row['percent']:g}", arm_title(row["start"]), f"{row['steps']}", f"{row['rate']:g}",
             f"{row['n']}{alone(row['folds'], row['n_seeds'])}", f"{row['scratch']:.3f}", f"{row['dice']:.3f}",
-            f"{100 * row['difference']:+.1f}", interval(100 * row["low"], 100 * row["high"], 1),
+            shown(100 * row["difference"], 1, "+"), interval(100 * row["low"], 100 * row["high"], 1),
             shown(row["entropy"], 3), shown(row["organs"], 1),
             f"more than {int(table['steps'].max())}" if row["alike"] == math.inf else shown(row["alike"], 0),
         )

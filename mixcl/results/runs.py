@@ -15,7 +15,7 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.results.paper import ARMS, TITLES
 from mixcl.results.statistics import CELL, KEYS, METRICS, Cell
-from mixcl.run.jobs import SCRATCH, table1_cells, table2_cells
+from mixcl.run.jobs import SCRATCH, by_key, table1_cells, table2_cells
 from mixcl.run.record import flat, read_card
 from mixcl.spreadsheet import read_csv
 
@@ -73,8 +73,7 @@ class Runs:
         runs = []
         for card in (card for card in self.cards.values() if card["task"] == task):
             variant = card["config"]["grid"].get("variants", {}).get(card["arm"], ())
-            varied = [item.partition("=")[0].strip() for item in variant]
-            runs.append((card["arm"], varied, flat(card.get("decides", {}))))
+            runs.append((card["arm"], by_key(variant), flat(card.get("decides", {}))))
         differing = []
         for key in sorted({key for *_, settings in runs for key in settings} - DRAWN):
             values = [(arm, json.dumps(settings.get(key))) for arm, _, settings in runs]

@@ -286,12 +286,13 @@ def few(rows: pd.DataFrame) -> str:
 
 
 def shown(value: float, digits: int = 4, sign: str = "") -> str:
-    """A number as tables show it; NaN is missing, and a zero has no minus.
+    """A number as tables show it; NaN is missing, and a zero has no sign.
 
-    >>> shown(0.25, 2, "+"), shown(-0.001, 2)
+    >>> shown(0.25, 2, "+"), shown(-0.001, 2, "+")
     ('+0.25', '0.00')
     """
-    return MISSING if math.isnan(value) else format(value, f"{sign}z.{digits}f")
+    text = format(value, f"{sign}z.{digits}f")
+    return MISSING if math.isnan(value) else text if float(text) else text.lstrip("+")
 
 
 def short(commit: str) -> str:

@@ -60,8 +60,9 @@ def test_a_page_shows_every_figure_and_links_every_table(page: Path) -> None:
 
 def test_a_full_run_and_the_effects_alone_are_copied(tmp_path: Path) -> None:
     folder = copied(tmp_path / "figures")
-    effects = ("effects.csv", "effects.md", "effects_organs.csv", "effects_organs.md")
-    whole = made(tmp_path / "phantom", *effects, "table1.csv", "table1.md", "table2.csv", "table2.md", "statistics.csv")
+    effects = ("effects.csv", "effects.md", "effects_trainings.csv", "effects_organs.csv", "effects_organs.md")
+    others = ("table1.csv", "table1.md", "table2.csv", "table2.md", "organs.csv", "statistics.csv")
+    whole = made(tmp_path / "phantom", *effects, *others)
     (whole / "RUN.json").write_text("{}")
     assert update(folder, whole).returncode == 0
     assert update(folder, made(tmp_path / "fair", *effects)).returncode == 0
@@ -71,7 +72,7 @@ def test_a_full_run_and_the_effects_alone_are_copied(tmp_path: Path) -> None:
     assert f"\n{figures.origin_of(CARD)}\n" in page
     assert "effects_organs" not in page  # a head and no row
     assert sorted(path.name for path in (folder / "fair").iterdir()) == [
-        "README.md", "effects.csv", "effects.md", "effects.pdf", "effects.png",
+        "README.md", "effects.csv", "effects.md", "effects.pdf", "effects.png", "effects_trainings.csv",
     ]  # fmt: skip
 
 

@@ -128,6 +128,17 @@ def test_a_verdict_is_that_of_the_adjusted_p(out: Path) -> None:
     assert "| not told apart |" in (out / "tables" / "effects.md").read_text()
 
 
+def test_an_interval_can_be_made_again_from_the_trainings_alone(out: Path) -> None:
+    row = effects.effects(FAIR, out).set_index(["percent", "arm", "against"]).loc[(5, "mixcl", "scratch")]
+    trainings = pd.read_csv(out / "tables" / "effects_trainings.csv").query("percent == 5")
+    dice = trainings.pivot_table(index=["fold", "seed"], columns="arm", values="dice")
+    folds, seeds = (dice.index.get_level_values(name) for name in ("fold", "seed"))
+    again = inference.estimate(dice["mixcl"] - dice["scratch"], folds, seeds)
+    assert (again.n, again.mean, again.low, again.p) == pytest.approx(
+        (row["n"], row["difference"], row["low"], row["p"]), abs=1e-6
+    )
+
+
 def test_one_pair_has_no_interval_and_no_power(tmp_path: Path) -> None:
     arms = {"scratch": 0.4, "mixcl": 0.42, "id-recon": 0.41, "barlow": 0.43, "long": 0.44}
     for arm, dice in arms.items():

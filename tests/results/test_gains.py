@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.runs import CONFIG, write_run
 
@@ -82,8 +83,14 @@ def test_how_much_sooner_is_read_off_the_curve_of_scratch(out: Path) -> None:
     # half a doubling ahead, and what a seed adds: 0.001 of the 0.2 a doubling
     assert table.loc[(RATES[0], 40), "alike"] == pytest.approx(40 * 2 ** (0.101 / 0.2), rel=1e-6)
     assert table.loc[(RATES[0], 160), "alike"] == math.inf
-    assert gains._alike(table.loc[RATES[0], "scratch"], 0.0) is not None
     assert math.isnan(gains._alike(table.loc[RATES[0], "scratch"], 0.0))
+
+
+def test_a_dice_that_scratch_has_and_loses_again_counts_from_the_first_step_at_which_it_had_it() -> None:
+    curve = pd.Series([0.1, 0.3, 0.2, 0.5], [40, 80, 160, 320])
+    assert gains._alike(curve, 0.3) == pytest.approx(80)
+    assert gains._alike(curve, 0.4) == pytest.approx(160 * 2**0.5)
+    assert gains._alike(curve, 0.2) == pytest.approx(40 * 2**0.5)
 
 
 def test_each_arm_at_its_own_rate(out: Path) -> None:
@@ -162,13 +169,18 @@ def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
     texts = [text.get_text() for text in gain.texts]
     assert len(texts) == 6
     assert sum(text.startswith("+10.1") for text in texts) == 3
-    assert "never here" in {text.get_text() for text in alike.texts}
+    assert "beyond the\nlast point" in {text.get_text() for text in alike.texts}
     assert [line.get_xdata().tolist() for line in curves.lines] == [list(STEPS)] * 2
     assert "6 pairs of fold and seed a cell" in figure.get_supxlabel()
     assert len(gains.sentences(table)) == 1
     assert "by its 95 % interval at" in gains.sentences(table)[0]
     assert "after Holm's adjustment" in gains.sentences(table)[0]
-    assert "each arm at the rate that is best for it: 40 steps +10.1 points" in gains.tuned_sentences(best)[0]
+    said = gains.tuned_sentences(best, RATES)[0]
+    assert (
+        "each arm at the best for it of the rates tried, chosen on these very trainings: 40 steps +10.1 points" in said
+    )
+    assert "the best may lie beyond" in said
+    assert "the best may lie beyond" not in gains.tuned_sentences(best, [1e-6, *RATES, 1.0])[0]
     assert "(too few pairs for a test)" in gains.sentences(table.assign(p=math.nan))[0]
 
 
