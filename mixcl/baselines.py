@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from mixcl import batches, losses
@@ -152,14 +153,15 @@ class SegmentationLoss(nn.Module):
 
     With ``balance`` b a voxel of a class with n voxels in the batch weighs n^-b in the mean of the cross-entropy: large
     organs do not drown small ones, and no class's weight has to be known beforehand.  Voxels of UNKNOWN take no part in
-    either, as if they were cut out of the patch (R33); where there are no others, both are 0.
+    either, as if they were cut out of the patch (R33); where there are no others, both are 0.  A batch that is
+    ``spread`` over ranks counts as one, with the averaging of their gradients.
     """
 
-    def __init__(self, settings: FinetuneConfig) -> None:
+    def __init__(self, settings: FinetuneConfig, *, spread: bool = False) -> None:
         super().__init__()
         from monai.losses import DiceLoss
 
-        self.balance = settings.balance
+        self.balance, self.spread = settings.balance, spread
         self.dice = DiceLoss(
             to_onehot_y=True, softmax=True, include_background=settings.dice_background, ignore_index=UNKNOWN
         )
@@ -167,11 +169,18 @@ class SegmentationLoss(nn.Module):
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Logits [B, C, *spatial] and classes [B, 1, *spatial]; the loss, a number."""
         target, weight = classes[:, 0].long(), None
-        if self.balance:
-            voxels = torch.stack([(target == c).sum() for c in range(logits.shape[1])])
+        if self.balance or self.spread:
+            own = torch.stack([(target == c).sum() for c in range(logits.shape[1])])
+            voxels = own.clone()
+            if self.spread:
+                dist.all_reduce(voxels)
             weight = voxels.clamp(min=1).to(torch.promote_types(logits.dtype, torch.float32)) ** -self.balance
         entropy = nn.functional.cross_entropy(logits, target, weight, ignore_index=UNKNOWN)  # NaN of no voxel
-        loss: Tensor = self.dice(logits, classes) + torch.where((target != UNKNOWN).any(), entropy, 0.0)
+        entropy = torch.where((target != UNKNOWN).any(), entropy, 0.0)
+        if self.spread and weight is not None:  # a mean over the voxels of this rank becomes one over those of all
+            mine, of_all = weight @ own.to(weight), weight @ voxels.to(weight)
+            entropy = entropy * mine * dist.get_world_size() / torch.where(of_all > 0, of_all, 1.0)
+        loss: Tensor = self.dice(logits, classes) + entropy
         return loss
 
 

@@ -180,7 +180,7 @@ def _at_label_grid(encoded: Encoded, edge: int, number: int) -> Tensor:
     columns = _voxels(edge, number)
     parts = []
     for z in (*encoded.skips, encoded.bottleneck):
-        resized = nn.functional.interpolate(z.float(), size=(edge,) * 3, mode="nearest")
+        resized = nn.functional.interpolate(z.float(), size=(edge,) * 3, mode="nearest-exact")
         parts.append(resized[0].flatten(1)[:, columns.to(z.device)])
     return torch.cat(parts)
 

@@ -30,7 +30,7 @@ class Terms(NamedTuple):
     label: Tensor
     recon: Tensor
     levels: Tensor  # [L], the brackets that ``identity`` sums up; if that has no weight, 0 but at the label level
-    without_positive: Tensor  # samples
+    without_positive: Tensor  # samples, a count
 
 
 class Pretraining(nn.Module, ABC):
@@ -133,7 +133,7 @@ class Objective(Pretraining):
                 )
             )  # fmt: skip
             without.append((losses.label_relation(s_1, s_2) == 1).any().logical_not())
-        return torch.stack(terms).mean(), torch.stack(without).float().sum()
+        return torch.stack(terms).mean(), torch.stack(without).sum()
 
 
 def _level_weights(model: MixCL, config: LossConfig) -> tuple[float, ...]:

@@ -123,7 +123,7 @@ def finetune(
     )  # fmt: skip
     with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
         loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
-        criterion = baselines.SegmentationLoss(settings)
+        criterion = baselines.SegmentationLoss(settings, spread=accelerator.num_processes > 1)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             values: dict[str, Any] = {}
@@ -210,6 +210,8 @@ class _Loop:
                 logs, saves = due or done % settings.log_every == 0, due or asked
                 if logs or saves:
                     pending.check(self.folder.name, scans, self.plain if saves else None)
+                    if accelerator.num_processes > 1:
+                        pending.share(accelerator.reduce)
                 if logs:
                     self._log(metrics, bar, done, pending.means())
                     pending = Steps()
@@ -266,7 +268,7 @@ class _Loop:
             tqdm.write(f"mixcl: {text}", file=sys.stderr)
 
     def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, record: dict[str, Any]) -> None:
-        """A record of the steps since the last one, of the first rank's own terms."""
+        """A record of the steps since the last one."""
         record["lr"] = cosine(done - 1, self.steps, self.settings.lr)
         if messages := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
             record["warnings"] = messages

@@ -10,10 +10,10 @@ import pytest
 import torch
 from helpers.settings import change
 
-from mixcl import diagnostics, trainer
+from mixcl import batches, diagnostics, trainer
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
-from mixcl.model import MixCL, seeded
+from mixcl.model import Encoded, MixCL, seeded
 from mixcl.run import checkpoint, record
 
 
@@ -112,3 +112,13 @@ def test_warnings_name_the_number() -> None:
     ):
         assert all(part in text for part in parts), text
     assert diagnostics.warnings({"rank": [8.0], "ceiling": [16], "mean_share": [0.2]}, {"a": 2.0, "b": 1.0}) == []
+
+
+@pytest.mark.parametrize("edge", [4, 8])
+def test_the_probe_sees_a_level_where_its_labels_were_taken(edge: int) -> None:
+    """Voxels that are their own numbers, as features and as labels, at the voxels that the probe draws."""
+    numbers = torch.arange(16**3).reshape(1, 16, 16, 16)
+    ramp = numbers[None].double()
+    encoded = Encoded((ramp,), (), ramp)
+    labels = batches.coarse(numbers, edge).flatten()[diagnostics._voxels(edge, 0)]
+    assert torch.equal(diagnostics._at_label_grid(encoded, edge, 0), labels.float().expand(2, -1))

@@ -36,7 +36,10 @@ DETERMINISM: Any = torch.utils.deterministic
 
 @contextmanager
 def machine(run: RunConfig) -> Iterator[Accelerator]:
-    """Device, precision and threads of a run; the process's own settings come back afterwards."""
+    """Device, precision and threads of a run, which are the process's own again afterwards.
+
+    On a CPU the process goes on to keep the memory that it frees (:func:`keep_memory`).
+    """
     if run.device == "cuda" and not torch.cuda.is_available():
         raise InputError("run.device is cuda and no CUDA device is found; use --set run.device=auto")
     gpu = on_gpu(run)

@@ -29,6 +29,20 @@ class Steps:
         entry = {"number": number, "samples": samples, "names": list(values), "tensors": tensors | watched}
         self.entries.append({**entry, "others": others})
 
+    def share(self, over_ranks: Callable[[Tensor, str], Tensor]) -> None:
+        """Put what all ranks had in the place of this one's terms: their mean or, of counts, their sum.
+
+        ``over_ranks(tensor, "mean" or "sum")`` does it for one tensor.  What was shared before stays.
+        """
+        fresh = [entry for entry in self.entries if not entry.get("shared")]
+        for name in fresh[-1]["tensors"] if fresh else ():
+            values = [entry["tensors"][name] for entry in fresh]
+            kind = "mean" if values[0].is_floating_point() else "sum"
+            for entry, value in zip(fresh, over_ranks(torch.stack(values).double(), kind), strict=True):
+                entry["tensors"][name] = value
+        for entry in fresh:
+            entry["shared"] = True
+
     def means(self) -> dict[str, Any]:
         """Mean of each term over the steps; of values given now and then, such as gradient norms, the last."""
         record: dict[str, Any] = {}

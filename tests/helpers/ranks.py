@@ -1,7 +1,8 @@
 """One process of a data-parallel pre-training, started by torchrun (``ranks.py JOB OUT STORE``) or by `process`.
 
-``gradients`` takes one step of each reading of Eq. 2 in `READINGS`, six samples over all processes.  The first process
-leaves OUT/<reading>.safetensors with the gradient of each weight, as the optimiser finds it; every other one leaves
+``gradients`` takes one step of each reading of Eq. 2 in `READINGS`, and one of a fine-tuning that weighs classes, six
+samples over all processes.  The first process leaves OUT/<reading>.safetensors and OUT/finetune.safetensors with the
+gradient of each weight, as the optimiser finds it; every other one leaves
 OUT.writes-<rank>.json with the files below OUT that it wrote.  ``die`` and ``live`` run the smoke profile; with ``die``
 the second process kills itself in the third step of its first life; with ``stop`` it is sent SIGTERM there.
 """
@@ -30,6 +31,7 @@ READINGS = {
     "alone": ["loss.alpha=0", "loss.beta=0", "loss.sync_correlation=false"],  # each process its own correlation
 }
 SIGNALS = {"die": signal.SIGKILL, "stop": signal.SIGTERM}
+FINETUNE = ["finetune.steps=1", "finetune.batch=6", "finetune.balance=0.6", "finetune.probe_every=0"]
 STEP = ["pretrain.steps=1", "pretrain.batch=6", "pretrain.gradients_every=0", "pretrain.probe_every=0"]
 
 
@@ -64,6 +66,9 @@ def gradients(out: Path, store: str) -> None:
         place[0] = out / f"{name}.safetensors"
         config = load_profile("smoke", [f"data.store={store}", *STEP, *settings])
         trainer.pretrain(config, out / name, progress=False)
+    place[0] = out / "finetune.safetensors"
+    config = load_profile("smoke", [f"data.store={store}", *FINETUNE])
+    trainer.finetune(config, out / "finetune", task="btcv", percent=100, fold=0, arm="scratch", progress=False)
     if rank():
         Path(f"{out}.writes-{rank()}.json").write_text(json.dumps(written))
 

@@ -76,11 +76,11 @@ def same(ours: Path, theirs: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_step_of_several_processes_is_that_of_one(ranks: int, alone: Path, store: Path, tmp_path: Path) -> None:
-    """Every term's gradient to 1e-5, with the samples, distortions and pixels of the real stream."""
+    """Every term's gradient to 1e-5, and its log, with the samples, distortions and pixels of the real stream."""
     out = tmp_path / "run"
     out.mkdir()
     fork("gradients", out, store, ranks)
-    for reading in READINGS:
+    for reading in (*READINGS, "finetune"):
         found, expected = (load_file(folder / f"{reading}.safetensors") for folder in (out, alone))
         assert found.keys() == expected.keys()
         assert sum(float(value.norm()) for value in expected.values()) > 0
@@ -90,6 +90,10 @@ def test_a_step_of_several_processes_is_that_of_one(ranks: int, alone: Path, sto
             assert apart > 1e-2  # R19 switched off is another loss: the comparison can tell
         else:
             assert apart < 1e-5, reading
+            logs = [next((folder / reading).glob("runs/*/metrics.jsonl")) for folder in (out, alone)]
+            ours, theirs = (json.loads(log.read_text().splitlines()[-1]) for log in logs)
+            assert ours.pop("levels", []) == pytest.approx(theirs.pop("levels", []), rel=1e-4), reading
+            assert ours == pytest.approx(theirs, rel=1e-4), reading
             largest = max(float(value.abs().max()) for value in expected.values())
             assert all((found[name] - value).abs().max() < 1e-5 * largest for name, value in expected.items()), reading
     for rank in range(1, ranks):
