@@ -103,17 +103,12 @@ def _metrics(run: Path) -> dict[str, Any]:
 def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     """Write a finished run for others: one weights file, or a MONAI bundle of a fine-tuned network.
 
+    ``run`` is the folder of the run.  ``to`` is a .safetensors file; a path without an ending is the folder of a
+    bundle, a new one or one that was one.  ``transfer`` is, of a pre-training, what goes to the file (R16): encoder,
+    vit or all.
+
     What comes back is Python: what was written, as comments, and the lines that load it.  InputError where the run is
     not finished, or ``to`` is neither kind, lies in a run's folder, or is there and no bundle.
-
-    Parameters
-    ----------
-    run
-        Folder of the run.
-    to
-        A .safetensors file; a path without an ending is the folder of a bundle, a new one or one that was one.
-    transfer
-        Of a pre-training, what goes to the file (R16): encoder, vit or all.
     """
     if transfer not in TRANSFER:
         raise InputError(f"--transfer {transfer!r}: choose one of {', '.join(TRANSFER)}")

@@ -57,17 +57,10 @@ def measure(
     and surface Dice 0, and its HD95 is undefined, NaN.  So has one that the case has but that resampling ``lost``,
     whatever was predicted.
 
-    Parameters
-    ----------
-    label, predicted
-        Label maps [X, Y, Z]; ValueError where they differ in shape.
-    names
-        Label value -> name of the organs looked at: one record each, in the order of the values, with label, organ,
-        dice, hd95_mm, surface_dice (rounded to six digits), voxels_label and voxels_predicted.
-    spacing
-        mm.
-    lost
-        Label values of organs of the case that have no voxel on this grid.
+    ``label`` and ``predicted`` are label maps [X, Y, Z]; ValueError where they differ in shape.  ``names`` is label
+    value -> name of the organs looked at: one record each, in the order of the values, with label, organ, dice,
+    hd95_mm, surface_dice (rounded to six digits), voxels_label and voxels_predicted.  ``spacing`` is in mm; ``lost``
+    are the label values of organs of the case that have no voxel on this grid.
 
     >>> box = np.zeros((8, 8, 8), np.uint8)
     >>> box[2:6, 2:6, 2:6] = 3

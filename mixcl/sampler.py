@@ -79,12 +79,8 @@ def sample_pixels(
     back, flat indices into ``labels`` on its device, by ascending label, ascending within a label.  ``generator`` is a
     CPU generator.
 
-    Parameters
-    ----------
-    labels
-        Integer tensor of one to three dimensions, on any device; the background 0 is a class, UNKNOWN is none.
-    budget
-        r >= 1; a class with at most r pixels gives them all.
+    ``labels`` is an integer tensor of one to three dimensions, on any device; the background 0 is a class, UNKNOWN is
+    none.  ``budget`` is r >= 1; a class with at most r pixels gives them all.
 
     >>> sample_pixels(torch.tensor([[0, 0, 5], [5, 5, 5]]), 2).shape
     torch.Size([4])
@@ -131,14 +127,9 @@ def choose_origin(
     The index of the first voxel comes back.  The patch lies inside the volume along every axis that is long enough, and
     is centred (so the index is negative) along every axis that is too short.
 
-    Parameters
-    ----------
-    foreground
-        label -> voxel coordinates [k, 3], k >= 1, of that label.
-    shape, patch
-        Size of the volume and edge of the cubic patch, voxels.
-    foreground_prob
-        Probability of centring on a labelled voxel; otherwise, and where nothing is labelled, anywhere.
+    ``foreground`` is label -> voxel coordinates [k, 3], k >= 1, of that label; ``shape`` and ``patch`` are the size of
+    the volume and the edge of the cubic patch, voxels.  ``foreground_prob`` is the probability of centring on a
+    labelled voxel; otherwise, and where nothing is labelled, anywhere.
     """
     labels = sorted(foreground)
     if labels and _uniform(generator) < foreground_prob:

@@ -45,18 +45,13 @@ def predict(
     A scan that was labelled before, by the same weights and settings, is not labelled again.  Values are those of the
     collection that the network was fine-tuned on; the JSON has their names, the network and the scan's checksum.
 
+    ``network`` is the folder of a fine-tuning run, a weights file that `mixcl.export.export` wrote, or a MONAI bundle
+    of it.  ``scans`` are files, DICOM series and folders of these, and .txt files with one of these a line; all formats
+    of `mixcl.data.files.volume.read_volume`, in HU.  What is wrong with one is told after all others are done.  ``out``
+    is the folder of the label maps.
+
     The paths of the label maps come back, in the order of the scans.  InputError where no network labels, there is no
     scan, two have one name, or ``out`` is where scans are.
-
-    Parameters
-    ----------
-    network
-        The folder of a fine-tuning run, a weights file that `mixcl.export.export` wrote, or a MONAI bundle of it.
-    scans
-        Files, DICOM series and folders of these, and .txt files with one of these a line; all formats of
-        `mixcl.data.files.volume.read_volume`, in HU.  What is wrong with one is told after all others are done.
-    out
-        Folder of the label maps.
     """
     carried, folder = read_carried(Path(network)), Path(out)
     given = [scans] if isinstance(scans, Path | str) else list(scans)

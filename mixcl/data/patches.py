@@ -19,15 +19,8 @@ def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
     ``origin`` is its first voxel, three integers that may be negative or beyond the end, and ``hu`` the window in HU,
     whose ends are scaled to 0 and 1 (Sec. 3.1).  Filled are the arrays ``out``, such as rows of a batch, or new ones.
 
-    Returns
-    -------
-    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape.  Outside the scan they are 0: the
-    lower end of the window, and background.
-
-    Raises
-    ------
-    InputError
-        The case's files cannot be read.
+    Image, float32 [size, size, size] in [0, 1], and labels, uint8 of the same shape, come back.  Outside the scan they
+    are 0: the lower end of the window, and background.  Raises InputError: the case's files cannot be read.
     """
     image, label = (np.empty((size,) * 3, np.float32), np.empty((size,) * 3, np.uint8)) if out is None else out
     start = [int(o) for o in origin]

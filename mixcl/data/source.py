@@ -63,10 +63,7 @@ def way_back(case: Placed) -> WayBack:
 def original_label(case: Case) -> NDArray[np.uint8]:
     """The label map of the original scan, uint8 [X, Y, Z] in the axes of its file.
 
-    Raises
-    ------
-    InputError
-        It is no longer where it was when its collection was prepared, has changed, or cannot be read.
+    Raises InputError: it is no longer where it was when its collection was prepared, has changed, or cannot be read.
     """
     source = case.source
     if not source.label.exists():

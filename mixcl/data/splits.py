@@ -21,10 +21,7 @@ def folds(case_ids: Iterable[str], n_folds: int = 5, seed: int = 0) -> list[tupl
 
     The test parts are disjoint, together they are all cases, and their sizes differ by one at most.
 
-    Raises
-    ------
-    ValueError
-        A case twice, fewer than 2 folds, or fewer cases than folds.
+    Raises ValueError: a case twice, fewer than 2 folds, or fewer cases than folds.
 
     >>> train, test = folds(["a", "b", "c", "d", "e", "f"], n_folds=3)[0]
     >>> len(train), len(test), sorted(train + test)
@@ -45,10 +42,7 @@ def fraction(case_ids: Iterable[str], pct: float, seed: int = 0) -> list[str]:
 
     ``pct`` is above 0 and up to 100, and taken as the decimal number it is written as, so that 15 % of 20 is 3.
 
-    Raises
-    ------
-    ValueError
-        A percentage out of range, a case twice, or no cases.
+    Raises ValueError: a percentage out of range, a case twice, or no cases.
 
     >>> len(fraction([f"case{k}" for k in range(20)], 15))
     3

@@ -116,10 +116,7 @@ class Store:
     Of ``collections``, when given, all must be there; else it is what the folder holds.  By ``settings``, when given,
     the store must have been made, with their spacing and window.
 
-    Raises
-    ------
-    InputError
-        Here or at the first use of a collection: not prepared, made with other settings, or damaged.
+    Raises InputError, here or at the first use of a collection: not prepared, made with other settings, or damaged.
     """
 
     def __init__(

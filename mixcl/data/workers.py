@@ -29,15 +29,9 @@ def outcomes(function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], work
 
     ``function`` can be imported by its name; its arguments and what it gives can be pickled.
 
-    Yields
-    ------
-    Of a job that gave nothing, the `InputError` that it raised, or one of the kind ``unexpected`` or ``memory`` that
-    says why and does not name the job.
-
-    Raises
-    ------
-    InputError
-        That of a job of the kind ``machine``; then nothing more is begun, and what was begun is ended.
+    Of a job that gave nothing comes the `InputError` that it raised, or one of the kind ``unexpected`` or ``memory``
+    that says why and does not name the job.  One of the kind ``machine`` is raised; then nothing more is begun, and
+    what was begun is ended.
     """
     waiting = deque(enumerate(jobs))
     busy: dict[Any, tuple[int, _Worker]] = {}  # by channel

@@ -65,10 +65,7 @@ def qualitative(config: Experiment, out: Path) -> tuple[list[Picture], str]:
 
     Arms are those of Table 2 in its order; a task of which nothing is evaluated there shows its largest share.
 
-    Raises
-    ------
-    InputError
-        Nothing is evaluated, or what an evaluation left is missing or damaged.
+    Raises `InputError` where nothing is evaluated, or what an evaluation left is missing or damaged.
     """
     runs, store = read_runs(out), Store(config.data.store_dir(out), settings=config.data)
     order = [SCRATCH, *config.grid.variants, FULL]

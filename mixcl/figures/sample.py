@@ -56,10 +56,7 @@ class Sample(NamedTuple):
 def sample(config: Experiment, out: Path) -> Sample:
     """One of the first `CANDIDATES` samples of the pre-training, as the network has it: that of :func:`choose`.
 
-    Raises
-    ------
-    InputError
-        The pre-training is not finished, or nothing is prepared.
+    Raises `InputError` where the pre-training is not finished, or nothing is prepared.
     """
     import torch
 

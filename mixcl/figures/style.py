@@ -115,12 +115,8 @@ def write_caption(figure: AnyPlot, text: str, alt: str = "") -> AnyPlot:
 def save(figure: Plot, path: Path) -> None:
     """Write ``path``.pdf and ``path``.png, each whole or not at all; the same figure gives the same bytes.
 
-    The caption is the PDF's ``Subject`` and the PNG's ``Description``.
-
-    Raises
-    ------
-    InputError
-        A full disk or missing permission.
+    The caption is the PDF's ``Subject`` and the PNG's ``Description``.  Raises `InputError` for a full disk or missing
+    permission.
     """
     undated: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None, "Subject": figure.caption},

@@ -55,10 +55,7 @@ def stages(config: Experiment, out: Path, steps: int = 0, progress: bool = False
     0 trains nothing: the profile's own pre-training, OUT/runs/pretrain, is taken where it is finished and fits
     ``config.model``, then without an early moment; else the shipped weights (`WEIGHTS`).
 
-    Raises
-    ------
-    InputError
-        Shipped weights are asked for, and are missing or of other settings or data.
+    Raises `InputError` where shipped weights are asked for, and are missing or of other settings or data.
     """
     if steps:
         quick = {"epochs": None, "log_every": 1, "gradients_every": 0, "probe_every": 0}

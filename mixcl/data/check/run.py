@@ -36,10 +36,7 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
     ``workers`` cases at a time, each with one scan in memory; None is one a core, at most 8.  What was found stands in
     ``out/data/check.json`` and ``check.html`` as well.
 
-    Raises
-    ------
-    InputError
-        A collection that is not known, or an ``out`` that cannot be written.
+    Raises InputError: a collection that is not known, or an ``out`` that cannot be written.
     """
     data, raw = config.data, config.data.raw_dir(out)
     wanted = collections(data)

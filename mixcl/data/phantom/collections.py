@@ -30,10 +30,7 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
     Files made with the same settings (``phantom.json`` in each folder) are kept, those made with others are made again,
     and no other file is touched.  A run that was killed leaves no half file, and the next one goes on where it stopped.
 
-    Raises
-    ------
-    InputError
-        A collection that has no phantom or no number of cases, or a folder that holds something else.
+    Raises InputError: a collection that has no phantom or no number of cases, or a folder that holds something else.
     """
     wanted = collections(data)
     for name, collection in wanted.items():

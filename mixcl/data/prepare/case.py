@@ -126,10 +126,7 @@ def make(job: Job) -> dict[str, Any]:
 def prepared(image: Volume, data: DataConfig) -> NDArray[np.int16]:
     """A scan turned to RAS+, resampled to ``data.spacing`` mm, in whole HU that are clipped to the window ``data.hu``.
 
-    Raises
-    ------
-    InputError
-        None of it lies inside the window.
+    Raises InputError: none of it lies inside the window.
     """
     turned, affine = to_ras(image.data, image.affine)
     far = np.float64(2**24)  # a mean of two larger values may be infinite

@@ -46,11 +46,8 @@ def prepare(
     ``workers`` cases at a time; None is one a core, at most 8.  With ``verify``, what is prepared already is compared
     with its checksums, voxel by voxel, and what is damaged is made again.
 
-    Raises
-    ------
-    InputError
-        One line for each faulty case or missing collection, when all others are stored; or at once for a full
-        disk, missing permissions, or another preparation at work in the same store.
+    Raises InputError: one line for each faulty case or missing collection, when all others are stored; or at once for a
+    full disk, missing permissions, or another preparation at work in the same store.
     """
     start = time.monotonic()
     data, out = config.data, Path(out)
