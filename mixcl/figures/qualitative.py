@@ -1,21 +1,104 @@
-"""The qualitative figure: CT, label and predictions side by side, as the paper's Fig. 3."""
+"""The qualitative figure: CT, label and predictions side by side, as the paper's Fig. 3.
+
+Its cases and slices are chosen by rule, not by hand.
+"""
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from mixcl.config.settings import Experiment
-from mixcl.figures import choice, ct
-from mixcl.figures.choice import Picture, choose_slice
+from mixcl.data.store import Case, Store
+from mixcl.figures import ct
+from mixcl.figures.ct import Array
 from mixcl.figures.panels import organ_handles
 from mixcl.figures.style import STYLE, Plot, plain
-from mixcl.results.wording import arm_title
+from mixcl.labels import UNKNOWN
+from mixcl.results.runs import read_runs
+from mixcl.results.wording import arm_title, origin, title
+from mixcl.run.jobs import FULL, SCRATCH
+
+RULE = (
+    "Of the test cases on which the best arm ({best}, by its mean Dice) reaches its median Dice, and of their axial "
+    "slices with at least half as many organs as any slice has, the one is shown on which {first} and {last} differ "
+    "in most voxels. Below each prediction: the mean Dice of that case. The scan is drawn between its voxels, "
+    "outlines half-way between them"
+)
+RULE_ONE_ARM = "Of all axial slices of the test cases, the one with most labelled voxels is shown"
+
+
+class Picture(NamedTuple):
+    """A scan, its label map and what was predicted, all on one RAS+ grid [X, Y, Z]."""
+
+    image: Array  # HU
+    label: Array
+    spacing: Sequence[float]  # mm
+    names: Mapping[int, str]
+    predictions: Mapping[str, Array] = {}  # by arm
+    title: str = ""
+    z: int | None = None  # the axial slice to show, None is what choose_slice gives
+    dice: Mapping[str, float] = {}  # an arm's mean Dice on the scan
+
+
+def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
+    """Of the axial slices with a label, that on which the predictions differ in most voxels.
+
+    Where they do not differ, or are not given, it is the slice with most labelled voxels; the lowest of equal ones.
+
+    >>> label = np.zeros((4, 4, 5), np.uint8)
+    >>> label[1:3, 1:3, 3] = 1
+    >>> choose_slice(label), choose_slice(label, [label, np.roll(label, -1, axis=2)])
+    (3, 3)
+    """
+    labelled = np.asarray((label > 0) & (label != UNKNOWN)).sum(axis=(0, 1))
+    given = list(predictions)
+    counts = difference(given).sum(axis=(0, 1)) * (labelled > 0) if given else labelled
+    return int(counts.argmax() if counts.any() else labelled.argmax())
+
+
+def difference(predictions: Iterable[Array]) -> NDArray[np.bool_]:
+    """Where label maps are not all the same; bool [X, Y, Z]."""
+    first, *others = predictions
+    return np.any([first != other for other in others or [first]], axis=0)
+
+
+def chosen(config: Experiment, out: Path) -> tuple[list[Picture], str]:
+    """One picture for each task of the ablation that is evaluated, as Fig. 3, and what to say below them.
+
+    Arms are those of Table 2 in its order; a task of which nothing is evaluated there shows its largest share.
+
+    Raises `InputError` where nothing is evaluated, or what an evaluation left is missing or damaged.
+    """
+    runs, store = read_runs(out), Store(config.data.store_dir(out), settings=config.data)
+    order = [SCRATCH, *config.grid.variants, FULL]
+    pictures, best, used = [], [], []
+    for task in dict.fromkeys(runs.cases["task"]):
+        rows = _chosen_runs(runs.cases[runs.cases["task"] == task], config.grid.ablation.get(task))
+        arm = str(rows.groupby("arm")["dice"].mean().idxmax())
+        name = f"{title(task)}, {rows['percent'].iloc[0]:g} %"
+        scans = _pictures(rows, arm, {case.id: case for case in store.cases(task)}, out / "runs", name)
+        pictures.append(_most_different(scans, _ordered(rows, order)))
+        best.append(f"{arm_title(arm)} on {title(task)}")
+        used.append(rows)
+    rows = pd.concat(used)
+    arms = _ordered(rows, order)
+    first, last = arm_title(arms[0]), arm_title(arms[-1])
+    rule = RULE.format(best=", ".join(best), first=first, last=last) if len(arms) > 1 else RULE_ONE_ARM
+    return pictures, f"{rule}. {origin(runs, rows)}"
+
+
+def qualitative(config: Experiment, out: Path) -> Plot:
+    """The qualitative figure of a folder of results, of what :func:`chosen` gives."""
+    pictures, caption = chosen(config, out)
+    return overlay(pictures, caption=caption, window=config.data.hu)
 
 
 def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window: ct.Window = ct.WINDOW) -> Plot:
@@ -42,12 +125,12 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
         figure = Plot(figsize=(wide, tall))
         figure.caption = caption
         for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
-            for column, title in enumerate(titles):
+            for column, what in enumerate(titles):
                 x, y = left + column * (width + gap), top - height
                 ax = figure.add_axes((x / wide, y / tall, width / wide, height / tall))
-                _panel(ax, row, title, window)
+                _panel(ax, row, what, window)
                 if number == 0:
-                    ax.set_title(arm_title(title), pad=3)
+                    ax.set_title(arm_title(what), pad=3)
             top -= height + gap
         if names:
             figure.legend(
@@ -58,25 +141,63 @@ def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window:
     return figure
 
 
-def qualitative(config: Experiment, out: Path) -> Plot:
-    """The qualitative figure of a folder of results; what it shows is chosen by `mixcl.figures.choice`."""
-    pictures, caption = choice.qualitative(config, out)
-    return overlay(pictures, caption=caption, window=config.data.hu)
-
-
-def _panel(ax: Axes, row: Picture, title: str, window: ct.Window) -> None:
+def _panel(ax: Axes, row: Picture, what: str, window: ct.Window) -> None:
     """One panel of the qualitative figure; an arm without a prediction leaves it empty."""
     shown = {"label": row.label, **row.predictions}
-    if title != "CT" and title not in shown:
+    if what != "CT" and what not in shown:
         ax.set_axis_off()
         return
     assert row.z is not None
     ct.show_ct(ax, row.image, row.z, row.spacing, window, interpolation="bicubic")
-    if title in shown:
-        ct.show_smooth_labels(ax, shown[title], row.z, row.spacing, row.names)
+    if what in shown:
+        ct.show_smooth_labels(ax, shown[what], row.z, row.spacing, row.names)
     else:
         ax.set_ylabel(plain(row.title), fontsize=6)
         ct.scale_bar(ax, row.image.shape, row.spacing)
-    if title in row.dice:
+    if what in row.dice:
         style: Any = {"transform": ax.transAxes, "color": "white", "fontsize": 7, "ha": "right"}
-        ax.text(0.98, 0.02, f"Dice {row.dice[title]:.2f}", **style)
+        ax.text(0.98, 0.02, f"Dice {row.dice[what]:.2f}", **style)
+
+
+def _ordered(rows: pd.DataFrame, order: Sequence[str]) -> list[str]:
+    """The arms of rows as they are ordered, any others after them by name."""
+    return sorted(set(rows["arm"]), key=lambda arm: (order.index(arm) if arm in order else len(order), arm))
+
+
+def _chosen_runs(rows: pd.DataFrame, percent: float | None) -> pd.DataFrame:
+    """A task's rows of one share, the ablation's or that with most arms, then the largest; and of the lowest seed."""
+    arms = rows.groupby("percent")["arm"].nunique()
+    rows = rows[rows["percent"] == (percent if percent in arms.index else max(arms.index, key=lambda p: (arms[p], p)))]
+    return rows[rows["seed"] == rows["seed"].min()]
+
+
+def _pictures(rows: pd.DataFrame, best: str, cases: Mapping[str, Case], runs: Path, name: str) -> list[Picture]:
+    """The scans on which the best arm reaches its median Dice, with what every arm predicted on them."""
+    from mixcl.evaluate import read_prediction  # which imports torch
+
+    dice = rows[rows["arm"] == best].groupby(["fold", "case"])["dice"].mean()
+    pictures = []
+    for fold, case in dice[dice >= dice.median()].index:
+        part, scan = rows[(rows["fold"] == fold) & (rows["case"] == case)], cases[case]
+        jobs = dict(zip(part["arm"], part["job"], strict=True))
+        predictions = {arm: read_prediction(runs / job, case) for arm, job in jobs.items()}
+        means = part.groupby("arm")["dice"].mean().to_dict()
+        where = f"{name}, fold {fold}\ncase {case}"
+        pictures.append(Picture(scan.image(), scan.label(), scan.spacing, scan.names, predictions, where, dice=means))
+    return pictures
+
+
+def _most_different(pictures: Sequence[Picture], arms: Sequence[str]) -> Picture:
+    """The picture and slice that `RULE` names, its predictions in the order of ``arms``."""
+    organs = [np.sum([(p.label == value).any((0, 1)) for value in p.names], axis=0) for p in pictures]
+    fewest = max(1, max(int(count.max()) for count in organs) / 2)
+    ranks = []
+    for picture, count in zip(pictures, organs, strict=True):
+        ends = [picture.predictions[arm] for arm in {arms[0], arms[-1]} if arm in picture.predictions]
+        shown = difference(ends) if len(ends) == 2 else picture.label > 0
+        voxels = shown.sum((0, 1)) * (count >= fewest)
+        ranks.append((len(ends) == 2, voxels.max(), int(voxels.argmax())))  # what one arm alone has comes last
+    best = max(range(len(ranks)), key=lambda number: ranks[number][:2])  # the first of equals
+    picture, z = pictures[best], ranks[best][2]
+    ordered = {arm: picture.predictions[arm] for arm in arms if arm in picture.predictions}
+    return picture._replace(z=z, title=f"{picture.title}, slice {z}", predictions=ordered)

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import ct, panels
-from mixcl.figures.choice import choose_slice
+from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import OKABE_ITO, Plot, plain, write_caption
 from mixcl.figures.training import TERMS, origin_of
 from mixcl.labels import UNKNOWN

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixcl import sampler
 from mixcl.figures import ct, panels
-from mixcl.figures.choice import choose_slice
+from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import Sketch, plain, write_caption
 from mixcl.lessons.scene import Pair, sketch
 

@@ -15,7 +15,7 @@ from mixcl.config.settings import Experiment, ModelConfig
 from mixcl.data.registry import collections
 from mixcl.data.store import Store
 from mixcl.figures import ct
-from mixcl.figures.choice import choose_slice
+from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import OKABE_ITO, SMALL, Sketch, write_caption
 from mixcl.lessons.scene import Pair, sketch
 from mixcl.model import DECODER, ENCODER, LABEL_LEVEL, MixCL, level_channels, level_edges

@@ -7,7 +7,7 @@ import pandas as pd
 from torch import Tensor
 
 from mixcl.figures import ct, panels
-from mixcl.figures.choice import choose_slice
+from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
 from mixcl.labels import UNKNOWN
 from mixcl.lessons.scene import Pair, sketch

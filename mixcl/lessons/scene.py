@@ -20,7 +20,7 @@ from mixcl.data.registry import collections, folder
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.figures import sample
-from mixcl.figures.choice import choose_slice
+from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import LESSON, Sketch
 from mixcl.model import LABEL_LEVEL, level_edges
 

@@ -21,9 +21,8 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from mixcl import figures
 from mixcl.data.registry import BTCV_NAMES, COLLECTIONS
-from mixcl.figures import choice, ct
-from mixcl.figures.choice import Picture, choose_slice
-from mixcl.figures.qualitative import overlay
+from mixcl.figures import ct
+from mixcl.figures.qualitative import Picture, _most_different, choose_slice, chosen, overlay
 from mixcl.figures.style import Plot
 from mixcl.results.table import Table
 
@@ -310,10 +309,10 @@ def test_the_case_shown_is_one_that_the_best_arm_has_learned(tmp_path: Path, mon
             predicted[: {"a": 2, "b": 4, "c": 6}[case], 0, 2] = 1
         return predicted
 
-    monkeypatch.setattr(choice, "Store", Store)
+    monkeypatch.setitem(chosen.__globals__, "Store", Store)
     monkeypatch.setattr("mixcl.evaluate.read_prediction", prediction)
     config = load_profile("smoke")
-    (shown,), caption = choice.qualitative(config, tmp_path)
+    (shown,), caption = chosen(config, tmp_path)
     assert shown.title == "Spleen, 15 %, fold 1\ncase b, slice 2"
     assert shown.z == 2
     assert list(shown.predictions) == ["scratch", "mixcl"]
@@ -333,7 +332,7 @@ def test_a_slice_with_few_organs_is_not_shown(tmp_path: Path) -> None:
     wrong = label.copy()
     wrong[5, 0, 0], wrong[3:, :, 1] = 1, 1
     case = Picture(np.zeros(label.shape), label, SPACING, names, {"scratch": wrong, "mixcl": label})
-    assert choice._most_different([case], ["scratch", "mixcl"]).z == 0
+    assert _most_different([case], ["scratch", "mixcl"]).z == 0
 
 
 def test_a_case_that_one_arm_lacks_is_not_shown_before_one_that_both_have() -> None:
@@ -343,7 +342,7 @@ def test_a_case_that_one_arm_lacks_is_not_shown_before_one_that_both_have() -> N
     wrong = label.copy()
     wrong[0, 0, 1] = 0
     first = Picture(np.zeros(label.shape), label, SPACING, {1: "spleen"}, {"scratch": wrong}, "a")
-    picture = choice._most_different(
+    picture = _most_different(
         [first, first._replace(predictions={"mixcl": label, "scratch": wrong}, title="b")], ["scratch", "mixcl"]
     )
     assert picture.title == "b, slice 1"

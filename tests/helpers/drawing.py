@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from mixcl import figures
 from mixcl.data.registry import BTCV_NAMES
-from mixcl.figures.choice import Picture
-from mixcl.figures.qualitative import overlay
+from mixcl.figures.qualitative import Picture, overlay
 
 
 def scan(shape: tuple[int, int, int] = (40, 30, 8)) -> Picture:
