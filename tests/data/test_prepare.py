@@ -27,8 +27,7 @@ from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, to_ras
 from mixcl.data.prepare import case as case_module
 from mixcl.data.prepare import run as module
-from mixcl.data.prepare.report import Report
-from mixcl.data.prepare.run import prepare
+from mixcl.data.prepare.run import Report, prepare
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.lock import held

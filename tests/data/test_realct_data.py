@@ -15,8 +15,7 @@ from mixcl.config.settings import DataConfig, Experiment
 from mixcl.data.files.grid import resample_nearest, resampled_affine, spacing_of, to_ras
 from mixcl.data.files.volume import label_map, read_volume
 from mixcl.data.patches import read_patch
-from mixcl.data.prepare.report import Report
-from mixcl.data.prepare.run import prepare
+from mixcl.data.prepare.run import Report, prepare
 from mixcl.data.registry import COLLECTIONS
 from mixcl.data.store import Case, Store, read_json
 
