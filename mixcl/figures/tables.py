@@ -17,8 +17,8 @@ from mixcl.figures.style import OKABE_ITO, Plot, plain, write_caption
 from mixcl.results.inference import LEVEL
 from mixcl.results.paper import ARMS, TABLE1, TABLE2
 from mixcl.results.statistics import CELL, REFERENCE
-from mixcl.results.table import Table
 from mixcl.results.wording import arm_title, few, in_words, title
+from mixcl.results.write import Table
 from mixcl.run.jobs import FULL
 
 if TYPE_CHECKING:

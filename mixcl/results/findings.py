@@ -10,8 +10,8 @@ from mixcl.results.formats import MISSING
 from mixcl.results.inference import FEWEST
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import CELL, LEARNED, REFERENCE, learned
-from mixcl.results.table import Table, make_table
 from mixcl.results.wording import alone, arm_title, count, interval, title
+from mixcl.results.write import Table, make_table
 from mixcl.run.jobs import FULL
 
 

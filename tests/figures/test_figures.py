@@ -24,7 +24,7 @@ from mixcl.data.registry import BTCV_NAMES, COLLECTIONS
 from mixcl.figures import ct
 from mixcl.figures.qualitative import Picture, _most_different, choose_slice, chosen, overlay
 from mixcl.figures.style import Plot
-from mixcl.results.table import Table
+from mixcl.results.write import Table
 
 
 def rendered(figure: Figure) -> NDArray[np.uint8]:
