@@ -19,23 +19,12 @@ import pandas as pd
 from mixcl.config.settings import Experiment, GridConfig
 from mixcl.data.registry import collections
 from mixcl.files import write_text
-from mixcl.results import wording
+from mixcl.results import statistics, wording
 from mixcl.results.formats import MISSING, Sheet, csv, write_table
 from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
-from mixcl.results.statistics import (
-    CELL,
-    DIFFERENCE,
-    KEYS,
-    LEARNED,
-    REFERENCE,
-    compared,
-    distinct,
-    fold_differences,
-    fold_scores,
-    holm,
-)
+from mixcl.results.statistics import CELL, DIFFERENCE, KEYS, LEARNED, REFERENCE, compared, distinct
 from mixcl.results.wording import alone, arm_title, in_words, interval, shown, title
 from mixcl.run.jobs import FULL, by_key
 from mixcl.run.record import read_metrics
@@ -78,14 +67,14 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     :func:`mixcl.results.runs.read_runs` does.
     """
     runs = read_runs(out)
-    folds = fold_scores(runs.cases)
+    folds = statistics.fold_scores(runs.cases)
     records = [read_metrics(out / "runs" / job / "metrics.jsonl")[-1:] for job in folds["job"]]
     folds["loss"] = [last[0].get("total", math.nan) if last else math.nan for last in records]
     frozen = {card["arm"]: bool(card["config"].get("finetune", {}).get("freeze")) for card in runs.cards.values()}
     rows = [row for pair in arm_pairs(config.grid, frozen) for row in _compared(folds, *pair)]
     cells: list[Any] = list(folds[CELL[:2]].drop_duplicates().itertuples(index=False, name=None))
     table = pd.DataFrame(sorted(rows, key=lambda row: cells.index(row[:2])), columns=Effect._fields[:-2])
-    table["p_holm"] = holm(list(table["p"]))
+    table["p_holm"] = statistics.holm(list(table["p"]))
     table["verdict"] = list(map(verdict, table["p_holm"], table["difference"], table["n"]))
     table.attrs["origin"] = wording.origin(runs, folds)
     sheets = [_sheet(table, task) for task in dict.fromkeys(table["task"])]
@@ -129,7 +118,7 @@ def organs(config: Experiment, out: Path) -> pd.DataFrame:
     rows: list[tuple[Any, ...]] = []
     for reference, arm in _with_label_term(config.grid):
         for group, part in cases[cases["arm"].isin((reference, arm))].groupby("organs"):
-            for cell, values in distinct(fold_differences(part, reference)).groupby(CELL):
+            for cell, values in distinct(statistics.fold_differences(part, reference)).groupby(CELL):
                 told = compared(values, values["dice"], "arm_dice", "reference_dice")
                 rows.append((*cell, reference, group, *told))
     table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *DIFFERENCE])
