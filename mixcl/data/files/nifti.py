@@ -11,8 +11,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt, Read
-from mixcl.data.files.geometry import MEND, millimetres
-from mixcl.data.files.grid import affines_apart, spacing_of
+from mixcl.data.files.grid import MEND, affines_apart, millimetres, spacing_of
 from mixcl.data.files.opened import BEHIND, GZIP, behind, first_bytes, pair, unpacked
 from mixcl.errors import InputError
 

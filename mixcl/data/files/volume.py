@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt, Volume
 from mixcl.data.files.dicom import is_dicom_file
-from mixcl.data.files.geometry import check_grid
+from mixcl.data.files.grid import check_grid
 from mixcl.data.files.itk import read_itk
 from mixcl.data.files.nifti import read_nifti
 from mixcl.data.files.opened import digest, first_bytes
@@ -32,7 +32,7 @@ def read_volume(path: Path) -> Volume:
     The first bytes of a file say what it is.  Integers stay integers unless the header scales them.
 
     Raises InputError: missing, empty, unreadable, not what its name says, cut off or damaged, not one 3-D volume,
-    colour or complex voxels, NaN or infinite values, an impossible or implausible geometry (`geometry.check_grid`).
+    colour or complex voxels, NaN or infinite values, an impossible or implausible geometry (`grid.check_grid`).
     """
     head = b"" if path.is_dir() else first_bytes(path)
     if path.is_dir() or is_dicom_file(path, head):

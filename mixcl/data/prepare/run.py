@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data import store as stored
-from mixcl.data.files.geometry import check_grid
-from mixcl.data.files.grid import resampled_shape, spacing_of
+from mixcl.data.files.grid import check_grid, resampled_shape, spacing_of
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.nifti import announced_grid
 from mixcl.data.files.opened import PACKED
