@@ -25,8 +25,8 @@ from mixcl import files
 from mixcl.config.settings import EvaluateConfig, Experiment, Grid
 from mixcl.data.files.grid import spacing_of
 from mixcl.data.patches import scaled
-from mixcl.data.seen import seen_before
 from mixcl.data.source import original_label, way_back
+from mixcl.data.splits import seen_before
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.metrics import measure

@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 from mixcl import baselines, batches, diagnostics, windows
 from mixcl.config.profile import checked_task
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
-from mixcl.data.seen import seen_by
-from mixcl.data.splits import split, start
+from mixcl.data.splits import seen_by, split, start
 from mixcl.data.store import Store, verify
 from mixcl.errors import InputError
 from mixcl.files import checked_name

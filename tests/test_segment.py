@@ -33,7 +33,7 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.data.files import Volume
 from mixcl.data.prepare.run import prepare
-from mixcl.data.seen import seen_by
+from mixcl.data.splits import seen_by
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.evaluate import evaluate

@@ -1,19 +1,22 @@
-"""Which cases train and which test: folds and nested label fractions (R18, Table 1).
+"""Which cases train and which test: folds and nested label fractions (R18, Table 1); and what networks have seen (R24).
 
-Nothing here depends on the order in which cases are given, on the machine, or on the version of a library: cases are
+No split depends on the order in which cases are given, on the machine, or on the version of a library: cases are
 ordered by a SHA-256 of the seed and their name.
 """
 
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from mixcl.config.settings import Experiment
-from mixcl.data.store import Case
+from mixcl.data.registry import collections
+from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
+
+MARK = 16  # hexadecimal digits by which a scan is known, of the SHA-256 of its prepared voxels
 
 
 def folds(case_ids: Iterable[str], n_folds: int = 5, seed: int = 0) -> list[tuple[list[str], list[str]]]:
@@ -94,6 +97,41 @@ def start(fold: int, seed: int) -> int:
     True
     """
     return int.from_bytes(hashlib.sha256(f"start/{fold}/{seed}".encode()).digest()[:4])
+
+
+def seen_by(config: Experiment, cases: Sequence[Case], card: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run on ``cases`` and the weights that it starts from have seen, as its weights file says; of its ``card``.
+
+    ``trained_on``, by collection its role and licence; ``phantoms``, whether all of it is made up; ``scans``, their
+    marks in one line.
+    """
+    before, sets = card.get("pretraining") or {}, collections(config.data)
+    role = "fine-tuning" if "task" in card else "pre-training"
+    names = dict.fromkeys(case.collection for case in cases)
+    marks = {case.content[0][:MARK] for case in cases} | set(before.get("scans", "").split())
+    return {
+        "trained_on": before.get("trained_on", {}) | {n: {"for": role, "licence": sets[n].licence} for n in names},
+        "phantoms": config.data.source == "phantom" and before.get("phantoms", True),
+        "scans": " ".join(sorted(marks)),
+    }
+
+
+def seen_before(config: Experiment, store: Store | None, card: Mapping[str, Any], cases: Sequence[Case]) -> list[int]:
+    """Of each case 1 where the weights that a fine-tuning starts from have seen its scan, 0 where not, -1 if unknown.
+
+    Weights that do not say it, of an older version, count as trained on ``data.pretrain`` where its scans are theirs.
+    """
+    before = card.get("pretraining") or {}
+    if card["decides"]["init"] == "none" or store is None:
+        return [0] * len(cases)
+    if "scans" in before:
+        marks = set(before["scans"].split())
+        return [int(case.content[0][:MARK] in marks) for case in cases]
+    names = [name for name in config.data.pretrain if name in store.collections]
+    if before.get("data", "") not in ("", store.fingerprint(names)):
+        return [-1] * len(cases)
+    contents = store.contents(names)
+    return [int(case.content[0] in contents) for case in cases]
 
 
 def _first(order: list[str], pct: float) -> list[str]:

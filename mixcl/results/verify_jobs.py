@@ -16,8 +16,7 @@ from safetensors.numpy import load_file
 
 from mixcl.config import with_settings
 from mixcl.config.settings import Experiment
-from mixcl.data.seen import seen_before
-from mixcl.data.splits import split, start
+from mixcl.data.splits import seen_before, split, start
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.files import file_name, read_sealed, sha256
