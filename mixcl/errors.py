@@ -1,7 +1,13 @@
-"""The one exception that a user meets."""
+"""The one exception that a user meets; too little memory becomes one that says what to lower."""
 
+import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+
+WORDS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""By which torch's errors of too little memory, of a CPU and of a GPU, are known; they are RuntimeErrors."""
 
 
 class InputError(Exception):
@@ -21,3 +27,21 @@ def needs(extra: str, *modules: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise InputError(f"{module} is not installed; pip install 'mixcl[{extra}]'")
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn too little memory into an InputError of the kind ``machine``; also a decorator."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not too_little(error):
+            raise
+        mend = "lower model.patch, the batch (pretrain.batch, finetune.batch, evaluate.windows) or model.hidden"
+        raise InputError(f"too little memory; {mend}, or use a machine with more", "machine") from error
+
+
+def too_little(error: BaseException) -> bool:
+    """Whether an error, of torch or of the system, tells of too little memory."""
+    of_torch = isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
+    return of_torch or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM

@@ -28,12 +28,11 @@ from mixcl.data.patches import scaled
 from mixcl.data.source import original_label, way_back
 from mixcl.data.splits import seen_before
 from mixcl.data.store import Case, Store
-from mixcl.errors import InputError
+from mixcl.errors import InputError, enough_memory
 from mixcl.metrics import measure
 from mixcl.model import segmentation_model
 from mixcl.run import checkpoint
 from mixcl.run.device import machine, precision
-from mixcl.run.memory import enough_memory
 from mixcl.run.record import alone, deciding, read_card
 from mixcl.spreadsheet import to_csv
 from mixcl.windows import original_labels, strongest_labels, window_scores

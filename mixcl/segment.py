@@ -19,12 +19,11 @@ from mixcl.data.files.table import no_name, stem
 from mixcl.data.files.volume import check_hounsfield, read_volume
 from mixcl.data.patches import scaled
 from mixcl.data.prepare.case import prepared
-from mixcl.errors import InputError
+from mixcl.errors import InputError, enough_memory, too_little
 from mixcl.evaluate import write_nifti
 from mixcl.export import Carried, read_carried
 from mixcl.files import file_name, read_sealed, sha256, write_sealed
 from mixcl.run.device import machine
-from mixcl.run.memory import enough_memory, too_little
 from mixcl.windows import original_labels, window_scores
 
 

@@ -24,14 +24,13 @@ from mixcl.config.profile import checked_task
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import seen_by, split, start
 from mixcl.data.store import Store, verify
-from mixcl.errors import InputError
+from mixcl.errors import InputError, enough_memory
 from mixcl.files import checked_name
 from mixcl.handover import freeze, hand_over, parameter_groups, unetr_weights
 from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device, signals, tracker, twins
 from mixcl.run.jobs import finetune_job
-from mixcl.run.memory import enough_memory
 from mixcl.run.record import Restart, alone, begin, deciding, provenance, read_card, run_folder, write_card
 from mixcl.run.steps import Steps, gradient_norm
 

@@ -21,10 +21,10 @@ from mixcl import cli, files, handover
 from mixcl.config import load_profile
 from mixcl.config.text import MOST
 from mixcl.data.store import Store
-from mixcl.errors import InputError
+from mixcl.errors import InputError, enough_memory
 from mixcl.results import runcard, verify
 from mixcl.results.runs import read_runs
-from mixcl.run import checkpoint, memory, record
+from mixcl.run import checkpoint, record
 
 JOB = "finetune-msd_spleen-p100-mixcl-f0-s0"
 TOO_LONG = "x" * 5000
@@ -258,7 +258,7 @@ def test_too_little_memory_says_what_to_lower(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    with pytest.raises(InputError, match=r"lower model\.patch, the batch .* or model\.hidden"), memory.enough_memory():
+    with pytest.raises(InputError, match=r"lower model\.patch, the batch .* or model\.hidden"), enough_memory():
         fail()
     monkeypatch.setattr("mixcl.trainer.pretrain", fail)
     text = sentence(capsys, "pretrain", "--profile", "smoke", "--out", str(tmp_path))
@@ -267,7 +267,7 @@ def test_too_little_memory_says_what_to_lower(
 
 
 def test_other_faults_are_no_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), memory.enough_memory():
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory():
         raise RuntimeError("shapes do not fit")
 
 

@@ -10,9 +10,8 @@ import traceback
 from typing import NoReturn
 
 from mixcl.cli.commands import app
-from mixcl.errors import InputError
+from mixcl.errors import InputError, enough_memory
 from mixcl.run import signals
-from mixcl.run.memory import enough_memory
 
 LONGEST = 500  # characters of a path or name that is shown
 
