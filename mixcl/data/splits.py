@@ -100,10 +100,10 @@ def start(fold: int, seed: int) -> int:
 
 
 def seen_by(config: Experiment, cases: Sequence[Case], card: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run on ``cases`` and the weights that it starts from have seen, as its weights file says; of its ``card``.
+    """What a run on ``cases`` and the weights that it starts from have seen; ``card`` is its run.json.
 
-    ``trained_on``, by collection its role and licence; ``phantoms``, whether all of it is made up; ``scans``, their
-    marks in one line.
+    Its weights file says it: ``trained_on``, by collection its role and licence; ``phantoms``, whether all of it is
+    made up; ``scans``, their marks in one line.
     """
     before, sets = card.get("pretraining") or {}, collections(config.data)
     role = "fine-tuning" if "task" in card else "pre-training"

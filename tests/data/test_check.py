@@ -17,9 +17,8 @@ from helpers.faults import FAULTS, body, cut, mirrored, write
 from mixcl.config import load_profile
 from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.check.duplicates import profile_distance
-from mixcl.data.check.findings import Check, Checked, Finding
+from mixcl.data.check.findings import Check, Checked, Finding, page
 from mixcl.data.check.label_rules import missing_organs
-from mixcl.data.check.page import page
 from mixcl.data.check.run import check
 from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import BTCV_NAMES

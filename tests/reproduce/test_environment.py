@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from helpers import hostile
 
+from mixcl.data.check.findings import thumbnail
 from mixcl.data.check.image_rules import Scene
-from mixcl.data.check.page import thumbnail
 from mixcl.lessons.scene import sketch
 from mixcl.run import gpus
 

@@ -12,9 +12,8 @@ from tqdm import tqdm
 from mixcl.config.settings import Collection, DataConfig, Experiment, LabelGrid, cores
 from mixcl.data.check import image_rules, label_rules, slice_rules
 from mixcl.data.check.duplicates import contents_of, duplicates, profile_of
-from mixcl.data.check.findings import Check, Checked, Finding
+from mixcl.data.check.findings import Check, Checked, Finding, page, thumbnail
 from mixcl.data.check.label_rules import missing_organs
-from mixcl.data.check.page import page, thumbnail
 from mixcl.data.files import Doubt, Severity, Volume
 from mixcl.data.files.align import aligned, corners_apart, spreads
 from mixcl.data.files.grid import resample_nearest, spacing_of, to_ras
