@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -24,24 +23,17 @@ def code_id() -> str:
 
 def code_of(package: Path, notebooks: Path) -> str:
     """`code_id` of a package's folder and of a folder of notebooks, which may not be there."""
-    digest = hashlib.sha256()
-    for name, content in (*_files(package), *_cells(notebooks)):
-        digest.update(json.dumps([name, hashlib.sha256(content).hexdigest()]).encode())
-    return digest.hexdigest()
-
-
-def _files(package: Path) -> Iterator[tuple[str, bytes]]:
+    contents: dict[str, bytes] = {}
     for path in sorted(package.rglob("*")):
         name = path.relative_to(package)
         own = name.parts[0] != "profiles" and not any(part.startswith(".") for part in name.parts)  # wheels carry those
         if own and path.suffix in (".py", ".yaml", ".html"):
-            yield name.as_posix(), path.read_bytes()
-
-
-def _cells(notebooks: Path) -> Iterator[tuple[str, bytes]]:
-    for name in EXECUTED:
-        path = notebooks / f"{name}.ipynb"
+            contents[name.as_posix()] = path.read_bytes()
+    for notebook in EXECUTED:
+        path = notebooks / f"{notebook}.ipynb"
         if path.is_file():
             cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
             code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-            yield name, json.dumps(code).encode()
+            contents[notebook] = json.dumps(code).encode()
+    parts = (json.dumps([name, hashlib.sha256(content).hexdigest()]) for name, content in contents.items())
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
