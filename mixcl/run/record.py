@@ -19,16 +19,16 @@ from mixcl.errors import InputError
 from mixcl.files import checked_name, read_json, remove_run, tidy_removed, write_text
 from mixcl.lock import held
 from mixcl.run.code import code_id
+from mixcl.run.determinism import PACKAGES
 
 
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
     """Profile, settings, versions, commit and machine of a result, and ``more`` that the caller alone knows."""
-    packages = ("mixcl", "torch", "monai", "numpy", "scipy", "nibabel", "edt", "accelerate")
     return {
         "profile": config.profile,
         "commit": commit(),
         "code": code_id(),
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("mixcl", *PACKAGES)}},
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
         **more,
         "config": config.model_dump(mode="json"),
