@@ -70,37 +70,32 @@ def held(path: Path, what: str) -> Iterator[None]:
 
 def is_held(path: Path) -> bool:
     """Whether a process of this machine holds the lock file ``path`` now."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # there is none, or the file system knows no locks
-        return False
+    with suppress(OSError), path.open("rb") as file:  # there may be none
+        return locked(file.fileno(), fcntl.LOCK_SH) is False
     return False
 
 
-def _take(number: int, what: str) -> None:
-    """Get the lock of an open file, or say who has it."""
-    got, end = _locked(number), time.monotonic() + ENDING
-    while got is False and time.monotonic() < end:
-        time.sleep(0.1)
-        got = _locked(number)
-    owner, here = _owner(number), _self()
-    left = got and (owner.get("boot") == here["boot"] or owner.get("host") == here["host"])  # the system told
-    if got is False or (owner and not left and _lives(number, what, owner)):
-        raise InputError(f"{what}: {_named(owner)} is at work here; wait for it to end, or stop it", "machine")
-
-
-def _locked(number: int) -> bool | None:
-    """Whether the lock could be got; None where the file system knows no locks."""
+def locked(number: int, how: int = fcntl.LOCK_EX) -> bool | None:
+    """Whether the lock of an open file could be got at once; None where the file system knows no locks."""
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(number, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
         return None
     return True
+
+
+def _take(number: int, what: str) -> None:
+    """Get the lock of an open file, or say who has it."""
+    got, end = locked(number), time.monotonic() + ENDING
+    while got is False and time.monotonic() < end:
+        time.sleep(0.1)
+        got = locked(number)
+    owner, here = _owner(number), _self()
+    left = got and (owner.get("boot") == here["boot"] or owner.get("host") == here["host"])  # the system told
+    if got is False or (owner and not left and _lives(number, what, owner)):
+        raise InputError(f"{what}: {_named(owner)} is at work here; wait for it to end, or stop it", "machine")
 
 
 def _lives(number: int, what: str, owner: dict[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """Which GPUs a program sees, and one of them for each job."""
 
-import fcntl
 import itertools
 import os
 import re
@@ -9,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mixcl.lock import locked
 
 NAMES = "MIXCL_GPUS"  # in the environment of a job: the devices to take one of, as CUDA_VISIBLE_DEVICES names each
 LISTED = re.compile(r"^(?P<part>[ \t]*)(?:GPU|MIG)\b.*\(UUID: (?P<uuid>[^)\s]+)\)", re.MULTILINE)
@@ -65,13 +66,11 @@ def held(out: Path) -> Iterator[None]:
     while True:
         for name in names:
             with (out / f".gpu-{re.sub(r'[^A-Za-z0-9-]', '_', name)}").open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                got = locked(lock.fileno())
+                if got is False:
                     continue
-                except OSError:  # the file system knows no locks: jobs are spread by chance
-                    name = names[os.getpid() % len(names)]
-                os.environ["CUDA_VISIBLE_DEVICES"] = name
+                by_chance = names[os.getpid() % len(names)]  # where the file system knows no locks
+                os.environ["CUDA_VISIBLE_DEVICES"] = name if got else by_chance
                 yield
                 return
         time.sleep(1)
