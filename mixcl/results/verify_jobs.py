@@ -179,9 +179,9 @@ def _tested(run: _Run) -> list[Case]:
 
 def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
     """cases.csv against the record that evaluation keeps of each case, and that against weights, store and maps."""
-    settings, prepared = deciding(run.config, "evaluate")["evaluate"], {case.id: case for case in _tested(run)}
-    tested = _tested(run)
-    seen = dict(zip((c.id for c in tested), seen_before(run.config, run.store, run.card, tested), strict=True))
+    settings, tested = deciding(run.config, "evaluate")["evaluate"], _tested(run)
+    prepared = {case.id: case for case in tested}
+    seen = dict(zip(prepared, seen_before(run.config, run.store, run.card, tested), strict=True))
     for name, part in rows.groupby("case"):
         case, written = prepared.get(str(name)), {row["label"]: row for row in part.to_dict("records")}
         if case is None:
