@@ -26,10 +26,6 @@ LABELS: dict[str, dict[int, int]] = {  # full truth -> label value of the collec
     "msd_spleen": {1: 1},
     "btcv": {value: value for value in range(1, 14)},
 }
-TUMOURS = {
-    "msd_liver": anatomy.LIVER_TUMOUR, "msd_lung": anatomy.LUNG_TUMOUR,
-    "msd_pancreas": anatomy.PANCREAS_TUMOUR, "kits19": anatomy.KIDNEY_TUMOUR,
-}  # fmt: skip
 ROUGH = (6.0, 6.0, 6.0)  # mm, of the grid on which it is seen whether a tumour shows, whatever the voxel size
 
 # HU without contrast and in the arterial, portal and delayed phase; wavelength (mm) and amplitude (HU) of the texture.
@@ -73,7 +69,7 @@ def make_case(config: PhantomConfig, collection: str, index: int) -> Phantom:
     key = int.from_bytes(hashlib.sha256(collection.encode()).digest()[:4], "big")
     streams = np.random.SeedSequence([config.seed, key, index]).spawn(4)
     patient, geometry, scanner, grains = (np.random.Generator(np.random.PCG64(s)) for s in streams)
-    chest, tumour = collection == "msd_lung", TUMOURS.get(collection)
+    chest, tumour = collection == "msd_lung", next((t for t in LABELS[collection] if t in anatomy.PARENT), None)
     frame = geometry.random(7)  # of the scan: voxel size, margins, ends
     body = anatomy.draw_body(patient, config.difficulty, tumour)
     while tumour is not None and not _shows(body, tumour, *_grid(ROUGH, frame, body, chest)):
