@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, Experiment, LabelGrid, cores
-from mixcl.data.check import image_rules, label_rules, slice_rules
+from mixcl.data.check import image_rules, label_rules
 from mixcl.data.check.duplicates import contents_of, duplicates, profile_of
 from mixcl.data.check.findings import Check, Checked, Finding, page, thumbnail
 from mixcl.data.check.label_rules import missing_organs
@@ -127,7 +127,7 @@ def check_case(
         in_hounsfield = not any(doubt.kind in ("range", "intercept") for doubt in doubts)
         if max(turned.min(), data.hu[0]) >= min(turned.max(), data.hu[1]) and in_hounsfield:
             told.append(Doubt("range", OUTSIDE.format(image_path, data.hu), "error"))
-        doubts += slice_rules.doubts(turned, labels % UNKNOWN, edges[2])
+        doubts += image_rules.slice_doubts(turned, labels % UNKNOWN, edges[2])
         if label is not None and in_hounsfield:
             doubts += label_rules.doubts(view)
             voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
