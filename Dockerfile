@@ -43,7 +43,7 @@ RUN pip install --no-index --no-deps --no-build-isolation --editable . \
 RUN useradd --uid 1000 --create-home mixcl \
  && mkdir /data /results \
  && ln -s /results results \
- && chmod 1777 /results /home/mixcl
+ && chmod 1777 /data /results /home/mixcl
 VOLUME /results
 
 # What decides the bits of a run on a CPU, beside the packages, stands in reproduce/bits.sh: the entry point sources it

@@ -26,7 +26,7 @@ def needs(extra: str, *modules: str) -> None:
     """Raise `InputError` where a module that an extra of pyproject.toml brings is not installed."""
     for module in modules:
         if find_spec(module) is None:
-            raise InputError(f"{module} is not installed; pip install 'mixcl[{extra}]'")
+            raise InputError(f"{module} is not installed; pip install -e '.[{extra}]' in the repository")
 
 
 @contextmanager

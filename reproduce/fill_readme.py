@@ -23,7 +23,7 @@ from mixcl.spreadsheet import read_csv
 ROOT = Path(__file__).resolve().parents[1]
 README, MAP, EFFECTS = ROOT / "README.md", ROOT / "figures/map/map.csv", ROOT / "figures/epochs/effects.csv"
 BEGIN, END = "<!-- does-it-work:begin -->", "<!-- does-it-work:end -->"
-HEADER = "| phantoms | pairs | scratch, Dice | MixCL, Dice | points | 95 % interval | adjusted p says |"
+HEADER = "| [Table 1 by epochs](figures/epochs) | pairs | scratch | MixCL | points | 95 % | adjusted p says |"
 
 
 def main(arguments: list[str]) -> int:

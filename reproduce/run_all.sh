@@ -10,7 +10,8 @@ usage() {
 usage: reproduce/run_all.sh [--profile NAME] [--out DIR] [--cores N] [--gpus N] [--only WHAT] [--set KEY=VALUE]...
                             [--dry-run] [--slurm DIR]
 
-  --profile NAME   smoke, phantom (default), paper, paper-steps, or a YAML file of your own
+  --profile NAME   phantom (default), another of these, or a YAML file of your own:
+$(basename -s .yaml "$here"/profiles/*.yaml | paste -sd" " | fold -sw 96 | sed "s/^/                   /")
   --out DIR        folder of results (default: results/NAME in the repository)
   --cores N        processor cores to use (default: all); a job takes run.threads of them
   --gpus N         GPUs to use, one a job (default: all that CUDA_VISIBLE_DEVICES leaves visible; 0: the processor)

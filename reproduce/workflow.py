@@ -27,6 +27,7 @@ from pathlib import Path
 import dry_run
 from progress import Progress
 
+from mixcl.cli.shared import has_expected
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
@@ -264,7 +265,8 @@ def _tell(out: Path, options: argparse.Namespace) -> None:
     if options.only in ("all", "figures"):
         sets = [word for item in options.settings for word in ("--set", item)]
         verify = shlex.join(["mixcl", "verify", "--profile", options.profile, "--out", str(out), *sets])
-        print(f"mixcl: the page is {out}/site/index.html; compare the numbers with: {verify}")
+        known = has_expected(load_profile(options.profile, options.settings).profile)
+        print(f"mixcl: the page is {out}/site/index.html" + (f"; compare the numbers with: {verify}" if known else ""))
     elif options.only.startswith("table"):
         print(f"mixcl: tables in {out}/tables")
     else:

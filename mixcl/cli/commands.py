@@ -12,6 +12,7 @@ import typer
 from mixcl import __version__
 from mixcl.cli import shared
 from mixcl.cli.shared import MAIN_PROFILE, Given, Out, Profile, Restart, Set, Where, Workers, hint, load, options, say
+from mixcl.data.registry import COLLECTIONS
 
 NAMES = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -62,9 +63,7 @@ def check(profile: Profile = MAIN_PROFILE, overrides: Set = None, out: Out = Non
 
 @data_app.command("get")
 def get(
-    names: Annotated[
-        list[str], typer.Argument(help="Of msd_liver, msd_lung, msd_pancreas, nih_pancreas, kits19, msd_spleen, btcv.")
-    ],
+    names: Annotated[list[str], typer.Argument(help=f"Of {', '.join(COLLECTIONS)}.")],
     to: Annotated[Path, typer.Option(help="The folder to set as data.root; a collection is a folder below it.")],
 ) -> None:
     """Download collections, or say how to get them.
@@ -150,7 +149,7 @@ def evaluate(
     table = measure(config, folder, job, save_predictions=save_predictions)
     typer.echo(table.groupby("organ", sort=False)[["dice", "hd95_mm", "surface_dice"]].mean().round(4).to_string())
     typer.echo(f"evaluated on the {config.evaluate.grid} grid: {job / 'cases.csv'}")
-    known = shared.has_expected(config.profile)
+    known = shared.has_expected(config.profile) and (folder / "RUN.json").is_file()
     export_run = ["export", "--out", folder, "--to", "encoder.safetensors"]
     hint(["verify", *options(config.profile, (), folder)] if known else export_run)
 
@@ -219,7 +218,7 @@ def runs(profile: Where = None, out: Out = None) -> None:
             typer.echo(f"  {row.job:{width}}  {row.state:9}  {row.steps:>16}  {dice:11}  {row.date}".rstrip())
     if not found:
         typer.echo(f"no runs in {out or 'results'}")
-        hint(["pretrain", *options(profile or MAIN_PROFILE, (), out)])
+        hint(["prepare", *options(profile or MAIN_PROFILE, (), out)])
 
 
 @app.command()

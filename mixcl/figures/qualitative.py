@@ -29,8 +29,8 @@ from mixcl.run.jobs import FULL, SCRATCH
 RULE = (
     "Of the test cases on which the best arm ({best}, by its mean Dice) reaches its median Dice, and of their axial "
     "slices with at least half as many organs as any slice has, the one is shown on which {first} and {last} differ "
-    "in most voxels. Below each prediction: the mean Dice of that case. The scan is drawn between its voxels, "
-    "outlines half-way between them"
+    "in most voxels. In the corner of each prediction: the mean Dice of that case. The scan is drawn between its "
+    "voxels, outlines half-way between them"
 )
 RULE_ONE_ARM = "Of all axial slices of the test cases, the one with most labelled voxels is shown"
 

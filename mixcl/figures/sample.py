@@ -28,8 +28,8 @@ PARTS = (
 )
 CHOSEN = (
     f"Sample {{}} of the pre-training: of the first {CANDIDATES}, and of those in which P1, V1 and V'1 differ by an "
-    f"RMS of {VISIBLE:g} if there are any, the one whose patches have most labels in common and, of those, most "
-    "labelled voxels. Weights after the last step, {}."
+    f"RMS of at least {VISIBLE:g} if there are any, the one whose patches have most labels in common and, of those, "
+    "most labelled voxels. Weights after the last step, {}."
 )
 
 

@@ -67,7 +67,7 @@ def _value(ax: Axes, values: pd.DataFrame, name: str, card: Mapping[str, Any]) -
     title = "Dice + cross-entropy (R17)" if name == "total" and "task" in card else TERMS.get(name, "learning rate")
     least, most = float(values.min().min()), float(values.max().max())
     ax.plot(values, color=OKABE_ITO[0])
-    ax.set_title(title)
+    ax.set_title(title if least or most else f"{title}: not in this training")
     if least > 0 and most > 20 * least:
         ax.set_yscale("log")
     else:

@@ -40,7 +40,7 @@ def read_run_card(out: Path) -> dict[str, Any]:
         flat(card["config"])
         markdown_of(card)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        again = "make it with reproduce/run_all.sh --only figures, or by running notebook 22"
+        again = "finish reproduce/run_all.sh, which makes it"
         raise InputError(f"{path}: no run card, or a broken one; {again}") from None
     return card
 

@@ -113,7 +113,8 @@ def read_expected(path: Path) -> dict[str, Any]:
         _Expected.model_validate(values)
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no expected values for this profile; make them with mixcl verify --write {path}"
+            f"{path}: no expected values for this profile; make them of a finished run with "
+            f"mixcl verify --profile ... --out ... --write {path}"
         ) from None
     except (OSError, ValueError):
         raise InputError(f"{path}: damaged; take the committed file again (git checkout {path.name})") from None

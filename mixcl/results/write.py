@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mixcl.config.settings import PretrainConfig
 from mixcl.files import write_text
 from mixcl.results import statistics, wording
 from mixcl.results.formats import MARK, MISSING, Sheet, csv, write_table
@@ -124,11 +125,15 @@ def organs(out: Path) -> pd.DataFrame:
 
 
 def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
-    """A check mark for each of Id, Label and Recon that an arm's pre-training had; ``differs`` where its runs do."""
+    """A check mark for each of Id, Label and Recon that an arm's pre-training had; ``differs`` where its runs do.
+
+    Another ``pretrain.method`` has none of them.
+    """
     marks: dict[str, set[tuple[str, ...]]] = {}
     for card in runs.cards.values():
         fresh = card.get("decides", {}).get("init", "none" if card["arm"] == REFERENCE else "") == "none"
-        weights = {} if fresh else card["config"].get("loss", {})
+        other = card["config"].get("pretrain", {}).get("method", PretrainConfig().method) != PretrainConfig().method
+        weights = {} if fresh or other else card["config"].get("loss", {})
         terms = tuple(MARK if weights.get(key, 0) > 0 else "" for key in TABLE2.values())
         marks.setdefault(card["arm"], set()).add(terms)
     return {arm: terms.pop() if len(terms) == 1 else ("differs",) * 3 for arm, terms in marks.items()}

@@ -28,7 +28,7 @@ def start(kind: str | None, folder: Path, step: int, card: Mapping[str, Any]) ->
     if kind is None:
         return None
     if importlib.util.find_spec(kind) is None:
-        raise InputError(f"run.tracker is {kind}, which is not installed; pip install 'mixcl[{kind}]'")
+        raise InputError(f"run.tracker is {kind}, which is not installed; pip install -e '.[{kind}]' in the repository")
     known = folder / "tracker.json"
     before: Any = read_json(known).get(kind) if known.is_file() and step else None
     tracker: GeneralTracker

@@ -200,7 +200,7 @@ def test_own_tasks_and_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     table = results.table1(tmp_path)
     text = (tmp_path / "tables" / "table1.md").read_text()
     assert "ward_7: Pct." in text
-    assert "2.5 % | 0.5000 | 0.5000 | +0.0000" in text
+    assert "2.5 % | 0.5000 | 0.5000 | 0.0000" in text
     assert "not in the source text" in text
     assert "phantoms" not in text
     assert "Runs that neither table plans, in organs.csv only: ward_7 2.5 % identity_only." in table.notes
@@ -231,7 +231,7 @@ def test_table2_has_the_papers_shape(ablation: Path) -> None:
     unknown = "not in the source text"
     assert [line for line in lines[2:] if line[0] != "over pairs"] == [
         ["from scratch", "", "", "", "0.4375 ± 0.0530", "", unknown],
-        ["id", "✓", "", "", "0.4375 ± 0.0530", "+0.0000 ± 0.0000", unknown],
+        ["id", "✓", "", "", "0.4375 ± 0.0530", "0.0000 ± 0.0000", unknown],
         ["id-label", "✓", "✓", "", "0.5000", "+0.1000", unknown],
         ["MixCL", "✓", "✓", "✓", "0.5500 ± 0.0707", "+0.1125 ± 0.0177", unknown],
     ]
@@ -239,7 +239,7 @@ def test_table2_has_the_papers_shape(ablation: Path) -> None:
     assert [line[4] for line in pairs] == [
         "n = 2, one pre-training", "n = 1, one fold, one pre-training", "n = 2, one pre-training",
     ]  # fmt: skip
-    assert [line[5] for line in pairs[:2]] == ["[+0.0000, +0.0000]", "-"]
+    assert [line[5] for line in pairs[:2]] == ["[0.0000, 0.0000]", "-"]
     assert "Missing: BTCV 15 % id-label, 1 of 2 runs (fold 0 seed 0)." in table.notes
     assert not any("Spleen" in note for note in table.notes)
     tex = (ablation / "tables" / "table2.tex").read_text()
