@@ -162,7 +162,7 @@ def gradient_norms(objective: Pretraining, terms: Any) -> dict[str, float]:
     """L2 norm of each weighted term's gradient on the shared encoder theta; one backward pass a term.
 
     ``terms`` are what the forward pass gave.  Before the step's own backward pass; it leaves ``.grad`` alone and
-    keeps the graph.
+    keeps the graph.  Of several ranks each has the norms of its own samples, and the first one's are logged.
     """
     norms = {}
     for name, gradients in _gradients(objective, terms):
