@@ -15,6 +15,9 @@ if grep -q '+changes' "$made"; then
     exit 2
 fi
 if [ "$made" = "$from/RUN.json" ]; then
+    for name in table1 table2 organs statistics effects effects_organs effects_trainings; do
+        [ -f "$from/tables/$name.csv" ] || { echo "update.sh: $from/tables has no $name.csv; this folder shows runs with all of them, such as of profile phantom" >&2; exit 2; }
+    done
     to=$here
     cp -- "$from"/figures/*.{png,pdf} "$from"/tables/{table1,table2,organs,statistics}.csv "$from"/tables/table{1,2}.md "$to/"
 else

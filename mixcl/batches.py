@@ -115,10 +115,8 @@ def batches(
     ``workers`` processes cut them ahead of time, and one that ended is told; ``pin`` puts them where a GPU can fetch
     them without waiting.
     """
-    if batch % ranks:
-        raise InputError(f"a batch of {batch} cannot be shared by {ranks} processes; make it a multiple of {ranks}")
-    share = batch // ranks
-    first = (range(step * batch + rank * share, step * batch + (rank + 1) * share) for step in range(start, steps))
+    own = share(batch, ranks)
+    first = (range(step * batch + rank * own, step * batch + (rank + 1) * own) for step in range(start, steps))
     loader: DataLoader[dict[str, Any]] = DataLoader(
         stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin,
         collate_fn=collate, worker_init_fn=signals.in_worker,
@@ -132,6 +130,13 @@ def batches(
             raise
         lost = "a process that cuts patches was ended, most likely by the system for want of memory; lower run.workers"
         raise InputError(arrays.cut() or lost, "machine") from None
+
+
+def share(batch: int, ranks: int) -> int:
+    """The samples of a batch that each rank has; InputError where they are not equally many."""
+    if batch % ranks:
+        raise InputError(f"a batch of {batch} cannot be shared by {ranks} processes; make it a multiple of {ranks}")
+    return batch // ranks
 
 
 def prefetch(loader: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:

@@ -25,13 +25,15 @@ from mixcl.run.checkpoint import write_weights
 from mixcl.run.record import WEIGHTS
 
 MODELS, METADATA, INFERENCE = "models", "configs/metadata.json", "configs/inference.json"
+OWN = ("models", "configs", "LICENSE", "README.md")  # what a stop may have left of it
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 INTENDED = "Research only: it has not been approved, or tested, for any use on patients."
 
 
 def write_bundle(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """The folder that MONAI's bundle specification asks for; nothing else is touched, and no other folder taken."""
-    if to.exists() and not (to / METADATA).is_file() and (not to.is_dir() or any(to.iterdir())):
+    others = [path for path in to.iterdir() if path.name not in OWN] if to.is_dir() else []
+    if to.exists() and not (to / METADATA).is_file() and (not to.is_dir() or others):
         raise InputError(f"{to}: is there and is no bundle; choose another --to")
     write_weights(to / MODELS / WEIGHTS, weights, facts)
     with whole(to / MODELS / "model.pt") as draft:  # the specification asks for it; mixcl itself never opens it

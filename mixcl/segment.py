@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from os.path import exists, isdir, isfile, realpath
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +41,8 @@ def predict(
 ) -> list[Path]:
     """Write ``out/<scan>.nii.gz`` for every scan, the label map on the scan's own grid, and ``<scan>.json`` beside it.
 
-    A scan that was labelled before, by the same weights and settings, is not labelled again.  Values are those of the
+    A scan that was labelled before, by the same weights and settings, is not labelled again; a label map that is of
+    something else, or was changed since, is left alone and told.  Values are those of the
     collection that the network was fine-tuned on; the JSON has their names, the network and the scan's checksum.
 
     ``network`` is the folder of a fine-tuning run, a weights file that `mixcl.export.export` wrote, or a MONAI bundle
@@ -163,9 +164,9 @@ def _label(carried: Carried, scan: Path, to: Path) -> None:
         "weights": carried.about["id"], "scan": digest(scan), "spacing": list(config.data.spacing),
         "hu": list(config.data.hu), "overlap": config.evaluate.overlap, "labels": sorted(carried.names),
     }  # fmt: skip
-    with suppress(OSError, ValueError, KeyError):
-        before = read_sealed(done)
-        if before["of"] == of and before["map_sha256"] == sha256(to):
+    if done.exists() or to.exists():
+        before = _written(to, done)
+        if before["of"] == of and before["map_sha256"]:
             return
     image = read_volume(scan)
     doubts = [doubt.text for doubt in (*image.doubts, *check_hounsfield(image))]
@@ -174,8 +175,25 @@ def _label(carried: Carried, scan: Path, to: Path) -> None:
     scores = window_scores(carried.net, scaled(prepared(image, config.data), config.data.hu), config)
     del image
     labels = original_labels(scores, here, carried.names)
+    write_sealed(done, {"scan": scan.name, "of": of, "map_sha256": ""})  # a stop from here on leaves a map of ours
     write_nifti(to, labels, here.source_affine)
     voxels = {name: int((labels == value).sum()) for value, name in carried.names.items()}
     names = {str(value): name for value, name in carried.names.items()}
     record = {"scan": scan.name, "of": of, "labels": names, "voxels": voxels, "map_sha256": sha256(to)}
     write_sealed(done, {**record, "doubts": doubts})
+
+
+def _written(to: Path, done: Path) -> dict[str, Any]:
+    """The record of a label map that is there; InputError where it is not one that was written here and left alone.
+
+    Its ``map_sha256`` is empty where a stop came before the map was whole.
+    """
+    try:
+        before = read_sealed(done)
+        told = before["map_sha256"], before["of"]
+    except (OSError, ValueError, KeyError):
+        place = done if done.exists() else to
+        raise InputError(f"{place}: is there and was not written by mixcl predict; choose another --out") from None
+    if told[0] and to.exists() and sha256(to) != told[0]:
+        raise InputError(f"{to}: was changed since it was labelled; take it away, or choose another --out")
+    return before if to.exists() else {**before, "map_sha256": ""}

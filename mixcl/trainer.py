@@ -9,7 +9,7 @@ a stopped run where it was and returns at once for a finished one; what another 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mixcl import baselines, batches, diagnostics, windows
 from mixcl.config.profile import checked_task
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import seen_by, split, start
-from mixcl.data.store import Store, verify
+from mixcl.data.store import Case, Store, verify
 from mixcl.errors import InputError, enough_memory
 from mixcl.files import checked_name
 from mixcl.handover import freeze, hand_over, parameter_groups, unetr_weights
@@ -58,7 +58,7 @@ def pretrain(
         objective = baselines.objective(config)
     with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
         baselines.check_ranks(objective, accelerator.num_processes)
-        loop = _Loop(accelerator, objective, config, settings, out, card, decides, restart, progress)
+        loop = _Loop(accelerator, objective, config, settings, out, card, decides, cases, restart, progress)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             terms = loop.module(batches.pretraining_batch(raw, config, accelerator.device))
@@ -120,7 +120,7 @@ def finetune(
         hand_over=handed, pretraining=source, steps=steps,
     )  # fmt: skip
     with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
-        loop = _Loop(accelerator, net, config, settings, out, card, decides, restart, progress)
+        loop = _Loop(accelerator, net, config, settings, out, card, decides, train, restart, progress)
         criterion = baselines.SegmentationLoss(settings, spread=accelerator.num_processes > 1)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -152,13 +152,17 @@ class _Loop:
     def __init__(
         self, accelerator: Accelerator, module: nn.Module, config: Experiment,
         settings: PretrainConfig | FinetuneConfig, out: Path, card: dict[str, Any], decides: dict[str, Any],
-        restart: Restart, progress: bool,
+        cases: Sequence[Case], restart: Restart, progress: bool,
     ) -> None:  # fmt: skip
         self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
         self.card, self.steps = {**card, "decides": decides}, int(card["steps"])
         self.progress = progress and accelerator.is_main_process
         self.folder = run_folder(out, card["job"])
+        batches.share(settings.batch, accelerator.num_processes)
         if accelerator.is_main_process:
+            if restart != "never":  # before what is there goes
+                tracker.check(config.run.tracker)
+                verify(cases)
             begin(self.folder, decides, restart)
         accelerator.wait_for_everyone()
         # fused: one pass, and on a CPU a square root that is alike on all processors, as MKL's is not

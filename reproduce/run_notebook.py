@@ -41,9 +41,17 @@ QUIET = "--IPKernelApp.log_level=40"  # it warns that others on this machine cou
 
 def main() -> int:
     """Run what the command line names; 0, or 1 when a cell failed, or 2 for wrong parameters."""
-    notebook, pairs = Path(sys.argv[1]), sys.argv[2:]
-    copies = [(Path(path), json.loads(text)) for path, text in zip(pairs[::2], pairs[1::2], strict=True)]
-    known = _parameters(notebook)
+    notebook, pairs = Path(sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
+    try:
+        copies = [(Path(path), dict(json.loads(text))) for path, text in zip(pairs[::2], pairs[1::2], strict=True)]
+        known = _parameters(notebook)
+    except (OSError, ValueError, TypeError) as error:
+        copies, known = [], set()
+        print(f"{notebook}: {' '.join(str(error).split())}", file=sys.stderr)
+    if not copies:
+        print("run_notebook.py: give a notebook, and pairs of an executed copy and its parameters as JSON: "
+              "NOTEBOOK.ipynb EXECUTED.ipynb '{\"PROFILE\": \"smoke\"}' ...", file=sys.stderr)  # fmt: skip
+        return 2
     for executed, parameters in copies:
         if unknown := set(parameters) - known:
             print(f"{_name(executed)}: {notebook} has no parameter {', '.join(sorted(unknown))}")

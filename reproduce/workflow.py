@@ -64,7 +64,7 @@ def _end(number: int, _: object) -> None:
 def _run(options: argparse.Namespace) -> int:
     profile, settings = options.profile, list(options.settings)
     if profile.endswith((".yaml", ".yml")) or os.sep in profile:  # a path, and the jobs work in other folders
-        profile = str(Path(profile).expanduser().absolute())
+        profile = os.path.abspath(os.path.expanduser(profile))
     config = load_profile(profile, settings)
     if options.only != "prepare" and not jobs.cells(config):
         tasks = ", ".join(config.data.finetune) or "nothing"
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _folder(name: str, slurm: str) -> Path:
     """The folder of results, where its name can be written into a file and, on a cluster, into SLURM's command line."""
-    path = os.path.realpath(Path(name).expanduser())
+    path = os.path.realpath(os.path.expanduser(name))
     if not path.isprintable():
         raise InputError(f"--out {path!a}: holds a control character or is not UTF-8; choose another folder")
     if slurm and not ON_A_CLUSTER.fullmatch(path):

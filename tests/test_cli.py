@@ -332,6 +332,11 @@ def test_faulty_scans_are_named_together(capsys: pytest.CaptureFixture[str], tmp
     assert (tmp_path / "out/data/store/mine/a/case.json").is_file()
 
 
+def test_what_starts_fresh_is_not_called_mixcl(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "finetune", "--task", "btcv", "--arm", "mixcl", "--out", str(tmp_path))
+    assert (code, "there is no --init; give one" in err) == (2, True)
+
+
 NAMES = [["pretrain", "--job", ".."], ["pretrain", "--job", "."], ["pretrain", "--job", "../../x"]]
 
 

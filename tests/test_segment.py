@@ -38,6 +38,7 @@ from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.evaluate import evaluate
 from mixcl.export import _facts, about, export, read_carried
+from mixcl.files import read_sealed, write_sealed
 from mixcl.segment import found
 
 NAMES = {1: "spleen", 5: "liver", 9: "left kidney"}
@@ -156,7 +157,9 @@ def test_a_copy_on_another_grid_is_labelled_about_as_well(bundle: Path, scans: P
     assert dice == pytest.approx(dict.fromkeys(dice, dice["as it is"]), abs=0.1)
 
 
-def test_what_is_there_is_kept_and_what_changed_is_made_again(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_what_is_there_is_kept_and_what_others_made_or_changed_is_left_alone(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     first = images(scans)[0]
     listed = tmp_path / "scans.txt"
     listed.write_text(f"{first}\n\n")
@@ -164,10 +167,24 @@ def test_what_is_there_is_kept_and_what_changed_is_made_again(bundle: Path, scan
     date = made.stat().st_mtime_ns
     mixcl.predict(bundle, listed, tmp_path / "out", progress=False)
     assert made.stat().st_mtime_ns == date
-    whole = made.read_bytes()
-    made.write_bytes(whole[:-9])
+    whole, record = made.read_bytes(), made.with_name(made.name.replace(".nii.gz", ".json"))
+    made.write_bytes(whole[:-9])  # as by somebody who corrects a map
+    with pytest.raises(InputError, match="was changed since it was labelled"):
+        mixcl.predict(bundle, listed, tmp_path / "out", progress=False)
+    assert made.read_bytes() == whole[:-9]
+    made.unlink()
     mixcl.predict(bundle, listed, tmp_path / "out", progress=False)
     assert made.read_bytes() == whole
+    labelled = record.read_text()
+    write_sealed(record, {**read_sealed(record), "map_sha256": ""})  # as a stop leaves it, before or after the map
+    made.write_bytes(whole[:-9])
+    mixcl.predict(bundle, listed, tmp_path / "out", progress=False)
+    assert (made.read_bytes(), record.read_text()) == (whole, labelled)
+    for foreign in ("{}", None):  # a side file of another program; a label map drawn by hand
+        record.write_text(foreign) if foreign else record.unlink()
+        with pytest.raises(InputError, match="was not written by mixcl predict"):
+            mixcl.predict(bundle, listed, tmp_path / "out", progress=False)
+        assert made.read_bytes() == whole
 
 
 def test_a_bad_scan_does_not_stop_the_others(
@@ -270,6 +287,10 @@ def test_what_is_refused(bundle: Path, scans: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is there and is no bundle"):
         export(run, tmp_path / "full")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    (tmp_path / "full/mine.txt").unlink()
+    (tmp_path / "full/models").mkdir()  # as a full disk leaves it
+    export(run, tmp_path / "full")
+    assert (tmp_path / "full/configs/metadata.json").is_file()
     with pytest.raises(InputError, match=r"name the file \.safetensors"):
         export(run, tmp_path / "a.pt")
 

@@ -375,3 +375,12 @@ def test_memory_that_tensors_free_is_used_again_and_given_back() -> None:
     assert kept < before / 100
     assert grown > 40e6
     assert left < grown / 2
+
+
+@pytest.mark.slow
+def test_starting_over_takes_nothing_away_before_all_else_is_well(smoke: Experiment, tmp_path: Path) -> None:
+    run = trainer.pretrain(smoke, tmp_path, progress=False)
+    tracked = smoke.model_copy(update={"run": smoke.run.model_copy(update={"tracker": "neptune"})})
+    with pytest.raises(InputError, match="neptune, which is not installed"):
+        trainer.pretrain(tracked, tmp_path, restart="always", progress=False)
+    assert (run / "model.safetensors").is_file()

@@ -13,6 +13,8 @@ from mixcl import __version__
 from mixcl.cli import shared
 from mixcl.cli.shared import MAIN_PROFILE, Given, Out, Profile, Restart, Set, Where, Workers, hint, load, options, say
 from mixcl.data.registry import COLLECTIONS
+from mixcl.errors import InputError
+from mixcl.run.jobs import FULL, SCRATCH
 
 NAMES = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -118,13 +120,15 @@ def finetune(
 
     From scratch, or with --init from pre-trained weights; a stopped run is taken up.
     """
+    if init is None and arm == FULL:
+        raise InputError(f"--arm {FULL} is what starts from a pre-training, and there is no --init; give one")
     config, folder = load(profile, overrides, out)
     from mixcl.trainer import finetune as run
 
     job = run(
         config, folder, task=task, percent=percent, fold=fold, seed=seed,
         init=None if init is None else shared.start_of(init, folder),
-        arm=arm if arm is not None else "scratch" if init is None else "mixcl",
+        arm=arm if arm is not None else SCRATCH if init is None else FULL,
         restart="always" if restart else "never",
     )  # fmt: skip
     say(f"fine-tuned: {job}")

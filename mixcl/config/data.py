@@ -128,6 +128,14 @@ class PhantomConfig(Frozen):
         description="cases a collection; the default is the paper's 765 + 41 + 30",
     )  # fmt: skip
 
+    @field_validator("counts")
+    @classmethod
+    def _known(cls, counts: dict[str, int]) -> dict[str, int]:
+        if unknown := [name for name in counts if name not in (*PRETRAINING_SETS, *FINETUNING_SETS)]:
+            there = ", ".join((*PRETRAINING_SETS, *FINETUNING_SETS))
+            raise ValueError(f"{unknown[0]} has no phantoms; there are {there}")
+        return counts
+
 
 class DataConfig(Frozen):
     """Sec. 3.1: which collections, where they are, and how they are prepared."""
@@ -176,8 +184,8 @@ class DataConfig(Frozen):
 
     def raw_dir(self, out: Path) -> Path:
         """Folder of the collections as they were given."""
-        return Path(os.path.expandvars(self.root)).expanduser() if self.root else out / "data" / "raw"
+        return Path(os.path.expanduser(os.path.expandvars(self.root))) if self.root else out / "data" / "raw"
 
     def store_dir(self, out: Path) -> Path:
         """Folder of the prepared volumes."""
-        return Path(os.path.expandvars(self.store)).expanduser() if self.store else out / "data" / "store"
+        return Path(os.path.expanduser(os.path.expandvars(self.store))) if self.store else out / "data" / "store"

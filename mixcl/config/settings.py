@@ -264,6 +264,9 @@ class GridConfig(Frozen):
         check_names("arm", self.variants)
         if same := [reference for reference, arm in self.compare if reference == arm]:
             raise ValueError(f"compare: {same[0]} with itself tells nothing; name two arms")
+        known = ("scratch", "mixcl", *self.variants)
+        if nowhere := [arm for pair in self.compare for arm in pair if arm not in known]:
+            raise ValueError(f"compare: {nowhere[0]} is no arm; there are {', '.join(known)}")
         for name, settings in self.variants.items():
             if name in ("scratch", "mixcl") or not re.fullmatch(r"(?!(.*-)?s\d+$)[a-z0-9]+(-[a-z0-9]+)*", name):
                 allowed = "small letters, digits and -, not scratch or mixcl, and not as a seed ends a job's name (-s1)"

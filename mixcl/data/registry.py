@@ -47,7 +47,7 @@ def folder(collection: Collection, raw_root: Path) -> Path:
     >>> folder(COLLECTIONS["msd_lung"], Path("/data")).as_posix()
     '/data/Task06_Lung'
     """
-    names = [raw_root / Path(os.path.expandvars(name)).expanduser() for name in (collection.root, *collection.roots)]
+    names = [raw_root / os.path.expanduser(os.path.expandvars(name)) for name in (collection.root, *collection.roots)]
     return next((path for path in names if path.is_dir()), names[0])
 
 

@@ -20,6 +20,12 @@ from mixcl.run.record import flat
 PROJECT = "mixcl"
 
 
+def check(kind: str | None) -> None:
+    """Refuse a tracker that is not installed."""
+    if kind is not None and importlib.util.find_spec(kind) is None:
+        raise InputError(f"run.tracker is {kind}, which is not installed; pip install -e '.[{kind}]' in the repository")
+
+
 def start(kind: str | None, folder: Path, step: int, card: Mapping[str, Any]) -> GeneralTracker | None:
     """A tracker that is ready for the records after ``step``, or None where ``kind`` is; a run taken up goes on in it.
 
@@ -27,8 +33,7 @@ def start(kind: str | None, folder: Path, step: int, card: Mapping[str, Any]) ->
     """
     if kind is None:
         return None
-    if importlib.util.find_spec(kind) is None:
-        raise InputError(f"run.tracker is {kind}, which is not installed; pip install -e '.[{kind}]' in the repository")
+    check(kind)
     known = folder / "tracker.json"
     before: Any = read_json(known).get(kind) if known.is_file() and step else None
     tracker: GeneralTracker

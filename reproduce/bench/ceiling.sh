@@ -17,6 +17,7 @@ case ${1:-} in
     "" | -*) ;;
     *) profile=$1 percent=${2:?ceiling.sh: name the share of the labels in percent after the profile} && shift 2 ;;
 esac
+[[ $percent =~ ^[0-9]{1,3}$ ]] || { echo "ceiling.sh: $percent is no share of the labels in percent; give a whole number" >&2; exit 2; }
 [ -d "$out/data/store" ] || { echo "ceiling.sh: $out holds no prepared phantoms; run run_all.sh --profile $profile first" >&2; exit 2; }
 source "$root/reproduce/setup.sh"
 source "$root/reproduce/bits.sh"

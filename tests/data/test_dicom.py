@@ -424,3 +424,11 @@ def test_what_is_no_series_is_named_as_what_it_is(tmp_path: Path) -> None:
         assert str(tmp_path / folder) in str(error.value)
     with pytest.raises(InputError, match=r"a DICOM file that is no CT scan \(RT Structure Set Storage"):
         read_volume(next((tmp_path / "structures").iterdir()))
+
+
+@pytest.mark.parametrize("content", [b"", bytes(5000)])
+def test_a_slice_of_nothing_is_named(series: Path, content: bytes) -> None:
+    """As a full disk or a broken copy leaves it; without the last ones a scan would only seem shorter."""
+    slices(series)[-1].write_bytes(content)
+    with pytest.raises(InputError, match=r"\.dcm is empty, or zeros alone"):
+        read_volume(series)

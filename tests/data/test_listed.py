@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from helpers.series import write_series
 from helpers.volumes import affine_of, save, scan, write_case
 
@@ -11,6 +12,7 @@ from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.check.run import check
 from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Store
+from mixcl.errors import InputError
 
 
 def listed(root: Path, **more: object) -> Experiment:
@@ -62,3 +64,9 @@ def test_one_label_for_two_scans_is_told(tmp_path: Path) -> None:
     found = [one for one in told.findings if one.kind == "label twice"]
     assert [(one.case, one.severity) for one in found] == [("b", "warning")]
     assert "labelsTr/a.nii.gz: is listed as the label of a and of b" in found[0].text
+
+
+def test_a_quote_without_an_end_swallows_no_case(tmp_path: Path) -> None:
+    table(tmp_path, 'a,imagesTr/a.nii.gz,"labelsTr/a.nii.gz', "b,imagesTr/b.nii.gz,labelsTr/b.nii.gz")
+    with pytest.raises(InputError, match=r"cases.csv: the collection's table cannot be read"):
+        prepare(listed(tmp_path), tmp_path / "out", workers=1, progress=False)

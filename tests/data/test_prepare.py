@@ -598,3 +598,35 @@ def test_command_killed_while_it_draws_and_while_it_prepares(prepared: Path, tmp
     assert killed >= 3
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert contents(tmp_path / "data/store") == contents(prepared / "data/store")
+
+
+def test_a_store_that_holds_the_scans_is_refused(tmp_path: Path) -> None:
+    """Where a collection is called like its folder a prepared case would take the place of the scan's own folder."""
+    for number in range(2):
+        save(tmp_path / f"sr/own/{number}/ct.nii.gz", *scan()[:1])
+        save(tmp_path / f"sr/own/{number}/seg.nii.gz", scan()[1])
+    own = {"own": Collection(root="own", image="{case}/ct.nii.gz", label="{case}/seg.nii.gz", names={1: "organ"})}
+    before = contents(tmp_path / "sr")
+    with pytest.raises(InputError, match="a folder of scans, and is to be the store; name another"):
+        run(tmp_path / "sr", tmp_path / "out", collections=own, store=str(tmp_path / "sr"))
+    assert contents(tmp_path / "sr") == before
+
+
+def test_what_others_have_put_into_the_store_stays(raw: Path, tmp_path: Path) -> None:
+    """A folder where a case should go is told; hidden ones of other projects, even of a case's name, are left alone."""
+    store = tmp_path / "store"
+    theirs = [store / "other/.old-thesis/a", store / "own/.tmp-thesis/a", store / "own/good/notes.txt"]
+    for path in theirs:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    (store / "own/.tmp-note").write_text("mine")
+    with pytest.raises(InputError, match="good: is there and is no prepared case"):
+        run(raw, tmp_path / "out", store=str(store))
+    assert all(path.read_text() == "mine" for path in (*theirs, store / "own/.tmp-note"))
+
+
+def test_a_disk_that_is_not_mounted_takes_nothing_away(raw: Path, tmp_path: Path) -> None:
+    run(raw, tmp_path / "out")
+    with pytest.raises(InputError, match="unmounted"):
+        run(tmp_path / "unmounted", tmp_path / "out")
+    assert [case.id for case in Store(tmp_path / "out/data/store").cases("own")] == ["good"]

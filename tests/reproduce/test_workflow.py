@@ -173,6 +173,7 @@ def test_lost_weights_are_made_again_for_a_job_that_needs_them(whole: Path) -> N
         (["--slurm", "/nowhere"], "nowhere"),
         (["--cores", "0"], "--cores 0"),
         (["--set", "loss.alpa=1"], "alpha"),
+        (["--profile", "~nobody-of-that-name/mine.yaml"], "~nobody-of-that-name"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(tmp_path: Path, words: list[str], said: str) -> None:

@@ -25,6 +25,7 @@ ARMS = [  # settings of an experiment with the arms and the comparisons of these
     "label: [loss.identity=0, loss.beta=0], barlow: [pretrain.method=barlow], long: [pretrain.steps=2500], "
     "random-frozen: [pretrain.method=none, finetune.freeze=true], frozen: [finetune.freeze=true], "
     "id-frozen: [loss.alpha=0, loss.beta=0, finetune.freeze=true], "
+    "id-label-frozen: [loss.beta=0, finetune.freeze=true], "
     "centred-frozen: [loss.center=true, finetune.freeze=true]}",
     "grid.compare=[[id, id-label], [id-label, mixcl], [id-recon, mixcl], [scratch, frozen], "
     "[id-frozen, id-label-frozen]]",
@@ -208,6 +209,8 @@ def test_a_made_up_arm_needs_its_line_in_the_profile_alone(out: Path) -> None:
 def test_an_arm_is_not_compared_with_itself() -> None:
     with pytest.raises(InputError, match="id with itself"):
         load_profile("fair", ["grid.compare=[[id, id]]"])
+    with pytest.raises(InputError, match="compare: idd is no arm; there are scratch, mixcl, id,"):
+        load_profile("fair", ["grid.compare=[[idd, id]]"])
 
 
 def test_frozen_encoders_are_compared_with_random_ones_too(out: Path) -> None:

@@ -83,5 +83,5 @@ def test_none_is_none(folder: Path) -> None:
 
 def test_what_is_not_installed_is_told_with_the_mend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"run\.tracker is mlflow, .* pip install 'mixcl\[mlflow\]'"):
+    with pytest.raises(InputError, match=r"run\.tracker is mlflow, .* pip install -e '.\[mlflow\]'"):
         tracker.start("mlflow", folder, 0, CARD)

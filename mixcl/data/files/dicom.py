@@ -70,6 +70,8 @@ def slices_of(path: Path, raw: bytes) -> list[Slice]:
     """The slices in a file of the bytes ``raw``: none of what is no DICOM; one that lacks something of no image."""
     import pydicom
 
+    if path.suffix.lower() in (".dcm", ".ima") and not any(raw[:4096]):
+        return [Slice(path, "damaged file", lacks="is empty, or zeros alone")]
     if not is_dicom(raw[:132]):
         return []
     if DEFLATED in raw[:2048]:

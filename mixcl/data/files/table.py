@@ -118,8 +118,9 @@ def _rows(path: Path) -> dict[int, list[str]]:
     separator = max(SEPARATORS, key=first.count)
     if lines and (told := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)):  # a line for Excel
         separator, lines[0] = told[1], "\n"
+    read = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)  # so that quotes have an end
     try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
+        rows = [[cell.strip() for cell in row] for row in read]
     except csv.Error as error:
         raise InputError(f"{path}: the collection's table cannot be read ({error}); save it as CSV", "table") from None
     return {number: row for number, row in enumerate(rows, start=1) if any(row)}

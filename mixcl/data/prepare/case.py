@@ -27,6 +27,9 @@ from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, l
 from mixcl.errors import InputError
 from mixcl.files import write_sealed, writing
 
+OWN = ("image.npy", "label.npy", "foreground.npz", "case.json")
+"""The files of a prepared case; of a hidden draft they have more around their names."""
+
 OUTSIDE = "{}: none of it lies inside the window {} HU; check its units"
 
 
@@ -169,7 +172,15 @@ def _put(
     record = {**record, "content": hashes, "files": files}
     write_sealed(draft / "case.json", record)
     if target.exists():
+        if not is_own(target):
+            raise InputError(f"{target}: is there and is no prepared case; choose another data.store", "machine")
         target.rename(old)
     draft.rename(target)
     shutil.rmtree(old, ignore_errors=True)
     return record
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a prepared case has, so that it may be replaced or taken away."""
+    there = folder.is_dir() and not folder.is_symlink()
+    return there and all(any(own in name for own in OWN) for name in os.listdir(folder))

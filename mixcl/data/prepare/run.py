@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from os.path import commonpath, realpath
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from mixcl.data.files.layout import match_cases
 from mixcl.data.files.nifti import announced_grid
 from mixcl.data.files.opened import PACKED
 from mixcl.data.files.table import as_spelled
-from mixcl.data.prepare.case import Job, kept, make
+from mixcl.data.prepare.case import Job, is_own, kept, make
 from mixcl.data.registry import collections, expected_count, folder, seen
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
@@ -86,12 +87,17 @@ def prepare(
     with its checksums, voxel by voxel, and what is damaged is made again.
 
     Raises InputError: one line for each faulty case or missing collection, when all others are stored; or at once for a
-    full disk, missing permissions, or another preparation at work in the same store.
+    store in a folder of scans, a full disk, missing permissions, or another preparation at work in the same store.
     """
     start = time.monotonic()
     data, out = config.data, Path(out)
     wanted = collections(data)
     root, raw = data.store_dir(out), data.raw_dir(out)
+    for base in (realpath(folder(collection, raw)) for collection in wanted.values()):
+        if commonpath((base, realpath(root))) == realpath(root):
+            raise InputError(
+                f"{root}: holds {base}, a folder of scans, and is to be the store; name another data.store"
+            )
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         with held(root / ".lock", str(root)):
@@ -100,21 +106,23 @@ def prepare(
 
                 write_collections(data, raw, progress=progress)
             jobs, faults = _plan(wanted, data, raw, root, verify)
-            for left in (*root.glob("*/.tmp-*"), *root.glob("*/.old-*")):  # of a run that was killed, or had no room
-                shutil.rmtree(left)
+            for name in wanted:  # of a run that was killed, or had no room
+                for left in filter(is_own, (*root.glob(f"{name}/.tmp-*"), *root.glob(f"{name}/.old-*"))):
+                    shutil.rmtree(left)
             _check_room(jobs, root, progress)
             records, made = _run(jobs, faults, workers or min(cores(), 8), progress)
             for name, collection in wanted.items():
-                if faults[name]:  # nobody shall train on a part of a collection
+                if faults[name] and any(job.collection == name for job in jobs):  # nobody shall train on a part of it
                     (root / name / "index.json").unlink(missing_ok=True)
-                else:
+                elif not faults[name]:
                     cases = [job.case for job in jobs if job.collection == name]
                     _write_index(root, name, collection, data, raw, cases)
             report = _summarise(wanted, data, root, jobs, records, made, faults, time.monotonic() - start)
             write_json(out / "data" / "report.json", asdict(report))
     if report.faults:
         good = sum(c.made + c.kept for c in report.collections)
-        head = f"{len(report.faults)} faulty; the other {good} cases are prepared and stay so:"
+        rest = f"the other {good} cases are prepared and stay so" if good else "what was prepared before stays"
+        head = f"{len(report.faults)} faulty; {rest}:"
         raise InputError("\n".join([head, *report.faults]) if len(report.faults) > 1 else report.faults[0])
     return report
 
