@@ -38,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 WAIT = 30.0  # seconds for another run to let go of the folder; a killed one does within that
 LAST_WORDS = 5.0  # seconds to show what was said last; a job that outlives the engine may hold its end of the pipe
 ON_A_CLUSTER = re.compile(r"[\w./@%+=:,-]+")  # what a folder may hold that SLURM's own command line names
+MOST_GPUS = 4096  # of another machine, for which a plan is made
 
 
 def main() -> int:
@@ -130,7 +131,7 @@ def _devices(options: argparse.Namespace) -> list[str]:
         return ["scheduled"] * int(options.gpus or 0)
     names = gpus.visible(gpus.listed(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     wanted = int(options.gpus or len(names))
-    if wanted > len(names) and options.dry:
+    if len(names) < wanted <= MOST_GPUS and options.dry:
         return [*names, *map(str, range(len(names), wanted))]  # a plan for another machine
     if wanted > len(names):
         raise InputError(

@@ -110,7 +110,7 @@ def test_runs_are_listed(made: tuple[Path, list[str]], capsys: pytest.CaptureFix
     assert row.split()[1:5] == ["trained", "4", "of", "4"]
     code, text, err = run(capsys, "runs", "--out", str(tmp_path))
     assert (code, text) == (0, f"no runs in {tmp_path}\n")
-    assert err == f"next: mixcl pretrain --out {tmp_path}\n"
+    assert err == f"next: mixcl prepare --out {tmp_path}\n"
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ import typer
 from mixcl import __version__
 from mixcl.cli import shared
 from mixcl.cli.shared import MAIN_PROFILE, Given, Out, Profile, Restart, Set, Where, Workers, hint, load, options, say
-from mixcl.data.registry import COLLECTIONS
 from mixcl.errors import InputError
-from mixcl.run.jobs import FULL, SCRATCH
 
 NAMES = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -65,7 +63,9 @@ def check(profile: Profile = MAIN_PROFILE, overrides: Set = None, out: Out = Non
 
 @data_app.command("get")
 def get(
-    names: Annotated[list[str], typer.Argument(help=f"Of {', '.join(COLLECTIONS)}.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Of msd_liver, msd_lung, msd_pancreas, nih_pancreas, kits19, msd_spleen, btcv.")
+    ],
     to: Annotated[Path, typer.Option(help="The folder to set as data.root; a collection is a folder below it.")],
 ) -> None:
     """Download collections, or say how to get them.
@@ -120,15 +120,15 @@ def finetune(
 
     From scratch, or with --init from pre-trained weights; a stopped run is taken up.
     """
-    if init is None and arm == FULL:
-        raise InputError(f"--arm {FULL} is what starts from a pre-training, and there is no --init; give one")
+    if init is None and arm == "mixcl":
+        raise InputError("--arm mixcl is what starts from a pre-training, and there is no --init; give one")
     config, folder = load(profile, overrides, out)
     from mixcl.trainer import finetune as run
 
     job = run(
         config, folder, task=task, percent=percent, fold=fold, seed=seed,
         init=None if init is None else shared.start_of(init, folder),
-        arm=arm if arm is not None else SCRATCH if init is None else FULL,
+        arm=arm if arm is not None else "scratch" if init is None else "mixcl",
         restart="always" if restart else "never",
     )  # fmt: skip
     say(f"fine-tuned: {job}")
@@ -209,10 +209,10 @@ def runs(profile: Where = None, out: Out = None) -> None:
     """
     from mixcl.run.find import listed
 
-    if out is None and profile is not None:
-        out = load(profile, (), None)[1]
     if out is not None:
         shared.check_folder("--out", out, there=True)
+    elif profile is not None:
+        out = load(profile, (), None)[1]
     found = {folder: rows for folder, rows in listed(out).items() if rows}
     for folder, rows in found.items():
         typer.echo(f"{folder}: {len(rows)} runs")

@@ -298,7 +298,9 @@ def test_what_needs_no_extra_is_installed_without_one() -> None:
 def test_what_needs_an_extra_says_which(face: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package = import_module(f"mixcl.{face}")
     monkeypatch.setitem(sys.modules, "seaborn", None)
-    with pytest.raises(InputError, match=r"^seaborn is not installed; pip install 'mixcl\[notebooks\]'$"):
+    with pytest.raises(
+        InputError, match=r"^seaborn is not installed; pip install -e '.\[notebooks\]' in the repository$"
+    ):
         reload(package)
 
 

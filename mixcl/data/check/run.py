@@ -23,7 +23,7 @@ from mixcl.data.prepare.case import OUTSIDE
 from mixcl.data.registry import collections, expected_count, folder, seen
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
-from mixcl.files import write_json, write_text
+from mixcl.files import write_json, write_text, writing
 from mixcl.labels import UNKNOWN
 
 THICK = 10.0  # mm between slices
@@ -39,6 +39,8 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
     """
     data, raw = config.data, config.data.raw_dir(out)
     wanted = collections(data)
+    with writing(out):
+        (out / "data").mkdir(parents=True, exist_ok=True)
     if data.source == "phantom":
         from mixcl.data.phantom.collections import write_collections
 
