@@ -170,6 +170,8 @@ def _label(carried: Carried, scan: Path, to: Path) -> None:
             return
     image = read_volume(scan)
     doubts = [doubt.text for doubt in (*image.doubts, *check_hounsfield(image))]
+    for text in doubts:
+        tqdm.write(text, file=sys.stderr)
     x, y, z = image.data.shape
     here = Scan((x, y, z), image.affine, config.data.spacing)
     scores = window_scores(carried.net, scaled(prepared(image, config.data), config.data.hu), config)

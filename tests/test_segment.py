@@ -19,7 +19,7 @@ import SimpleITK
 import torch
 import yaml
 from helpers.series import write_series
-from helpers.volumes import affine_of, scan, write_case
+from helpers.volumes import affine_of, save, scan, write_case
 from monai.bundle import ConfigParser, run, verify_metadata, verify_net_in_out
 from monai.networks.nets import UNETR
 from numpy.typing import NDArray
@@ -438,3 +438,13 @@ def test_weights_that_do_not_say_what_they_have_seen_go_by_their_settings(finetu
         facts = _facts(card, settings, {"id": "a"})
         assert facts["phantoms"] == phantoms
         assert facts["trained_on"] == {"mine": {"for": "fine-tuning", "licence": "CC BY 4.0"}}
+
+
+def test_what_is_odd_about_a_scan_is_said(
+    bundle: Path, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A scan without any air, as of another modality: it is labelled, and told."""
+    stored: Any = nib.load(images(scans)[0])  # type: ignore[attr-defined]
+    save(tmp_path / "odd.nii.gz", np.clip(np.asarray(stored.dataobj), -100, 500), stored.affine)
+    mixcl.predict(bundle, tmp_path / "odd.nii.gz", tmp_path / "out", progress=False)
+    assert "odd.nii.gz: its values lie between -100 and" in capsys.readouterr().err
