@@ -150,12 +150,15 @@ def highest(table: pd.DataFrame) -> float:
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """What a map says, in words: of each arm, at how many points its gain is told from 0, and where it is most."""
-    lines = []
+    """What a map says, in words: of each arm, at how many points its gain is told from 0, and where it is most.
+
+    Holm's adjustment is over the points of all arms.
+    """
+    lines, table = [], table.assign(p_holm=holm(table["p"].tolist()))
+    over = " over all arms" if table["start"].nunique() > 1 else ""
     for cell, part in table.groupby(ARM):
-        ahead, behind = part["low"] > 0, part["high"] < 0
-        sure = np.array(holm(part["p"].tolist())) < 0.05
-        adjusted = f"{(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment"
+        ahead, behind, sure = part["low"] > 0, part["high"] < 0, part["p_holm"] < 0.05
+        adjusted = f"{(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment{over}"
         tested = adjusted if part["p"].notna().any() else "too few pairs for a test"
         rows = part.sort_values("difference").to_dict("records")
         worst, best = (
@@ -163,10 +166,12 @@ def sentences(table: pd.DataFrame) -> list[str]:
             f"{row['scratch']:.3f})"
             for row in (rows[0], rows[-1])
         )
+        where = f"{len(part)} lengths and rates" if len(part) > 1 else "one length and rate"
         lines.append(
-            f"{_who(cell)}, {len(part)} lengths and rates, {extent(part['n'])} pairs each "
+            f"{_who(cell)}, {where}, {extent(part['n'])} pairs each "
             f"({count(int(part['n_seeds'].max()), 'pre-training')}): ahead of training from scratch by its 95 % "
-            f"interval at {ahead.sum()}, behind at {behind.sum()} ({tested}); from {worst} to {best}."
+            f"interval at {ahead.sum()}, behind at {behind.sum()} ({tested}); "
+            + (f"from {worst} to {best}." if len(part) > 1 else f"{best}.")
         )
     return lines
 

@@ -182,6 +182,14 @@ def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
     assert "the best may lie beyond" in said
     assert "the best may lie beyond" not in gains.tuned_sentences(best, [1e-6, *RATES, 1.0])[0]
     assert "(too few pairs for a test)" in gains.sentences(table.assign(p=math.nan))[0]
+    one = table.iloc[:1].assign(low=0.01, high=0.2, p=0.03)
+    assert "one length and rate" in gains.sentences(one)[0]
+    assert (
+        "ahead of training from scratch by its 95 % interval at 1, behind at 0 (1 and 0 after"
+        in gains.sentences(one)[0]
+    )
+    several = gains.sentences(pd.concat([one.assign(start=start) for start in ("id", "mixcl")]))  # 2 x 0.03 is above
+    assert all("at 1, behind at 0 (0 and 0 after Holm's adjustment over all arms)" in line for line in several)
 
 
 def test_arms_at_a_point_are_drawn_with_their_intervals(out: Path) -> None:
