@@ -2,7 +2,7 @@
 # hashes in reproduce/lock, and nothing is taken from the distribution's archive.
 #
 #   docker build --build-arg COMMIT=$(git rev-parse HEAD) -t mixcl .
-#   docker run mixcl                                                    the main job on phantoms, then its verification
+#   docker run -v results:/results mixcl                                the main job on phantoms, then its verification
 #   docker run --gpus all -v data:/data -v results:/results mixcl --profile paper
 #   docker run -p 127.0.0.1:8888:8888 mixcl lab                         JupyterLab, for this machine alone; prints its token
 #   docker run mixcl mixcl --help                                       any other command
@@ -43,7 +43,7 @@ RUN pip install --no-index --no-deps --no-build-isolation --editable . \
 RUN useradd --uid 1000 --create-home mixcl \
  && mkdir /data /results \
  && ln -s /results results \
- && chmod 1777 /data /results /home/mixcl
+ && chmod 1777 /results /data /home/mixcl
 VOLUME /results
 
 # What decides the bits of a run on a CPU, beside the packages, stands in reproduce/bits.sh: the entry point sources it

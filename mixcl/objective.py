@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from mixcl import losses
 from mixcl.batches import Batch
 from mixcl.config.settings import LossConfig
+from mixcl.errors import InputError
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges
 from mixcl.moments import Moments, as_float, folded_moments, full_precision, moments, sum_over_ranks
 
@@ -54,7 +55,10 @@ class Pretraining(nn.Module, ABC):
 
 
 class Objective(Pretraining):
-    """Eq. 2 as a module, so that data-parallel wrappers see one forward pass; ValueError for unfit level weights."""
+    """Eq. 2 as a module, so that data-parallel wrappers see one forward pass.
+
+    ValueError for unfit level weights, InputError where no term has a weight.
+    """
 
     trains_projectors = True
 
@@ -62,6 +66,10 @@ class Objective(Pretraining):
         super().__init__(model)
         self.config = config
         self.level_weights = _level_weights(model, config)
+        if not (config.alpha or config.beta or (config.identity and any(self.level_weights))):
+            raise InputError(
+                "loss.identity, alpha and beta leave no term to train on; give one of them a weight above 0"
+            )
 
     def forward(self, batch: Batch) -> Terms:
         """All terms of Eq. 2; a term whose weight is 0 is still computed where it costs nothing to know."""

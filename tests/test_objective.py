@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from mixcl import losses
 from mixcl.batches import Batch
 from mixcl.config.settings import LossConfig, ModelConfig
+from mixcl.errors import InputError
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 
@@ -107,6 +109,12 @@ def test_ablations_turn_one_term_off(off: dict[str, float], silent: str) -> None
     weighted = objective.config.identity * terms.identity + objective.config.alpha * terms.label
     torch.testing.assert_close(terms.total, weighted + objective.config.beta * terms.recon)
     terms.total.backward()
+
+
+@pytest.mark.parametrize("off", [{"identity": 0.0}, {"level_weights": (0.0,) * 5}])
+def test_no_term_at_all_is_refused(off: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="leave no term to train on"):
+        Objective(MixCL(SMALL), LossConfig(alpha=0.0, beta=0.0, **off))
 
 
 def test_samples_without_a_positive_pair_are_counted_and_cost_nothing() -> None:

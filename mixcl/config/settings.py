@@ -69,13 +69,6 @@ class LossConfig(Frozen):
     background: Literal["ignore_pairs", "ignore_all"] = Field("ignore_pairs", description="R9")
     recon_reduction: Literal["sum", "mean"] = Field("sum", description="R25")
 
-    @model_validator(mode="after")
-    def _check(self) -> typing.Self:
-        levels = isinstance(self.level_weights, tuple) and not any(self.level_weights)
-        if not (self.alpha or self.beta or (self.identity and not levels)):
-            raise ValueError("identity, alpha and beta leave no term to train on; give one of them a weight above 0")
-        return self
-
 
 class SamplerConfig(Frozen):
     """Sec. 2.3: pixels (Eq. 7) and patches."""

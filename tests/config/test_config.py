@@ -153,8 +153,6 @@ def test_overrides(override: str, read, value) -> None:  # type: ignore[no-untyp
         ("grid.variants={id-s2: [loss.alpha=0]}", ["variant 'id-s2'", "as a seed ends a job's name"]),
         ("profile=../x", ["profile '../x'", "names a folder"]),
         ("data.phantom.counts={btvc: 7}", ["btvc has no phantoms", "btcv"]),
-        ("loss={identity: 0, alpha: 0, beta: 0}", ["no term to train on", "a weight above 0"]),
-        ("loss={level_weights: [0, 0, 0, 0, 0], alpha: 0, beta: 0}", ["no term to train on"]),
         ("loss.level_weights=[1, 2]", ["loss.level_weights has 2 numbers", "give 5"]),
         ("alpha", ["section.key=value"]),
         ("loss.alpha=[1", ["not readable as YAML"]),

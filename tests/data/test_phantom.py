@@ -354,7 +354,7 @@ def test_kept_completed_and_made_again(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     own = Collection(root="own", names={1: "organ"})
     with pytest.raises(InputError, match="'own' has no phantom"):
-        write(tmp_path, settings("own").model_copy(update={"collections": {"own": own}}))
+        write(tmp_path, settings("btcv").model_copy(update={"pretrain": ("own",), "collections": {"own": own}}))
     with pytest.raises(InputError, match="no number for 'btcv'"):
         write(tmp_path, settings("btcv", counts={"kits19": 1}))
     (tmp_path / "BTCV").mkdir()

@@ -458,7 +458,9 @@ def test_a_missing_or_broken_run_card_is_one_sentence(run: tuple[Experiment, Pat
     (run[1] / "RUN.json").unlink()
     if text is not None:
         (run[1] / "RUN.json").write_text(text)
-    with pytest.raises(InputError, match=r"RUN\.json: no run card, or a broken one; make it with") as raised:
+    with pytest.raises(
+        InputError, match=r"RUN\.json: no run card, or a broken one; finish reproduce/run_all.sh"
+    ) as raised:
         off(run)
     assert "\n" not in str(raised.value)
 
