@@ -630,8 +630,3 @@ def test_a_disk_that_is_not_mounted_takes_nothing_away(raw: Path, tmp_path: Path
     with pytest.raises(InputError, match="unmounted"):
         run(tmp_path / "unmounted", tmp_path / "out")
     assert [case.id for case in Store(tmp_path / "out/data/store").cases("own")] == ["good"]
-
-
-def test_fewer_cases_than_folds_are_told_before_anything_is_trained(raw: Path, tmp_path: Path) -> None:
-    report = run(raw, tmp_path / "out", pretrain=(), finetune=("own",))
-    assert "own: 1 cases cannot make the 5 folds of grid.n_folds to fine-tune on" in report.warnings

@@ -117,9 +117,7 @@ def prepare(
                 elif not faults[name]:
                     cases = [job.case for job in jobs if job.collection == name]
                     _write_index(root, name, collection, data, raw, cases)
-            report = _summarise(
-                wanted, data, config.grid.n_folds, root, jobs, records, made, faults, time.monotonic() - start
-            )
+            report = _summarise(wanted, data, root, jobs, records, made, faults, time.monotonic() - start)
             write_json(out / "data" / "report.json", asdict(report))
     if report.faults:
         good = sum(c.made + c.kept for c in report.collections)
@@ -168,7 +166,7 @@ def _run(
 
 
 def _summarise(
-    wanted: dict[str, Collection], data: DataConfig, folds: int, root: Path, jobs: Sequence[Job],
+    wanted: dict[str, Collection], data: DataConfig, root: Path, jobs: Sequence[Job],
     records: dict[Path, dict[str, Any]], made: set[Path], faults: dict[str, list[str]], seconds: float,
 ) -> Report:  # fmt: skip
     """The report of a preparation; ``records`` by folder in the store, those ``made`` now, ``faults`` by collection."""
@@ -183,8 +181,6 @@ def _summarise(
         if expected not in (None, len(mine)):
             whose = "the settings ask for" if data.source == "phantom" else "the paper counts"
             warnings.append(f"{name}: {len(mine)} labelled scans found, {whose} {expected} (R20)")
-        if name in data.finetune and len(mine) < folds:
-            warnings.append(f"{name}: {len(mine)} cases cannot make the {folds} folds of grid.n_folds to fine-tune on")
         for target, record in good.items():
             warnings += [f"{name}: {text}" for text in record["warnings"]]
             scans[record["content"]["image"]].append(f"{name}/{mine[target]}")
