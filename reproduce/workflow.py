@@ -221,7 +221,7 @@ def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: S
         )
         print("mixcl: mend it and run the same command again: what is finished is kept", file=sys.stderr)
         return 1
-    _tell(out, options)
+    _tell(config, out, options)
     return 0
 
 
@@ -257,7 +257,7 @@ def _wait(engine: subprocess.Popen[str], progress: Progress, elsewhere: bool) ->
         raise
 
 
-def _tell(out: Path, options: argparse.Namespace) -> None:
+def _tell(config: Experiment, out: Path, options: argparse.Namespace) -> None:
     """What came out, and where it is."""
     if options.only in ("all", "figures", "table1"):
         from mixcl.results.findings import headline  # here, because it takes two seconds
@@ -266,7 +266,7 @@ def _tell(out: Path, options: argparse.Namespace) -> None:
     if options.only in ("all", "figures"):
         sets = [word for item in options.settings for word in ("--set", item)]
         verify = shlex.join(["mixcl", "verify", "--profile", options.profile, "--out", str(out), *sets])
-        known = has_expected(load_profile(options.profile, options.settings).profile)
+        known = has_expected(config.profile)
         print(f"mixcl: the page is {out}/site/index.html" + (f"; compare the numbers with: {verify}" if known else ""))
     elif options.only.startswith("table"):
         print(f"mixcl: tables in {out}/tables")

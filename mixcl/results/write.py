@@ -130,9 +130,10 @@ def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
     Another ``pretrain.method`` has none of them.
     """
     marks: dict[str, set[tuple[str, ...]]] = {}
+    ours = PretrainConfig().method
     for card in runs.cards.values():
         fresh = card.get("decides", {}).get("init", "none" if card["arm"] == REFERENCE else "") == "none"
-        other = card["config"].get("pretrain", {}).get("method", PretrainConfig().method) != PretrainConfig().method
+        other = card["config"].get("pretrain", {}).get("method", ours) != ours
         weights = {} if fresh or other else card["config"].get("loss", {})
         terms = tuple(MARK if weights.get(key, 0) > 0 else "" for key in TABLE2.values())
         marks.setdefault(card["arm"], set()).add(terms)

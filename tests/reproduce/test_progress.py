@@ -151,7 +151,7 @@ def test_the_end_says_means_verdict_and_the_way_back(
 
     monkeypatch.setattr(findings, "headline", lambda out: ["Table 1", "the verdict"])
     monkeypatch.setenv("MIXCL_ACTIVATE", "source .venv/bin/activate")
-    workflow._tell(tmp_path, SimpleNamespace(only="all", profile="smoke", settings=[]))
+    workflow._tell(CONFIG, tmp_path, SimpleNamespace(only="all", profile="smoke", settings=[]))
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["Table 1", "the verdict"]
     assert "site/index.html" in lines[2]

@@ -16,8 +16,9 @@ from mixcl import results
 from mixcl.config import load_profile
 from mixcl.errors import InputError
 from mixcl.files import write_sealed
-from mixcl.results import runcard
+from mixcl.results import runcard, write
 from mixcl.results.paper import TABLE1
+from mixcl.results.runs import Runs
 from mixcl.results.statistics import over_folds
 from mixcl.run.jobs import finetune_job
 
@@ -467,3 +468,11 @@ def test_run_card(out: Path) -> None:
     (evaluation / "a.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         runcard.run_card(config, out)
+
+
+@pytest.mark.parametrize(("method", "mark"), [("mixcl", "✓"), ("barlow", "")])
+def test_another_pretraining_has_none_of_the_terms(method: str, mark: str) -> None:
+    """Whatever weights of the terms its settings carry along."""
+    config = {"loss": {"identity": 1.0, "alpha": 1.0, "beta": 1.0}, "pretrain": {"method": method}}
+    cards = {"job": {"arm": "mine", "decides": {"init": "weights"}, "config": config}}
+    assert write._marks(Runs(pd.DataFrame(), cards)) == {"mine": (mark,) * 3}
