@@ -18,8 +18,13 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str, kind: str = "other") -> None:
-        super().__init__(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], message))
+        super().__init__(visible(message))
         self.kind = kind
+
+
+def visible(text: str) -> str:
+    """Text that moves no terminal: control characters, but for tabs and line breaks, as Python spells them."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
 
 
 def needs(extra: str, *modules: str) -> None:

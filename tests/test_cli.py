@@ -305,7 +305,7 @@ def test_changed_settings_are_refused(made: tuple[Path, list[str]], capsys: pyte
 
 
 def test_faulty_scans_are_named_together(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Several faults at once: each gets its sentence, the good case is kept."""
+    """Several faults at once: each gets its line, which moves no terminal; the good case is kept."""
     folder = tmp_path / "mine"
     good = np.full((40, 40, 40), 40, np.int16)
     good[:8], labels = -1000, np.zeros((40, 40, 40), np.uint8)
@@ -315,9 +315,10 @@ def test_faulty_scans_are_named_together(capsys: pytest.CaptureFixture[str], tmp
         nib.save(nib.Nifti1Image(image, np.diag([1.5, 1.5, 2, 1])), folder / case / "ct.nii.gz")
         nib.save(nib.Nifti1Image(label, np.diag([1.5, 1.5, 2, 1])), folder / case / "seg.nii.gz")
     whole = (folder / "a" / "ct.nii.gz").read_bytes()
-    (folder / "d").mkdir()
-    (folder / "d" / "ct.nii.gz").write_bytes(whole[: len(whole) // 2])
-    (folder / "d" / "seg.nii.gz").write_bytes((folder / "a" / "seg.nii.gz").read_bytes())
+    for case in ("d", "e\x1b[2J"):
+        (folder / case).mkdir()
+        (folder / case / "ct.nii.gz").write_bytes(whole[: len(whole) // 2])
+        (folder / case / "seg.nii.gz").write_bytes((folder / "a" / "seg.nii.gz").read_bytes())
     profile = tmp_path / "mine.yaml"
     profile.write_text(
         "extends: paper\n"
@@ -326,10 +327,16 @@ def test_faulty_scans_are_named_together(capsys: pytest.CaptureFixture[str], tmp
     )
     code, _, err = run(capsys, "prepare", "--profile", str(profile), "--out", str(tmp_path / "out"))
     assert code == 2
-    for word in ("b/ct.nii.gz", "c/seg.nii.gz", "d/ct.nii.gz"):
-        assert word in err
+    lines = [line for line in err.splitlines() if line.startswith("- ")]
+    for word in ("b/ct.nii.gz", "c/seg.nii.gz", "d/ct.nii.gz", "e\\x1b[2J/ct.nii.gz"):
+        assert [word in line for line in lines].count(True) == 1
     assert "Traceback" not in err
+    assert "\x1b" not in err
     assert (tmp_path / "out/data/store/mine/a/case.json").is_file()
+    code, out, _ = run(capsys, "data", "check", "--profile", str(profile), "--out", str(tmp_path / "out"))
+    assert code == 1
+    assert "e\\x1b[2J/ct.nii.gz" in out
+    assert "\x1b" not in out
 
 
 def test_what_starts_fresh_is_not_called_mixcl(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

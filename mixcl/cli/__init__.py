@@ -40,6 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    parts = [part if len(part) <= LONGEST else f"{part[:LONGEST]}..." for part in message.split()]
-    print(f"mixcl: {' '.join(parts)}", file=sys.stderr)
+    items = [
+        " ".join(map(_shortened, item.split())) for item in message.split("\n- ")
+    ]  # a line each, as of faulty cases
+    print("mixcl: " + "\n- ".join(items), file=sys.stderr)
     sys.exit(code)
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= LONGEST else f"{word[:LONGEST]}..."

@@ -311,7 +311,7 @@ def test_all_faults_are_told_together_and_mending_is_enough(raw: Path, tmp_path:
     names = ("own", "second", "third")
     with pytest.raises(InputError) as error:
         run(raw, tmp_path, names=names)
-    head, *lines = str(error.value).splitlines()
+    head, *lines = str(error.value).split("\n- ")
     assert head == "4 faulty; the other 2 cases are prepared and stay so:"
     assert [any(kind in line for line in lines) for kind in ("empty label", "4-D", "NaN", "third")] == [True] * 4
     assert Store(tmp_path / "data/store").collections == ("second",)

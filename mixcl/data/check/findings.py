@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from mixcl.data.check.image_rules import Scene
 from mixcl.data.files import Severity
+from mixcl.errors import visible
 from mixcl.labels import UNKNOWN
 
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -82,13 +83,13 @@ class Check:
         ]
 
     def to_markdown(self) -> str:
-        """A row a collection, then every finding."""
+        """A row a collection, then every finding; for a terminal, which no name of a file shall move."""
         lines = ["| collection | scans | expected | errors | warnings | notes |", "|---|---|---|---|---|---|"]
         lines += [f"| {' | '.join(map(str, row))} |" for row in self.rows()]
         for severity in SEVERITIES:
             if listed := [f"- [{found.kind}] {found.text}" for found in self.findings if found.severity == severity]:
                 lines += ["", f"{severity}s:".capitalize(), *listed]
-        return "\n".join(lines if self.findings else [*lines, "", self.summary])
+        return visible("\n".join(lines if self.findings else [*lines, "", self.summary]))
 
 
 def page(result: Check) -> str:

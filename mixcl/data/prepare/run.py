@@ -30,7 +30,7 @@ from mixcl.data.files.table import as_spelled
 from mixcl.data.prepare.case import Job, is_own, kept, make
 from mixcl.data.registry import collections, expected_count, folder, seen
 from mixcl.data.workers import outcomes
-from mixcl.errors import InputError
+from mixcl.errors import InputError, visible
 from mixcl.files import check_room, file_name, human, write_json, write_sealed, writing
 from mixcl.lock import held
 
@@ -62,7 +62,7 @@ class Report:
     store: str  # where they are
 
     def to_markdown(self) -> str:
-        """The report as a Markdown table and lists."""
+        """The report as a Markdown table and lists, for a terminal, which no name of a file shall move."""
         lines = ["| collection | scans | expected | made | kept | faulty | size |", "|---|---|---|---|---|---|---|"]
         for c in self.collections:
             expected = "any" if c.expected is None else c.expected
@@ -72,7 +72,7 @@ class Report:
         for title, sentences in (("Warnings", self.warnings), ("Faulty cases", self.faults)):
             if sentences:
                 lines += ["", f"{title}:", "", *(f"- {sentence}" for sentence in sentences)]
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
 
 def prepare(
@@ -123,7 +123,7 @@ def prepare(
         good = sum(c.made + c.kept for c in report.collections)
         rest = f"the other {good} cases are prepared and stay so" if good else "what was prepared before stays"
         head = f"{len(report.faults)} faulty; {rest}:"
-        raise InputError("\n".join([head, *report.faults]) if len(report.faults) > 1 else report.faults[0])
+        raise InputError("\n- ".join([head, *report.faults]) if len(report.faults) > 1 else report.faults[0])
     return report
 
 
