@@ -72,6 +72,24 @@ def test_a_series_is_the_volume_it_was_written_from(tmp_path: Path, flip: tuple[
     assert volume.doubts == ()
 
 
+@pytest.mark.parametrize(("high", "signed"), [(11, 0), (15, 0), (11, 1), (15, 1), (13, 0)])
+def test_bits_that_do_not_count_are_left_out(series: Path, high: int, signed: int) -> None:
+    """Twelve bits of sixteen, lowest, highest or between; the others hold anything."""
+    bits, others = 12, np.random.default_rng(0)
+
+    def packed(part: Any) -> None:
+        hu = np.frombuffer(part.PixelData, np.uint16).astype(np.int64) - 1024
+        values = (hu if signed else hu + 1024).clip(-2048 if signed else 0, 2047 if signed else 4095) & (2**bits - 1)
+        rubbish = others.integers(0, 2**16, len(values)) & ~((2**bits - 1) << (high + 1 - bits))
+        part.PixelData = ((values << (high + 1 - bits)) | rubbish).astype(np.uint16).tobytes()
+        part.BitsStored, part.HighBit, part.PixelRepresentation = bits, high, signed
+        part.RescaleIntercept = 0 if signed else -1024
+
+    for path in slices(series):
+        edit(path, packed)
+    assert_same(read_volume(series), IMAGE.clip(-2048 if signed else -1024, 2047 if signed else 3071))
+
+
 def test_a_collection_of_series_is_prepared_like_one_of_files(tmp_path: Path) -> None:
     for number in range(2):
         image, label = scan(seed=number)

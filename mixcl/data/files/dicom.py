@@ -199,6 +199,7 @@ def pixels_of(path: Path) -> NDArray[Any]:
                 implicit, little = part.original_encoding
                 syntax = "1.2.840.10008.1.2" + ("" if implicit else ".1" if little else ".2")
                 part.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+            part.pixel_array_options(correct_unused_bits=False)  # pydicom takes the lowest bits, whatever HighBit says
             pixels = part.pixel_array
             above = int(part.BitsAllocated) - int(part.BitsStored)  # bits that may hold anything
             pixels = (pixels << (int(part.BitsAllocated) - 1 - int(part.HighBit))) >> above if above > 0 else pixels
