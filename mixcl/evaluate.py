@@ -73,7 +73,7 @@ def evaluate(
                 if save_predictions:
                     labels = read_prediction(run, case.id, config.evaluate.grid)
                     if config.evaluate.grid == "prepared":  # not measured on the original grid
-                        labels = way_back(case).nearest(labels)
+                        labels = way_back(case.source_shape, case.source_affine, case.spacing).nearest(labels)
                     write_nifti(_nifti(run, case), labels, case.source_affine)
         seen = seen_before(config, Store(config.data.store_dir(out)), card, cases)
         table = _table(rows, card, config, dict(zip((case.id for case in cases), seen, strict=True)))
@@ -146,7 +146,8 @@ def _measured(
     scores = window_scores(net, scaled(case.image(), config.data.hu), config)
     predicted = {"prepared": strongest_labels(scores, names)}
     if config.evaluate.grid == "original":
-        predicted["original"] = original_labels(scores, case, names)
+        back = way_back(case.source_shape, case.source_affine, case.spacing)
+        predicted["original"] = original_labels(scores, back, names)
     del scores  # the largest of all
     with files.whole(labels) as draft:
         np.savez_compressed(draft, **predicted)  # type: ignore[arg-type]

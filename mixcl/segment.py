@@ -5,11 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from os.path import exists, isdir, isfile, realpath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from mixcl.data.files.dicom import is_dicom_file
@@ -19,20 +17,13 @@ from mixcl.data.files.table import no_name, stem
 from mixcl.data.files.volume import check_hounsfield, read_volume
 from mixcl.data.patches import scaled
 from mixcl.data.prepare.case import prepared
-from mixcl.errors import InputError, enough_memory, too_little
+from mixcl.data.source import way_back
+from mixcl.errors import InputError, enough_memory, too_little, visible
 from mixcl.evaluate import write_nifti
 from mixcl.export import Carried, read_carried
 from mixcl.files import file_name, read_sealed, sha256, write_sealed
 from mixcl.run.device import machine
 from mixcl.windows import original_labels, window_scores
-
-
-class Scan(NamedTuple):
-    """Where a scan without a label map lies, see `mixcl.data.source.Placed`."""
-
-    source_shape: tuple[int, int, int]
-    source_affine: NDArray[np.float64]
-    spacing: tuple[float, float, float]
 
 
 @enough_memory()
@@ -67,7 +58,7 @@ def predict(
             except (InputError, OSError, MemoryError, RuntimeError) as error:
                 if fault := _fault(error, scan):
                     faults.append(fault)
-                    tqdm.write(fault, file=sys.stderr)
+                    tqdm.write(visible(fault), file=sys.stderr)
                 else:
                     raise
     if faults:
@@ -171,14 +162,13 @@ def _label(carried: Carried, scan: Path, to: Path) -> None:
     image = read_volume(scan)
     doubts = [doubt.text for doubt in (*image.doubts, *check_hounsfield(image))]
     for text in doubts:
-        tqdm.write(text, file=sys.stderr)
-    x, y, z = image.data.shape
-    here = Scan((x, y, z), image.affine, config.data.spacing)
+        tqdm.write(visible(text), file=sys.stderr)
+    back = way_back(image.data.shape, image.affine, config.data.spacing)
     scores = window_scores(carried.net, scaled(prepared(image, config.data), config.data.hu), config)
     del image
-    labels = original_labels(scores, here, carried.names)
+    labels = original_labels(scores, back, carried.names)
     write_sealed(done, {"scan": scan.name, "of": of, "map_sha256": ""})  # a stop from here on leaves a map of ours
-    write_nifti(to, labels, here.source_affine)
+    write_nifti(to, labels, back.affine)
     voxels = {name: int((labels == value).sum()) for value, name in carried.names.items()}
     names = {str(value): name for value, name in carried.names.items()}
     record = {"scan": scan.name, "of": of, "labels": names, "voxels": voxels, "map_sha256": sha256(to)}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mixcl.config.settings import Experiment
 from mixcl.data.patches import scaled
-from mixcl.data.source import Placed, way_back
+from mixcl.data.source import WayBack
 from mixcl.data.store import Case
 from mixcl.labels import UNKNOWN
 from mixcl.metrics import class_indices, class_values
@@ -80,20 +80,20 @@ def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mappi
 
 
 @torch.no_grad()
-def original_labels(scores: Tensor, case: Placed, values: Iterable[int]) -> NDArray[np.uint8]:
+def original_labels(scores: Tensor, back: WayBack, values: Iterable[int]) -> NDArray[np.uint8]:
     """The most probable label of every voxel of the original scan.
 
     Each class's probability, the softmax of its scores, is interpolated linearly between the centres of the prepared
     voxels; beyond the outermost centres (half a voxel) it goes on as it is there.  A block of slices and a class at a
     time, in float64: where both grids are equal the labels are those of the highest score.
 
-    ``scores`` [n + 1, X, Y, Z], the background first, are of the case's prepared grid; the labels, uint8, have
-    ``case.source_shape`` and the axes of the original file.
+    ``scores`` [n + 1, X, Y, Z], the background first, are of the prepared grid that ``back`` leads from; the
+    labels, uint8, have the voxels and the axes of the original file.
     """
-    back, classes = way_back(case), np.array(class_values(values), np.uint8)
+    classes = np.array(class_values(values), np.uint8)
     first_line, second_line, (low, high, weight) = (_neighbours(at, scores.device) for at in back.positions)
-    labels = np.empty(back.shape, np.uint8)
-    x, y, z = back.shape
+    x, y, z = map(len, back.positions)
+    labels = np.empty((x, y, z), np.uint8)
     step = max(1, int(BLOCK / max(x * y, math.prod(scores.shape[:3]) * (scores.shape[3] / z))))
     for start in range(0, z, step):
         stop, first = min(start + step, z), int(low[start])

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.preparing import prepared_case
+from helpers.preparing import back, prepared_case
 from helpers.settings import change
 from helpers.volumes import affine_of, scan, write_case
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from mixcl import trainer
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.data.prepare.run import prepare
-from mixcl.data.source import way_back
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.metrics import measure
@@ -389,14 +388,14 @@ def test_predictions_overlay_a_source_with_other_axes(tmp_path: Path) -> None:
     case = prepared_case(tmp_path, (40, 50, 12), affine)
     labels = np.asarray(case.label())
     path = tmp_path / "p" / "x.nii.gz"
-    ev.write_nifti(path, way_back(case).nearest(labels), case.source_affine)
+    ev.write_nifti(path, back(case).nearest(labels), case.source_affine)
     image = nib.load(path)
     assert image.shape == (40, 50, 12)
     assert image.header.get_xyzt_units()[0] == "mm"
     _same_places(np.asarray(image.dataobj), image.affine, labels, case.affine)
     first = path.read_bytes()
     time.sleep(1.1)  # gzip keeps seconds
-    ev.write_nifti(path, way_back(case).nearest(labels), case.source_affine)
+    ev.write_nifti(path, back(case).nearest(labels), case.source_affine)
     assert path.read_bytes() == first
 
 

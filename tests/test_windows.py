@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.preparing import prepared_case
+from helpers.preparing import back, prepared_case
 from numpy.typing import NDArray
 from scipy import ndimage, special
 from torch import Tensor
 
 from mixcl import windows
-from mixcl.data.source import original_label, way_back
+from mixcl.data.source import original_label
 from mixcl.data.store import Case
 
 VALUES = (3, 7, 200)
@@ -51,7 +51,7 @@ def at_world_points(case: Case, scores: NDArray[np.float32]) -> NDArray[np.float
 
 def test_labels_are_those_of_probabilities_at_world_points(case: Case) -> None:
     scores = random_scores(case)
-    ours = windows.original_labels(torch.from_numpy(scores), case, VALUES)
+    ours = windows.original_labels(torch.from_numpy(scores), back(case), VALUES)
     expected = at_world_points(case, scores)
     first, second = np.sort(expected, axis=0)[[-1, -2]]
     clear = first - second > 1e-4  # case.json has affines of six decimals
@@ -67,16 +67,16 @@ def test_it_is_probabilities_that_are_carried_not_labels(tmp_path: Path) -> None
     case = prepared_case(tmp_path, (30, 20, 20), np.diag([1.0, 1.0, 1.0, 1.0]), spacing=(10.0, 1.0, 1.0))
     scores = torch.zeros(2, 3, 20, 20)  # centres at 4.5, 14.5 and 24.5 mm
     scores[1, :, :, :] = torch.tensor([-1.0, -1.0, 9.0])[:, None, None]
-    line = windows.original_labels(scores, case, (5,))[:, 10, 10]
+    line = windows.original_labels(scores, back(case), (5,))[:, 10, 10]
     p = special.expit([-1.0, 9.0])
     crossing = 14.5 + 10 * (0.5 - p[0]) / (p[1] - p[0])
     np.testing.assert_array_equal(line, np.where(np.arange(30) > crossing, 5, 0))
-    assert (line != way_back(case).nearest(windows.strongest_labels(scores, (5,)))[:, 10, 10]).any()
+    assert (line != back(case).nearest(windows.strongest_labels(scores, (5,)))[:, 10, 10]).any()
 
 
 def test_blocks_are_of_no_consequence(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.from_numpy(random_scores(case))
-    whole = windows.original_labels(scores, case, VALUES)
+    whole = windows.original_labels(scores, back(case), VALUES)
     held: list[int] = []
     strongest = windows._strongest
 
@@ -86,7 +86,7 @@ def test_blocks_are_of_no_consequence(case: Case, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(windows, "_strongest", counted)
     monkeypatch.setattr(windows, "BLOCK", 6_000)
-    np.testing.assert_array_equal(windows.original_labels(scores, case, VALUES), whole)
+    np.testing.assert_array_equal(windows.original_labels(scores, back(case), VALUES), whole)
     assert len(held) > 2
     assert max(held) <= 6_000 + 2 * scores[..., 0].numel()  # the slices that it shares with its neighbours
 
@@ -99,6 +99,6 @@ def test_equal_grids_give_equal_labels(affine: NDArray[np.float64], tmp_path: Pa
     scores[1] = torch.nextafter(scores[2], torch.tensor(torch.inf))
     labels = windows.strongest_labels(scores, VALUES)
     flipped = tuple(slice(None, None, -1 if edge < 0 else 1) for edge in np.diag(affine)[:3])
-    np.testing.assert_array_equal(windows.original_labels(scores, case, VALUES)[flipped], labels)
-    np.testing.assert_array_equal(way_back(case).nearest(labels)[flipped], labels)
+    np.testing.assert_array_equal(windows.original_labels(scores, back(case), VALUES)[flipped], labels)
+    np.testing.assert_array_equal(back(case).nearest(labels)[flipped], labels)
     np.testing.assert_array_equal(original_label(case)[flipped], case.label())

@@ -74,11 +74,14 @@ def get(name: str, root: Path, *, progress: bool = True) -> str:
     if not wanted:
         known = ", ".join((*MSD_MD5, "kits19", *STEPS))
         raise InputError(f"data get {name}: not a built-in collection; choose one of {known}")
+    folder = root / Path(wanted[0].to).parts[0].removesuffix(".tar")
+    if (folder / "phantom.json").exists():
+        raise InputError(f"{folder}: holds phantoms; take the folder away, or choose another --to")
     if not all(_is_there(root / file.to) for file in wanted):
         with held(root / f".{name}.lock", f"{root}: {name}"):
             for number, file in enumerate(wanted, start=1):
                 _get(file, root, progress, f"{number}/{len(wanted)}")
-    return f"{name}: in {root / Path(wanted[0].to).parts[0].removesuffix('.tar')}; check it with: mixcl data check"
+    return f"{name}: in {folder}; check it with: mixcl data check"
 
 
 def _get(file: File, root: Path, progress: bool, number: str) -> None:

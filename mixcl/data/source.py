@@ -1,7 +1,8 @@
 """The original scan of a prepared case: its label map as it was given, and the way back to its grid."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
@@ -15,17 +16,6 @@ from mixcl.data.store import Case
 from mixcl.errors import InputError
 
 
-class Placed(Protocol):
-    """Where a prepared scan came from: voxels [X, Y, Z] and affine of its file, and the spacing, mm, it has now."""
-
-    @property
-    def source_shape(self) -> tuple[int, int, int]: ...
-    @property
-    def source_affine(self) -> NDArray[np.float64]: ...
-    @property
-    def spacing(self) -> tuple[float, float, float]: ...
-
-
 class WayBack(NamedTuple):
     """From the prepared grid to that of the original scan, the inverse of what preparation did to its geometry.
 
@@ -36,28 +26,22 @@ class WayBack(NamedTuple):
     positions: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
     affine: NDArray[np.float64]  # of the original scan
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Voxels of the original scan turned to RAS+."""
-        x, y, z = (len(axis) for axis in self.positions)
-        return x, y, z
-
     def nearest(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A label map of the prepared grid on that of the original file, by the nearest voxel; halfway, the lower."""
         return self.turned(labels[np.ix_(*(np.ceil(at - 0.5).astype(np.intp) for at in self.positions))])
 
     def turned(self, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An array of ``shape`` with its axes as they are in the original file; a view, no copy."""
+        """An array on the original grid turned to RAS+, in the axes of the original file; a view, no copy."""
         there = ornt_transform(axcodes2ornt("RAS"), io_orientation(self.affine))
         back: NDArray[np.uint8] = apply_orientation(data, there)
         return back
 
 
-def way_back(case: Placed) -> WayBack:
-    """The way from a case's prepared grid to that of its original scan."""
-    turned, affine = to_ras(np.broadcast_to(np.uint8(0), case.source_shape), case.source_affine)
-    x, y, z = map(positions_back, turned.shape, spacing_of(affine), case.spacing)
-    return WayBack((x, y, z), case.source_affine)
+def way_back(shape: Sequence[int], affine: NDArray[np.float64], spacing: Sequence[float]) -> WayBack:
+    """The way from a prepared grid of ``spacing`` mm to that of the original scan: its voxels [X, Y, Z] and affine."""
+    turned, straight = to_ras(np.broadcast_to(np.uint8(0), shape), affine)
+    x, y, z = map(positions_back, turned.shape, spacing_of(straight), spacing)
+    return WayBack((x, y, z), affine)
 
 
 def original_label(case: Case) -> NDArray[np.uint8]:

@@ -41,7 +41,8 @@ def outcomes(function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], work
             while number not in answers:
                 while waiting and len(busy) < workers:
                     index, job = waiting.popleft()
-                    worker = _idle_worker() or _Worker()
+                    _idle[:] = [worker for worker in _idle if worker._process.poll() is None]  # none that has crashed
+                    worker = _idle.pop() if _idle else _Worker()
                     busy[worker.channel] = index, worker
                     worker.begin(function, job)
                 for channel in wait(list(busy)):
@@ -98,15 +99,6 @@ class _Worker:
 
 _idle: list[_Worker] = []
 os.register_at_fork(after_in_child=_idle.clear)  # they are the parent's
-
-
-def _idle_worker() -> _Worker | None:
-    """A worker that still waits, as none does that has crashed."""
-    while _idle:
-        worker = _idle.pop()
-        if worker._process.poll() is None:
-            return worker
-    return None
 
 
 def serve(number: int) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.prepare.run import prepare
+from mixcl.data.source import WayBack, way_back
 from mixcl.data.store import Case, Store
 
 
@@ -26,3 +27,7 @@ def prepared_case(root: Path, shape: Sequence[int], affine: NDArray[Any], **chan
     prepare(settings(root / "raw", **changes), root, workers=1, progress=False)
     (case,) = Store(root / "data/store").cases("own")
     return case
+
+
+def back(case: Case) -> WayBack:
+    return way_back(case.source_shape, case.source_affine, case.spacing)

@@ -48,33 +48,28 @@ def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Pat
 
     Raises InputError: no such folder, one that may not be entered, no file that matches, a table that cannot be read.
     """
-    root = as_spelled(root)
     with reading(root):
-        return _matched(collection, root)
-
-
-def _matched(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
-    """What :func:`match_cases` gives, and the OSError of what is out of reach."""
-    if not root.is_dir():
-        mend = f"set data.root to the folder that holds {collection.root!r}, or mend the collection's root"
-        whose = collection.title or "the collection"
-        raise InputError(f"{root}: no such folder for {whose}; {mend}", "missing collection")
-    if collection.table is not None:
-        return listed(as_spelled(root / collection.table))
-    layouts = [(*pair, *_both(*pair, root)) for pair in ((collection.image, collection.label), *collection.layouts)]
-    image, label, images, labels = max(layouts, key=lambda layout: len(layout[2].keys() & layout[3].keys()))
-    if not images and not labels:
-        text = f"no file matches {' or '.join(repr(layout[0]) for layout in layouts)}; found are {_census(root)}"
-        raise InputError(f"{root}: {text}; check the collection's root and templates", "missing collection")
-    both = sorted(images.keys() & labels.keys(), key=natural_key)
-    no_label = sorted(images.keys() - labels.keys(), key=natural_key)
-    no_image = sorted(labels.keys() - images.keys(), key=natural_key)
-    if collection.count == len(both):
-        no_label = []  # the unlabelled test part of a challenge
-    missing = {case: _missing("label", root, label, case, images[case].path) for case in no_label}
-    missing |= {case: _missing("image", root, image, case, labels[case].path) for case in no_image}
-    missing |= {case: found.fault for case, found in (*images.items(), *labels.items()) if found.fault}
-    return {case: (images[case].path, labels[case].path) for case in both if case not in missing}, missing
+        root = as_spelled(root)
+        if not root.is_dir():
+            mend = f"set data.root to the folder that holds {collection.root!r}, or mend the collection's root"
+            whose = collection.title or "the collection"
+            raise InputError(f"{root}: no such folder for {whose}; {mend}", "missing collection")
+        if collection.table is not None:
+            return listed(as_spelled(root / collection.table))
+        layouts = [(*pair, *_both(*pair, root)) for pair in ((collection.image, collection.label), *collection.layouts)]
+        image, label, images, labels = max(layouts, key=lambda layout: len(layout[2].keys() & layout[3].keys()))
+        if not images and not labels:
+            text = f"no file matches {' or '.join(repr(layout[0]) for layout in layouts)}; found are {_census(root)}"
+            raise InputError(f"{root}: {text}; check the collection's root and templates", "missing collection")
+        both = sorted(images.keys() & labels.keys(), key=natural_key)
+        no_label = sorted(images.keys() - labels.keys(), key=natural_key)
+        no_image = sorted(labels.keys() - images.keys(), key=natural_key)
+        if collection.count == len(both):
+            no_label = []  # the unlabelled test part of a challenge
+        missing = {case: _missing("label", root, label, case, images[case].path) for case in no_label}
+        missing |= {case: _missing("image", root, image, case, labels[case].path) for case in no_image}
+        missing |= {case: found.fault for case, found in (*images.items(), *labels.items()) if found.fault}
+        return {case: (images[case].path, labels[case].path) for case in both if case not in missing}, missing
 
 
 def _missing(what: str, root: Path, template: str, case: str, partner: Path) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,19 +80,14 @@ def _gather(path: Path) -> tuple[list[Slice], list[Slice]]:
 
 
 def _voxels(images: Sequence[Slice]) -> NDArray[Any]:
-    """[X, Y, Z] in HU; every file is decoded once."""
-    places = defaultdict(list)
-    for place, part in enumerate(images):
-        places[part.path].append(place)
-    planes: dict[int, NDArray[Any]] = {}
-    for path, of_file in places.items():
-        frames = pixels_of(path)
-        for place in of_file:
-            part = images[place]
-            if frames.shape[:2] != part.shape[::-1] or frames.shape[2] <= part.frame:
-                raise InputError(f"{path}: cut off or damaged (pixels of {frames.shape}); get it again", "damaged")
-            planes[place] = hounsfield(frames[:, :, part.frame], part.rescale)
-    return np.stack([planes[place] for place in range(len(images))], axis=2)
+    """[X, Y, Z] in HU; a file of many frames is decoded once."""
+    decoded, planes = lru_cache(maxsize=1)(pixels_of), []
+    for part in images:
+        frames = decoded(part.path)
+        if frames.shape[:2] != part.shape[::-1] or frames.shape[2] <= part.frame:
+            raise InputError(f"{part.path}: cut off or damaged (pixels of {frames.shape}); get it again", "damaged")
+        planes.append(hounsfield(frames[:, :, part.frame], part.rescale))
+    return np.stack(planes, axis=2)
 
 
 def _check_alike(path: Path, images: Sequence[Slice]) -> None:

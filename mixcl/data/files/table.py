@@ -41,7 +41,7 @@ def listed(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
         if not (row.get("image") and row.get("label")):
             faults[f"line {number}"] = f"{line} has no image or no label; complete it, or take it out"
             continue
-        image, label = (path.parent / _of_home(row[key]) for key in ("image", "label"))
+        image, label = (path.parent / os.path.expanduser(row[key]) for key in ("image", "label"))
         case = unicodedata.normalize("NFC", row.get("case") or stem(image.name))
         if case in pairs or case in faults:
             pairs.pop(case, None)  # which one is meant is not known
@@ -64,11 +64,6 @@ def no_name(case: str, where: Path | str) -> str:
     except InputError as error:
         return f"{where}: {error}"
     return ""
-
-
-def _of_home(name: str) -> str:
-    """The name of a file with ``~/`` in front written out; all else, ``$HOME`` too, is what a file may be called."""
-    return os.path.expanduser(name) if name.startswith("~/") else name
 
 
 def _file(given: Path, line: str) -> Path:
@@ -97,7 +92,7 @@ def as_spelled(path: Path) -> Path:
     found = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
         below = found / part
-        if not below.exists() and found.is_dir():
+        if not below.exists() and found.is_dir() and os.access(found, os.R_OK):
             same = unicodedata.normalize("NFC", part)
             below = next((one for one in found.iterdir() if unicodedata.normalize("NFC", one.name) == same), below)
         found = below

@@ -13,7 +13,7 @@ from mixcl.data.files.grid import to_axes
 from mixcl.data.phantom.scan import LABELS, labelled, make_case
 from mixcl.data.registry import COLLECTIONS, collections, folder
 from mixcl.errors import InputError
-from mixcl.files import read_json, tidy, whole, write_json
+from mixcl.files import read_json, tidy, whole, write_json, writing
 
 VERSION = 3  # of what is drawn; files of another version are made again
 AXES = {"msd_lung": "LPS", "nih_pancreas": "LPS", "kits19": "IPL", "btcv": "LAS"}  # the others are stored RAS
@@ -44,7 +44,8 @@ def write_collections(data: DataConfig, root: Path, progress: bool = True) -> No
         place, first = folder(collection, root), FIRST.get(name, 1)
         cases = [NAMES[name].format(first + index) for index in range(data.phantom.counts[name])]
         pairs = [_files(collection, place, case) for case in cases]
-        _begin(place, collection, data.phantom, {path for pair in pairs for path in pair})
+        with writing(place):
+            _begin(place, collection, data.phantom, {path for pair in pairs for path in pair})
         todo += [(name, index, *pair) for index, pair in enumerate(pairs)]
     for name, index, image, label in tqdm(todo, desc="phantoms", unit="case", disable=not progress):
         if not (image.is_file() and label.is_file()):
