@@ -48,7 +48,7 @@ def table1_plot(table: Table) -> Plot:
 def dumbbells(organs: pd.DataFrame, origin: str = "") -> Plot:
     """Dice by organ from scratch and with MixCL; a panel a task, at the largest share at which both were run.
 
-    ``organs`` is what ``results.organs`` gives, ``origin`` where it comes from, for the caption (``Table.origin``).
+    ``organs`` is what ``results.organ_metrics`` gives, ``origin`` where it comes from (``Table.origin``).
     """
     shown = organs[organs["arm"].isin(PAIR)]
     tasks = list(dict.fromkeys(shown["task"]))

@@ -107,21 +107,26 @@ def make_table(runs: Runs, number: int) -> Table:
 
 
 def organs(out: Path) -> pd.DataFrame:
-    """Write tables/organs.csv, .md and .tex: the metrics of every organ over all test cases, folds and seeds.
+    """Write tables/organs.csv, .md and .tex: :func:`organ_metrics` of all evaluated runs in ``out``/runs."""
+    runs = read_runs(out)
+    table = organ_metrics(runs)
+    write_table(out / "tables", "organs", table, _organ_sheets(table, wording.origin(runs, runs.cases)))
+    return table
+
+
+def organ_metrics(runs: Runs) -> pd.DataFrame:
+    """The metrics of every organ over all test cases, folds and seeds, a row a cell and organ.
 
     ``n`` counts the (case, seed) pairs that have the organ and ``missed`` those of them in which nothing was found, or
     preparation lost it; Dice and surface Dice are 0 there, and HD95 is the mean over the others.  ``invented`` counts
     the pairs without the organ in which it was found nevertheless.  ``difference`` is the mean difference of Dice to
     ``scratch`` over the pairs that both arms have.
     """
-    runs = read_runs(out)
     by = [*CELL, "label", "organ"]
     groups = statistics.counted(runs.cases).groupby(by, sort=False)
     table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1)
     table["difference"] = statistics.pairs(runs.cases).groupby(by, sort=False)["difference"].mean()
-    table = table.reset_index()
-    write_table(out / "tables", "organs", table, _organ_sheets(table, wording.origin(runs, runs.cases)))
-    return table
+    return table.reset_index()
 
 
 def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:

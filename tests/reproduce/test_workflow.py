@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mixcl.config import load_profile
+from mixcl.results import verify_files
 from mixcl.run import signals
 
 pytestmark = pytest.mark.slow
@@ -79,6 +81,7 @@ def test_everything_is_made(whole: Path) -> None:
         assert (whole / "figures" / f"{name}.pdf").is_file()
     assert "phantoms" in (whole / "tables/table1.md").read_text()
     assert "phantoms" in (whole / "site/index.html").read_text()
+    assert all(check.holds for check in verify_files.tables(load_profile("smoke", SMALL), whole))
 
 
 def test_a_finished_run_has_nothing_left_to_do(whole: Path) -> None:
@@ -150,6 +153,8 @@ def test_killed_again_and_again_it_ends_with_the_same_tables(whole: Path, tmp_pa
         assert done.returncode == 0, done.stdout + done.stderr
     assert {job: at for job, at in trained(tmp_path).items() if job in finished} == finished
     assert results(tmp_path) == results(whole)
+    made = {f"{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")} | {"statistics.csv"}
+    assert {path.name for path in (tmp_path / "tables").glob("*.*[!b]")} == made  # what needs all runs waits for all
     assert trained(tmp_path).keys() == trained(whole).keys()
     for job in trained(whole):
         ours, theirs = (out / "runs" / job / "model.safetensors" for out in (tmp_path, whole))
