@@ -11,7 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 
 from mixcl.figures.style import OKABE_ITO, Plot, write_caption
 from mixcl.figures.tables import ARM_COLOURS, differences
-from mixcl.results.gains import MOST, THIRD, highest
+from mixcl.results.gains import MOST, THIRD
 from mixcl.results.statistics import REFERENCE
 from mixcl.results.wording import arm_title, extent, few, title
 from mixcl.run.jobs import FULL
@@ -27,7 +27,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
     """
     rows, best = table[table["start"] == start], best[best["start"] == start]
     task, percent = rows[["task", "percent"]].iloc[0]
-    most = highest(rows)
+    most = rows["scratch"].max()  # of the map's points; a longer training may have more
     with Plot.grid(3, 3, 3.6, 3.0) as (figure, (gain, alike, curves)):
         _cells(gain, rows, 100 * rows["difference"], [_with_interval(row) for row in rows.to_dict("records")])
         field = rows.pivot_table(index="rate", columns="steps", values="scratch").sort_index()
@@ -112,10 +112,6 @@ def _with_interval(row: Mapping[Any, Any]) -> str:
 
 
 def _steps(row: Mapping[Any, Any]) -> str:
-    if math.isnan(row["alike"]):
-        return "before the\nfirst point"
-    return (
-        "beyond the\nlast point"
-        if row["alike"] == math.inf
-        else f"{row['alike']:.0f}\n(x {row['alike'] / row['steps']:.1f})"
-    )
+    if math.isfinite(row["alike"]):
+        return f"{row['alike']:.0f}\n(x {row['alike'] / row['steps']:.1f})"
+    return "before the\nfirst point" if math.isnan(row["alike"]) else "beyond the\nlast point"

@@ -22,33 +22,36 @@ from mixcl.results.statistics import DIFFERENCE, REFERENCE, compared, fold_score
 from mixcl.results.wording import alone, arm_title, count, extent, interval, shown, title
 from mixcl.run.jobs import arm_and_seed
 from mixcl.run.record import read_metrics
+from mixcl.spreadsheet import to_csv
 
 ARM = ["task", "percent", "start"]
 POINT = [*ARM, "steps", "rate"]
 PAIRED = ["task", "percent", "steps", "rate", "fold", "seed"]
 TRAINING = [*POINT, "fold", "seed", "dice", "entropy", "organs", "weights"]
 GAIN = ["scratch", "dice", *({"seeds": "n_seeds"}.get(name, name) for name in DIFFERENCE)]
+SEEN = ("alignment", "uniformity", "agreement", "probe_dice")
 FOUND = 0.3  # a network has found an organ from this Dice on
 THIRD, MOST = 1 / 3, 3 / 4  # of the highest Dice from scratch: the paper's 15 and 50 % of BTCV (0.33 and 0.78)
 
 
 class Gains(NamedTuple):
-    """The tables of a map: a row a training, and what :func:`gain_map`, :func:`tuned` and :func:`organs_found` give."""
+    """The tables of a map: a row a training, and what the functions below give that are named as they are."""
 
     trainings: pd.DataFrame
     map: pd.DataFrame
     tuned: pd.DataFrame
     found: pd.DataFrame
+    features: pd.DataFrame
 
 
 def write_map(out: Path) -> Gains:
-    """Write tables/map.csv, .md and .tex, and trainings.csv, tuned.csv and found.csv, of the runs in ``out``/runs.
+    """Write tables/map.csv, .md and .tex, and the other tables as .csv, of the runs in ``out``/runs.
 
     There is a tuned.csv where there is more than one rate.
     Raises `InputError` as :func:`trainings` and :func:`gain_map` do.
     """
     rows, folder = trainings(out), out / "tables"
-    made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows))
+    made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows), features(rows, out))
     write_table(folder, "map", made.map, [_sheet(made.map)])
     others = {"trainings": rows[TRAINING], "tuned": made.tuned, "found": made.found}
     if rows["rate"].nunique() == 1:
@@ -56,21 +59,23 @@ def write_map(out: Path) -> Gains:
         (folder / "tuned.csv").unlink(missing_ok=True)
     for name, table in others.items():
         write_text(folder / f"{name}.csv", csv(table))
+    write_text(folder / "features.csv", to_csv(made.features))
     return made
 
 
 def trainings(out: Path) -> pd.DataFrame:
     """A row a training: `POINT`, fold, seed, weights, Dice, and what was seen on the way.
 
-    ``start`` is scratch or the arm whose pre-training it was.  ``entropy`` is the last cross-entropy on the test cases
-    and ``organs`` how many organs had passed `FOUND` by then, NaN without ``finetune.probe_every``; ``found`` is the
-    step at which each did, by organ.  Raises `InputError` as :func:`mixcl.results.runs.read_runs` does, and for two
-    trainings of one point, fold and seed.
+    ``start`` is scratch or the arm whose pre-training it was, ``pretraining`` its job.  ``entropy`` is the last
+    cross-entropy on the test cases and ``organs`` how many organs had passed `FOUND` by then, NaN without
+    ``finetune.probe_every``; ``found`` is the step at which each did, by organ.  Raises `InputError` as
+    :func:`mixcl.results.runs.read_runs` does, and for two trainings of one point, fold and seed.
     """
     runs = read_runs(out)
     table = fold_scores(runs.cases)
     cards = [runs.cards[job] for job in table["job"]]
-    table["start"] = [_start(card) for card in cards]
+    table["pretraining"] = [(card.get("pretraining") or {}).get("job", "") for card in cards]
+    table["start"] = [(arm_and_seed(job) or (job,))[0] if job else REFERENCE for job in table["pretraining"]]
     table["steps"] = [int(card["steps"]) for card in cards]
     table["rate"] = [float(card["config"]["finetune"]["lr"]) for card in cards]
     seen = [_seen(out / "runs" / job) for job in table["job"]]
@@ -144,9 +149,19 @@ def organs_found(rows: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(n="count", found=lambda steps: float(np.isfinite(steps).mean()), step="median").reset_index()
 
 
-def highest(table: pd.DataFrame) -> float:
-    """The highest mean Dice from scratch of a map's points; a longer training may have more."""
-    return float(table["scratch"].max())
+def features(rows: pd.DataFrame, out: Path) -> pd.DataFrame:
+    """What the features of each pre-training of :func:`trainings` were like at its last look (`mixcl.diagnostics`).
+
+    A row a pre-training: ``start``, ``seed``, its ``steps``, the effective rank of each level over its ceiling
+    (``rank_0``, ...), and alignment, uniformity, agreement and the linear probe's Dice.
+    """
+    made, lines = rows[rows["pretraining"] != ""].drop_duplicates("pretraining"), []
+    for start, seed, job in zip(made["start"], made["seed"], made["pretraining"], strict=True):
+        looks = [record for record in read_metrics(out / "runs" / job / "metrics.jsonl") if "probe" in record]
+        for step, look in [(record["step"], record["probe"]) for record in looks[-1:]]:
+            ranks = {f"rank_{k}": r / c for k, (r, c) in enumerate(zip(look["rank"], look["ceiling"], strict=True))}
+            lines.append({"start": start, "seed": seed, "steps": step, **ranks, **{key: look.get(key) for key in SEEN}})
+    return pd.DataFrame(lines, columns=None if lines else ["start", "seed", "steps"])
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
@@ -201,12 +216,6 @@ def points(row: Mapping[Any, Any]) -> str:
 def _who(cell: Any) -> str:
     task, percent, start = cell
     return f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))}"
-
-
-def _start(card: Mapping[str, Any]) -> str:
-    """The arm whose pre-training a fine-tuning starts from, by the name of its job; scratch without one."""
-    job = (card.get("pretraining") or {}).get("job")
-    return (arm_and_seed(job) or (job,))[0] if job else REFERENCE
 
 
 def _seen(run: Path) -> tuple[float, dict[str, float]]:

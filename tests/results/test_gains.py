@@ -139,6 +139,23 @@ def test_the_same_training_is_no_pair_and_no_second_one(out: Path) -> None:
     assert gains.write_map(out).map.set_index(["start", "steps", "rate"])["n"]["mixcl", 40, RATES[0]] == 5
 
 
+def test_what_features_were_like_is_of_the_last_look_at_each_pretraining(out: Path) -> None:
+    assert gains.write_map(out).features.empty  # their records are not there
+    for seed, job in enumerate(("pretrain", "pretrain-s1")):
+        looks = [
+            {"step": step, "rank": [2.0, step / 10], "ceiling": [4, 100], "agreement": 0.1 * seed} for step in (0, 500)
+        ]
+        lines = [{"step": max(look["step"], 1), "total": 1.0, "probe": look} for look in looks]
+        (out / "runs" / job).mkdir()
+        text = "\n".join(map(json.dumps, [*lines, {"step": 501, "total": 1.0}]))
+        (out / "runs" / job / "metrics.jsonl").write_text(f"{text}\n")
+    table = gains.write_map(out).features
+    assert table["start"].tolist() == ["mixcl", "mixcl"]
+    assert table[["seed", "steps"]].values.tolist() == [[0, 500], [1, 500]]
+    assert table[["rank_0", "rank_1", "agreement"]].values.tolist() == [[0.5, 0.5, 0.0], [0.5, 0.5, 0.1]]
+    assert table["probe_dice"].isna().all()  # no linear probe was made
+
+
 def test_where_there_is_one_rate_none_is_the_best(tmp_path: Path) -> None:
     for start in ("scratch", "mixcl"):
         training(tmp_path, start, 40, RATES[0], 0, 0)
@@ -163,7 +180,7 @@ def test_without_pairs_there_is_no_map(tmp_path: Path) -> None:
 
 
 def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
-    _, table, best, _ = gains.write_map(out)
+    table, best = gains.write_map(out)[1:3]
     figure = gain_heatmap(table, best)
     gain, alike, curves = figure.axes
     texts = [text.get_text() for text in gain.texts]
