@@ -25,15 +25,16 @@ from mixcl.run.checkpoint import write_weights
 from mixcl.run.record import WEIGHTS
 
 MODELS, METADATA, INFERENCE = "models", "configs/metadata.json", "configs/inference.json"
-OWN = ("models", "configs", "LICENSE", "README.md")  # what a stop may have left of it
+OWN = {"models", "configs", "LICENSE", "README.md"}
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 INTENDED = "Research only: it has not been approved, or tested, for any use on patients."
 
 
 def write_bundle(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """The folder that MONAI's bundle specification asks for; nothing else is touched, and no other folder taken."""
-    others = [path for path in to.iterdir() if path.name not in OWN] if to.is_dir() else []
-    if to.exists() and not (to / METADATA).is_file() and (not to.is_dir() or others):
+    there = {path.name for path in to.iterdir()} if to.is_dir() else set()
+    begun = MODELS in there and there <= OWN  # as a stop may have left it
+    if to.exists() and not (to / METADATA).is_file() and (not to.is_dir() or (there and not begun)):
         raise InputError(f"{to}: is there and is no bundle; choose another --to")
     write_weights(to / MODELS / WEIGHTS, weights, facts)
     with whole(to / MODELS / "model.pt") as draft:  # the specification asks for it; mixcl itself never opens it

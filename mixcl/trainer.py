@@ -231,7 +231,7 @@ class _Loop:
             if metrics is not None:
                 metrics.close()
             if done == self.steps:
-                self._finish(kept, metrics, time.perf_counter() - started)
+                self._finish(kept, metrics, time.perf_counter() - started, self.steps - first)
         return self.folder
 
     def _open(self, before: dict[str, Any]) -> checkpoint.Metrics | None:
@@ -281,15 +281,15 @@ class _Loop:
         shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}
         bar.set_postfix(shown, refresh=False)
 
-    def _finish(self, kept: nn.Module, metrics: checkpoint.Metrics | None, seconds: float) -> None:
+    def _finish(self, kept: nn.Module, metrics: checkpoint.Metrics | None, seconds: float, steps: int) -> None:
         if metrics is not None:
             state = kept.state_dict()
             identity = checkpoint.weights_id(state)
             description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
             model = self.config.model.model_dump(mode="json")
             log_fields = {
-                "seconds_of_last_part": round(seconds, 1), "memory_gb": device.peak_gb(self.accelerator.device),
-                "bits": self.bits,
+                "seconds_of_last_part": round(seconds, 1), "steps_of_last_part": steps,
+                "memory_gb": device.peak_gb(self.accelerator.device), "bits": self.bits,
                 "weights": identity, "metrics": metrics.state()["sha256"],
             }  # fmt: skip
             write_card(self.folder, {**self.card, **log_fields})

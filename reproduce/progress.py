@@ -20,6 +20,7 @@ import dry_run
 from mixcl.config.settings import Experiment
 from mixcl.run import jobs
 
+RULES = {notebook: rule for rule, notebook in jobs.NOTEBOOKS.items()}  # by what a notebook says of itself
 DONE = re.compile(r"(\S+): done in (\d+) s")
 EVENT = re.compile(r"\[(?P<date>\w{3} .+ \d{4})\]|(?:local)?rule (?P<begun>\S+):|Error in rule (?P<failed>\S+):"
                    r"|Finished jobid: \d+ \(Rule: (?P<ended>\S+)\)")  # fmt: skip
@@ -51,7 +52,7 @@ class Progress:
     def mark(self, line: str) -> str:
         """The line of a job, with what is done and left before it."""
         self.ended_rules()
-        if (done := DONE.fullmatch(line)) and (job := self._job(done[1])) in self.left:
+        if (done := DONE.fullmatch(line)) and (job := RULES.get(done[1], done[1])) in self.left:
             self._end(job, float(done[2]))
         return f"{self}{line}"
 
@@ -128,7 +129,3 @@ class Progress:
             return seconds / work
         all_seconds, all_work = (sum(column) for column in zip((TRUST, TRUST), *self.speed.values(), strict=True))
         return all_seconds / all_work if self.known else None
-
-    def _job(self, said: str) -> str:
-        """A job by the name that its notebook says."""
-        return next((rule for rule, notebook in jobs.NOTEBOOKS.items() if notebook == said), said)

@@ -4,7 +4,7 @@
 # Usage: reproduce/walkthrough.sh [NAME ...]     all of them, or those named, such as 02_label_consistency
 #        reproduce/walkthrough.sh --train        train the weights that they show, mixcl/lessons/weights; 6 quiet minutes
 #
-# The folders of results that they name, results/walkthrough*, are emptied first, so that every picture is of this code.
+# The folders of results that they name (OUT) are emptied first, so that every picture is of this code.
 # Each copy is cleaned of times and paths; one that still holds a path of this machine, or is too large, is refused.
 set -euo pipefail
 
@@ -30,7 +30,9 @@ fi
 for name in "${names[@]}"; do
     [ -f "notebooks/$name.ipynb" ] || { echo "walkthrough: there is no notebooks/$name.ipynb" >&2; exit 2; }
 done
-rm -rf -- results/walkthrough*
+for name in "${names[@]}"; do
+    while read -r out; do rm -rf -- "results/$out"; done < <(grep -oP '"OUT = \\"\.\./results/\Kwalkthrough[\w-]*' "notebooks/$name.ipynb")
+done
 made=$(mktemp -d)
 trap 'rm -rf -- "$made"' EXIT
 for name in "${names[@]}"; do

@@ -8,7 +8,6 @@ from it.  Where it ends with an error, the reason is printed in one line.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import itertools
 import json
 import os
@@ -32,6 +31,7 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import write_json, writing
+from mixcl.lock import locked
 from mixcl.run import gpus, jobs, signals
 
 HERE = Path(__file__).resolve().parent
@@ -47,7 +47,7 @@ def main() -> int:
     for name in ("profile", "out", "cores", "gpus", "only", "slurm", "dry"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("settings", nargs="*")
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         return _run(parser.parse_args())
     except InputError as error:
@@ -56,10 +56,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("mixcl: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
-
-
-def _end(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -111,17 +107,10 @@ def _alone(out: Path) -> Iterator[int]:
         file = (out / ".lock").open("w", encoding="utf-8")
     with file:
         end = time.monotonic() + WAIT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    text = f"{out}: another run is at work there; wait for it or choose another --out"
-                    raise InputError(text, "machine") from None
-                time.sleep(0.2)
-            except OSError:  # the file system knows no locks
-                break
+        while locked(file.fileno()) is False:  # None: the file system knows no locks
+            if time.monotonic() > end:
+                raise InputError(f"{out}: another run is at work there; wait for it or choose another --out", "machine")
+            time.sleep(0.2)
         yield file.fileno()
 
 

@@ -286,8 +286,11 @@ def test_what_is_refused(bundle: Path, scans: Path, tmp_path: Path) -> None:
     run = scans / "runs" / "finetune-mine-p100-scratch-f0-s0"
     with pytest.raises(InputError, match="is there and is no bundle"):
         export(run, tmp_path / "full")
-    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
-    (tmp_path / "full/mine.txt").unlink()
+    (tmp_path / "full/mine.txt").rename(tmp_path / "full/README.md")
+    with pytest.raises(InputError, match="is there and is no bundle"):
+        export(run, tmp_path / "full")
+    assert [path.read_text() for path in (tmp_path / "full").iterdir()] == ["mine"]
+    (tmp_path / "full/README.md").unlink()
     (tmp_path / "full/models").mkdir()  # as a full disk leaves it
     export(run, tmp_path / "full")
     assert (tmp_path / "full/configs/metadata.json").is_file()

@@ -82,14 +82,19 @@ def origin(config: Experiment, store: Store) -> str:
 def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
     """Of a stream's first `CANDIDATES` samples, the first with the most labels in common and most labelled voxels.
 
-    ``names`` are as in :func:`pair_stream`.  An InputError where no patches have a label in common.
+    ``names`` are as in :func:`pair_stream`.  An InputError where no patches have a label in common on the label level's
+    grid, which may lose what is thin.
     """
-    pairs = pair_stream(config, store, names)
-    raw = max((pairs[k] for k in range(CANDIDATES)), key=lambda item: sample.common(item["label"]))
-    if not sample.common(raw["label"])[0]:
+    pairs, edge = pair_stream(config, store, names), level_edges(config.model)[LABEL_LEVEL]
+
+    def alike(item: dict[str, Tensor]) -> tuple[bool, int, int]:
+        return sample.common(batches.coarse(item["label"], edge))[0] > 0, *sample.common(item["label"])
+
+    raw = max((pairs[k] for k in range(CANDIDATES)), key=alike)
+    if not alike(raw)[0]:
         text = f"in none of the first {CANDIDATES} samples both patches have a label"
         raise InputError(f"{text}; set a larger model.patch")
-    grid = batches.coarse(raw["label"], level_edges(config.model)[LABEL_LEVEL])
+    grid = batches.coarse(raw["label"], edge)
     places = pairs.places(int(raw["sample"]))
     cases = " and ".join(f"P_{k} from {case.collection}, case {case.id}" for k, (case, _) in enumerate(places, 1))
     text = f"{origin(config, store)}\n{cases}; where nothing is said, the axial slice with most labelled voxels."

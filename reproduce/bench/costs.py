@@ -59,7 +59,7 @@ def _job(path: Path) -> dict[str, Any]:
     device, book = card["bits"]["device"], next(path.parent.glob("*.ipynb"))
     whole = json.loads(book.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"]
     return {
-        "sample": card["seconds_of_last_part"] / (card["steps"] * section["batch"]),
+        "sample": card["seconds_of_last_part"] / (card["steps_of_last_part"] * section["batch"]),
         "gb": card["memory_gb"],
         "copy": max(whole - card["seconds_of_last_part"] - sum(cases), 0.0),
         "device": "CPU" if device == "cpu" else device,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dry_run import cases, samples
+from dry_run import EXTENT, cases, samples
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
@@ -33,7 +33,7 @@ def work(config: Experiment) -> dict[str, float]:
     before = sum(samples(job, config) for job in pretrainings(config))
     after = [(job, samples(job, config)) for job in finetunings(config)]
     step = WINDOW * (1 - config.evaluate.overlap)
-    extent = (410.0, 410.0, 400.0) if config.data.source == "files" else (320.0, 253.0, 256.0)  # mm, as dry_run has it
+    extent = EXTENT[config.data.source]
     windows = math.prod(
         math.ceil(max(mm / edge - WINDOW, 0) / step) + 1 for mm, edge in zip(extent, config.data.spacing, strict=True)
     )
@@ -47,6 +47,9 @@ def work(config: Experiment) -> dict[str, float]:
 
 def main(arguments: list[str]) -> int:
     """Print hours and money."""
+    if not arguments:
+        print("gpu_plan.py: name a profile", file=sys.stderr)
+        return 2
     name, price, *settings = [*arguments, "0"] if len(arguments) == 1 else arguments
     try:
         config, cost = load_profile(name, settings), float(price)

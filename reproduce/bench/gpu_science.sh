@@ -16,15 +16,16 @@ plan='' out=$root/results minutes=9 price=0 settings=() rest=()
 while [ $# -gt 0 ]; do
     case $1 in
         --plan) plan=yes; shift ;;
-        --out) out=$2; shift 2 ;;
-        --minutes) minutes=$2; shift 2 ;;
-        --price) price=$2; shift 2 ;;
-        --data) settings+=(data.source=files "data.root=$2"); shift 2 ;;
-        --set) settings+=("$2"); shift 2 ;;
+        --out) out=${2:?gpu_science.sh: --out needs a folder}; shift 2 ;;
+        --minutes) minutes=${2:?gpu_science.sh: --minutes needs a number}; shift 2 ;;
+        --price) price=${2:?gpu_science.sh: --price needs a number}; shift 2 ;;
+        --data) settings+=(data.source=files "data.root=${2:?gpu_science.sh: --data needs a folder}"); shift 2 ;;
+        --set) settings+=("${2:?gpu_science.sh: --set needs KEY=VALUE}"); shift 2 ;;
         *) rest+=("$1"); shift ;;
     esac
 done
 if [ -n "$plan" ]; then
+    source "$root/reproduce/setup.sh"
     for profile in fair-size map-size; do
         python "$root/reproduce/bench/gpu_plan.py" "$profile" "$price" ${settings[@]+"${settings[@]}"}
     done

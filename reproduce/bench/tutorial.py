@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +40,8 @@ from mixcl.model import seeded
 def main() -> None:
     """Time loaders, steps and both together, print how many times more samples a second ours takes."""
     args = _arguments()
+    if args.batch > 1 and args.batch % 2:
+        sys.exit("tutorial.py: their loader cuts two crops a scan; give an even --batch, or 1")
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     with tempfile.TemporaryDirectory() as new:

@@ -15,6 +15,7 @@ from mixcl import augment, losses, sampler
 from mixcl.batches import Batch, generator
 from mixcl.config.settings import Experiment, ViewsConfig
 from mixcl.data.store import Store
+from mixcl.errors import InputError
 from mixcl.figures.style import Sketch
 from mixcl.lessons import identity, label, networks, overview, restore, sampling, scene, similarity, views
 from mixcl.lessons.scene import Pair
@@ -29,6 +30,14 @@ def store(smoke: Experiment, tmp_path: Path) -> Store:
 @pytest.fixture
 def pair(smoke: Experiment, store: Store) -> Pair:
     return scene.choose(smoke, store)
+
+
+def test_patches_whose_common_labels_the_coarse_grid_loses_are_refused(
+    smoke: Experiment, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scene.batches, "coarse", lambda labels, edge: torch.zeros(2, edge, edge, edge))
+    with pytest.raises(InputError, match=r"set a larger model\.patch"):
+        scene.choose(smoke, store)
 
 
 @pytest.fixture
