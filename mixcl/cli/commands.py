@@ -242,6 +242,10 @@ def verify(
     config, folder = load(profile, overrides, out)
     from mixcl.results import verify as verification
 
+    if write is not None and (expected is not None or full):
+        raise InputError("--write makes the expected values; leave --expected and --full out")
+    if write is None and other:
+        raise InputError("--other is for --write, which says where the expected values go")
     if write is not None:
         verification.write_expected(config, folder, write, other or ())
         typer.echo(f"expected values: {write}")

@@ -28,7 +28,7 @@ def known_profiles() -> list[str]:
 
 def known_runs() -> list[str]:
     """For the shell's completion of --run and --init."""
-    return sorted(str(file.parent) for file in Path("results").glob("*/runs/*/run.json"))
+    return sorted(str(file.parent) for file in Path("results").glob("*/runs/[!.]*/run.json"))
 
 
 def _profile(text: str) -> Any:

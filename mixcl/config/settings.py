@@ -286,14 +286,9 @@ class Experiment(Frozen):
     run: RunConfig = RunConfig()
     grid: GridConfig = GridConfig()
 
-    @field_validator("profile")
-    @classmethod
-    def _named(cls, profile: str) -> str:
-        check_names("profile", [profile])
-        return profile
-
     @model_validator(mode="after")
     def _check(self) -> typing.Self:
+        check_names("profile", [self.profile])
         known = {*PRETRAINING_SETS, *FINETUNING_SETS, *self.data.collections, *self.data.finetune}
         for name in (*self.grid.percents, *self.grid.ablation):
             if name not in known:

@@ -5,7 +5,7 @@ Its cases and slices are chosen by rule, not by hand.
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Case, Store
@@ -44,30 +43,24 @@ class Picture(NamedTuple):
     names: Mapping[int, str]
     predictions: Mapping[str, Array] = {}  # by arm
     title: str = ""
-    z: int | None = None  # the axial slice to show, None is what choose_slice gives
+    z: int = 0  # the axial slice to show
     dice: Mapping[str, float] = {}  # an arm's mean Dice on the scan
 
 
-def choose_slice(label: Array, predictions: Iterable[Array] = ()) -> int:
-    """Of the axial slices with a label, that on which the predictions differ in most voxels.
-
-    Where they do not differ, or are not given, it is the slice with most labelled voxels; the lowest of equal ones.
+def choose_slice(label: Array) -> int:
+    """The axial slice with most labelled voxels; the lowest of equal ones.
 
     >>> label = np.zeros((4, 4, 5), np.uint8)
     >>> label[1:3, 1:3, 3] = 1
-    >>> choose_slice(label), choose_slice(label, [label, np.roll(label, -1, axis=2)])
-    (3, 3)
+    >>> choose_slice(label)
+    3
     """
-    labelled = np.asarray((label > 0) & (label != UNKNOWN)).sum(axis=(0, 1))
-    given = list(predictions)
-    counts = difference(given).sum(axis=(0, 1)) * (labelled > 0) if given else labelled
-    return int(counts.argmax() if counts.any() else labelled.argmax())
+    return int(_labelled(label).sum(axis=(0, 1)).argmax())
 
 
-def difference(predictions: Iterable[Array]) -> NDArray[np.bool_]:
-    """Where label maps are not all the same; bool [X, Y, Z]."""
-    first, *others = predictions
-    return np.any([first != other for other in others or [first]], axis=0)
+def _labelled(label: Array) -> Array:
+    """Where an organ is labelled; what is unknown is not (R33)."""
+    return (label > 0) & (label != UNKNOWN)
 
 
 def chosen(config: Experiment, out: Path) -> tuple[list[Picture], str]:
@@ -101,16 +94,12 @@ def qualitative(config: Experiment, out: Path) -> Plot:
     return overlay(pictures, caption=caption, window=config.data.hu)
 
 
-def overlay(pictures: Picture | Sequence[Picture], *, caption: str = "", window: ct.Window = ct.WINDOW) -> Plot:
+def overlay(rows: Sequence[Picture], *, caption: str = "", window: ct.Window = ct.WINDOW) -> Plot:
     """Rows: cases.  Columns: CT, label, and the prediction of each arm, as in the paper's Fig. 3.
 
     Axial slices in true proportions, the patient's right on the left, organs in their own colours
     (`ct.ORGAN_COLOURS`); ``caption`` stands below, ``window`` is the lower and upper end of the grey scale in HU.
     """
-    rows = []
-    for row in [pictures] if isinstance(pictures, Picture) else pictures:
-        z = choose_slice(row.label, row.predictions.values()) if row.z is None else row.z
-        rows.append(row._replace(z=z))
     titles = ["CT", "label", *dict.fromkeys(arm for row in rows for arm in row.predictions)]
     maps = [(np.stack([m[..., row.z] for m in (row.label, *row.predictions.values())]), row.names) for row in rows]
     names = list(dict.fromkeys(name for part, organs in maps for name in ct.organs_in(part, organs).values()))
@@ -147,7 +136,6 @@ def _panel(ax: Axes, row: Picture, what: str, window: ct.Window) -> None:
     if what != "CT" and what not in shown:
         ax.set_axis_off()
         return
-    assert row.z is not None
     ct.show_ct(ax, row.image, row.z, row.spacing, window, interpolation="bicubic")
     if what in shown:
         ct.show_smooth_labels(ax, shown[what], row.z, row.spacing, row.names)
@@ -194,7 +182,7 @@ def _most_different(pictures: Sequence[Picture], arms: Sequence[str]) -> Picture
     ranks = []
     for picture, count in zip(pictures, organs, strict=True):
         ends = [picture.predictions[arm] for arm in {arms[0], arms[-1]} if arm in picture.predictions]
-        shown = difference(ends) if len(ends) == 2 else picture.label > 0
+        shown = ends[0] != ends[1] if len(ends) == 2 else _labelled(picture.label)
         voxels = shown.sum((0, 1)) * (count >= fewest)
         ranks.append((len(ends) == 2, voxels.max(), int(voxels.argmax())))  # what one arm alone has comes last
     best = max(range(len(ranks)), key=lambda number: ranks[number][:2])  # the first of equals

@@ -9,6 +9,7 @@ scans in the same order from the same fresh decoder; for intervals and p see :mo
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,7 +114,7 @@ def organs(config: Experiment, out: Path) -> pd.DataFrame:
     """
     runs, known = read_runs(out), collections(config.data)
     names = {name for key in config.data.pretrain for name in known[key].names.values()}
-    taught = [any(name in organ for name in names) for organ in runs.cases["organ"]]
+    taught = [bool({organ, re.sub(r"^(left|right) ", "", organ)} & names) for organ in runs.cases["organ"]]
     cases = runs.cases.assign(organs=np.where(taught, "labelled", "others"))
     rows: list[tuple[Any, ...]] = []
     for reference, arm in _with_label_term(config.grid):

@@ -25,8 +25,7 @@ class Sheet:
     """A table to be written.
 
     ``name``: bold, before the Markdown caption.  ``groups``: blocks of columns, each with a title (may be empty) and
-    the names of its columns.  ``rows``: texts, as many as there are columns, or ValueError.  ``notes``: below the
-    table.
+    the names of its columns.  ``rows``: texts, as many as there are columns.  ``notes``: below the table.
     """
 
     name: str
@@ -34,11 +33,6 @@ class Sheet:
     groups: Sequence[tuple[str, Sequence[str]]]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        width = sum(len(names) for _, names in self.groups)
-        if any(len(row) != width for row in self.rows):
-            raise ValueError(f"{self.name} a row does not have as many cells as the header ({width})")
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame, sheets: Sequence[Sheet]) -> None:

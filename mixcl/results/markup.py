@@ -74,6 +74,8 @@ def with_mathml(text: str) -> str:
 
     >>> with_mathml("`$x$` and $x$")[:10], "<math" in with_mathml("`$x$` and $x$")
     ('`$x$` and ', True)
+    >>> with_mathml("$x_$, which is none")
+    '$x_$, which is none'
     """
     from latex2mathml.converter import convert
 
@@ -81,7 +83,10 @@ def with_mathml(text: str) -> str:
         if match["code"]:
             return match["code"]
         formula = match["block"] or match["inline"]
-        math = convert(" ".join(formula.split()), display="block" if match["block"] else "inline")
+        try:
+            math = convert(" ".join(formula.split()), display="block" if match["block"] else "inline")
+        except Exception:  # a slip in a formula, whose kinds have no common name
+            return match[0]
         return str(math).replace("\n", " ").replace("_", "&#95;").replace("*", "&#42;")
 
     return MATH.sub(put, text)

@@ -14,8 +14,8 @@ from mixcl.results.wording import PHANTOM, short
 from mixcl.run.record import flat, provenance, read_card
 
 OUTPUTS = (
-    "tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.pdf", "figures/*.png", "runs/*/cases.csv",
-    "runs/*/run.json", "runs/*/metrics.jsonl",
+    "tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.pdf", "figures/*.png", "runs/[!.]*/cases.csv",
+    "runs/[!.]*/run.json", "runs/[!.]*/metrics.jsonl",
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def contents(config: Experiment, out: Path) -> dict[str, Any]:
         "source": config.data.source,
         "seeds": {"pretrain": config.pretrain.seed, "finetune": list(config.grid.seeds)},
         "data": _data(config, out),
-        "jobs": [_job(path.parent) for path in sorted((out / "runs").glob("*/run.json"))],
+        "jobs": [_job(path.parent) for path in sorted((out / "runs").glob("[!.]*/run.json"))],
         "outputs": {
             path.relative_to(out).as_posix(): sha256(path)
             for pattern in OUTPUTS

@@ -92,7 +92,7 @@ def read_runs(out: Path) -> Runs:
     cards: dict[str, dict[str, Any]] = {}
     jobs: dict[tuple[Any, ...], str] = {}
     tables = []
-    for path in sorted((out / "runs").glob("*/cases.csv")):
+    for path in sorted((out / "runs").glob("[!.]*/cases.csv")):
         card, table = _read_run(path)
         key = tuple(card[name] for name in KEYS)
         if key in jobs:
@@ -132,6 +132,7 @@ def _checked_card(job: Path) -> dict[str, Any]:
     try:
         card = read_card(job)
         Experiment.model_validate(_plan(card))
+        card["decides"]["init"]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

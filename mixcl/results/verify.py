@@ -26,7 +26,7 @@ from mixcl.results.verdict import Check as Check
 from mixcl.results.verdict import report as report
 from mixcl.results.verdict import same
 from mixcl.run import determinism
-from mixcl.run.jobs import finetune_job, finetunings, pretrainings
+from mixcl.run.jobs import finetune_job, finetunings, pretrainings, table1_cells
 from mixcl.run.record import numbers, read_card
 
 EXPECTED = Path(__file__).resolve().parents[2] / "reproduce" / "expected"
@@ -55,11 +55,8 @@ def verify(config: Experiment, out: Path, expected: Path | None = None, *, full:
     """
     if expected is None and config.profile.startswith("paper"):
         folds, checks = _own_parts(config, out, full)
-        means = {
-            _cell(finetune_job(*share, arm, 0, 0)): getattr(row, arm)
-            for share, row in TABLE1.items()
-            for arm in ("scratch", "mixcl")
-        }
+        planned = [cell for cell in table1_cells(config) if cell[:2] in TABLE1]
+        means = {_cell(finetune_job(*cell, 0, 0)): getattr(TABLE1[cell[:2]], cell[2]) for cell in planned}
         return checks + _near(folds, means, PAPER_TOLERANCE)
     values = read_expected(expected or EXPECTED / f"{config.profile}.json")
     folds, checks = _own_parts(config, out, full)
@@ -80,14 +77,17 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
 
     ``others`` are folders of the same profile run where the bits differ (another instruction set, say): the largest
     difference of a cell's mean between them and this run is the spread, and twice that the tolerance where bits differ.
-    Without any, the spread that ``to`` holds is kept.  Raises `InputError` where the run does not hold together, or is
-    not complete.
+    Without any, the spread that ``to`` holds is kept.  Raises `InputError` where the run does not hold together, is not
+    complete, or has other cells than one of the others.
     """
     folds, checks = _own_parts(config, out, full=False)
     if wrong := [check for check in checks if not check.holds and not check.what.startswith("code of")]:
         raise InputError(f"{out}: {wrong[0].what} is {wrong[0].actual}, not {wrong[0].expected}; finish the run first")
-    means = _means(folds)
-    spreads = [abs(means[cell] - mean) for o in others for cell, mean in _means(_folds(read_runs(o))).items()]
+    means, theirs = _means(folds), {other: _means(_folds(read_runs(other))) for other in others}
+    for other, of in theirs.items():
+        if unlike := sorted(means.keys() ^ of.keys()):
+            raise InputError(f"{other}: {unlike[0]} is in it or in {out} alone; give whole runs of one profile")
+    spreads = [abs(means[cell] - mean) for of in theirs.values() for cell, mean in of.items()]
     card = read_run_card(out)
     before = read_expected(to) if to.is_file() and not others else {}
     values = {
@@ -156,13 +156,10 @@ def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]
             f"the settings differ from those of the expected values ({', '.join(others[:5])}), so there is nothing to "
             "compare; run without --set, or give your own values with --expected"
         )
-    bits = (card["bits"] for job in _jobs(config) if "bits" in (card := _card(out, job)))
-    return next((reasons for own in bits if (reasons := _unlike(own, values["bits"]))), [])
-
-
-def _unlike(own: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """Why a job does not promise the expected bits: where it was computed, or was at first."""
-    return [own["began"]] if "began" in own else determinism.unlike(own, expected)
+    for bits in (card["bits"] for job in _jobs(config) if "bits" in (card := _card(out, job))):
+        if reasons := [bits["began"]] if "began" in bits else determinism.unlike(bits, values["bits"]):
+            return reasons  # where a job was computed, or was at first
+    return []
 
 
 def _card(out: Path, job: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _folders(out: Path | None) -> list[Path]:
 
 
 def _runs(folder: Path) -> Iterator[Path]:
-    return (file.parent for file in sorted((folder / "runs").glob("*/run.json")))
+    return (file.parent for file in sorted((folder / "runs").glob("[!.]*/run.json")))
 
 
 def _row(run: Path) -> Row:

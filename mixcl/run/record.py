@@ -28,7 +28,7 @@ def provenance(config: Experiment, **more: object) -> dict[str, Any]:
         "profile": config.profile,
         "commit": commit(),
         "code": code_id(),
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in ("mixcl", *PACKAGES)}},
+        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in ("mixcl", *PACKAGES)}},
         "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
         **more,
         "config": config.model_dump(mode="json"),
@@ -46,13 +46,6 @@ def commit() -> str:
         return subprocess.run([*git, *name], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished

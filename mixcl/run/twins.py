@@ -81,7 +81,7 @@ def _lock(path: Path, place: int, job: str) -> Iterator[None]:
 
 def _take_over(folder: Path, card: Mapping[str, Any], key: str) -> None:
     """Copy weights, metrics and evaluation of a finished run with the same content, if there is one that is whole."""
-    for other in sorted(folder.parent.glob(f"*/{checkpoint.WEIGHTS}")):
+    for other in sorted(folder.parent.glob(f"[!.]*/{checkpoint.WEIGHTS}")):
         with suppress(InputError, KeyError, TypeError):  # damaged, or not a run: no twin
             theirs = read_card(other.parent)
             if content(theirs) != key:

@@ -486,10 +486,14 @@ def test_the_decathlon_is_got_from_where_monai_gets_it() -> None:
         assert (file.url, file.md5) == (DecathlonDataset.resource[task], DecathlonDataset.md5[task])
 
 
-def test_every_other_built_in_collection_has_addresses() -> None:
+def test_every_other_built_in_collection_has_addresses(tmp_path: Path) -> None:
     for name, number in {"msd_liver": 1, "msd_lung": 1, "msd_pancreas": 1, "msd_spleen": 1, "kits19": 420}.items():
         found = download.files(name)
         assert len(found) == number
         assert all(one.url.startswith("https://") for one in found)
+    (tmp_path / "Task09_Spleen").mkdir()
+    (tmp_path / "Task09_Spleen/phantom.json").touch()
+    with pytest.raises(InputError, match="Task09_Spleen: holds phantoms"):
+        download.get("msd_spleen", tmp_path)
     with pytest.raises(InputError, match="not a built-in collection"):
         download.get("kits21", Path("nowhere"))

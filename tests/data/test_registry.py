@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -124,9 +125,14 @@ def test_unlabelled_test_part_is_left_out_when_the_count_is_full(tmp_path: Path)
     assert "case_00001/segmentation" in match_cases(kits, tmp_path)[1]["case_00001"]
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"no such folder for MSD Task03 Liver; set data\.root"):
         find_cases(COLLECTIONS["msd_liver"], tmp_path / "nowhere")
+    with monkeypatch.context() as patch:  # below a folder that may be entered and not be listed
+        patch.setattr(os, "access", lambda path, mode: False)
+        patch.setattr(Path, "iterdir", lambda path: pytest.fail(f"{path} was listed"))
+        with pytest.raises(InputError, match="no such folder"):
+            match_cases(COLLECTIONS["msd_liver"], tmp_path / "closed" / "nowhere")
     with pytest.raises(InputError, match=r"no file matches 'imagesTr/.* found are no files at all"):
         find_cases(COLLECTIONS["msd_liver"], tmp_path)
     touch(tmp_path, *(f"scans/{name}.nrrd" for name in "abcde"), "notes.txt")

@@ -24,6 +24,7 @@ from mixcl.data.registry import BTCV_NAMES, COLLECTIONS
 from mixcl.figures import ct
 from mixcl.figures.qualitative import Picture, _most_different, choose_slice, chosen, overlay
 from mixcl.figures.style import Plot
+from mixcl.labels import UNKNOWN
 from mixcl.results.write import Table
 
 
@@ -49,7 +50,7 @@ def test_the_patients_right_is_on_the_left_and_the_front_on_top() -> None:
     image = np.full((40, 30, 4), -150, np.int16)
     image[36:40, 27:30, 1] = 250
     label = np.zeros(image.shape, np.uint8)
-    figure = overlay(Picture(image, label, SPACING, {1: "spleen"}, z=1))
+    figure = overlay([Picture(image, label, SPACING, {1: "spleen"}, z=1)])
     bright = np.argwhere(panel(figure, 1).min(axis=2) > 200)  # the label panel has no writing in it
     height, width = panel(figure, 1).shape[:2]
     assert bright[:, 0].max() < 0.15 * height
@@ -57,7 +58,7 @@ def test_the_patients_right_is_on_the_left_and_the_front_on_top() -> None:
 
 
 def test_labels_lie_on_the_scan_and_have_their_colours() -> None:
-    figure = overlay(scan())
+    figure = overlay([scan()])
     pixels = panel(figure, 1).astype(float) / 255
     height, width = pixels.shape[:2]
     for organ, x, y in (("liver", 31.5, 16.5), ("spleen", 7.0, 11.5)):  # voxels, slice 5
@@ -68,7 +69,7 @@ def test_labels_lie_on_the_scan_and_have_their_colours() -> None:
 
 
 def test_voxels_keep_their_proportions() -> None:
-    figure = overlay(scan())
+    figure = overlay([scan()])
     for ax in figure.axes:
         box = ax.get_window_extent()
         assert box.height / box.width == pytest.approx(30 * 3.0 / (40 * 1.5), rel=1e-3)
@@ -104,12 +105,8 @@ def test_slices_are_chosen_by_the_rule() -> None:
     label[1:4, 1:4, 2:4] = 1
     label[1:5, 1:5, 3] = 1
     assert choose_slice(label) == 3
-    same = [label, label.copy()]
-    assert choose_slice(label, same) == 3
-    other = label.copy()
-    other[0, :3, 2] = 2
-    other[0, :5, 1] = 2  # differs most, but has no label
-    assert choose_slice(label, [label, label, other]) == 2
+    label[..., 0] = UNKNOWN
+    assert choose_slice(label) == 3
     assert choose_slice(np.zeros_like(label)) == 0
 
 
@@ -347,6 +344,13 @@ def test_a_case_that_one_arm_lacks_is_not_shown_before_one_that_both_have() -> N
     )
     assert picture.title == "b, slice 1"
     assert list(picture.predictions) == ["scratch", "mixcl"]
+
+
+def test_of_one_arm_the_slice_with_most_labels_is_shown_and_unknown_is_none() -> None:
+    label = np.zeros((6, 6, 3), np.uint8)
+    label[:2, :, 1], label[1:, :, 2], label[0, :, 2] = 1, UNKNOWN, 1
+    picture = Picture(np.zeros(label.shape), label, SPACING, {1: "spleen"}, {"scratch": label})
+    assert _most_different([picture], ["scratch"]).z == 1
 
 
 def test_labels_between_voxels_lie_where_the_voxels_lie() -> None:

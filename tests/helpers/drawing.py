@@ -22,7 +22,7 @@ def scan(shape: tuple[int, int, int] = (40, 30, 8)) -> Picture:
     label[4:9, 8:14, 3:6] = 1
     off = label.copy()
     off[20:26, 10:22, 5] = 6
-    return Picture(image, label, SPACING, BTCV_NAMES, {"scratch": off, "mixcl": label}, "a phantom")
+    return Picture(image, label, SPACING, BTCV_NAMES, {"scratch": off, "mixcl": label}, "a phantom", 5)
 
 
 def points(ax: Axes, marker: str = "o") -> NDArray[np.float64]:
@@ -63,5 +63,5 @@ CARD = {
 
 
 def save_two(place: Path) -> None:
-    figures.save(overlay(scan(), caption="seed 0"), place / "a.b")
+    figures.save(overlay([scan()], caption="seed 0"), place / "a.b")
     figures.save(figures.losses(pretraining(), CARD), place / "losses")

@@ -55,7 +55,9 @@ def write_run(
         "seconds_of_last_part": 12.5,
         "labels": {str(k): v for k, v in LABELS[task].items()}, "test": list(dice), "train": [],
         "config": CONFIG,
-        "decides": {"finetune": {"steps": 500}, "arm": arm, "fold": fold}, **more,
+        "decides": {
+            "finetune": {"steps": 500}, "init": "none" if arm == "scratch" else "0" * 64, "arm": arm, "fold": fold,
+        }, **more,
     }  # fmt: skip
     (run / "run.json").write_text(json.dumps(card))
     rows = []

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.runs import CONFIG, write_run
+from helpers.runs import CONFIG, LABELS, write_run
 from matplotlib.axes import Axes
 from scipy import stats
 
@@ -280,6 +280,16 @@ def test_what_the_label_term_adds_to_labelled_organs_and_to_others(tmp_path: Pat
     assert f"| BTCV | 15 | MixCL | id-recon | labelled | 3, one pre-training | {np.mean(by_case):+.4f} |" in text
     assert "phantoms, not patients" in text
     assert len(pd.read_csv(tmp_path / "tables" / "effects_organs.csv")) == 2
+
+
+def test_an_organ_is_taught_under_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The liver of a collection does not teach its cyst; its kidney teaches the left and the right one."""
+    monkeypatch.setitem(LABELS, "btcv", {2: "right kidney", 6: "liver", 11: "liver cyst"})
+    for fold in range(2):
+        for arm, gain in (("id-recon", 0.0), ("mixcl", 0.1)):
+            write_run(tmp_path, "btcv", 15, arm, fold, {"1": {2: 0.5 + gain, 6: 0.5 + gain, 11: 0.5 - gain}})
+    table = effects.organs(FAIR, tmp_path).set_index("organs")
+    assert table["difference"].to_dict() == pytest.approx({"labelled": 0.1, "others": -0.1})
 
 
 def test_no_two_arms_that_differ_in_labels_give_an_empty_table(out: Path) -> None:

@@ -18,7 +18,7 @@ from mixcl.errors import InputError
 from mixcl.files import write_sealed
 from mixcl.results import runcard, write
 from mixcl.results.paper import TABLE1
-from mixcl.results.runs import Runs
+from mixcl.results.runs import Runs, read_runs
 from mixcl.results.statistics import over_folds
 from mixcl.run.jobs import finetune_job
 
@@ -185,7 +185,7 @@ def test_seeds_are_averaged_before_folds(out: Path) -> None:
 
 
 def test_runs_that_were_not_made_alike_are_told(out: Path) -> None:
-    decides = {"finetune": {"steps": 400}}
+    decides = {"finetune": {"steps": 400}, "init": "0" * 64}
     write_run(out, "msd_spleen", 15, "mixcl", 0, {"7": {1: 0.9}, "8": {1: 0.9}}, decides=decides, commit="f" * 20)
     table = results.table1(out)
     assert "Take care: the runs of Spleen were not made alike, they differ in finetune.steps." in table.notes
@@ -430,6 +430,14 @@ def test_files_that_cannot_be_used(out: Path, tmp_path: Path) -> None:
     write_run(out, "btcv", 15, "scratch", 0, {"1": {1: 0.5, 6: None, 11: None}})
     with pytest.raises(InputError, match="is the same job as"):
         results.table1(out)
+
+
+def test_a_run_that_a_kill_left_half_removed_counts_no_more(out: Path) -> None:
+    before = read_runs(out)
+    job = next(iter(before.cards))
+    (out / "runs" / job).rename(out / "runs" / f".removed-7-{job}")
+    assert set(read_runs(out).cards) == before.cards.keys() - {job}
+    assert job not in json.dumps(runcard.contents(load_profile("smoke"), out))
 
 
 def test_run_card(out: Path) -> None:
