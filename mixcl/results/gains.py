@@ -66,15 +66,18 @@ def write_map(out: Path) -> Gains:
 def trainings(out: Path) -> pd.DataFrame:
     """A row a training: `POINT`, fold, seed, weights, Dice, and what was seen on the way.
 
-    ``start`` is scratch or the arm whose pre-training it was, ``pretraining`` its job.  ``entropy`` is the last
-    cross-entropy on the test cases and ``organs`` how many organs had passed `FOUND` by then, NaN without
-    ``finetune.probe_every``; ``found`` is the step at which each did, by organ.  Raises `InputError` as
-    :func:`mixcl.results.runs.read_runs` does, and for two trainings of one point, fold and seed.
+    ``start`` is scratch or the arm whose pre-training it was, ``pretraining`` its job, of equal ones that with the
+    shortest name.  ``entropy`` is the last cross-entropy on the test cases and ``organs`` how many organs had passed
+    `FOUND` by then, NaN without ``finetune.probe_every``; ``found`` is the step at which each did, by organ.  Raises
+    `InputError` as :func:`mixcl.results.runs.read_runs` does, and for two trainings of one point, fold and seed.
     """
     runs = read_runs(out)
     table = fold_scores(runs.cases)
     cards = [runs.cards[job] for job in table["job"]]
-    table["pretraining"] = [(card.get("pretraining") or {}).get("job", "") for card in cards]
+    before = [card.get("pretraining") or {} for card in cards]
+    made = pd.Series([of.get("job", "") for of in before], table.index)
+    weights = [of.get("id", number) for number, of in enumerate(before)]
+    table["pretraining"] = made.groupby(weights).transform(lambda names: min(names, key=len))
     table["start"] = [(arm_and_seed(job) or (job,))[0] if job else REFERENCE for job in table["pretraining"]]
     table["steps"] = [int(card["steps"]) for card in cards]
     table["rate"] = [float(card["config"]["finetune"]["lr"]) for card in cards]

@@ -156,6 +156,20 @@ def test_what_features_were_like_is_of_the_last_look_at_each_pretraining(out: Pa
     assert table["probe_dice"].isna().all()  # no linear probe was made
 
 
+def test_a_pretraining_that_two_jobs_share_is_one(tmp_path: Path) -> None:
+    """An arm asked for by itself has a job of its own, which takes the weights of an equal one that is there."""
+    for seed in (0, 1):
+        training(tmp_path, "scratch", 40, RATES[0], 0, seed)
+        training(tmp_path, "scratch", 80, RATES[0], 0, seed)
+        for steps, job in ((40, "pretrain-id"), (80, "pretrain-id-late")):
+            run = training(tmp_path, f"arm-{steps}", steps, RATES[0], 0, seed)
+            card = json.loads((run / "run.json").read_text())
+            card["pretraining"] = {"job": job + (f"-s{seed}" if seed else ""), "id": f"weights {seed}"}
+            (run / "run.json").write_text(json.dumps(card))
+    table = gains.write_map(tmp_path).map
+    assert table[["start", "steps", "n_seeds"]].values.tolist() == [["id", 40, 2], ["id", 80, 2]]
+
+
 def test_where_there_is_one_rate_none_is_the_best(tmp_path: Path) -> None:
     for start in ("scratch", "mixcl"):
         training(tmp_path, start, 40, RATES[0], 0, 0)
