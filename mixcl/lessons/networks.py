@@ -22,7 +22,7 @@ MOMENTS = ("start", "early", "late")
 BEFORE = "before training"
 CARD = """# Weights of the walk-through
 
-The network of notebooks 01 to 04 at three moments of its pre-training, float16. Made by
+The network of notebooks 00, 01, 02 and 04 at three moments of its pre-training, float16. Made by
 
     {make}
 
@@ -36,7 +36,7 @@ The network of notebooks 01 to 04 at three moments of its pre-training, float16.
 - **Data**: {scans} phantoms, not patients, of `{collections}` (`phantom.seed` {phantoms}, data {data}).
   The notebooks show phantoms of another seed, which the network has never seen.
 - **Settings**: the paper's, but for a narrow network, a batch of 1, a learning rate of {lr:g} that falls to 0 over the
-  steps of each training, alpha = {alpha:g} (the paper has 0.01, with which labels hardly matter, R26), and Eq. 6 with a
+  steps of each training, alpha = {alpha:g} (the paper has 0.01, with which labels hardly pull, R26), and Eq. 6 with a
   logarithm for each positive pair (`{reduction}`, R8).
 - **Licence**: that of this repository. They are for looking at; an encoder for use comes from `mixcl pretrain`.
 """
