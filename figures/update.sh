@@ -27,7 +27,7 @@ fi
 if [ "$made" = "$from/tables/map.md" ]; then
     shopt -s nullglob # a run has maps, or arms at a point
     rm -f -- "$to/tuned.csv" # which one rate alone has not
-    cp -- "$from"/figures/{map,arms,diagnostics}*.{png,pdf} "$from"/tables/{map,found,features,trainings}.csv "$from"/tables/tuned*.csv "$made" "$to/"
+    cp -- "$from"/figures/{map,arms}*.{png,pdf} "$from"/tables/{map,found,features,trainings}.csv "$from"/tables/tuned*.csv "$made" "$to/"
 else
     [ "$to" = "$here" ] || cp -- "$from"/figures/effects.{png,pdf} "$to/"
     cp -- "$from"/tables/effects{,_organs}.{csv,md} "$from"/tables/effects_trainings.csv "$to/"

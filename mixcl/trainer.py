@@ -181,6 +181,10 @@ class _Loop:
         device.agree(largest, first, self.folder)
         if finished:
             checkpoint.drop(self.folder)  # a kill may have come between the weights and this
+            if accelerator.is_main_process:  # what decides nothing may have changed: names of organs, the grid
+                now = {key: self.card[key] for key in ("config", "labels") if key in self.card}
+                if (card := read_card(self.folder)) | now != card:
+                    write_card(self.folder, card | now)
             return self.folder
         verify(data.cases)
         self.seen = seen_by(self.config, data.cases, self.card)

@@ -8,6 +8,7 @@ from it.  Where it ends with an error, the reason is printed in one line.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -29,8 +30,9 @@ from progress import Progress
 from mixcl.cli.shared import has_expected
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
+from mixcl.data.registry import collections, folder
 from mixcl.errors import InputError
-from mixcl.files import write_json, writing
+from mixcl.files import read_json, write_json, writing
 from mixcl.lock import locked
 from mixcl.run import gpus, jobs, signals
 
@@ -74,6 +76,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"mixcl: profile {config.profile}, results in {out}", flush=True)
         settings += _absolute(config, out)
         handed = {"profile": profile, "settings": settings, "out": str(out), "gpu": int(bool(devices))}
+        handed["scans"] = _listing(config, out)
         write_json(out / "commands" / "settings.json", handed)
         if options.dry:
             return _plan(config, out, options, len(devices))
@@ -97,6 +100,20 @@ def _absolute(config: Experiment, out: Path) -> list[str]:
     places = {"data.root": config.data.raw_dir(out), "data.store": config.data.store_dir(out)}
     moved = {key: str(place.absolute()) for key, place in places.items() if not place.is_absolute()}
     return [f"{key}={json.dumps(place, ensure_ascii=False)}" for key, place in moved.items()]
+
+
+def _listing(config: Experiment, out: Path) -> str:
+    """A name for scans as they lie in their folders, by names, sizes and dates; of phantoms settings tell."""
+    listed = hashlib.sha256()
+    for collection in collections(config.data).values() if config.data.source == "files" else ():
+        base = folder(collection, config.data.raw_dir(out))
+        for path in sorted(base.rglob("*")):
+            with suppress(OSError):
+                status = path.stat()
+                listed.update(
+                    f"{path.relative_to(base)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="replace")
+                )
+    return listed.hexdigest()
 
 
 @contextmanager
@@ -183,6 +200,7 @@ def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: S
     environment = _environment(out, **handed)
     if not devices:
         subprocess.run([sys.executable, "-m", "mixcl.run.determinism"], env=environment, check=False)
+    _drop_stale(config, out)
     log = out / "workflow.log"
     with writing(log), log.open("ab") as file:
         begin = file.tell()
@@ -212,6 +230,20 @@ def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: S
         return 1
     _tell(config, out, options)
     return 0
+
+
+def _drop_stale(config: Experiment, out: Path) -> None:
+    """Take away the marks of jobs that these settings would make otherwise, whoever ran them, so that they are made."""
+    from mixcl.results import verify_jobs  # here, because it takes a second
+
+    report = out / "data" / "report.json"
+    with suppress(OSError, ValueError, KeyError):  # not prepared yet
+        if read_json(report)["faults"]:
+            report.unlink()
+    with suppress(InputError):
+        for job in verify_jobs.stale(config, out):
+            for mark in ("done", "cases.csv"):
+                (out / "runs" / job / mark).unlink(missing_ok=True)
 
 
 def _slots(config: Experiment, options: argparse.Namespace, devices: Sequence[str]) -> int:
@@ -251,7 +283,7 @@ def _tell(config: Experiment, out: Path, options: argparse.Namespace) -> None:
     if options.only in ("all", "figures", "table1"):
         from mixcl.results.findings import headline  # here, because it takes two seconds
 
-        print("\n".join(headline(out)))
+        print("\n".join(headline(out, config)))
     if options.only in ("all", "figures"):
         sets = [word for item in options.settings for word in ("--set", item)]
         verify = shlex.join(["mixcl", "verify", "--profile", options.profile, "--out", str(out), *sets])

@@ -70,7 +70,7 @@ def chosen(config: Experiment, out: Path) -> tuple[list[Picture], str]:
 
     Raises `InputError` where nothing is evaluated, or what an evaluation left is missing or damaged.
     """
-    runs, store = read_runs(out), Store(config.data.store_dir(out), settings=config.data)
+    runs, store = read_runs(out, config), Store(config.data.store_dir(out), settings=config.data)
     order = [SCRATCH, *config.grid.variants, FULL]
     pictures, best, used = [], [], []
     for task in dict.fromkeys(runs.cases["task"]):

@@ -15,6 +15,7 @@ from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import OKABE_ITO, Plot, plain, write_caption
 from mixcl.figures.training import TERMS, origin_of
 from mixcl.labels import UNKNOWN
+from mixcl.run.jobs import FULL, pretraining_job
 
 CANDIDATES = 32  # first pre-training samples, of which the shown one is chosen
 VISIBLE = 0.03  # least RMS difference between P_1, V_1 and V'_1, of the window, that a reader sees
@@ -67,7 +68,7 @@ def sample(config: Experiment, out: Path) -> Sample:
     from mixcl.run import checkpoint, record
     from mixcl.run.device import machine
 
-    run = out / "runs" / "pretrain"
+    run = out / "runs" / pretraining_job(FULL, config.grid.seeds[0])
     weights, card = checkpoint.read_weights(run)[0], record.read_card(run)
     store = Store(config.data.store_dir(out), settings=config.data)
     pairs = batches.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, CANDIDATES)

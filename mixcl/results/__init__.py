@@ -3,6 +3,7 @@
 from mixcl.results.runs import Runs as Runs
 from mixcl.results.runs import read_runs as read_runs
 from mixcl.results.write import Table as Table
+from mixcl.results.write import comparisons as comparisons
 from mixcl.results.write import organ_metrics as organ_metrics
 from mixcl.results.write import organs as organs
 from mixcl.results.write import table1 as table1

@@ -67,7 +67,7 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     ``attrs["origin"]`` names profile, folds, seeds, commit and data.  Raises `InputError` as
     :func:`mixcl.results.runs.read_runs` does.
     """
-    runs = read_runs(out)
+    runs = read_runs(out, config)
     folds = statistics.fold_scores(runs.cases)
     records = [read_metrics(out / "runs" / job / "metrics.jsonl")[-1:] for job in folds["job"]]
     folds["loss"] = [last[0].get("total", math.nan) if last else math.nan for last in records]
@@ -112,7 +112,7 @@ def organs(config: Experiment, out: Path) -> pd.DataFrame:
     ``organs`` (labelled or others), and :class:`mixcl.results.inference.Estimate` of the difference of Dice over a
     pair's cases and their organs; ``p`` is not adjusted.
     """
-    runs, known = read_runs(out), collections(config.data)
+    runs, known = read_runs(out, config), collections(config.data)
     names = {name for key in config.data.pretrain for name in known[key].names.values()}
     taught = [bool({organ, re.sub(r"^(left|right) ", "", organ)} & names) for organ in runs.cases["organ"]]
     cases = runs.cases.assign(organs=np.where(taught, "labelled", "others"))

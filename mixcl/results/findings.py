@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.results.formats import MISSING
 from mixcl.results.inference import FEWEST
@@ -15,22 +16,22 @@ from mixcl.results.write import Table, make_table
 from mixcl.run.jobs import FULL
 
 
-def findings(out: Path) -> list[str]:
+def findings(out: Path, plan: Experiment | None = None) -> list[str]:
     """What was run, what Table 1 and what Table 2 answer; nothing where no run is evaluated or one is damaged."""
     try:
-        runs = read_runs(out)
+        runs = read_runs(out, plan)
     except InputError:
         return []
     first, second = (make_table(runs, number) for number in (1, 2))
     return [_what(pd.concat([first.folds, second.folds]), first.phantom), _table1(first), _table2(second)]
 
 
-def headline(out: Path) -> list[str]:
+def headline(out: Path, plan: Experiment | None = None) -> list[str]:
     """Mean Dice of Table 1 of a folder of results, a line a task, and :func:`findings`; nothing without a pair.
 
     Raises `InputError` as :func:`mixcl.results.runs.read_runs` does.
     """
-    table = make_table(read_runs(out), 1)
+    table = make_table(read_runs(out, plan), 1)
     means = table.cells.set_index(CELL)["mean"].to_dict()
     tasks: dict[str, list[str]] = {}
     for task, percent, arm in table.planned:
@@ -41,7 +42,7 @@ def headline(out: Path) -> list[str]:
         return []
     folds, seeds = (table.folds[name].nunique() for name in ("fold", "seed"))
     first = f"Table 1, mean Dice from scratch -> MixCL ({count(folds, 'fold')}, {count(seeds, 'pre-training')}):"
-    return [first, *(f"  {title(task)}: {', '.join(cells)}" for task, cells in tasks.items()), *findings(out)]
+    return [first, *(f"  {title(task)}: {', '.join(cells)}" for task, cells in tasks.items()), *findings(out, plan)]
 
 
 def _what(folds: pd.DataFrame, phantom: bool) -> str:

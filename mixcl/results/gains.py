@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import write_text
 from mixcl.results import wording
@@ -44,13 +45,13 @@ class Gains(NamedTuple):
     features: pd.DataFrame
 
 
-def write_map(out: Path) -> Gains:
-    """Write tables/map.csv, .md and .tex, and the other tables as .csv, of the runs in ``out``/runs.
+def write_map(out: Path, plan: Experiment | None = None) -> Gains:
+    """Write tables/map.csv, .md and .tex, and the other tables as .csv, of the runs of ``plan``, or of all in ``out``.
 
     There is a tuned.csv where there is more than one rate.
     Raises `InputError` as :func:`trainings` and :func:`gain_map` do.
     """
-    rows, folder = trainings(out), out / "tables"
+    rows, folder = trainings(out, plan), out / "tables"
     made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows), features(rows, out))
     write_table(folder, "map", made.map, [_sheet(made.map)])
     others = {"trainings": rows[TRAINING], "tuned": made.tuned, "found": made.found}
@@ -63,7 +64,7 @@ def write_map(out: Path) -> Gains:
     return made
 
 
-def trainings(out: Path) -> pd.DataFrame:
+def trainings(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
     """A row a training: `POINT`, fold, seed, weights, Dice, and what was seen on the way.
 
     ``start`` is scratch or the arm whose pre-training it was, ``pretraining`` its job, of equal ones that with the
@@ -71,7 +72,7 @@ def trainings(out: Path) -> pd.DataFrame:
     `FOUND` by then, NaN without ``finetune.probe_every``; ``found`` is the step at which each did, by organ.  Raises
     `InputError` as :func:`mixcl.results.runs.read_runs` does, and for two trainings of one point, fold and seed.
     """
-    runs = read_runs(out)
+    runs = read_runs(out, plan)
     table = fold_scores(runs.cases)
     cards = [runs.cards[job] for job in table["job"]]
     before = [card.get("pretraining") or {} for card in cards]

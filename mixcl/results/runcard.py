@@ -11,6 +11,7 @@ from mixcl.errors import InputError
 from mixcl.files import read_json, read_sealed, sha256, write_json, write_text
 from mixcl.results.formats import Sheet, markdown
 from mixcl.results.wording import PHANTOM, short
+from mixcl.run.jobs import finetunings, pretrainings
 from mixcl.run.record import flat, provenance, read_card
 
 OUTPUTS = (
@@ -46,18 +47,19 @@ def read_run_card(out: Path) -> dict[str, Any]:
 
 
 def contents(config: Experiment, out: Path) -> dict[str, Any]:
-    """What RUN.json says of a folder of results, as the folder is now."""
+    """What RUN.json says of a folder of results, as the folder is now: of the jobs of these settings alone."""
+    mine = [out / "runs" / job.name for job in (*pretrainings(config), *finetunings(config))]
     return {
         "profile": config.profile,
         "source": config.data.source,
         "seeds": {"pretrain": config.pretrain.seed, "finetune": list(config.grid.seeds)},
         "data": _data(config, out),
-        "jobs": [_job(path.parent) for path in sorted((out / "runs").glob("[!.]*/run.json"))],
+        "jobs": [_job(run) for run in sorted(mine) if (run / "run.json").is_file()],
         "outputs": {
             path.relative_to(out).as_posix(): sha256(path)
             for pattern in OUTPUTS
             for path in sorted(out.glob(pattern))
-            if path.is_file()
+            if path.is_file() and (path.parent in mine or path.parent.parent == out)
         },
     }
 

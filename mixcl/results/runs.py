@@ -15,7 +15,7 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.results.paper import ARMS, TITLES
 from mixcl.results.statistics import CELL, KEYS, METRICS, Cell
-from mixcl.run.jobs import SCRATCH, by_key, table1_cells, table2_cells
+from mixcl.run.jobs import SCRATCH, by_key, finetunings, table1_cells, table2_cells
 from mixcl.run.record import flat, read_card
 from mixcl.spreadsheet import read_csv
 
@@ -25,17 +25,21 @@ DRAWN = {"percent", "fold", "arm", "seed", "start", "train"}  # what a run is na
 
 @dataclass(frozen=True)
 class Runs:
-    """All evaluated runs of a folder: ``cases``, a row a run, case and organ; ``cards``, run.json by job."""
+    """Evaluated runs of a folder: ``cases``, a row a run, case and organ; ``cards``, run.json by job.
+
+    ``plan``: the settings whose jobs they are; None where all count, and each says what it was planned with.
+    """
 
     cases: pd.DataFrame
     cards: dict[str, dict[str, Any]] = field(repr=False)
+    plan: Experiment | None = None
 
     def planned(self, table: int) -> list[tuple[str, float, str, int, int]]:
         """(task, percent, arm, fold, seed) of all that the runs' settings ask for in Table 1 or 2, in order."""
         runs: dict[tuple[str, float, str, int, int], None] = {}
         order = {SCRATCH: -1}
-        plans = dict.fromkeys(json.dumps(_plan(card)) for card in self.cards.values())
-        for config in map(Experiment.model_validate_json, plans):
+        told = dict.fromkeys(json.dumps(_plan(card)) for card in self.cards.values())
+        for config in [self.plan] if self.plan else map(Experiment.model_validate_json, told):
             for number, arm in enumerate(config.grid.variants):
                 order.setdefault(arm, number)
             for cell in table1_cells(config) if table == 1 else table2_cells(config):
@@ -51,7 +55,7 @@ class Runs:
         """The runs of some cells."""
         kept = set(cells)
         cards = {job: card for job, card in self.cards.items() if tuple(card[key] for key in CELL) in kept}
-        return Runs(self.cases[self.cases["job"].isin(list(cards))], cards)
+        return Runs(self.cases[self.cases["job"].isin(list(cards))], cards, self.plan)
 
     def values(self, key: str, task: str | None = None) -> list[Any]:
         """What the runs (of a task) have under a key of run.json, each once."""
@@ -84,16 +88,24 @@ class Runs:
         return differing
 
 
-def read_runs(out: Path) -> Runs:
-    """Read all evaluated fine-tuning runs below ``out``/runs.
+def read_runs(out: Path, plan: Experiment | None = None) -> Runs:
+    """Read the evaluated fine-tuning runs below ``out``/runs: all, or those of the jobs of ``plan``.
 
     Raises `InputError` where there is none, a file is damaged or lacks cases, or two runs are of the same job.
     """
+    wanted = None if plan is None else {job.name for job in finetunings(plan)}
     cards: dict[str, dict[str, Any]] = {}
     jobs: dict[tuple[Any, ...], str] = {}
     tables = []
     for path in sorted((out / "runs").glob("[!.]*/cases.csv")):
-        card, table = _read_run(path)
+        if wanted is not None and path.parent.name not in wanted:
+            continue
+        try:
+            card, table = _read_run(path)
+        except InputError:
+            if path.exists():
+                raise
+            continue  # is being made again
         key = tuple(card[name] for name in KEYS)
         if key in jobs:
             raise InputError(f"{path.parent}: is the same job as {jobs[key]}; take one of the two away")
@@ -105,7 +117,7 @@ def read_runs(out: Path) -> Runs:
     cases = pd.concat(tables, ignore_index=True)
     cases["percent"] = cases["percent"].astype(float)
     cases = cases.sort_values([*KEYS, "case", "label"], key=_ranks, kind="stable", ignore_index=True)
-    return Runs(cases, cards)
+    return Runs(cases, cards, plan)
 
 
 def _read_run(path: Path) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -68,7 +68,7 @@ def site(config: Experiment, out: Path) -> Path:
     first = run.render(
         profile=config.profile,
         warning=PHANTOM if config.data.source == "phantom" else "",
-        findings=findings(out),
+        findings=findings(out, config),
         tables=_tables(out, missing),
         figures=[figure for figure in figures if figure not in diagnostics],
         folds=[page for page in notebooks if page.group == "folds"],

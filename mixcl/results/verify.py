@@ -83,7 +83,7 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
     folds, checks = _own_parts(config, out, full=False)
     if wrong := [check for check in checks if not check.holds and not check.what.startswith("code of")]:
         raise InputError(f"{out}: {wrong[0].what} is {wrong[0].actual}, not {wrong[0].expected}; finish the run first")
-    means, theirs = _means(folds), {other: _means(_folds(read_runs(other))) for other in others}
+    means, theirs = _means(folds), {other: _means(_folds(read_runs(other, config))) for other in others}
     for other, of in theirs.items():
         if unlike := sorted(means.keys() ^ of.keys()):
             raise InputError(f"{other}: {unlike[0]} is in it or in {out} alone; give whole runs of one profile")
@@ -94,7 +94,7 @@ def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Pat
         "profile": config.profile,
         "commit": card["commit"],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bits": read_card(out / "runs" / "pretrain")["bits"],
+        "bits": read_card(out / "runs" / _jobs(config)[0])["bits"],
         "settings": numbers(config),
         "spread": round(max(spreads), 4) if spreads else before.get("spread"),
         "spread_runs": len(others) if spreads else before.get("spread_runs", 0),
@@ -134,7 +134,7 @@ def _jobs(config: Experiment) -> list[str]:
 
 def _own_parts(config: Experiment, out: Path, full: bool) -> tuple[dict[str, float], list[Check]]:
     """Dice of every fold, and whether scans, jobs, tables and the run card follow from each other."""
-    card, runs = read_run_card(out), read_runs(out)
+    card, runs = read_run_card(out), read_runs(out, config)
     folds = _folds(runs)
     jobs = [job.name for job in finetunings(config)]
     checks = [Check(f"run {job}", "evaluated", "missing", False, job) for job in jobs if job not in folds]

@@ -73,12 +73,13 @@ def _unlike(base: Path, sources: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 def tables(config: Experiment, out: Path) -> Iterator[Check]:
     """Every table on the disk against the one that the cases give now."""
     makers: dict[str, Callable[[Path], object]] = {
-        "table1": write.table1,
-        "table2": write.table2,
-        "organs": write.organs,
+        "table1": lambda place: write.table1(place, config),
+        "table2": lambda place: write.table2(place, config),
+        "organs": lambda place: write.organs(place, config),
+        "statistics": lambda place: write.comparisons(place, config),
         "effects": lambda place: effects.effects(config, place),
         "effects_organs": lambda place: effects.organs(config, place),
-        "map": gains.write_map,
+        "map": lambda place: gains.write_map(place, config),
     }
     with TemporaryDirectory() as new:
         place = Path(new)

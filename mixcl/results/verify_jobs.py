@@ -88,6 +88,19 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
     return [*_codes(codes), *checks, unseen("whether weights follow from their training cases: only a training tells")]
 
 
+def stale(config: Experiment, out: Path) -> list[str]:
+    """Jobs that other settings, cases or weights decided than these settings, the store and the job before give."""
+    store, found = Store(config.data.store_dir(out), settings=config.data), []
+    for job in (*pretrainings(config), *finetunings(config)):
+        with suppress(InputError):  # not begun, or nothing to compare with
+            path = out / "runs" / job.name
+            run = _Run(job, with_settings(config, job.settings), path, read_card(path), store)
+            decides = (_finetuned(run) if "TASK" in job.parameters else _pretrained(run))[2]
+            if flat(json.loads(json.dumps(decides))) != flat(run.card.get("decides", {})):
+                found.append(job.name)
+    return found
+
+
 def _codes(codes: Mapping[str, Sequence[str]]) -> Iterator[Check]:
     """The code that made the jobs against the code that is here."""
     for code, names in codes.items():
@@ -192,6 +205,8 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
             of, map_id = record["of"], record["labels"]
             if written.keys() != kept.keys() or any(_differ(written[k], kept[k], 0.0) for k in kept):
                 yield f"{name} differs"
+            if any(row["organ"] != case.names[label] for label, row in written.items()):
+                yield f"{name} has other names of organs"
             if of["weights"] != run.card.get("weights") or of["evaluate"] != settings:
                 yield f"{name} is of other weights or settings"
             if of["content"] != list(case.content) or of["spacing"] != list(case.spacing):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mixcl.config.settings import PretrainConfig
+from mixcl.config.settings import Experiment, PretrainConfig
 from mixcl.files import write_text
 from mixcl.results import statistics, wording
 from mixcl.results.formats import MARK, MISSING, Sheet, csv, write_table
@@ -52,28 +52,31 @@ class Table:
     comparisons: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*CELL, "metric", "n"]))
 
 
-def table1(out: Path) -> Table:
-    """Write tables/table1.csv, .md and .tex, and statistics.csv; cells without a run are ``-`` and named.
+def table1(out: Path, plan: Experiment | None = None) -> Table:
+    """Write tables/table1.csv, .md and .tex; cells without a run are ``-`` and named.
 
-    Of all evaluated runs it takes those of the cells that ``grid.percents`` plans, from scratch and pre-trained.
-    Raises `InputError` as :func:`mixcl.results.runs.read_runs` does.
+    Of the evaluated runs of the jobs of ``plan``, or of all, it takes those of the cells that ``grid.percents`` plans,
+    from scratch and pre-trained.  Raises `InputError` as :func:`mixcl.results.runs.read_runs` does.
     """
-    return _table(out, 1)
+    return _table(out, 1, plan)
 
 
-def table2(out: Path) -> Table:
-    """Write tables/table2.csv, .md and .tex, and statistics.csv: the ablation, as ``grid.ablation`` plans it.
-
-    Raises `InputError` as :func:`mixcl.results.runs.read_runs` does.
-    """
-    return _table(out, 2)
+def table2(out: Path, plan: Experiment | None = None) -> Table:
+    """Write tables/table2.csv, .md and .tex: the ablation, as ``grid.ablation`` plans it, else as :func:`table1`."""
+    return _table(out, 2, plan)
 
 
-def _table(out: Path, number: int) -> Table:
-    table = make_table(read_runs(out), number)
+def _table(out: Path, number: int, plan: Experiment | None) -> Table:
+    table = make_table(read_runs(out, plan), number)
     folds = table.folds if number == 1 else table.folds.drop(columns="paper_dice")
     write_table(out / "tables", f"table{number}", folds, _table_sheets(table, number))
-    write_text(out / "tables" / "statistics.csv", csv(table.comparisons))
+    return table
+
+
+def comparisons(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
+    """Write tables/statistics.csv: every comparison of both tables, of all runs of ``plan``."""
+    table = _comparisons(read_runs(out, plan))
+    write_text(out / "tables" / "statistics.csv", csv(table))
     return table
 
 
@@ -102,13 +105,17 @@ def make_table(runs: Runs, number: int) -> Table:
         marks=_marks(part),
         intervals=statistics.intervals(folds),
         paired=statistics.fold_differences(part.cases),
-        comparisons=statistics.comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2)))),
+        comparisons=_comparisons(runs),
     )
 
 
-def organs(out: Path) -> pd.DataFrame:
-    """Write tables/organs.csv, .md and .tex: :func:`organ_metrics` of all evaluated runs in ``out``/runs."""
-    runs = read_runs(out)
+def _comparisons(runs: Runs) -> pd.DataFrame:
+    return statistics.comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2))))
+
+
+def organs(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
+    """Write tables/organs.csv, .md and .tex: :func:`organ_metrics` of the evaluated runs of ``plan``, or of all."""
+    runs = read_runs(out, plan)
     table = organ_metrics(runs)
     write_table(out / "tables", "organs", table, _organ_sheets(table, wording.origin(runs, runs.cases)))
     return table

@@ -83,7 +83,7 @@ def out(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def config() -> Experiment:
-    return load_profile("smoke")
+    return load_profile("smoke", ["grid.percents={btcv: [15]}", "grid.ablation={}", "grid.folds=[0, 1]"])
 
 
 @pytest.fixture(scope="module")

@@ -257,10 +257,7 @@ def test_variants_are_not_in_table_1(ablation: Path) -> None:
 
 
 def test_statistics_csv_has_all_cells_of_both_tables(ablation: Path) -> None:
-    results.table1(ablation)
-    first = (ablation / "tables" / "statistics.csv").read_bytes()
-    results.table2(ablation)
-    assert (ablation / "tables" / "statistics.csv").read_bytes() == first
+    results.comparisons(ablation)
     table = pd.read_csv(ablation / "tables" / "statistics.csv")
     assert table.columns.tolist() == [
         "task", "percent", "arm", "metric", "n", "difference", "low", "high", "p", "detectable", "folds", "seeds",
@@ -432,6 +429,22 @@ def test_files_that_cannot_be_used(out: Path, tmp_path: Path) -> None:
         results.table1(out)
 
 
+def test_runs_of_other_plans_do_not_count(out: Path) -> None:
+    """Seeds and arms of an earlier plan lie there still; with no plan all count."""
+    write_run(out, "msd_spleen", 15, "mixcl", 0, {"7": {1: 0.1}, "8": {1: 0.1}}, seed=1)
+    write_run(out, "btcv", 15, "gone", 0, {"0001": {1: 0.1, 6: 0.1, 11: None}})
+    plan = load_profile(
+        "smoke", ["grid.percents={msd_spleen: [15], btcv: [15]}", "grid.ablation={}", "grid.folds=[0, 1]"]
+    )
+    assert {(card["seed"], card["arm"]) for card in read_runs(out, plan).cards.values()} == {
+        (0, "mixcl"),
+        (0, "scratch"),
+    }
+    assert set(results.table1(out, plan).folds["seed"]) == {0}
+    assert set(results.organs(out, plan)["arm"]) == {"mixcl", "scratch"}
+    assert {card["arm"] for card in read_runs(out).cards.values()} == {"mixcl", "scratch", "gone"}
+
+
 def test_a_run_that_a_kill_left_half_removed_counts_no_more(out: Path) -> None:
     before = read_runs(out)
     job = next(iter(before.cards))
@@ -451,7 +464,9 @@ def test_run_card(out: Path) -> None:
     first = json.loads((out / "runs" / finetune_job("btcv", 15, "scratch", 0, 0) / "run.json").read_text())
     same = {"weights": first["weights"], "same_as": "finetune-btcv-p015-scratch-f0-s0"}
     write_run(out, "btcv", 5, "scratch", 0, {"0001": {1: 0.8, 6: 0.6, 11: None}}, **same)
-    config = load_profile("smoke")
+    write_run(out, "btcv", 30, "scratch", 0, {"0001": {1: 0.8, 6: 0.6, 11: None}})  # of no job of these settings
+    shares = "grid.percents={msd_spleen: [5, 15], btcv: [5, 15]}"
+    config = load_profile("smoke", [shares, "grid.ablation={}", "grid.folds=[0, 1]", "finetune.lr=1e-3"])
     card = runcard.run_card(config, out)
     assert json.loads((out / "RUN.json").read_text()) == card
     for name, digest in card["outputs"].items():
