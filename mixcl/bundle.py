@@ -36,6 +36,7 @@ def write_bundle(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, An
     begun = MODELS in there and there <= OWN  # as a stop may have left it
     if to.exists() and not (to / METADATA).is_file() and (not to.is_dir() or (there and not begun)):
         raise InputError(f"{to}: is there and is no bundle; choose another --to")
+    (to / METADATA).unlink(missing_ok=True)
     write_weights(to / MODELS / WEIGHTS, weights, facts)
     with whole(to / MODELS / "model.pt") as draft:  # the specification asks for it; mixcl itself never opens it
         torch.save(dict(weights), draft)
@@ -86,6 +87,9 @@ def inference(facts: Mapping[str, Any]) -> dict[str, Any]:
     linear = {"mode": "bilinear", "padding_mode": "border"}
     steps = [
         {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
+        # the affine as it stands in the header: MONAI's reader takes another one where it holds that for wrong
+        "$lambda scan: {**scan, 'image': MetaTensor(scan['image'], "
+        "affine=nibabel.load(scan['image'].meta['filename_or_obj']).affine)}",
         {"_target_": "CopyItemsd", "keys": "image", "names": "original"},
         {"_target_": "Orientationd", "keys": "image", "axcodes": facts["axes"]},
         "$lambda scan: {**scan, 'grid': @grid(scan['image'])}",
@@ -105,7 +109,8 @@ def inference(facts: Mapping[str, Any]) -> dict[str, Any]:
          "output_dtype": "$np.uint8", "resample": False, "separate_folder": False},
     ]  # fmt: skip
     return {
-        "imports": ["$import glob", "$import numpy as np", "$import torch", "$from monai.data import MetaTensor"],
+        "imports": ["$import glob", "$import nibabel", "$import numpy as np", "$import torch",
+                    "$from monai.data import MetaTensor"],
         "bundle_root": ".", "dataset_dir": "$@bundle_root + '/scans'", "output_dir": "$@bundle_root + '/labels'",
         "images": "$sorted(glob.glob(@dataset_dir + '/*.nii*'))",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",

@@ -3,6 +3,7 @@
 Nothing here is trained on or handed over; weights, random numbers and the order of samples stay as they were.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -161,6 +162,8 @@ def _sums(z: Tensor) -> Tensor:
 
 def _spectrum(sums: Tensor) -> tuple[float, int, float]:
     """Effective rank of the centred covariance, its ceiling, and the share of energy in the mean."""
+    if not sums.isfinite().all():  # of a training that has diverged, as its next record tells
+        return math.nan, 1, math.nan
     count, mean = sums[-1, -1], sums[:-1, -1] / sums[-1, -1]
     second = sums[:-1, :-1] / count
     values = torch.linalg.eigvalsh(second - torch.outer(mean, mean)).clamp(min=0)

@@ -170,7 +170,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     """The metrics of each organ of a case, on the grid of the settings; None where one is undefined."""
     if settings.grid == "original":
-        label, spacing, lost = original_label(case), spacing_of(case.source_affine), {}
+        label, spacing, lost = original_label(case), np.round(spacing_of(case.source_affine), 4).tolist(), {}
     else:
         label, spacing, lost = case.label(), case.spacing, case.source.lost
     rows = measure(label, predicted, names, spacing=spacing, tolerance_mm=settings.tolerance_mm, lost=lost)

@@ -49,6 +49,9 @@ def hand_over(
             f"{source}: {len(missing)} of the {len(wanted)} weights of transfer={transfer!r} are missing, "
             f"first {missing[0]}; give an encoder written by 'mixcl export' or a pre-training run"
         )
+    if extra := [name for name in select(weights, transfer) if name not in own and "cross_attn" not in name]:
+        text = f"{len(extra)} weights of transfer={transfer!r} have no place in this network, first {extra[0]}"
+        raise InputError(f"{source}: {text}; give those of a UNETR as this one is")
     whole = [name for name in wanted if not weights[name].is_floating_point()]
     if whole:
         text = f"{len(whole)} of {len(wanted)} weights are no floating-point numbers, first {whole[0]}"

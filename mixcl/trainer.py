@@ -75,7 +75,11 @@ def pretrain(
 
         patches = diagnostics.probe(cases, config)
         if isinstance(objective, Objective):
-            loop.card["floors"] = floors(objective.model, config.loss, settings.batch)
+            loop.card["floors"] = floors(
+                objective.model,
+                config.loss,
+                settings.batch // (1 if config.loss.sync_correlation else accelerator.num_processes),
+            )
         pairs = batches.PairStream(cases, config, steps * settings.batch)
         with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
             return loop.run(pairs, step, objective.model)
@@ -106,6 +110,9 @@ def finetune(
     handed, origin, source = "none: trained from scratch", "none", dict[str, Any]()
     if init is not None:
         weights, source = checkpoint.read_start(init, task, data)
+        if (heads := source.get("model", {}).get("heads", config.model.heads)) != config.model.heads:  # no shape tells
+            text = f"was trained with model.heads = {heads}, not {config.model.heads}"
+            raise InputError(f"{init}: {text}; use the model settings of the pre-training")
         report = hand_over(unetr_weights(weights), net, transfer=settings.transfer, source=str(init))
         handed, origin = f"{settings.transfer}: {report}", source["id"]
     decides = {

@@ -13,6 +13,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.patches import scaled
 from mixcl.data.source import WayBack
 from mixcl.data.store import Case
+from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN
 from mixcl.metrics import class_indices, class_values
 from mixcl.run.device import forward
@@ -46,6 +47,8 @@ def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experim
         )
     finally:
         net.train(training)
+    if not scores.isfinite().all():  # whose highest would be the background
+        raise InputError("the network's scores are no finite numbers; set run.precision=no, or use another network")
     return cast(Tensor, scores[0])
 
 

@@ -359,3 +359,11 @@ def test_no_name_leads_out_of_its_folder(
     assert err.count("\n") == 1
     assert words[-1] in err
     assert sorted(path for path in out.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_a_process_that_is_started_again_drops_nothing_more(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "0")
+    assert cli.shared.restarting(True) == "always"
+    monkeypatch.setenv(name, "1")
+    assert (cli.shared.restarting(True), cli.shared.restarting(False)) == ("changed", "never")

@@ -127,6 +127,10 @@ def test_hand_over_refuses_too_little(net: MixCL) -> None:
     partial = dict(list(state.items())[:-1])
     with pytest.raises(InputError, match=r"1 of the .* weights .* missing"):
         hand_over(partial, target)
+    with pytest.raises(
+        InputError, match=r"1 weights .* have no place in this network, first vit\.blocks\.0\.attn\.qkv\.bias"
+    ):
+        hand_over({**state, "vit.blocks.0.attn.qkv.bias": torch.zeros(72)}, target)
     wide = segmentation_model(SMALL.model_copy(update={"hidden": 48}), 3)
     with pytest.raises(InputError, match=r"another shape.*\(24,\).*\(48,\)|another shape"):
         hand_over(state, wide, source="here.safetensors")

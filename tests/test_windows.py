@@ -13,8 +13,10 @@ from scipy import ndimage, special
 from torch import Tensor
 
 from mixcl import windows
+from mixcl.config.settings import Experiment
 from mixcl.data.source import original_label
 from mixcl.data.store import Case
+from mixcl.errors import InputError
 
 VALUES = (3, 7, 200)
 TURN = np.array([[0.96, -0.28, 0, 0], [0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])  # 16 degrees
@@ -102,3 +104,11 @@ def test_equal_grids_give_equal_labels(affine: NDArray[np.float64], tmp_path: Pa
     np.testing.assert_array_equal(windows.original_labels(scores, back(case), VALUES)[flipped], labels)
     np.testing.assert_array_equal(back(case).nearest(labels)[flipped], labels)
     np.testing.assert_array_equal(original_label(case)[flipped], case.label())
+
+
+def test_scores_that_are_no_numbers_are_refused(smoke: Experiment) -> None:
+    """Their highest would be the background."""
+    net = torch.nn.Conv3d(1, 2, 1)
+    torch.nn.init.constant_(net.bias, float("nan"))
+    with pytest.raises(InputError, match="no finite numbers"):
+        windows.window_scores(net, np.zeros((40, 40, 40), np.float32), smoke)

@@ -96,7 +96,7 @@ def pretrain(
     config, folder = load(profile, overrides, out)
     from mixcl.trainer import pretrain as run
 
-    made = run(config, folder, job=job, restart="always" if restart else "never")
+    made = run(config, folder, job=job, restart=shared.restarting(restart))
     say(f"pre-trained: {made}")
     words = options(profile, overrides, out)
     first = [["finetune", "--task", task, "--init", job, *words] for task in config.data.finetune[:1]]
@@ -129,7 +129,7 @@ def finetune(
         config, folder, task=task, percent=percent, fold=fold, seed=seed,
         init=None if init is None else shared.start_of(init, folder),
         arm=arm if arm is not None else "scratch" if init is None else "mixcl",
-        restart="always" if restart else "never",
+        restart=shared.restarting(restart),
     )  # fmt: skip
     say(f"fine-tuned: {job}")
     hint(["evaluate", "--run", job])

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -86,6 +86,12 @@ def start_of(name: str, out: Path) -> Path:
     path = Path(name)
     file = path.suffix and not path.is_dir() and not (out / "runs" / name).is_dir()
     return path if file else find_run(name, out)
+
+
+def restarting(asked: bool) -> Literal["never", "changed", "always"]:
+    """How a run begins; a process that torchrun or SLURM starts again with the same words drops nothing more."""
+    again = any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return ("changed" if again else "always") if asked else "never"
 
 
 def has_expected(profile: str) -> bool:

@@ -11,18 +11,20 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from monai.networks.nets import UNETR
 from torch import Tensor, nn
 
 from mixcl.config.settings import ModelConfig, RunConfig, cores
 from mixcl.errors import InputError
 
+PATIENCE = timedelta(hours=2)  # of a rank for the others, which may wait for a twin or hash every scan
 MOST_WORKERS = 8  # processes a GPU that cut patches, where the setting is left open
 LONG = 86400.0  # seconds from which a training on a processor is told to be long
 FAST_PLANE = 20480  # channels x depth x height from which torch's CPU takes its fast convolution for one sample, too
@@ -46,6 +48,7 @@ def machine(run: RunConfig) -> Iterator[Accelerator]:
     if not gpu and run.precision == "fp16":
         raise InputError("run.precision is fp16, which needs a CUDA device; use bf16 or no on a CPU")
     # accelerate keeps the settings of the first Accelerator of a process; a notebook may well change them.
+    GradientState._reset_state()
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     before = (
         torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(),
@@ -56,7 +59,9 @@ def machine(run: RunConfig) -> Iterator[Accelerator]:
         keep_memory()
     try:
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # ablations leave parts without a gradient
-        accelerator = Accelerator(cpu=not gpu, mixed_precision=precision(run), kwargs_handlers=[unused])
+        patient = InitProcessGroupKwargs(timeout=PATIENCE)
+        accelerator = Accelerator(cpu=not gpu, mixed_precision=precision(run), kwargs_handlers=[unused, patient])
+        torch.set_num_threads(run.threads)  # which accelerate sets by itself with several processes
         emulated = not gpu and run.precision == "bf16" and torch.backends.cpu.get_cpu_capability() == "AVX2"
         if emulated and accelerator.is_main_process:
             print(f"mixcl: {NO_BF16}", file=sys.stderr)
@@ -113,6 +118,9 @@ def faster(module: nn.Module, run: RunConfig) -> None:
     if run.channels_last:
         module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if run.compile:
+        import torch._functorch.config as functorch
+
+        functorch.donated_buffer = False  # gradient norms of single terms keep the graph
         for net in (part for part in module.modules() if isinstance(part, UNETR)):
             for block in net.children():
                 block.compile()

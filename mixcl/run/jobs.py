@@ -109,7 +109,8 @@ def _pretraining(config: Experiment, arm: str, seed: int) -> Job | None:
     if _method(config, arms[arm]) == "none":
         return None
     name = pretraining_job(next(other for other in before if before[other] == before[arm]), seed)
-    seeded = (f"pretrain.seed={config.pretrain.seed + seed}",) if seed else ()
+    own = int(by_key(before[arm]).get("pretrain.seed", config.pretrain.seed))
+    seeded = (f"pretrain.seed={own + seed}",) if seed else ()
     return Job(name, "10_pretrain", {"JOB": name}, before[arm] + seeded)
 
 

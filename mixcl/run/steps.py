@@ -17,8 +17,12 @@ class Steps:
 
     def __init__(self, state: Iterable[dict[str, Any]] = ()) -> None:
         self.entries = [
-            {**entry, "tensors": {name: torch.tensor(value) for name, value in entry["tensors"].items()}}
-            for entry in state
+            {
+                **entry,
+                "shared": True,
+                "tensors": {name: torch.tensor(value) for name, value in entry["tensors"].items()},
+            }
+            for entry in state  # which every rank reads alike, whoever was stopped
         ]
 
     def add(self, number: int, samples: list[int], values: dict[str, Any], gradient: Tensor | None) -> None:

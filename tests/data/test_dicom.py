@@ -17,7 +17,7 @@ from helpers.series import LPS, write_frames, write_series
 from helpers.volumes import affine_of, save, scan
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import RLELossless, generate_uid
+from pydicom.uid import MRImageStorage, RLELossless, generate_uid
 
 from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.files import Volume
@@ -157,6 +157,38 @@ def test_every_way_of_storing_slices_is_read(tmp_path: Path, way: Callable[[Path
     volume = read_volume(tmp_path / "ct")
     assert_same(volume, image)
     np.testing.assert_array_equal(np.sort(volume.data, axis=None), np.sort(image, axis=None))
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_compressed_pixels_lose_the_bits_that_do_not_count(tmp_path: Path, signed: int) -> None:
+    """A stream without a sign, and bits above BitsStored: decoders hand both on as they are."""
+    image, _ = scan((64, 64, 8))
+    write_series(tmp_path / "ct", image, affine_of())
+    stored = 13 if signed else 12
+    for number, path in enumerate(slices(tmp_path / "ct")):
+        part = pydicom.dcmread(path)
+        hu = np.frombuffer(part.PixelData, np.uint16).astype(np.int64) - 1024
+        packed = hu & 0x1FFF if signed else (hu + 1024) & 0xFFF | (number % 8) << 13
+        part.PixelData = packed.astype(np.uint16).tobytes()
+        part.save_as(path)
+        by_gdcm("JPEG2000")(path)
+        edit(path, lambda part: setattr(part, "PixelRepresentation", signed))
+        edit(path, lambda part: [setattr(part, "BitsStored", stored), setattr(part, "HighBit", stored - 1)])
+        edit(path, lambda part: setattr(part, "RescaleIntercept", 0 if signed else -1024))
+    assert_same(read_volume(tmp_path / "ct"), image.clip(-4096 if signed else -1024, 4095 if signed else 3071))
+
+
+def test_what_is_taken_for_hounsfield_units_or_for_a_ct_is_told(series: Path) -> None:
+    for path in slices(series):
+        edit(path, lambda part: [delattr(part, key) for key in ("RescaleSlope", "RescaleIntercept")])
+        edit(path, lambda part: setattr(part, "SOPClassUID", MRImageStorage))
+    assert [doubt.kind for doubt in read_volume(series).doubts] == ["rescale", "modality"]
+
+
+def test_a_table_for_values_is_refused(series: Path) -> None:
+    edit(slices(series)[0], lambda part: setattr(part, "ModalityLUTSequence", [pydicom.Dataset()]))
+    with pytest.raises(InputError, match="ModalityLUTSequence"):
+        read_volume(series)
 
 
 @pytest.mark.parametrize("in_folder", [False, True])

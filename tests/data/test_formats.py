@@ -88,7 +88,10 @@ def test_analyze_is_read_and_its_missing_orientation_told(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("ending", "before", "after"),
-    [("mha", b"TransformMatrix", b"transformmatrix"), ("nrrd", b"space directions:", b"Orientation:=axial\nkept:=")],
+    [
+        ("mha", b"TransformMatrix", b"transformmatrix"),
+        ("nrrd", b"space directions:", b"spacings: 1 1 1\nOrientation:=axial\nkept:="),
+    ],
 )
 def test_an_orientation_that_itk_passes_over_is_told_as_missing(
     tmp_path: Path, ending: str, before: bytes, after: bytes
@@ -387,3 +390,24 @@ def test_a_huge_file_beside_the_slices_is_not_read(tmp_path: Path) -> None:
     assert read_volume(tmp_path).data.shape == (8, 8, 3)
     assert digest(tmp_path) != before
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("space", "doubts"), [(b"left-posterior-superior", 0), (b"scanner-xyz", 1), (b"3D-right-handed", 1)]
+)
+def test_a_space_of_no_patient_is_told(tmp_path: Path, space: bytes, doubts: int) -> None:
+    path = tmp_path / "a.nrrd"
+    by_itk(path, affine_of())
+    path.write_bytes(path.read_bytes().replace(b"space: left-posterior-superior", b"space: " + space))
+    assert [doubt.kind for doubt in read_volume(path).doubts] == ["orientation"] * doubts
+
+
+@pytest.mark.parametrize(("name", "field"), [("a.nrrd", b"space directions"), ("a.mha", b"ElementSpacing")])
+def test_a_header_without_a_size_of_a_voxel_is_refused(tmp_path: Path, name: str, field: bytes) -> None:
+    path = tmp_path / name
+    by_itk(path, affine_of())
+    head, _, rest = path.read_bytes().partition(field)
+    path.write_bytes(head + rest.partition(b"\n")[2])
+    with pytest.raises(InputError, match="gives no size of a voxel") as told:
+        read_volume(path)
+    assert told.value.kind == "spacing"

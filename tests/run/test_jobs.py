@@ -56,3 +56,10 @@ def test_without_ablation_only_table_1_is_planned():
 def test_a_wrong_variant_is_refused(variants, names):
     with pytest.raises(InputError, match=names):
         load_profile("smoke", [f"grid.variants={variants}"])
+
+
+def test_a_variants_own_seed_is_the_first_of_its_pretrainings() -> None:
+    config = load_profile("smoke", ["grid.variants={other: [pretrain.seed=100]}", "grid.seeds=[0, 1]"])
+    made = {job.name: dict(item.split("=") for item in job.settings) for job in pretrainings(config)}
+    assert {made[name].get("pretrain.seed") for name in ("pretrain-other", "pretrain-s1")} == {"100", "1"}
+    assert made["pretrain-other-s1"]["pretrain.seed"] == "101"

@@ -60,6 +60,23 @@ def test_a_run_goes_on_in_another_precision() -> None:
         steps.check("pretrain", names)
 
 
+def test_what_a_stop_kept_is_every_ranks() -> None:
+    """A stopped run that more ranks take up: what it kept is not shared again, counts of new steps are sums."""
+    steps = Steps(json.loads(json.dumps(taken([1.0, 2.0], [1.0, 1.0]).state())))
+    steps.add(
+        2, [4, 5], {"total": torch.tensor(3.0), "levels": torch.tensor([1.0, 1.0]), "count": torch.tensor(2)}, None
+    )
+    seen: list[tuple[list[float], str]] = []
+
+    def over_ranks(tensor: torch.Tensor, kind: str) -> torch.Tensor:
+        seen.append((tensor.flatten().tolist(), kind))
+        return tensor * (2 if kind == "sum" else 1)
+
+    steps.share(over_ranks)
+    assert seen == [([3.0], "mean"), ([1.0, 1.0], "mean"), ([2.0], "sum")]
+    assert float(steps.entries[-1]["tensors"]["count"]) == 4.0
+
+
 def test_means_are_those_of_a_run_without_a_stop() -> None:
     generator = torch.Generator().manual_seed(0)
     terms = torch.rand(7, generator=generator).tolist()

@@ -112,6 +112,8 @@ def _slices(part: Any, known: Slice, size: int) -> list[Slice]:
     rows, columns = _whole(part, "Rows"), _whole(part, "Columns")
     many = 1 if part.get("NumberOfFrames") in (None, "") else _whole(part, "NumberOfFrames")
     grey = str(part.get("PhotometricInterpretation"))
+    if "ModalityLUTSequence" in part:
+        raise _Lacks("has a table for its values (ModalityLUTSequence), which is not read")
     if _whole(part, "SamplesPerPixel") != 1 or not grey.startswith("MONO"):
         raise _Lacks("is a picture in colours, a screen capture for example")
     if grey == "MONOCHROME1":
@@ -201,8 +203,11 @@ def pixels_of(path: Path) -> NDArray[Any]:
                 part.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
             part.pixel_array_options(correct_unused_bits=False)  # pydicom takes the lowest bits, whatever HighBit says
             pixels = part.pixel_array
-            above = int(part.BitsAllocated) - int(part.BitsStored)  # bits that may hold anything
-            pixels = (pixels << (int(part.BitsAllocated) - 1 - int(part.HighBit))) >> above if above > 0 else pixels
+        size, stored = 8 * pixels.itemsize, int(part.BitsStored)
+        if size > stored:  # bits that may hold anything; decoders leave those that count lowest, with or without a sign
+            high = int(part.HighBit) if _compression(part) is None else stored - 1
+            pixels = pixels.astype(f"{'i' if part.PixelRepresentation else 'u'}{pixels.itemsize}", copy=False)
+            pixels = (pixels << (size - 1 - high)) >> (size - stored)
     except (InputError, MemoryError):
         raise
     except Exception as error:

@@ -15,6 +15,7 @@ from mixcl.errors import InputError
 
 HEADER_BYTES = 2**16
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK and DICOM count to the left and back, NIfTI to the right and front
+SPACES = {"lps", "leftposteriorsuperior", "ras", "rightanteriorsuperior", "las", "leftanteriorsuperior"}  # of a patient
 ORIENTED = {True: {"space directions"}, False: {"TransformMatrix", "Orientation", "Rotation"}}  # of NRRD or not
 
 
@@ -44,8 +45,14 @@ def read_itk(path: Path) -> Read:
     voxel: int = sitk.Image((1, 1, 1), reader.GetPixelID()).GetSizeOfPixelComponent()
     size = int(np.prod(shape)) * voxel
     doubts = behind(path, _surplus(path, nrrd, fields, begin, size))  # first: not all of it does ITK survive
-    if not ORIENTED[nrrd] & fields.keys():
-        text = "its header gives no orientation; it is taken as the format's default (LPS)"
+    sizes = ("spacings", "space directions") if nrrd else ("ElementSpacing", "ElementSize")
+    if not any(re.search(r"\d", fields.get(name, "")) for name in sizes):
+        raise InputError(
+            f"{path}: its header gives no size of a voxel; write it anew from the original scan", "spacing"
+        )
+    known = not nrrd or re.sub("[ -]", "", fields.get("space", "").lower()) in SPACES
+    if not ORIENTED[nrrd] & fields.keys() or not known:
+        text = "its header gives no orientation in a patient; it is taken as the format's default (LPS)"
         doubts = (Doubt("orientation", f"{path}: {text}"), *doubts)
     with itk_errors(path):
         image = reader.Execute()

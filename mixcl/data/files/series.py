@@ -56,6 +56,11 @@ def read_series(path: Path) -> Read:
     if copies:
         text = f"{path}: {_names(copies)} left out, byte for byte the same as another file"
         doubts += (Doubt("doubled slices", text),)
+    if images[0].rescale is None:
+        text = f"{path}: gives no RescaleSlope and RescaleIntercept; its numbers are taken for HU"
+        doubts += (Doubt("rescale", text),)
+    if "CT" not in images[0].kind:
+        doubts += (Doubt("modality", f"{path}: holds {images[0].kind}; it is taken for a CT"),)
     if len({part.rescale for part in images}) > 1:
         by = _listed(images, lambda part: str(part.rescale))
         doubts += (Doubt("rescale", f"{path}: its slices are scaled differently (slope, intercept): {by}"),)
