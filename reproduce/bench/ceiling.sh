@@ -38,5 +38,9 @@ for arm in "ceiling finetune.transfer=encoder" "ceiling-frozen finetune.freeze=t
         mixcl evaluate "${mine[@]}" --run "finetune-btcv-p$(printf %03g "$percent")-$name-f$fold-s0"
     done
 done
-python "$root/reproduce/run_notebook.py" "$root/notebooks/30_what_matters.ipynb" "$out/tables/30_what_matters.ipynb" \
-    "{\"PROFILE\": \"$profile\", \"OUT\": \"$out\"}"
+arms="grid.variants={ceiling: [finetune.transfer=encoder], ceiling-frozen: [finetune.freeze=true], ceiling-all: [finetune.transfer=all]}"
+given=$(python -c 'import json, sys
+profile, out, *rest = sys.argv[1:]
+print(json.dumps({"PROFILE": profile, "OUT": out, "SETTINGS": [word for word in rest if word != "--set"]}))' \
+    "$profile" "$out" "$@" --set "$arms")
+python "$root/reproduce/run_notebook.py" "$root/notebooks/30_what_matters.ipynb" "$out/tables/30_what_matters.ipynb" "$given"
