@@ -119,7 +119,8 @@ def _settings(run: _Run) -> Iterator[str]:
     except InputError as error:
         yield str(error)
         return
-    expected = {"job": run.job.name, **own, "config": settings, "decides": decides}
+    source = {"data": {"source": run.config.data.source}}  # phantoms are called so by it
+    expected = {"job": run.job.name, **own, "config": settings | source, "decides": decides}
     found = flat(run.card)
     for key, value in flat(json.loads(json.dumps(expected))).items():
         if found.get(key) != value:

@@ -101,6 +101,22 @@ def test_a_changed_setting_touches_just_its_jobs(whole: Path) -> None:
     assert not todo & {"prepare", "pretrain"}
 
 
+@pytest.mark.parametrize(
+    ("setting", "again"),
+    [
+        ("loss.temperature=0.2", {"pretrain", "finetune-msd_spleen-p100-mixcl-f0-s0", "table1", "effects", "figures"}),
+        ("grid.n_folds=3", {f"finetune-msd_spleen-p100-{arm}-f0-s0" for arm in ("mixcl", "scratch")} | {"table1"}),
+        ("grid.compare=[[scratch, mixcl]]", {"effects", "figures"}),
+    ],
+)
+def test_what_a_setting_touches_is_made_again(whole: Path, setting: str, again: set[str]) -> None:
+    done = run(whole, "--dry-run", "--set", setting)
+    todo = {line.split()[2] for line in done.stdout.splitlines() if line.strip().startswith("to do")}
+    assert again <= todo
+    assert "prepare" not in todo
+    assert (setting.startswith("grid.compare")) == (not any(job.startswith(("pretrain", "finetune")) for job in todo))
+
+
 def killed(
     out: Path, until: Callable[[], bool], seconds: float, end_it: Callable[[int, int], None] = os.killpg,
     number: int = signal.SIGKILL,

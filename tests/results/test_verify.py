@@ -356,6 +356,9 @@ CHANGED: dict[str, tuple[str, Callable[[Path], object]]] = {
         f"settings of {JOB}", card_of(lambda card: card["decides"]["finetune"].update(lr=9)),
     ),
     "a setting": (f"settings of {JOB}", card_of(lambda card: card["config"]["finetune"].update(lr=9))),
+    "phantoms that are called scans": (
+        f"settings of {JOB}", card_of(lambda card: card["config"]["data"].update(source="files")),
+    ),
     "a mark of Table 2": (f"settings of {JOB}", card_of(lambda card: card["config"]["loss"].update(alpha=0))),
     "a setting of the pre-training": (
         "settings of pretrain", card_of(lambda card: card["config"]["loss"].update(alpha=9), "pretrain"),
@@ -427,6 +430,21 @@ def test_whatever_is_changed_is_noticed(run: tuple[Experiment, Path], name: str)
     what, change = CHANGED[name]
     change(run[1])
     assert what in {check.what for check in off(run)}
+
+
+def test_jobs_that_were_decided_otherwise_are_stale(run: tuple[Experiment, Path]) -> None:
+    """By a hand's settings, by other cases, or by a pre-training that has been made again since."""
+    config, out = run
+    assert verify_jobs.stale(config, out) == []
+    shutil.rmtree(first(out / "runs", "finetune-*scratch*"))
+    assert verify_jobs.stale(config, out) == []  # not begun
+    card_of(lambda card: card.update(weights="0" * 64), "pretrain")(out)
+    assert verify_jobs.stale(config, out) == [JOB]
+    card_of(lambda card: card["decides"]["loss"].update(alpha=9), "pretrain")(out)
+    assert verify_jobs.stale(config, out) == ["pretrain", JOB]
+    shutil.rmtree(out / "data" / "store")
+    with pytest.raises(InputError):
+        verify_jobs.stale(config, out)
 
 
 def test_metrics_on_the_original_scans_are_measured_again(run: tuple[Experiment, Path]) -> None:
