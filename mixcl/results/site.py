@@ -185,7 +185,7 @@ def _figures(out: Path, missing: list[str]) -> list[dict[str, str]]:
     from PIL import Image
 
     names, figures = [path.stem for path in sorted((out / "figures").glob("[!.]*.png"))], []
-    expected = [name for name in FIGURES if name not in ("effects", *DIAGNOSTICS)]
+    expected = [name for name in FIGURES if name != "effects" and not name.endswith(DIAGNOSTICS)]
     missing += [f"{figure_title(name)}: figures/{name}.png" for name in expected if name not in names]
     for name in sorted(names, key=lambda name: rank(name, FIGURES)):
         png, pdf = (_copied(out, out / "figures" / f"{name}.{suffix}") for suffix in ("png", "pdf"))

@@ -37,6 +37,7 @@ FIGURES = {
     "figure3": "Figure 3: what the networks drew",
     "organs": "Organ by organ",
     "diagnostics": "Pre-trainings side by side: what their features are like",
+    "map_diagnostics": "What the features of the pre-trainings are like",
 }
 KINDS = {"losses": "losses", "diagnostics": "what its features are like"}
 NO_P = (
