@@ -149,7 +149,7 @@ def test_the_end_says_means_verdict_and_the_way_back(
 ) -> None:
     from mixcl.results import findings
 
-    monkeypatch.setattr(findings, "headline", lambda out: ["Table 1", "the verdict"])
+    monkeypatch.setattr(findings, "headline", lambda out, plan: ["Table 1", "the verdict"])
     monkeypatch.setenv("MIXCL_ACTIVATE", "source .venv/bin/activate")
     workflow._tell(CONFIG, tmp_path, SimpleNamespace(only="all", profile="smoke", settings=[]))
     lines = capsys.readouterr().out.splitlines()

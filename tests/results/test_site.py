@@ -215,7 +215,7 @@ def test_nothing_breaks_out_of_the_page(config: Experiment, out: Path) -> None:
 
 def test_what_is_missing_is_named(pages: dict[str, Links]) -> None:
     missing = pages["index.html"].text.partition("Not here")[2]
-    for name in ("tables/table2.md", "figures/figure3.png", "20_table1.ipynb", "finetune-btcv-p100-id-f0-s0", "API"):
+    for name in ("tables/table2.md", "figures/figure3.png", "20_table1.ipynb", "finetune-btcv-p015-mixcl-f0-s0", "API"):
         assert name in missing
     assert "tables/table1.md" not in missing
 
