@@ -75,13 +75,14 @@ def _table(out: Path, number: int, plan: Experiment | None) -> Table:
 
 def comparisons(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
     """Write tables/statistics.csv: every comparison of both tables, of all runs of ``plan``."""
-    table = _comparisons(read_runs(out, plan))
+    runs = read_runs(out, plan)
+    table = statistics.comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2))))
     write_text(out / "tables" / "statistics.csv", csv(table))
     return table
 
 
 def make_table(runs: Runs, number: int) -> Table:
-    """Table 1 or 2 of some runs; its ``comparisons`` are those of both."""
+    """Table 1 or 2 of some runs, of none but its own cells."""
     planned = tuple(runs.cells(number))
     part = runs.only(planned)
     folds = statistics.fold_scores(part.cases)
@@ -105,12 +106,8 @@ def make_table(runs: Runs, number: int) -> Table:
         marks=_marks(part),
         intervals=statistics.intervals(folds),
         paired=statistics.fold_differences(part.cases),
-        comparisons=_comparisons(runs),
+        comparisons=statistics.comparisons(part.cases, dict.fromkeys(planned)),  # the other table's runs may come yet
     )
-
-
-def _comparisons(runs: Runs) -> pd.DataFrame:
-    return statistics.comparisons(runs.cases, dict.fromkeys((*runs.cells(1), *runs.cells(2))))
 
 
 def organs(out: Path, plan: Experiment | None = None) -> pd.DataFrame:

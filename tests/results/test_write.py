@@ -445,6 +445,20 @@ def test_runs_of_other_plans_do_not_count(out: Path) -> None:
     assert {card["arm"] for card in read_runs(out).cards.values()} == {"mixcl", "scratch", "gone"}
 
 
+def test_table_1_is_the_same_before_and_after_the_ablation(out: Path) -> None:
+    """It is made when its own runs are there, and the ablation may have another share."""
+    settings = ["grid.percents={msd_spleen: [5, 15], btcv: [15]}", "grid.ablation={btcv: 50}", "grid.folds=[0, 1]"]
+    plan = load_profile("smoke", [*settings, "grid.variants={}"])
+    results.table1(out, plan)
+    before = {path.name: path.read_bytes() for path in (out / "tables").glob("table1.*")}
+    for fold in (0, 1):
+        for arm in ("scratch", "mixcl"):
+            write_run(out, "btcv", 50, arm, fold, {f"{fold}": {1: 0.5 + 0.1 * (arm == "mixcl"), 6: 0.6, 11: None}})
+    assert len(results.table2(out, plan).folds) == 4
+    results.table1(out, plan)
+    assert {path.name: path.read_bytes() for path in (out / "tables").glob("table1.*")} == before
+
+
 def test_a_run_that_a_kill_left_half_removed_counts_no_more(out: Path) -> None:
     before = read_runs(out)
     job = next(iter(before.cards))
