@@ -454,7 +454,7 @@ def test_table_1_is_the_same_before_and_after_the_ablation(out: Path) -> None:
     for fold in (0, 1):
         for arm in ("scratch", "mixcl"):
             write_run(out, "btcv", 50, arm, fold, {f"{fold}": {1: 0.5 + 0.1 * (arm == "mixcl"), 6: 0.6, 11: None}})
-    assert len(results.table2(out, plan).folds) == 4
+    assert list(results.table2(out, plan).folds["task"]).count("btcv") == 4
     results.table1(out, plan)
     assert {path.name: path.read_bytes() for path in (out / "tables").glob("table1.*")} == before
 
