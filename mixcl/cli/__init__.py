@@ -40,9 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    items = [
-        " ".join(map(_shortened, item.split())) for item in message.split("\n- ")
-    ]  # a line each, as of faulty cases
+    items = [" ".join(map(_shortened, item.split())) for item in message.split("\n- ")]  # faulty cases, a line each
     print("mixcl: " + "\n- ".join(items), file=sys.stderr)
     sys.exit(code)
 

@@ -162,7 +162,8 @@ def features(rows: pd.DataFrame, out: Path) -> pd.DataFrame:
     made, lines = rows[rows["pretraining"] != ""].drop_duplicates("pretraining"), []
     for start, seed, job in zip(made["start"], made["seed"], made["pretraining"], strict=True):
         looks = [record for record in read_metrics(out / "runs" / job / "metrics.jsonl") if "probe" in record]
-        for step, look in [(record["step"], record["probe"]) for record in looks[-1:]]:
+        if looks:
+            step, look = looks[-1]["step"], looks[-1]["probe"]
             ranks = {f"rank_{k}": r / c for k, (r, c) in enumerate(zip(look["rank"], look["ceiling"], strict=True))}
             lines.append({"start": start, "seed": seed, "steps": step, **ranks, **{key: look.get(key) for key in SEEN}})
     return pd.DataFrame(lines, columns=None if lines else ["start", "seed", "steps"])

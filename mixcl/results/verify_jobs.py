@@ -61,9 +61,9 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
     with suppress(InputError):
         store = Store(config.data.store_dir(out), settings=config.data)
     for job in (*trainings, *tests):
-        name, path = job.name, out / "runs" / job.name
+        name = job.name
         try:
-            run = _Run(job, with_settings(config, job.settings), path, read_card(path), store)
+            run = _opened(job, config, out, store)
         except InputError as error:
             checks.append(Check(f"run {name}", "a run", str(error), False, name))
             continue
@@ -93,12 +93,26 @@ def stale(config: Experiment, out: Path) -> list[str]:
     store, found = Store(config.data.store_dir(out), settings=config.data), []
     for job in (*pretrainings(config), *finetunings(config)):
         with suppress(InputError):  # not begun, or nothing to compare with
-            path = out / "runs" / job.name
-            run = _Run(job, with_settings(config, job.settings), path, read_card(path), store)
-            decides = (_finetuned(run) if "TASK" in job.parameters else _pretrained(run))[2]
-            if flat(json.loads(json.dumps(decides))) != flat(run.card.get("decides", {})):
+            run = _opened(job, config, out, store)
+            if _as_read(_expected(run)[2]) != flat(run.card.get("decides", {})):
                 found.append(job.name)
     return found
+
+
+def _opened(job: Job, config: Experiment, out: Path, store: Store | None) -> _Run:
+    """The run of a job; an InputError where there is none."""
+    path = out / "runs" / job.name
+    return _Run(job, with_settings(config, job.settings), path, read_card(path), store)
+
+
+def _as_read(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted name, as JSON gives them back."""
+    return flat(json.loads(json.dumps(values)))
+
+
+def _expected(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What the run.json of a job has to say: of itself, its settings, and what decided it."""
+    return _finetuned(run) if "TASK" in run.job.parameters else _pretrained(run)
 
 
 def _codes(codes: Mapping[str, Sequence[str]]) -> Iterator[Check]:
@@ -113,7 +127,7 @@ def _codes(codes: Mapping[str, Sequence[str]]) -> Iterator[Check]:
 def _settings(run: _Run) -> Iterator[str]:
     """What run.json says that a job was made of against what the settings, the store and the job before it give."""
     try:
-        own, settings, decides = _finetuned(run) if "TASK" in run.job.parameters else _pretrained(run)
+        own, settings, decides = _expected(run)
         if twin := run.card.get("same_as"):  # whose training it took over
             own["weights"] = read_card(run.path.with_name(str(twin))).get("weights")
     except InputError as error:
@@ -122,13 +136,13 @@ def _settings(run: _Run) -> Iterator[str]:
     source = {"data": {"source": run.config.data.source}}  # phantoms are called so by it
     expected = {"job": run.job.name, **own, "config": settings | source, "decides": decides}
     found = flat(run.card)
-    for key, value in flat(json.loads(json.dumps(expected))).items():
+    for key, value in _as_read(expected).items():
         if found.get(key) != value:
             yield f"{key} is {str(found.get(key))[:60]}, not {str(value)[:60]}"
 
 
 def _pretrained(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What the run.json of a pre-training has to say: of itself, its settings, and what decided it."""
+    """That of a pre-training."""
     names, settings = run.config.data.pretrain, deciding(run.config, "pretrain")
     cases, data = sum(len(run.prepared.cases(name)) for name in names), run.prepared.fingerprint(names)
     own = {"seed": run.config.pretrain.seed, "cases": cases, "data": data}
@@ -136,7 +150,7 @@ def _pretrained(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
 
 
 def _finetuned(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The same of a fine-tuning; which weights it starts from is told by the job before it."""
+    """That of a fine-tuning; which weights it starts from is told by the job before it."""
     job, config = run.job, run.config
     task, fold, percent, seed = (job.parameters[key] for key in ("TASK", "FOLD", "PERCENT", "SEED"))
     train, test = split(run.prepared.cases(task), config, fold, percent, seed)
