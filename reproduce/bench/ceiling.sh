@@ -30,17 +30,21 @@ mixcl prepare "${other[@]}"
 mixcl finetune "${other[@]}" --task btcv --arm ceiling
 mixcl evaluate "${other[@]}" --run "$job"
 
+arms=""
 for arm in "ceiling finetune.transfer=encoder" "ceiling-frozen finetune.freeze=true" "ceiling-all finetune.transfer=all"; do
     read -r name how <<<"$arm"
+    arms+="${arms:+, }\"$name\": [\"$how\"]"
     mine=(--profile "$profile" --out "$out" "$@" --set 'grid.variants={}' --set "grid.variants={$name: [$how]}" --set "$how")
     for fold in 0 1 2 3 4; do
         mixcl finetune "${mine[@]}" --task btcv --percent "$percent" --fold "$fold" --arm "$name" --init "$teacher/runs/$job"
         mixcl evaluate "${mine[@]}" --run "finetune-btcv-p$(printf %03g "$percent")-$name-f$fold-s0"
     done
 done
-arms="grid.variants={ceiling: [finetune.transfer=encoder], ceiling-frozen: [finetune.freeze=true], ceiling-all: [finetune.transfer=all]}"
 given=$(python -c 'import json, sys
-profile, out, *rest = sys.argv[1:]
-print(json.dumps({"PROFILE": profile, "OUT": out, "SETTINGS": [word for word in rest if word != "--set"]}))' \
-    "$profile" "$out" "$@" --set "$arms")
+from mixcl.config import load_profile
+profile, out, percent, arms, *rest = sys.argv[1:]
+settings = [word for word in rest if word != "--set"]
+variants = load_profile(profile, settings).grid.variants | json.loads(arms)  # a setting of arms replaces all
+settings += [f"grid.variants={json.dumps(variants)}", f"grid.ablation.btcv={percent}"]
+print(json.dumps({"PROFILE": profile, "OUT": out, "SETTINGS": settings}))' "$profile" "$out" "$percent" "{$arms}" "$@")
 python "$root/reproduce/run_notebook.py" "$root/notebooks/30_what_matters.ipynb" "$out/tables/30_what_matters.ipynb" "$given"
