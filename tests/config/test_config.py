@@ -55,7 +55,7 @@ def test_literal_readings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "handover", "stopped",
+        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "handover", "stopped", "replication",
         "fair-size", "map-size", "walkthrough", "walkthrough-fine", "walkthrough-train",
     ],
 )  # fmt: skip
