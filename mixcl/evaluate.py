@@ -22,7 +22,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from mixcl import files
-from mixcl.config.settings import EvaluateConfig, Experiment, Grid
+from mixcl.config.settings import EvaluateConfig, Experiment
 from mixcl.data.files.grid import spacing_of
 from mixcl.data.patches import scaled
 from mixcl.data.source import original_label, way_back
@@ -31,8 +31,9 @@ from mixcl.data.store import Case, Store
 from mixcl.errors import InputError, enough_memory
 from mixcl.metrics import measure
 from mixcl.model import segmentation_model
-from mixcl.run import checkpoint
+from mixcl.run import checkpoint, predictions
 from mixcl.run.device import machine, precision
+from mixcl.run.predictions import read_prediction
 from mixcl.run.record import alone, deciding, read_card
 from mixcl.spreadsheet import to_csv
 from mixcl.windows import original_labels, strongest_labels, window_scores
@@ -42,7 +43,6 @@ COLUMNS = (
     "voxels_label", "voxels_predicted", "tolerance_mm", "grid", "pretrained_on", "profile", "data",
 )  # fmt: skip
 """Of cases.csv; ``pretrained_on`` is 1 where the arm's pre-training has seen the scan (R24), -1 where none knows."""
-FOLDER = "evaluation"
 
 
 @enough_memory()
@@ -81,21 +81,6 @@ def evaluate(
     return table
 
 
-def read_prediction(run: Path, case: str, grid: Grid = "prepared") -> NDArray[np.uint8]:
-    """The predicted label map of a test case, uint8 [X, Y, Z], on the prepared grid or, where it was measured there,
-    on that of the original scan; InputError where the run is not evaluated so, or the file is damaged.
-    """
-    path = _file(run, case, ".npz")
-    try:
-        if files.read_sealed(_file(run, case, ".json"))["labels"] != files.sha256(path):
-            raise ValueError("it is not the one that was measured")
-        with np.load(path, allow_pickle=False) as arrays:
-            labels: NDArray[np.uint8] = arrays[grid]
-    except Exception as error:  # zipfile and numpy raise many kinds
-        raise InputError(f"{path}: cannot be read ({error}); run mixcl evaluate --run {run.name}") from None
-    return labels
-
-
 def _read_finished(run: Path) -> tuple[dict[str, Any], dict[int, str]]:
     """The card of a finished fine-tuning run, and its label values in the order of the network's classes."""
     card = read_card(run)
@@ -129,7 +114,11 @@ def _measured(
     net: nn.Module, case: Case, config: Experiment, run: Path, weights: str, names: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """The rows of a case, measured before or now; its .json, written last, tells of what and that the rest is there."""
-    started, done, labels = time.perf_counter(), _file(run, case.id, ".json"), _file(run, case.id, ".npz")
+    started, done, labels = (
+        time.perf_counter(),
+        predictions.file(run, case.id, ".json"),
+        predictions.file(run, case.id, ".npz"),
+    )
     key = {
         "weights": weights, "content": list(case.content), "spacing": list(case.spacing),
         "evaluate": deciding(config, "evaluate")["evaluate"], "source": case.source.label_sha256,
@@ -187,10 +176,6 @@ def write_nifti(path: Path, labels: NDArray[np.uint8], affine: NDArray[np.float6
     image.header.set_xyzt_units("mm")
     with files.whole(path) as draft:
         nib.save(image, draft)
-
-
-def _file(run: Path, case: str, suffix: str) -> Path:
-    return run / FOLDER / f"{files.file_name(case)}{suffix}"
 
 
 def _nifti(run: Path, case: Case) -> Path:

@@ -246,11 +246,13 @@ def verify(
         raise InputError("--write makes the expected values; leave --expected and --full out")
     if write is None and other:
         raise InputError("--other is for --write, which says where the expected values go")
+    from mixcl.evaluate import measured_again
+
     if write is not None:
-        verification.write_expected(config, folder, write, other or ())
+        verification.write_expected(config, folder, write, other or (), measure=measured_again)
         typer.echo(f"expected values: {write}")
         return
-    checks = verification.verify(config, folder, expected, full=full)
+    checks = verification.verify(config, folder, expected, measure=measured_again, full=full)
     typer.echo(verification.report(checks))
     if not all(check.holds for check in checks):
         raise typer.Exit(1)

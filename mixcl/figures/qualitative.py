@@ -24,6 +24,7 @@ from mixcl.labels import UNKNOWN
 from mixcl.results.runs import read_runs
 from mixcl.results.wording import arm_title, origin, title
 from mixcl.run.jobs import FULL, SCRATCH
+from mixcl.run.predictions import read_prediction
 
 RULE = (
     "Of the test cases on which the best arm ({best}, by its mean Dice) reaches its median Dice, and of their axial "
@@ -161,8 +162,6 @@ def _chosen_runs(rows: pd.DataFrame, percent: float | None) -> pd.DataFrame:
 
 def _pictures(rows: pd.DataFrame, best: str, cases: Mapping[str, Case], runs: Path, name: str) -> list[Picture]:
     """The scans on which the best arm reaches its median Dice, with what every arm predicted on them."""
-    from mixcl.evaluate import read_prediction  # which imports torch
-
     dice = rows[rows["arm"] == best].groupby(["fold", "case"])["dice"].mean()
     pictures = []
     for fold, case in dice[dice >= dice.median()].index:

@@ -1,11 +1,10 @@
-"""The paper's Fig. 1 and Fig. 2 from a sample of this run; :func:`sample` alone computes, and needs torch."""
+"""The paper's Fig. 1 and Fig. 2 from a sample of this run, which `mixcl.illustration.sample` gives."""
 
-import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -14,11 +13,10 @@ from mixcl.figures import ct, panels
 from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import OKABE_ITO, Plot, plain, write_caption
 from mixcl.figures.training import TERMS, origin_of
-from mixcl.labels import UNKNOWN
-from mixcl.run.jobs import FULL, pretraining_job
 
-CANDIDATES = 32  # first pre-training samples, of which the shown one is chosen
-VISIBLE = 0.03  # least RMS difference between P_1, V_1 and V'_1, of the window, that a reader sees
+if TYPE_CHECKING:  # it needs torch
+    from mixcl.illustration import Sample
+
 OVERVIEW = (
     "Boxes: where the patches were cut, before the spatial step (R11), which may turn them; outside the scan: padding. "
     "All panels: the middle axial slice. RMS: difference to the patch, in fractions of the window."
@@ -27,108 +25,14 @@ PARTS = (
     "(a), (b): the axial slice of the label level's grid (R12) with most labelled voxels, and the pixels drawn in it. "
     "(c): channels of the label level of the views V1 and V'1. (d): all drawn pixels, those of the background first."
 )
-CHOSEN = (
-    f"Sample {{}} of the pre-training: of the first {CANDIDATES}, and of those in which P1, V1 and V'1 differ by an "
-    f"RMS of at least {VISIBLE:g} if there are any, the one whose patches have most labels in common and, of those, "
-    "most labelled voxels. Weights after the last step, {}."
-)
-
-
-class Sample(NamedTuple):
-    """A pre-training sample and what the pre-trained network makes of it."""
-
-    scans: Sequence[tuple[ct.Array, str, Sequence[int]]]  # of P_1 and P_2: [X, Y, Z] in HU, name, first voxel
-    patches: Mapping[str, ct.Array]  # [E, E, E] by their names in the paper, in [0, 1]; the next two likewise
-    views: Mapping[str, ct.Array]
-    restored: Mapping[str, ct.Array]
-    labels: ct.Array  # of P_1 on the label level's grid [e, e, e] (R12)
-    names: Mapping[int, str]
-    weights: ct.Array  # W(S) of these labels
-    pixels: ct.Array  # the drawn ones' flat indices
-    correlation: ct.Array  # C of the label level
-    relation: ct.Array  # A
-    relation_labels: tuple[ct.Array, ct.Array]  # of its rows and columns, sorted
-    terms: Mapping[str, float]  # of Eq. 2
-    spacing: Sequence[float]
-    window: tuple[float, float]
-    caption: str
-
-
-def sample(config: Experiment, out: Path) -> Sample:
-    """One of the first `CANDIDATES` samples of the pre-training, as the network has it: that of :func:`choose`.
-
-    Raises `InputError` where the pre-training is not finished, or nothing is prepared.
-    """
-    import torch
-
-    from mixcl import batches, losses, sampler
-    from mixcl.data.store import Store
-    from mixcl.model import LABEL_LEVEL, MixCL, level_edges
-    from mixcl.objective import Objective
-    from mixcl.run import checkpoint, record
-    from mixcl.run.device import machine
-
-    run = out / "runs" / pretraining_job(FULL, config.grid.seeds[0])
-    weights, card = checkpoint.read_weights(run)[0], record.read_card(run)
-    store = Store(config.data.store_dir(out), settings=config.data)
-    pairs = batches.PairStream([c for n in config.data.pretrain for c in store.cases(n)], config, CANDIDATES)
-    objective = Objective(MixCL(config), config.loss)
-    objective.model.load_state_dict(weights)
-    with machine(config.run), torch.no_grad():
-        number = choose(pairs, config)
-        batch = batches.pretraining_batch(batches.collate([pairs[number]]), config, torch.device("cpu"))
-        terms, output = objective(batch), objective.model(batch.views)
-        level = output.levels[LABEL_LEVEL]
-        correlation = losses.cross_correlation(level[:1], level[1:2], center=config.loss.center)
-    patches, views, restored = (x[:, 0].numpy() for x in (batch.patches, batch.views, output.restored))
-    rows, columns = (labels.sort()[0] for labels in batch.labels[0])
-    labels, places = batches.coarse(batch.maps, level_edges(config.model)[LABEL_LEVEL])[0], pairs.places(number)
-    return Sample(
-        scans=[(case.image(), f"{case.collection}, case {case.id}", corner) for case, corner in places],
-        patches={"$P_1$": patches[0], "$P_2$": patches[2]},
-        views=dict(zip(("$V_1$", "$V'_1$", "$V_2$"), views, strict=True)),
-        restored={"$V_1$": restored[0], "$V_2$": restored[2]},
-        labels=labels.numpy(), names=places[0][0].names,
-        weights=sampler.weight_map(labels, mu=config.sampler.mu, eps=config.sampler.eps).numpy(),
-        pixels=batch.pixels[0][0].numpy(), correlation=correlation.numpy(),
-        relation=losses.label_relation(rows, columns, background=config.loss.background).numpy(),
-        relation_labels=(rows.numpy(), columns.numpy()),
-        terms={name: float(getattr(terms, name)) for name in TERMS},
-        spacing=places[0][0].spacing, window=config.data.hu,
-        caption=f"{CHOSEN.format(number, card['steps'])} {origin_of(card)}",
-    )  # fmt: skip
-
-
-def choose(pairs: Any, config: Experiment) -> int:
-    """Number of the first sample of a :class:`mixcl.batches.PairStream` whose picture says most, by `CHOSEN`."""
-    import torch
-
-    from mixcl import batches
-
-    def merits(number: int) -> tuple[bool, bool, int, int]:
-        item = pairs[number]
-        labels, voxels = common(item["label"])
-        batch = batches.pretraining_batch(batches.collate([item]), config, torch.device("cpu"))
-        three = (batch.patches[0], batch.views[0], batch.views[1])
-        apart = min(rms(a, b) for a, b in itertools.combinations(three, 2))
-        return labels > 0, apart >= VISIBLE, labels, voxels
-
-    return max(range(CANDIDATES), key=merits)
-
-
-def rms(first: Any, second: Any) -> float:
-    """Root of the mean squared difference of two patches.
-
-    >>> rms(np.zeros(4), np.full(4, 0.5))
-    0.5
-    """
-    return float(((first - second) ** 2).mean() ** 0.5)
 
 
 def overview(shown: Sample, config: Experiment) -> Plot:
     """Fig. 1: two patches, their views, what is restored of them, and the three terms with their values."""
     volumes = {**shown.patches, **shown.views, r"$\tilde P_1$ from $V_1$": shown.restored["$V_1$"],
                r"$\tilde P_2$ from $V_2$": shown.restored["$V_2$"]}  # fmt: skip
+    apart = {**shown.view_rms, r"$\tilde P_1$ from $V_1$": shown.restored_rms["$V_1$"],
+             r"$\tilde P_2$ from $V_2$": shown.restored_rms["$V_2$"]}  # fmt: skip
     total, *terms = (f"{text}: {shown.terms[name]:.4g}" for name, text in TERMS.items())
     weights = f"$\\alpha$ = {config.loss.alpha:g}, $\\beta$ = {config.loss.beta:g}"
     order = ("$P_1$", "$V_1$", "$V'_1$", r"$\tilde P_1$ from $V_1$", "$P_2$", "$V_2$", "", r"$\tilde P_2$ from $V_2$")
@@ -139,13 +43,12 @@ def overview(shown: Sample, config: Experiment) -> Plot:
             ax.set_title(f"cut for $P_{k}$ from\n{plain(name)}", fontsize=6)
         for ax, title in zip(others, order, strict=True):
             if title:
-                patch = shown.patches["$P_2$" if "2" in title else "$P_1$"]
-                off = "" if title in shown.patches else f"\nRMS {rms(volumes[title], patch):.3f}"
+                off = f"\nRMS {apart[title]:.3f}" if title in apart else ""
                 panels.patch(ax, volumes[title], config.model.patch // 2, shown.spacing, title=title + off, bar=False)
             else:
                 ax.set_axis_off()
                 ax.text(0.0, 0.5, "\n".join([*terms, weights, total]), va="center", fontsize=7, linespacing=1.6)
-        return write_caption(figure, f"{OVERVIEW} {shown.caption}")
+        return write_caption(figure, _caption(OVERVIEW, shown))
 
 
 def parts(shown: Sample) -> Plot:
@@ -165,7 +68,11 @@ def parts(shown: Sample) -> Plot:
         panels.relation(fourth, shown.relation, shown.relation_labels)
         fourth.set(title="(d) label relation A", xlabel="pixels of $V_2$, by label", ylabel="pixels of $V_1$, by label")
         fourth.legend(handles=panels.relation_handles(shown.relation), **below | {"bbox_to_anchor": (0.5, -0.12)})
-        return write_caption(figure, f"{PARTS} {shown.caption}")
+        return write_caption(figure, _caption(PARTS, shown))
+
+
+def _caption(text: str, shown: Sample) -> str:
+    return f"{text} {shown.chosen} {origin_of(shown.card)}"
 
 
 def _scan(ax: Axes, scan: ct.Array, corner: Sequence[int], edge: int, shown: Sample) -> None:
@@ -180,14 +87,3 @@ def _scan(ax: Axes, scan: ct.Array, corner: Sequence[int], edge: int, shown: Sam
     ax.set_xlim(min(0.0, left) - margin, max(across, left + wide) + margin)
     ax.set_ylim(min(0.0, low) - margin, max(height, low + tall) + margin)
     ax.set_facecolor("black")
-
-
-def common(labels: Any) -> tuple[int, int]:
-    """Of two label maps: how many labels both have, and how many labelled voxels the one with fewer has.
-
-    >>> common(np.array([[0, 1, 2, 2], [1, 1, 0, 0]]))
-    (1, 2)
-    """
-    first, second = (np.where(np.asarray(part) == UNKNOWN, 0, part) for part in labels)
-    shared = set(np.unique(first).tolist()) & set(np.unique(second).tolist()) - {0}
-    return len(shared), int(min(np.count_nonzero(first), np.count_nonzero(second)))

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from mixcl import batches
-from mixcl.batches import Batch, PairStream
+from mixcl.batches import Batch, PairDataset
 from mixcl.config.settings import Collection, Experiment
 from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import collections, folder
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
-from mixcl.figures import sample
 from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import LESSON, Sketch
+from mixcl.illustration import common
 from mixcl.model import LABEL_LEVEL, level_edges
 
 CANDIDATES = 16  # first samples of the stream, of which one is shown
@@ -31,7 +31,7 @@ SERVED = ("JPY_SESSION_NAME", "VSCODE_PID")  # set where a person has the notebo
 class Pair(NamedTuple):
     """P_1 and P_2 as they are cut, before any distortion."""
 
-    raw: dict[str, Tensor]  # an item of PairStream: image float32 [2, 1, E, E, E] in [0, 1], label uint8 [2, E, E, E]
+    raw: dict[str, Tensor]  # an item of PairDataset: image float32 [2, 1, E, E, E] in [0, 1], label uint8 [2, E, E, E]
     places: Sequence[tuple[Case, Sequence[int]]]  # scan and first voxel of each
     grid: Tensor  # labels on the label level's grid (R12), uint8 [2, e, e, e]
     origin: str  # what is common to all pictures of the pair
@@ -82,13 +82,13 @@ def origin(config: Experiment, store: Store) -> str:
 def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
     """Of a stream's first `CANDIDATES` samples, the first with the most labels in common and most labelled voxels.
 
-    ``names`` are as in :func:`pair_stream`.  An InputError where no patches have a label in common on the label level's
-    grid, which may lose what is thin.
+    ``names`` are as in :func:`pair_dataset`.  An InputError where no patches have a label in common on the label
+    level's grid, which may lose what is thin.
     """
-    pairs, edge = pair_stream(config, store, names), level_edges(config.model)[LABEL_LEVEL]
+    pairs, edge = pair_dataset(config, store, names), level_edges(config.model)[LABEL_LEVEL]
 
     def alike(item: dict[str, Tensor]) -> tuple[bool, int, int]:
-        return sample.common(batches.coarse(item["label"], edge))[0] > 0, *sample.common(item["label"])
+        return common(batches.coarse(item["label"], edge))[0] > 0, *common(item["label"])
 
     raw = max((pairs[k] for k in range(CANDIDATES)), key=alike)
     if not alike(raw)[0]:
@@ -103,9 +103,9 @@ def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
     return Pair(raw, places, grid, text, dict(sorted(case.names.items())), case.spacing, index)
 
 
-def pair_stream(config: Experiment, store: Store, names: Sequence[str] = ()) -> PairStream:
+def pair_dataset(config: Experiment, store: Store, names: Sequence[str] = ()) -> PairDataset:
     """The stream of patches cut from some collections, () is those of the pre-training; it has no end to speak of."""
-    return PairStream([case for name in names or config.data.pretrain for case in store.cases(name)], config, 2**31)
+    return PairDataset([case for name in names or config.data.pretrain for case in store.cases(name)], config, 2**31)
 
 
 def richest(config: Experiment, store: Store) -> str:
@@ -114,7 +114,7 @@ def richest(config: Experiment, store: Store) -> str:
 
 
 def batch(config: Experiment, *raw: dict[str, Tensor], **views: float) -> Batch:
-    """Items of :class:`mixcl.batches.PairStream` as a pre-training step has them: distorted, pixels drawn.
+    """Items of :class:`mixcl.batches.PairDataset` as a pre-training step has them: distorted, pixels drawn.
 
     ``views`` replaces fields of ``config.views``: with ``spatial_prob=0`` pixels lie where the patch as cut has them.
     """

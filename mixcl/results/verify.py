@@ -25,6 +25,7 @@ from mixcl.results.statistics import fold_scores
 from mixcl.results.verdict import Check as Check
 from mixcl.results.verdict import report as report
 from mixcl.results.verdict import same
+from mixcl.results.verify_jobs import Measure
 from mixcl.run import determinism
 from mixcl.run.jobs import finetune_job, finetunings, pretrainings, table1_cells
 from mixcl.run.record import numbers, read_card
@@ -46,20 +47,23 @@ class _Expected(BaseModel):
     weights: dict[str, str]
 
 
-def verify(config: Experiment, out: Path, expected: Path | None = None, *, full: bool = False) -> list[Check]:
+def verify(
+    config: Experiment, out: Path, expected: Path | None = None, *, measure: Measure, full: bool = False
+) -> list[Check]:
     """Compare a finished run with what is expected of its profile, and go over each of its own links again.
 
     ``expected`` is a file of expected values; None is the one committed for the profile, or the paper for ``paper``.
-    With ``full`` all scans are hashed and all predictions measured again, not a sample.  Raises `InputError` where
+    Predictions are measured again by ``measure``, which is `mixcl.evaluate.measured_again`.  With ``full`` all scans
+    are hashed and all predictions measured again, not a sample.  Raises `InputError` where
     there is nothing to compare with, or the file of expected values or RUN.json is missing or damaged.
     """
     if expected is None and config.profile.startswith("paper"):
-        folds, checks = _own_parts(config, out, full)
+        folds, checks = _own_parts(config, out, full, measure)
         planned = [cell for cell in table1_cells(config) if cell[:2] in TABLE1]
         means = {_cell(finetune_job(*cell, 0, 0)): getattr(TABLE1[cell[:2]], cell[2]) for cell in planned}
         return checks + _near(folds, means, PAPER_TOLERANCE)
     values = read_expected(expected or EXPECTED / f"{config.profile}.json")
-    folds, checks = _own_parts(config, out, full)
+    folds, checks = _own_parts(config, out, full, measure)
     why = "; ".join(_reasons(config, out, values))
     if not why:
         return checks + _equal(folds, values, out)
@@ -72,15 +76,17 @@ def verify(config: Experiment, out: Path, expected: Path | None = None, *, full:
     return checks + _near(folds, _means(values["dice"]), 2 * float(values["spread"]), note)
 
 
-def write_expected(config: Experiment, out: Path, to: Path, others: Sequence[Path] = ()) -> dict[str, Any]:
+def write_expected(
+    config: Experiment, out: Path, to: Path, others: Sequence[Path] = (), *, measure: Measure
+) -> dict[str, Any]:
     """Write the values of a finished run for others to be compared with.
 
     ``others`` are folders of the same profile run where the bits differ (another instruction set, say): the largest
     difference of a cell's mean between them and this run is the spread, and twice that the tolerance where bits differ.
-    Without any, the spread that ``to`` holds is kept.  Raises `InputError` where the run does not hold together, is not
-    complete, or has other cells than one of the others.
+    Without any, the spread that ``to`` holds is kept.  ``measure`` as of :func:`verify`.  Raises `InputError` where the
+    run does not hold together, is not complete, or has other cells than one of the others.
     """
-    folds, checks = _own_parts(config, out, full=False)
+    folds, checks = _own_parts(config, out, False, measure)
     if wrong := [check for check in checks if not check.holds and not check.what.startswith("code of")]:
         raise InputError(f"{out}: {wrong[0].what} is {wrong[0].actual}, not {wrong[0].expected}; finish the run first")
     means, theirs = _means(folds), {other: _means(_folds(read_runs(other, config))) for other in others}
@@ -132,14 +138,14 @@ def _jobs(config: Experiment) -> list[str]:
     return [job.name for job in (*pretrainings(config), *finetunings(config))]
 
 
-def _own_parts(config: Experiment, out: Path, full: bool) -> tuple[dict[str, float], list[Check]]:
+def _own_parts(config: Experiment, out: Path, full: bool, measure: Measure) -> tuple[dict[str, float], list[Check]]:
     """Dice of every fold, and whether scans, jobs, tables and the run card follow from each other."""
     card, runs = read_run_card(out), read_runs(out, config)
     folds = _folds(runs)
     jobs = [job.name for job in finetunings(config)]
     checks = [Check(f"run {job}", "evaluated", "missing", False, job) for job in jobs if job not in folds]
     checks += verify_files.scans(config, out, card, full)
-    checks += verify_jobs.jobs(config, out, runs, full)
+    checks += verify_jobs.jobs(config, out, runs, full, measure)
     return folds, [*checks, *verify_files.tables(config, out), *verify_files.card(config, out, card)]
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,11 @@ from mixcl.config.settings import Experiment
 from mixcl.data.splits import seen_before, split, start
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
-from mixcl.files import file_name, read_sealed, sha256
+from mixcl.files import read_sealed, sha256
 from mixcl.results.runs import COUNTS, Runs
 from mixcl.results.statistics import METRICS
 from mixcl.results.verdict import Check, agrees, left, same, unseen
+from mixcl.run import predictions
 from mixcl.run.code import code_id
 from mixcl.run.jobs import Job, finetunings, pretrainings
 from mixcl.run.record import WEIGHTS, deciding, flat, read_card, read_metrics, weights_id
@@ -32,6 +33,7 @@ MEASURED = 60
 ROUNDING = 2e-6
 """By which a metric of six decimals may differ where another processor measures it again."""
 MARKS = ("grid", "tolerance_mm")
+Measure = Callable[[Experiment, Path, Case], Iterable[Mapping[Any, Any]]]
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,11 @@ class _Run:
         return self.store
 
 
-def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
-    """Settings, training and test cases, weights, predictions and metrics of every job, and which code made them."""
+def jobs(config: Experiment, out: Path, runs: Runs, full: bool, measure: Measure) -> list[Check]:
+    """Settings, training and test cases, weights, predictions and metrics of every job, and which code made them.
+
+    ``measure`` gives the rows of a test case anew: :func:`mixcl.evaluate.measured_again`.
+    """
     checks, codes, looked, total, lost, bare = list[Check](), dict[str, list[str]](), 0, 0, 0, 0
     trainings, tests = pretrainings(config), finetunings(config)
     most = None if full else max(1, MEASURED // max(len(tests), 1))
@@ -78,7 +83,7 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool) -> list[Check]:
             chosen = here[:most]
             looked, total, lost = looked + len(chosen), total + len(here), lost + len(tested) - len(here)
             checks.append(agrees(f"cases of {name}", _cases(run, rows), name, "as evaluated"))
-            checks.append(agrees(f"metrics of {name}", _measured(run, chosen), name, "as measured again"))
+            checks.append(agrees(f"metrics of {name}", _measured(run, chosen, measure), name, "as measured again"))
     checks += left("metrics from predicted maps", looked, total)
     if lost:
         checks.append(unseen(f"metrics of {lost} predicted maps: the original label maps are not here"))
@@ -231,7 +236,7 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
             said = {"pretrained_on": seen[case.id], **{key: settings[key] for key in MARKS}}
             if other := [key for key in said if any(row[key] != said[key] for row in written.values())]:
                 yield f"{name} has another {other[0]}"
-            if map_id != sha256(run.path / "evaluation" / f"{file_name(case.id)}.npz"):
+            if map_id != sha256(predictions.file(run.path, case.id, ".npz")):
                 yield f"{name}.npz is another map"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             yield f"no record of {name}"
@@ -239,19 +244,17 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
 
 def _record(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """What evaluation keeps of a case, and of it the rows by label."""
-    record = read_sealed(run.path / "evaluation" / f"{file_name(case.id)}.json")
+    record = read_sealed(predictions.file(run.path, case.id, ".json"))
     return record, {row["label"]: row for row in record["rows"]}
 
 
-def _measured(run: _Run, cases: Sequence[Case]) -> Iterator[str]:
+def _measured(run: _Run, cases: Sequence[Case], measure: Measure) -> Iterator[str]:
     """Test cases whose metrics are others when they are measured again from predicted map and label."""
-    from mixcl.evaluate import measured_again  # MONAI is not needed to say what else is wrong
-
     for case in cases:
         try:
             kept = _record(run, case)[1]
             with warnings.catch_warnings(action="ignore", category=FutureWarning):  # MONAI's, of its own calls
-                again = {row["label"]: row for row in measured_again(run.config, run.path, case)}
+                again = {row["label"]: row for row in measure(run.config, run.path, case)}
             if kept.keys() != again.keys() or any(_differ(kept[k], again[k], ROUNDING) for k in again):
                 yield f"{case.id} has other metrics"
         except InputError as error:

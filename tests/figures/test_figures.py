@@ -307,7 +307,7 @@ def test_the_case_shown_is_one_that_the_best_arm_has_learned(tmp_path: Path, mon
         return predicted
 
     monkeypatch.setitem(chosen.__globals__, "Store", Store)
-    monkeypatch.setattr("mixcl.evaluate.read_prediction", prediction)
+    monkeypatch.setitem(chosen.__globals__, "read_prediction", prediction)
     config = load_profile("smoke")
     (shown,), caption = chosen(config, tmp_path)
     assert shown.title == "Spleen, 15 %, fold 1\ncase b, slice 2"

@@ -14,11 +14,11 @@ from helpers.reference import relation as relation_by_loops
 from helpers.reference import weight as weight_of_distance
 from matplotlib.patches import Rectangle
 
-from mixcl import batches, trainer
+from mixcl import batches, illustration, trainer
 from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.figures import sample
-from mixcl.figures.sample import Sample
+from mixcl.illustration import Sample
 from mixcl.model import LABEL_LEVEL, MixCL
 from mixcl.run import checkpoint
 
@@ -34,17 +34,17 @@ def made(prepared: Path, results: Path) -> tuple[Experiment, Sample]:
 
     config = load_profile("smoke", [f"data.store={prepared / 'data' / 'store'}", "pretrain.steps=1"])
     trainer.pretrain(config, results, progress=False)
-    return config, sample.sample(config, results)
+    return config, illustration.sample(config, results)
 
 
-def pairs(config: Experiment, results: Path) -> batches.PairStream:
+def pairs(config: Experiment, results: Path) -> batches.PairDataset:
     store = Store(config.data.store_dir(results), settings=config.data)
     cases = [case for name in config.data.pretrain for case in store.cases(name)]
-    return batches.PairStream(cases, config, sample.CANDIDATES)
+    return batches.PairDataset(cases, config, illustration.CANDIDATES)
 
 
 def number(shown: Sample) -> int:
-    found = re.search(r"Sample (\d+) ", shown.caption)
+    found = re.search(r"Sample (\d+) ", shown.chosen)
     assert found
     return int(found[1])
 
@@ -54,7 +54,7 @@ def test_the_sample_is_one_whose_views_differ_and_of_those_has_most_in_common(
 ) -> None:
     config, shown = made
     best, chosen = (False, False, 0, -1), -1
-    for k in range(sample.CANDIDATES):
+    for k in range(illustration.CANDIDATES):
         item = pairs(config, results)[k]
         first, second = item["label"].flatten(1).tolist()
         both = {label for label in first if label and label in second}
@@ -62,14 +62,14 @@ def test_the_sample_is_one_whose_views_differ_and_of_those_has_most_in_common(
         three = [batch.patches[0].flatten(), batch.views[0].flatten(), batch.views[1].flatten()]
         apart = min(float((three[a] - three[b]).norm()) / len(three[0]) ** 0.5 for a, b in ((0, 1), (0, 2), (1, 2)))
         voxels = min(sum(label > 0 for label in one) for one in (first, second))
-        merit = (bool(both), apart >= sample.VISIBLE, len(both), voxels)
+        merit = (bool(both), apart >= illustration.VISIBLE, len(both), voxels)
         if merit > best:
             best, chosen = merit, k
     assert number(shown) == chosen
     assert len(np.unique(shown.labels)) > 1
     assert best[1]  # 35 of 100 samples have three pictures that differ
     for a, b in ((shown.patches["$P_1$"], shown.views["$V_1$"]), (shown.views["$V_1$"], shown.views["$V'_1$"])):
-        assert sample.rms(a, b) >= sample.VISIBLE
+        assert illustration.rms(a, b) >= illustration.VISIBLE
 
 
 def test_boxes_lie_where_the_patches_were_cut(made: tuple[Experiment, Sample], results: Path) -> None:
@@ -167,7 +167,7 @@ def test_figures_show_every_part(made: tuple[Experiment, Sample]) -> None:
     titles = [ax.get_title() for ax in first.axes]
     assert all(any(name in title for title in titles) for name in ("$P_1$", "$V_1$", "$V'_1$", "$V_2$", "tilde P_2"))
     assert sum(title.startswith("(") for title in (ax.get_title() for ax in second.axes)) == 4
-    assert "phantoms, not patients" in shown.caption
+    assert "phantoms, not patients" in first.caption
 
 
 def test_torch_is_left_as_it_was(made: tuple[Experiment, Sample]) -> None:

@@ -44,7 +44,7 @@ def finished(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         evaluate.evaluate(config, out, run, progress=False)
     results.table1(out)
     runcard.run_card(config, out)
-    verify.write_expected(config, out, out / "expected.json")
+    write_expected(config, out, out / "expected.json")
     return config, out
 
 
@@ -60,12 +60,22 @@ def run(finished: tuple[Experiment, Path], tmp_path: Path) -> tuple[Experiment, 
     return config, tmp_path / "run"
 
 
+def verified(*given: Any, **more: Any) -> list[verify.Check]:
+    """As the command does it."""
+    return verify.verify(*given, measure=evaluate.measured_again, **more)
+
+
+def write_expected(*given: Any) -> dict[str, Any]:
+    """As the command does it."""
+    return verify.write_expected(*given, measure=evaluate.measured_again)
+
+
 def off(run: tuple[Experiment, Path]) -> list[verify.Check]:
-    return [check for check in verify.verify(run[0], run[1], run[1] / "expected.json") if not check.holds]
+    return [check for check in verified(run[0], run[1], run[1] / "expected.json") if not check.holds]
 
 
 def test_an_untouched_run_is_equal(run: tuple[Experiment, Path]) -> None:
-    checks = verify.verify(run[0], run[1], run[1] / "expected.json")
+    checks = verified(run[0], run[1], run[1] / "expected.json")
     assert not off(run)
     assert sum(check.what.startswith("Dice of") for check in checks) == 2
     assert "all equal" in verify.report(checks)
@@ -147,7 +157,7 @@ def test_elsewhere_cells_are_compared_within_the_measured_tolerance(run: tuple[E
     values["spread"] = 0.01
     values["dice"][JOB] += 0.015
     path.write_text(json.dumps(values))
-    checks = verify.verify(config, out, path)
+    checks = verified(config, out, path)
     assert all(check.holds for check in checks)
     assert any("threads 1, not 7" in check.note for check in checks)
     values["dice"][JOB] += 0.015
@@ -162,7 +172,7 @@ def test_elsewhere_cells_are_compared_within_the_measured_tolerance(run: tuple[E
 def test_other_settings_are_not_compared(run: tuple[Experiment, Path]) -> None:
     config = load_profile("smoke", [*SETTINGS, "loss.alpha=0.5"])
     with pytest.raises(InputError, match=r"settings differ .*\(loss.alpha\)"):
-        verify.verify(config, run[1], run[1] / "expected.json")
+        verified(config, run[1], run[1] / "expected.json")
 
 
 def test_a_setting_younger_than_the_expected_values_has_to_be_at_its_default(run: tuple[Experiment, Path]) -> None:
@@ -173,7 +183,7 @@ def test_a_setting_younger_than_the_expected_values_has_to_be_at_its_default(run
     assert not off(run)
     config = load_profile("smoke", [*SETTINGS, "loss.center=true"])
     with pytest.raises(InputError, match=r"\(loss.center\)"):
-        verify.verify(config, run[1], path)
+        verified(config, run[1], path)
     values["settings"]["loss.forgotten"] = 1
     path.write_text(json.dumps(values))
     with pytest.raises(InputError, match=r"\(loss.forgotten\)"):
@@ -182,7 +192,7 @@ def test_a_setting_younger_than_the_expected_values_has_to_be_at_its_default(run
 
 def test_the_paper_profile_is_laid_beside_the_paper(run: tuple[Experiment, Path]) -> None:
     config = run[0].model_copy(update={"profile": "paper"})
-    checks = [check for check in verify.verify(config, run[1]) if check.what.startswith("Dice of")]
+    checks = [check for check in verified(config, run[1]) if check.what.startswith("Dice of")]
     assert {check.job.rpartition("-")[0] for check in checks} == {"finetune-msd_spleen-p100"}
     spleen = next(check for check in checks if check.job == "finetune-msd_spleen-p100-mixcl")
     assert spleen.expected.startswith("0.9612")
@@ -229,7 +239,7 @@ def test_a_spread_is_kept_where_no_other_run_tells_it(run: tuple[Experiment, Pat
     values = json.loads(path.read_text())
     assert values["spread"] is None
     path.write_text(json.dumps({**values, "spread": 0.25, "spread_runs": 1}))
-    again = verify.write_expected(config, out, path)
+    again = write_expected(config, out, path)
     assert (again["spread"], again["spread_runs"]) == (0.25, 1)
 
 
@@ -237,10 +247,10 @@ def test_a_spread_is_of_runs_with_the_same_cells(run: tuple[Experiment, Path], t
     config, out = run
     other = tmp_path / "other"
     shutil.copytree(out, other)
-    assert verify.write_expected(config, out, other / "e.json", [other])["spread"] == 0.0
+    assert write_expected(config, out, other / "e.json", [other])["spread"] == 0.0
     shutil.rmtree(other / "runs" / JOB)
     with pytest.raises(InputError, match=f"{JOB.rpartition('-f')[0]} is in it or in"):
-        verify.write_expected(config, out, other / "e.json", [other])
+        write_expected(config, out, other / "e.json", [other])
 
 
 @pytest.mark.parametrize("words", [["--other", "a"], ["--write", "a", "--full"], ["--write", "a", "--expected", "b"]])
@@ -260,7 +270,7 @@ def test_a_card_that_does_not_say_its_start_is_one_sentence(run: tuple[Experimen
 def test_the_papers_cells_are_those_that_were_planned(run: tuple[Experiment, Path]) -> None:
     config = run[0].model_copy(update={"profile": "paper-mine"})
     config = config.model_copy(update={"grid": config.grid.model_copy(update={"percents": {"msd_spleen": (100, 33)}})})
-    found = {check.job for check in verify.verify(config, run[1]) if check.what.endswith(", mean")}
+    found = {check.job for check in verified(config, run[1]) if check.what.endswith(", mean")}
     assert found == {f"finetune-msd_spleen-p100-{arm}" for arm in ("mixcl", "scratch")}
 
 
@@ -454,7 +464,7 @@ def test_metrics_on_the_original_scans_are_measured_again(run: tuple[Experiment,
         evaluate.evaluate(config, out, out / "runs" / job.name, progress=False)
     results.table1(out)
     runcard.run_card(config, out)
-    verify.write_expected(config, out, out / "expected.json")
+    write_expected(config, out, out / "expected.json")
     assert not off((config, out))
     path = first(out / "runs" / JOB / "evaluation", "*.npz")
     with np.load(path) as arrays:
@@ -516,18 +526,18 @@ def test_a_missing_or_broken_run_card_is_one_sentence(run: tuple[Experiment, Pat
 
 def test_it_says_what_it_did_not_look_at(run: tuple[Experiment, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     config, out = run
-    text = verify.report(verify.verify(config, out, out / "expected.json"))
+    text = verify.report(verified(config, out, out / "expected.json"))
     assert "not looked at: whether weights follow from their training cases: only a training tells" in text
     assert "metrics from predicted maps" not in text
     monkeypatch.setattr(verify_jobs, "MEASURED", 1)
     monkeypatch.setattr(verify_files, "BYTES", 1)
     shutil.rmtree(out / "data" / "raw" / "kits19", ignore_errors=True)
-    text = verify.report(verify.verify(config, out, out / "expected.json"))
+    text = verify.report(verified(config, out, out / "expected.json"))
     assert re.search(r"not looked at: metrics from predicted maps: \d+ of \d+; --full takes all", text)
     assert re.search(r"not looked at: prepared scans of msd_spleen: \d+ of \d+; --full takes all", text)
     assert "not looked at: raw scans of kits19: " in text
     assert "all equal" in text
-    full = verify.report(verify.verify(config, out, out / "expected.json", full=True))
+    full = verify.report(verified(config, out, out / "expected.json", full=True))
     assert "--full" not in full
 
 
@@ -536,6 +546,6 @@ def test_a_run_that_does_not_name_its_code_is_told(run: tuple[Experiment, Path])
     for path in out.glob("runs/*/run.json"):
         edit(path, lambda card: card.pop("code"))
     runcard.run_card(config, out)
-    text = verify.report(verify.verify(config, out, out / "expected.json"))
+    text = verify.report(verified(config, out, out / "expected.json"))
     assert "not looked at: which code made 3 jobs" in text
     assert "all equal" in text
