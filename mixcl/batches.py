@@ -1,7 +1,7 @@
-"""From the store to what a training step needs: streams of patches, and their distortion on the model's device.
+"""From the store to what a training step needs: patches without an end, and their distortion on the model's device.
 
-Sample k of a stream depends on the seed and on k alone, so that a stream is the same for any number of workers and
-ranks and can be taken up again at any step.
+Sample k of a data set depends on the seed and on k alone, so that all of them are the same for any number of workers
+and ranks and can be taken up again at any step.
 """
 
 import itertools
@@ -43,7 +43,7 @@ def generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> 1))
 
 
-class Stream(Dataset[dict[str, Any]], ABC):
+class PatchDataset(Dataset[dict[str, Any]], ABC):
     """Samples: ``image`` float32 [n, 1, E, E, E] in [0, 1], ``label`` uint8 [n, E, E, E], ``sample`` [] and
     ``collection`` [], the number of theirs in ``config.data.pretrain``, or -1."""
 
@@ -73,7 +73,7 @@ class Stream(Dataset[dict[str, Any]], ABC):
         return case, sampler.choose_origin(case.foreground(), case.shape, edge, foreground_prob=prob, generator=g)
 
 
-class PairStream(Stream):
+class PairDataset(PatchDataset):
     """P_1 and P_2 (Sec. 2.3, R10, R14, R29), and ``pixels`` as :func:`draw_pixels` gives them."""
 
     def __init__(self, cases: Sequence[Case], config: Experiment, length: int) -> None:
@@ -90,7 +90,7 @@ class PairStream(Stream):
         return [self._origin(self.cases[i], settings.foreground_prob, g) for i in pair]
 
 
-class SegmentationStream(Stream):
+class SegmentationDataset(PatchDataset):
     """Single patches for fine-tuning."""
 
     def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:
@@ -99,14 +99,14 @@ class SegmentationStream(Stream):
         return [self._origin(case, self.config.finetune.foreground_prob, g)]
 
 
-def scans(stream: Stream, samples: Iterable[int]) -> str:
+def scans(dataset: PatchDataset, samples: Iterable[int]) -> str:
     """The scans that samples of a stream are cut from, in words."""
-    listed = list(dict.fromkeys(f"{c.collection}/{c.id}" for sample in samples for c, _ in stream.places(sample)))
+    listed = list(dict.fromkeys(f"{c.collection}/{c.id}" for sample in samples for c, _ in dataset.places(sample)))
     return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
 
 
 def batches(
-    stream: Dataset[dict[str, Any]], batch: int, *, start: int, steps: int, rank: int = 0, ranks: int = 1,
+    dataset: Dataset[dict[str, Any]], batch: int, *, start: int, steps: int, rank: int = 0, ranks: int = 1,
     workers: int = 0, pin: bool = False,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """This rank's share of the batches of steps ``start`` to ``steps`` - 1; ``batch`` counts samples over all ranks,
@@ -118,7 +118,7 @@ def batches(
     own = share(batch, ranks)
     first = (range(step * batch + rank * own, step * batch + (rank + 1) * own) for step in range(start, steps))
     loader: DataLoader[dict[str, Any]] = DataLoader(
-        stream, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin,
+        dataset, batch_sampler=[list(indices) for indices in first], num_workers=workers, pin_memory=pin,
         collate_fn=collate, worker_init_fn=signals.in_worker,
     )  # fmt: skip
     try:
@@ -178,7 +178,7 @@ def draw_pixels(label: Tensor, sample: int, config: Experiment) -> list[tuple[Te
 
 
 def pretraining_batch(raw: dict[str, Any], config: Experiment, device: torch.device) -> Batch:
-    """Distort P_1 and P_2 of a collated batch of :class:`PairStream` on the device, in the order of R11."""
+    """Distort P_1 and P_2 of a collated batch of :class:`PairDataset` on the device, in the order of R11."""
     seed, samples = config.pretrain.seed, raw["sample"].tolist()
     image = raw["image"].to(device, non_blocking=True).transpose(0, 1).flatten(0, 1)  # all P_1, then all P_2
     label = raw["label"].to(device, non_blocking=True).transpose(0, 1).flatten(0, 1)
@@ -198,7 +198,7 @@ def pretraining_batch(raw: dict[str, Any], config: Experiment, device: torch.dev
 def finetuning_batch(
     raw: dict[str, Tensor], config: Experiment, seed: int, values: Iterable[int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Distort a collated batch of :class:`SegmentationStream`: image and class index, both [B, 1, E, E, E].
+    """Distort a collated batch of :class:`SegmentationDataset`: image and class index, both [B, 1, E, E, E].
 
     ``values`` are the label values of the task; class k is the k-th smallest of them, 0 the background; UNKNOWN stays.
     """

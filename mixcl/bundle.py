@@ -9,7 +9,7 @@
     README.md, LICENSE         a model card in Hugging Face's form; what is known of the licence
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mixcl.run.record import WEIGHTS
 MODELS, METADATA, INFERENCE = "models", "configs/metadata.json", "configs/inference.json"
 OWN = {"models", "configs", "LICENSE", "README.md"}
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+LINEAR = {"mode": "bilinear", "padding_mode": "border"}
 INTENDED = "Research only: it has not been approved, or tested, for any use on patients."
 
 
@@ -82,44 +83,14 @@ def inference(facts: Mapping[str, Any]) -> dict[str, Any]:
 
     Grids are those of `mixcl.data.files.grid`, so that label maps are those of `mixcl.segment.predict`.
     """
-    model, evaluate = facts["model"], facts["settings"]["evaluate"]
-    classes, (low, high) = class_values(_in_order(facts)), facts["window_hu"]
-    linear = {"mode": "bilinear", "padding_mode": "border"}
-    steps = [
-        {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
-        # the affine as it stands in the header: MONAI's reader takes another one where it holds that for wrong
-        "$lambda scan: {**scan, 'image': MetaTensor(scan['image'], "
-        "affine=nibabel.load(scan['image'].meta['filename_or_obj']).affine)}",
-        {"_target_": "CopyItemsd", "keys": "image", "names": "original"},
-        {"_target_": "Orientationd", "keys": "image", "axcodes": facts["axes"]},
-        "$lambda scan: {**scan, 'grid': @grid(scan['image'])}",
-        {"_target_": "ResampleToMatchd", "keys": "image", "key_dst": "grid", **linear},
-        {"_target_": "Lambdad", "keys": "image", "func": "$torch.round"},
-        {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": low, "a_max": high, "b_min": 0, "b_max": 1,
-         "clip": True},
-        {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
-    ]  # fmt: skip
-    after = [
-        {"_target_": "Activationsd", "keys": "pred", "softmax": True},
-        {"_target_": "ResampleToMatchd", "keys": "pred", "key_dst": "original", **linear},
-        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-        {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": list(range(len(classes))),
-         "target_labels": classes, "dtype": "$np.uint8"},
-        {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_postfix": "seg",
-         "output_dtype": "$np.uint8", "resample": False, "separate_folder": False},
-    ]  # fmt: skip
+    model, evaluate, classes = facts["model"], facts["settings"]["evaluate"], class_values(_in_order(facts))
     return {
         "imports": ["$import glob", "$import nibabel", "$import numpy as np", "$import torch",
                     "$from monai.data import MetaTensor"],
         "bundle_root": ".", "dataset_dir": "$@bundle_root + '/scans'", "output_dir": "$@bundle_root + '/labels'",
         "images": "$sorted(glob.glob(@dataset_dir + '/*.nii*'))",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
-        "spacing": facts["spacing_mm"],
-        "step": "$lambda x: np.array(@spacing) / x.pixdim.numpy()",
-        "size": "$lambda x: [max(round(round(n / step, 6)), 1) for n, step in zip(x.shape[1:], @step(x))]",
-        "first": "$lambda x: (np.array(x.shape[1:]) - 1 - (np.array(@size(x)) - 1) * @step(x)) / 2",
-        "change": "$lambda x: np.vstack([np.column_stack([np.diag(@step(x)), @first(x)]), [0, 0, 0, 1]])",
-        "grid": "$lambda x: MetaTensor(torch.empty(1, *@size(x)), affine=x.affine.numpy().dot(@change(x)))",
+        **_grid(facts),
         "network_def": {
             "_target_": "UNETR", "in_channels": 1, "out_channels": len(classes), "img_size": facts["patch"],
             "feature_size": model["feature"], "hidden_size": model["hidden"], "mlp_dim": model["mlp"],
@@ -127,16 +98,60 @@ def inference(facts: Mapping[str, Any]) -> dict[str, Any]:
         },
         "network": "$@network_def.to(@device)",
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
-        "preprocessing": {"_target_": "Compose", "transforms": steps},
+        "preprocessing": {"_target_": "Compose", "transforms": _before(facts)},
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": facts["patch"], "overlap": evaluate["overlap"],
                     "sw_batch_size": evaluate["windows"], "mode": "gaussian"},
-        "postprocessing": {"_target_": "Compose", "transforms": after},
+        "postprocessing": {"_target_": "Compose", "transforms": _after(classes)},
         "dataset": {"_target_": "Dataset", "data": "$[{'image': name} for name in @images]",
                     "transform": "@preprocessing"},
         "initialize": ["$@network.load_state_dict(@weights)", "$@network.eval()"],
         "run": ["$torch.no_grad()(lambda: [@postprocessing({**scan, 'pred': "
                 "@inferer(scan['image'][None], @network)[0]})['pred'].shape for scan in @dataset])()"],
     }  # fmt: skip
+
+
+def _grid(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The prepared grid of a scan, in numpy, as `mixcl.data.files.grid` lays it."""
+    return {
+        "spacing": facts["spacing_mm"],
+        "step": "$lambda x: np.array(@spacing) / x.pixdim.numpy()",
+        "size": "$lambda x: [max(round(round(n / step, 6)), 1) for n, step in zip(x.shape[1:], @step(x))]",
+        "first": "$lambda x: (np.array(x.shape[1:]) - 1 - (np.array(@size(x)) - 1) * @step(x)) / 2",
+        "change": "$lambda x: np.vstack([np.column_stack([np.diag(@step(x)), @first(x)]), [0, 0, 0, 1]])",
+        "grid": "$lambda x: MetaTensor(torch.empty(1, *@size(x)), affine=x.affine.numpy().dot(@change(x)))",
+    }
+
+
+def _before(facts: Mapping[str, Any]) -> list[Any]:
+    """From a file to what the network sees."""
+    low, high = facts["window_hu"]
+    return [
+        {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
+        # the affine as it stands in the header: MONAI's reader takes another one where it holds that for wrong
+        "$lambda scan: {**scan, 'image': MetaTensor(scan['image'], "
+        "affine=nibabel.load(scan['image'].meta['filename_or_obj']).affine)}",
+        {"_target_": "CopyItemsd", "keys": "image", "names": "original"},
+        {"_target_": "Orientationd", "keys": "image", "axcodes": facts["axes"]},
+        "$lambda scan: {**scan, 'grid': @grid(scan['image'])}",
+        {"_target_": "ResampleToMatchd", "keys": "image", "key_dst": "grid", **LINEAR},
+        {"_target_": "Lambdad", "keys": "image", "func": "$torch.round"},
+        {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": low, "a_max": high, "b_min": 0, "b_max": 1,
+         "clip": True},
+        {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
+    ]  # fmt: skip
+
+
+def _after(classes: Sequence[int]) -> list[Any]:
+    """From the network's scores to a label map on the grid of the scan."""
+    return [
+        {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+        {"_target_": "ResampleToMatchd", "keys": "pred", "key_dst": "original", **LINEAR},
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": list(range(len(classes))),
+         "target_labels": list(classes), "dtype": "$np.uint8"},
+        {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_postfix": "seg",
+         "output_dtype": "$np.uint8", "resample": False, "separate_folder": False},
+    ]  # fmt: skip
 
 
 def model_card(facts: Mapping[str, Any]) -> str:

@@ -9,13 +9,14 @@ a stopped run where it was and returns at once for a finished one; what another 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from monai.networks.nets import UNETR
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -67,8 +68,7 @@ def pretrain(
                 values["gradients"] = gradient_norms(objective, terms)
                 if number == 0:
                     values["gradient_coverage"] = gradient_coverage(objective, terms)
-            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
-            if due and accelerator.is_main_process:
+            if _due(settings.probe_every, number, steps) and accelerator.is_main_process:
                 found = diagnostics.measure_features(objective.model, patches, projected=objective.trains_projectors)
                 values["probe"] = {"step": number, **found}
             return terms.total, values
@@ -80,7 +80,7 @@ def pretrain(
                 config.loss,
                 settings.batch // (1 if config.loss.sync_correlation else accelerator.num_processes),
             )
-        pairs = batches.PairStream(cases, config, steps * settings.batch)
+        pairs = batches.PairDataset(cases, config, steps * settings.batch)
         with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
             return loop.run(pairs, step, objective.model)
 
@@ -107,14 +107,7 @@ def finetune(
         net = segmentation_model(config.model, len(names))
     if settings.freeze:
         freeze(net)
-    handed, origin, source = "none: trained from scratch", "none", dict[str, Any]()
-    if init is not None:
-        weights, source = checkpoint.read_start(init, task, data)
-        if (heads := source.get("model", {}).get("heads", config.model.heads)) != config.model.heads:  # no shape tells
-            text = f"was trained with model.heads = {heads}, not {config.model.heads}"
-            raise InputError(f"{init}: {text}; use the model settings of the pre-training")
-        report = hand_over(unetr_weights(weights), net, transfer=settings.transfer, source=str(init))
-        handed, origin = f"{settings.transfer}: {report}", source["id"]
+    handed, origin, source = _handed_over(config, net, init, task, data)
     decides = {
         "data": data, "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
         "n_folds": config.grid.n_folds, "init": origin, "start": own, "train": [c.id for c in train],
@@ -132,16 +125,35 @@ def finetune(
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             values: dict[str, Any] = {}
-            due = settings.probe_every and (number % settings.probe_every == 0 or number == steps - 1)
-            if due and accelerator.is_main_process:
-                values["test"] = {"step": number, **windows.look(net, test, config, names)}
+            if _due(settings.probe_every, number, steps) and accelerator.is_main_process:
+                values["test"] = {"step": number, **windows.measure_test(net, test, config, names)}
             image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
             loss = criterion(device.forward(loop.module, image, config.model), label)
             return loss, {**values, "total": loss}
 
-        patches = batches.SegmentationStream(train, config, own, steps * settings.batch)
+        patches = batches.SegmentationDataset(train, config, own, steps * settings.batch)
         with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
             return loop.run(patches, step, net)
+
+
+def _handed_over(
+    config: Experiment, net: UNETR, init: Path | None, task: str, data: str
+) -> tuple[str, str, dict[str, Any]]:
+    """Put pre-trained weights into ``net``: what was handed over, the weights' id, and what they say of themselves."""
+    if init is None:
+        return "none: trained from scratch", "none", {}
+    weights, source = checkpoint.read_start(init, task, data)
+    if (heads := source.get("model", {}).get("heads", config.model.heads)) != config.model.heads:  # no shape tells
+        text = f"was trained with model.heads = {heads}, not {config.model.heads}"
+        raise InputError(f"{init}: {text}; use the model settings of the pre-training")
+    transfer = config.finetune.transfer
+    report = hand_over(unetr_weights(weights), net, transfer=transfer, source=str(init))
+    return f"{transfer}: {report}", source["id"], source
+
+
+def _due(every: int, number: int, steps: int) -> bool:
+    """Whether a look that comes ``every`` so many steps (0: never), and at the last, comes at this one."""
+    return bool(every) and (number % every == 0 or number == steps - 1)
 
 
 def cosine(step: int, steps: int, lr: float) -> float:
@@ -178,7 +190,7 @@ class _Loop:
         device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
 
-    def run(self, data: batches.Stream, step: Step, kept: nn.Module) -> Path:
+    def run(self, data: batches.PatchDataset, step: Step, kept: nn.Module) -> Path:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
         accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
         finished = checkpoint.finished(self.folder)
@@ -187,36 +199,16 @@ class _Loop:
         largest = device.largest(accelerator)
         device.agree(largest, first, self.folder)
         if finished:
-            checkpoint.drop(self.folder)  # a kill may have come between the weights and this
-            if accelerator.is_main_process:  # what decides nothing may have changed: names of organs, the grid
-                now = {key: self.card[key] for key in ("config", "labels") if key in self.card}
-                if (card := read_card(self.folder)) | now != card:
-                    write_card(self.folder, card | now)
-            return self.folder
-        verify(data.cases)
-        self.seen = seen_by(self.config, data.cases, self.card)
-        self._note(before.get("bits", {}))
-        if accelerator.scaler is not None and "scaler" in before:
-            accelerator.scaler.load_state_dict(before["scaler"])
+            return self._as_it_is()
+        self._take_up(before, data)
         metrics, pending = self._open(before), Steps(before.get("pending", ()))
-        loader = batches.prefetch(batches.batches(
-            data, settings.batch, start=first, steps=self.steps, rank=accelerator.process_index,
-            ranks=accelerator.num_processes, workers=device.workers(self.config.run, accelerator.num_processes),
-            pin=accelerator.device.type == "cuda",
-        ), accelerator.device)  # fmt: skip
+        loader, scans = self._loader(data, first), partial(batches.scans, data)
         bar = tqdm(total=self.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
         self.module.train()
-        scans = partial(batches.scans, data)
         with signals.stopping() as stop:
             for number, raw in enumerate(loader, start=first):
-                for group in self.wrapped.param_groups:
-                    group["lr"] = group["rate"] * cosine(number, self.steps, settings.lr)
-                loss, values = step(number, raw)
-                accelerator.backward(loss)
                 done = number + 1
-                pending.add(done, raw["sample"].tolist(), values, gradient_norm(self.optimizer, accelerator.scaler))
-                self.wrapped.step()
-                self.wrapped.zero_grad(set_to_none=True)
+                pending.add(done, raw["sample"].tolist(), *self._update(number, step, raw))
                 asked = largest(stop.number)  # one rank is, and all stop
                 last = done == self.steps
                 due = last or done % settings.checkpoint_every == 0
@@ -244,6 +236,43 @@ class _Loop:
             if done == self.steps:
                 self._finish(kept, metrics, time.perf_counter() - started, self.steps - first)
         return self.folder
+
+    def _as_it_is(self) -> Path:
+        """A finished run, with what may have changed since and decides nothing: names of organs, the grid."""
+        checkpoint.drop(self.folder)  # a kill may have come between the weights and this
+        if self.accelerator.is_main_process:
+            now = {key: self.card[key] for key in ("config", "labels") if key in self.card}
+            if (card := read_card(self.folder)) | now != card:
+                write_card(self.folder, card | now)
+        return self.folder
+
+    def _take_up(self, before: Mapping[str, Any], data: batches.PatchDataset) -> None:
+        """Look at the scans, and at what a checkpoint left behind."""
+        verify(data.cases)
+        self.seen = seen_by(self.config, data.cases, self.card)
+        self._note(before.get("bits", {}))
+        if self.accelerator.scaler is not None and "scaler" in before:
+            self.accelerator.scaler.load_state_dict(before["scaler"])
+
+    def _loader(self, data: batches.PatchDataset, first: int) -> Iterator[dict[str, Any]]:
+        """The batches that are left, drawn ahead."""
+        ranks = self.accelerator.num_processes
+        left = batches.batches(
+            data, self.settings.batch, start=first, steps=self.steps, rank=self.accelerator.process_index, ranks=ranks,
+            workers=device.workers(self.config.run, ranks), pin=self.accelerator.device.type == "cuda",
+        )  # fmt: skip
+        return batches.prefetch(left, self.accelerator.device)
+
+    def _update(self, number: int, step: Step, raw: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """One step of the optimiser; what is logged of it, and the norm of its gradient."""
+        for group in self.wrapped.param_groups:
+            group["lr"] = group["rate"] * cosine(number, self.steps, self.settings.lr)
+        loss, values = step(number, raw)
+        self.accelerator.backward(loss)
+        norm = gradient_norm(self.optimizer, self.accelerator.scaler)
+        self.wrapped.step()
+        self.wrapped.zero_grad(set_to_none=True)
+        return values, norm
 
     def _open(self, before: dict[str, Any]) -> checkpoint.Metrics | None:
         if not self.accelerator.is_main_process:

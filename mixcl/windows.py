@@ -61,7 +61,7 @@ def strongest_labels(scores: Tensor, values: Iterable[int]) -> NDArray[np.uint8]
 
 
 @torch.no_grad()
-def look(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mapping[int, str]) -> dict[str, Any]:
+def measure_test(net: nn.Module, cases: Sequence[Case], config: Experiment, names: Mapping[int, str]) -> dict[str, Any]:
     """How good a network is that is being trained; nothing of the training depends on it.
 
     ``dice``: by organ, the mean over the cases that have it; ``cross_entropy``: the mean over cases of the mean over

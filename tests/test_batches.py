@@ -30,16 +30,16 @@ def cases(prepared: Path, smoke: Experiment) -> list[Case]:
 
 
 def test_a_sample_depends_on_seed_and_number_alone(cases: list[Case], smoke: Experiment) -> None:
-    first, again = batches.PairStream(cases, smoke, 10), batches.PairStream(cases, smoke, 10)
+    first, again = batches.PairDataset(cases, smoke, 10), batches.PairDataset(cases, smoke, 10)
     _ = again[7]
     for key in ("image", "label"):
         assert torch.equal(first[3][key], again[3][key])
     other = smoke.model_copy(update={"pretrain": smoke.pretrain.model_copy(update={"seed": 1})})
-    assert not torch.equal(first[3]["image"], batches.PairStream(cases, other, 10)[3]["image"])
+    assert not torch.equal(first[3]["image"], batches.PairDataset(cases, other, 10)[3]["image"])
 
 
 def test_pairs_come_from_one_collection_and_hold_labels(cases: list[Case], smoke: Experiment) -> None:
-    pairs = batches.PairStream(cases, smoke, 40)
+    pairs = batches.PairDataset(cases, smoke, 40)
     for index in range(40):
         item = pairs[index]
         assert item["image"].shape == (2, 1, 32, 32, 32)
@@ -52,7 +52,9 @@ def test_pairs_come_from_one_collection_and_hold_labels(cases: list[Case], smoke
 @pytest.mark.parametrize("kind", ["pairs", "single patches"])
 def test_workers_do_not_change_the_stream(cases: list[Case], smoke: Experiment, kind: str) -> None:
     """0, 1 or 2 workers, whatever the global generators have been used for, give the same samples in the same order."""
-    patches = batches.PairStream(cases, smoke, 8) if kind == "pairs" else batches.SegmentationStream(cases, smoke, 3, 8)
+    patches = (
+        batches.PairDataset(cases, smoke, 8) if kind == "pairs" else batches.SegmentationDataset(cases, smoke, 3, 8)
+    )
     found = []
     for workers in (0, 1, 2):
         torch.manual_seed(workers)
@@ -81,7 +83,7 @@ def test_labels_take_turns_whatever_their_size(tmp_path: Path, smoke: Experiment
     shares = {}
     for biased in (0.0, 1.0):
         sampler = smoke.sampler.model_copy(update={"foreground_prob": biased})
-        pairs = batches.PairStream(cases, smoke.model_copy(update={"data": data, "sampler": sampler}), 150)
+        pairs = batches.PairDataset(cases, smoke.model_copy(update={"data": data, "sampler": sampler}), 150)
         labels = torch.cat([pairs[k]["label"] for k in range(150)])
         shares[biased] = [(labels == value).flatten(1).any(1).float().mean().item() for value in (1, 2)]
     assert 0.4 < shares[1.0][1] < 0.6  # 300 draws of a fair coin: within 0.42 and 0.58 in 99 % of cases
@@ -90,7 +92,7 @@ def test_labels_take_turns_whatever_their_size(tmp_path: Path, smoke: Experiment
 
 
 def test_ranks_share_the_same_steps(cases: list[Case], smoke: Experiment) -> None:
-    pairs = batches.PairStream(cases, smoke, 12)
+    pairs = batches.PairDataset(cases, smoke, 12)
     whole = list(batches.batches(pairs, 6, start=1, steps=2))
     parts = [next(iter(batches.batches(pairs, 6, start=1, steps=2, rank=r, ranks=3))) for r in range(3)]
     assert whole[0]["sample"].tolist() == [6, 7, 8, 9, 10, 11]
@@ -102,7 +104,7 @@ def test_ranks_share_the_same_steps(cases: list[Case], smoke: Experiment) -> Non
 def test_pixels_lie_where_the_spatial_step_leaves_their_labels(cases: list[Case], smoke: Experiment) -> None:
     """Their labels are those of the distorted map, but where the last bit of a rounding decides between two voxels."""
     edge = level_edges(smoke.model)[1]
-    raw = next(batches.batches(batches.PairStream(cases, smoke, 12), 12, start=0, steps=1))
+    raw = next(batches.batches(batches.PairDataset(cases, smoke, 12), 12, start=0, steps=1))
     batch = batches.pretraining_batch(raw, smoke, CPU)
     grids = batches.coarse(batch.maps, edge).flatten(1)  # all P_1, then all P_2
     agree = [
@@ -117,7 +119,7 @@ def test_a_batch_has_the_same_pixels_whatever_the_device_rounds(
     cases: list[Case], smoke: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Were the device to move every label by a voxel, the pixels that Eq. 6 compares would stay."""
-    raw = next(batches.batches(batches.PairStream(cases, smoke, 3), 3, start=0, steps=1))
+    raw = next(batches.batches(batches.PairDataset(cases, smoke, 3), 3, start=0, steps=1))
     here = batches.pretraining_batch(raw, smoke, CPU)
     spatial = batches.augment.spatial
 
@@ -135,7 +137,7 @@ def test_a_batch_has_the_same_pixels_whatever_the_device_rounds(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_given_the_pixels_of_a_cpu(cases: list[Case], smoke: Experiment) -> None:
-    raw = next(batches.batches(batches.PairStream(cases, smoke, 3), 3, start=0, steps=1))
+    raw = next(batches.batches(batches.PairDataset(cases, smoke, 3), 3, start=0, steps=1))
     here, there = (batches.pretraining_batch(raw, smoke, torch.device(name)) for name in ("cpu", "cuda"))
     for ours, others in zip(here.pixels, there.pixels, strict=True):
         assert all(torch.equal(mine, theirs.cpu()) for mine, theirs in zip(ours, others, strict=True))
@@ -153,7 +155,7 @@ def with_views(config: Experiment, **changes: float) -> Experiment:
 def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
     """V_1 and V'_1 share their patch, each restores to it, and with no intensity step they are that patch."""
     quiet = with_views(smoke, intensity_prob=0.0, spatial_prob=1.0)
-    raw = next(iter(batches.batches(batches.PairStream(cases, quiet, 2), 2, start=0, steps=1)))
+    raw = next(iter(batches.batches(batches.PairDataset(cases, quiet, 2), 2, start=0, steps=1)))
     batch = batches.pretraining_batch(raw, quiet, CPU)
     assert torch.equal(batch.views, batch.patches)
     assert torch.equal(batch.patches[:2], batch.patches[2:4])
@@ -167,7 +169,7 @@ def test_views_follow_r11(cases: list[Case], smoke: Experiment) -> None:
 
 def test_pixels_are_drawn_on_the_label_levels_grid(cases: list[Case], smoke: Experiment) -> None:
     still = with_views(smoke, spatial_prob=0.0)
-    raw = next(iter(batches.batches(batches.PairStream(cases, still, 3), 3, start=0, steps=1)))
+    raw = next(iter(batches.batches(batches.PairDataset(cases, still, 3), 3, start=0, steps=1)))
     batch = batches.pretraining_batch(raw, still, CPU)
     grid = raw["label"].numpy()[:, :, 1::2, 1::2, 1::2]
     for sample in range(3):
@@ -180,7 +182,7 @@ def test_pixels_are_drawn_on_the_label_levels_grid(cases: list[Case], smoke: Exp
 
 
 def test_a_sample_does_not_depend_on_its_batch(cases: list[Case], smoke: Experiment) -> None:
-    pairs = batches.PairStream(cases, smoke, 4)
+    pairs = batches.PairDataset(cases, smoke, 4)
     together = batches.pretraining_batch(next(iter(batches.batches(pairs, 4, start=0, steps=1))), smoke, CPU)
     alone = list(batches.batches(pairs, 1, start=0, steps=4))
     for k, raw in enumerate(alone):
@@ -220,7 +222,7 @@ def test_a_scan_that_is_cut_while_a_run_reads_it_is_named(
         os.truncate(image, 4096)
     else:  # between the look at the size and the reading
         monkeypatch.setattr(patches, "fetch", lambda *_: os.truncate(image, 4096))
-    pairs, told = batches.PairStream(cases, smoke, 4), tmp_path / "told"
+    pairs, told = batches.PairDataset(cases, smoke, 4), tmp_path / "told"
     if not (child := os.fork()):
         os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)
         try:

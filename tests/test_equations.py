@@ -45,7 +45,7 @@ def changed(value: Any) -> Any:
 def step(smoke: Experiment, prepared: Path) -> Callable[[], Tensor]:
     """A pre-training step of the smoke profile: its batch's pixels and labels, its terms, one vector."""
     store = Store(smoke.data.store_dir(prepared), settings=smoke.data)
-    pairs = batches.PairStream([case for name in smoke.data.pretrain for case in store.cases(name)], smoke, 4)
+    pairs = batches.PairDataset([case for name in smoke.data.pretrain for case in store.cases(name)], smoke, 4)
     with seeded(0):
         objective = Objective(MixCL(smoke), smoke.loss)
 

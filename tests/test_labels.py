@@ -200,7 +200,7 @@ def test_other_rules_make_the_store_anew(config: Experiment, ward: Path, tmp_pat
 
 def test_no_unknown_pixel_is_drawn_and_none_decides_a_step(config: Experiment) -> None:
     """Not one pixel is drawn where nothing is known, though the patches hold such voxels, distorted or not."""
-    stream = batches.PairStream(cases(config, "other"), config, 12)
+    stream = batches.PairDataset(cases(config, "other"), config, 12)
     seen = 0
     for index in range(12):
         item = stream[index]
@@ -212,7 +212,7 @@ def test_no_unknown_pixel_is_drawn_and_none_decides_a_step(config: Experiment) -
 
 def test_a_sample_of_which_nothing_is_known_has_no_pair(config: Experiment) -> None:
     """Its label term is 0 (R14); the other sample's stays as it was."""
-    stream = batches.PairStream(cases(config, "other"), config, 2)
+    stream = batches.PairDataset(cases(config, "other"), config, 2)
     raw = batches.collate([stream[0], stream[1]])
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -232,7 +232,7 @@ def test_a_sample_of_which_nothing_is_known_has_no_pair(config: Experiment) -> N
 def test_supervised_pretraining_learns_nothing_where_nothing_is_known(config: Experiment) -> None:
     supervised = baselines.Supervised(baselines.MixCL(config), config)
     assert [head.out_channels for head in supervised.heads] == [len(ORGANS) + 1]
-    stream = batches.PairStream(cases(config, "other"), config, 2)
+    stream = batches.PairDataset(cases(config, "other"), config, 2)
     raw = batches.collate([stream[0], stream[1]])
     batch = batches.pretraining_batch(raw, config, torch.device("cpu"))
     assert (batch.maps == UNKNOWN).any()

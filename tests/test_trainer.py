@@ -275,7 +275,7 @@ def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: 
     _, test = split(store.cases("msd_spleen"), config, 0, 100, 0)
     net = segmentation_model(config.model, 1)
     net.load_state_dict(weights)
-    seen = windows.look(net, test, config, {1: "spleen"})
+    seen = windows.measure_test(net, test, config, {1: "spleen"})
     dice = []
     for case in test:
         predicted = windows.strongest_labels(
@@ -285,7 +285,7 @@ def test_looking_at_the_test_cases_changes_nothing(smoke: Experiment, tmp_path: 
         dice.append(row["dice"])
     assert seen["dice"]["spleen"] == pytest.approx(np.mean(dice), abs=1e-4)
     net.load_state_dict({name: torch.zeros_like(value) for name, value in weights.items()})
-    assert windows.look(net, test, config, {1: "spleen"})["cross_entropy"] == pytest.approx(np.log(2), abs=1e-5)
+    assert windows.measure_test(net, test, config, {1: "spleen"})["cross_entropy"] == pytest.approx(np.log(2), abs=1e-5)
 
 
 def test_a_task_learns(smoke: Experiment, tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ def pooled(
     """
     embeddings, rows = [], []
     for name in config.data.pretrain:
-        stream, names = scene.pair_stream(config, store, (name,)), store.cases(name)[0].names
-        batch = scene.batch(config, *(stream[k] for k in range(each)), spatial_prob=0.0)
+        pairs, names = scene.pair_dataset(config, store, (name,)), store.cases(name)[0].names
+        batch = scene.batch(config, *(pairs[k] for k in range(each)), spatial_prob=0.0)
         with torch.no_grad():
             level = model(batch.views[:each]).levels[LABEL_LEVEL].flatten(2).double()  # [each, 2c, e^3]
         for z, (pixels, _), (labels, _) in zip(level, batch.pixels, batch.labels, strict=True):

@@ -21,7 +21,7 @@ TEX = {
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TextTable:
     """A table to be written.
 
     ``name``: bold, before the Markdown caption.  ``groups``: blocks of columns, each with a title (may be empty) and
@@ -35,9 +35,9 @@ class Sheet:
     notes: Sequence[str] = ()
 
 
-def write_table(folder: Path, name: str, table: pd.DataFrame, sheets: Sequence[Sheet]) -> None:
+def write_table(folder: Path, name: str, table: pd.DataFrame, parts: Sequence[TextTable]) -> None:
     """Write ``folder``/NAME.csv, .md and .tex."""
-    for suffix, text in (("csv", csv(table)), ("md", markdown(sheets)), ("tex", latex(sheets))):
+    for suffix, text in (("csv", csv(table)), ("md", markdown(parts)), ("tex", latex(parts))):
         write_text(folder / f"{name}.{suffix}", text)
 
 
@@ -46,41 +46,41 @@ def csv(table: pd.DataFrame) -> str:
     return to_csv(table.assign(percent=[f"{p:g}" for p in table["percent"]]))
 
 
-def markdown(sheets: Iterable[Sheet]) -> str:
-    """Sheets below one another, each with caption, rows and notes."""
+def markdown(parts: Iterable[TextTable]) -> str:
+    """Tables below one another, each with caption, rows and notes."""
     lines: list[str] = []
-    for sheet in sheets:
+    for part in parts:
         header = [
             f"{title}: {name}" if title and not number else name
-            for title, names in sheet.groups
+            for title, names in part.groups
             for number, name in enumerate(names)
         ]
-        table = [header, ["---"] * len(header), *sheet.rows]
-        lines += [f"**{sheet.name}** {sheet.caption}", ""]
+        table = [header, ["---"] * len(header), *part.rows]
+        lines += [f"**{part.name}** {part.caption}", ""]
         lines += ["| " + " | ".join(one_line(cell).replace("|", "\\|") for cell in row) + " |" for row in table]
-        lines += ["", *(f"- {note}" for note in sheet.notes), *([""] if sheet.notes else [])]
+        lines += ["", *(f"- {note}" for note in part.notes), *([""] if part.notes else [])]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def latex(sheets: Iterable[Sheet]) -> str:
-    """Each sheet as a ``table``; small print, centred over the text and into the margins where it is wide."""
+def latex(parts: Iterable[TextTable]) -> str:
+    """Each table as a ``table``; small print, centred over the text and into the margins where it is wide."""
     lines: list[str] = []
-    for sheet in sheets:
-        blocks = [rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(title)}}}" for title, names in sheet.groups]
-        rows = [" & ".join(map(tex, cells)) + r" \\" for cells in sheet.rows]
+    for part in parts:
+        blocks = [rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(title)}}}" for title, names in part.groups]
+        rows = [" & ".join(map(tex, cells)) + r" \\" for cells in part.rows]
         lines += [  # a bracket or star at the beginning of a row would be an argument of the line break before it
             r"\begin{table}",
-            rf"\caption{{{tex(sheet.caption)}}}",
+            rf"\caption{{{tex(part.caption)}}}",
             r"\centering\scriptsize\setlength{\tabcolsep}{3pt}\renewcommand{\arraystretch}{1.2}\medskip",
-            rf"\makebox[\textwidth][c]{{\begin{{tabular}}{{{'|'.join('l' * len(names) for _, names in sheet.groups)}}}",
+            rf"\makebox[\textwidth][c]{{\begin{{tabular}}{{{'|'.join('l' * len(names) for _, names in part.groups)}}}",
             r"\hline",
             " & ".join(blocks) + r" \\",
-            " & ".join(tex(name) for _, names in sheet.groups for name in names) + r" \\",
+            " & ".join(tex(name) for _, names in part.groups for name in names) + r" \\",
             r"\hline",
             *(f"{{}}{row}" if row.startswith(("[", "*")) else row for row in rows),
             r"\hline",
             r"\end{tabular}}",
-            *(rf"\par\smallskip{{\footnotesize {tex(note)}}}" for note in sheet.notes),
+            *(rf"\par\smallskip{{\footnotesize {tex(note)}}}" for note in part.notes),
             r"\end{table}",
             "",
         ]

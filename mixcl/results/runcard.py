@@ -9,7 +9,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.files import read_json, read_sealed, sha256, write_json, write_text
-from mixcl.results.formats import Sheet, markdown
+from mixcl.results.formats import TextTable, markdown
 from mixcl.results.wording import PHANTOM, short
 from mixcl.run.jobs import finetunings, pretrainings
 from mixcl.run.record import flat, provenance, read_card
@@ -122,9 +122,9 @@ def markdown_of(card: Mapping[str, Any]) -> str:
     note = "Seconds of training are those since the job was last taken up; what was trained before was not again."
     columns = ("job", "training, s", "evaluation, s", "weights", "commit")
     sums = "Files and their sums; those of the runs are in RUN.json."
-    sheets = [
-        Sheet("Data.", "As they were prepared.", [("", ("collection", "cases", "fingerprint"))], data),
-        Sheet("Jobs.", note, [("", columns)], jobs),
-        Sheet("Outputs.", sums, [("", ("output", "SHA-256"))], shown),
+    parts = [
+        TextTable("Data.", "As they were prepared.", [("", ("collection", "cases", "fingerprint"))], data),
+        TextTable("Jobs.", note, [("", columns)], jobs),
+        TextTable("Outputs.", sums, [("", ("output", "SHA-256"))], shown),
     ]
-    return "\n".join([*lines, markdown(sheets)])
+    return "\n".join([*lines, markdown(parts)])

@@ -21,7 +21,7 @@ import sides
 import torch
 import training
 
-from mixcl.batches import SegmentationStream
+from mixcl.batches import SegmentationDataset
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.data import arrays
@@ -59,7 +59,7 @@ def _patches(config: Experiment, cases: list[Case]) -> dict[str, partial[None]]:
     """Patches as they are cut, and from maps that nobody looks at."""
 
     def several(bare: bool) -> None:
-        stream = SegmentationStream(cases, config, 0, PATCHES)
+        stream = SegmentationDataset(cases, config, 0, PATCHES)
         with mock.patch.object(arrays, "array", arrays._map) if bare else nullcontext():
             for index in range(PATCHES):
                 stream[index]

@@ -26,7 +26,7 @@ import scans
 import sides
 import torch
 
-from mixcl.batches import SegmentationStream
+from mixcl.batches import SegmentationDataset
 from mixcl.config.settings import Experiment
 from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store
@@ -75,7 +75,7 @@ def _measure(config: Experiment, work: Path, args: argparse.Namespace) -> None:
 def side(name: str, config: Experiment) -> Callable[[int], object]:
     """A function that gives patch number k."""
     if name == "ours":
-        return SegmentationStream(_cases(config), config, seed=0, length=1 << 30).__getitem__
+        return SegmentationDataset(_cases(config), config, seed=0, length=1 << 30).__getitem__
     files = _files(config)
     if name.startswith("nibabel"):
         return partial(_by_nibabel, files, config, name == "nibabel, slices")

@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as new:
         config, cases = training.cases(training.experiment(args), Path(args.work or new), args.volumes)
         step = training.Step(config, device, args.precision)
-        pairs = batches.PairStream(cases, config, 1 << 20)
+        pairs = batches.PairDataset(cases, config, 1 << 20)
 
         def loader(workers: int) -> Iterator[dict[str, Any]]:
             cut = batches.batches(

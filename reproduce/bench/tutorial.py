@@ -78,7 +78,7 @@ def _measure(
     """Seconds a step of each part of each side."""
     ours = {p: training.Step(config, device, p) for p in {args.precision, "no"}}
     theirs = Tutorial(config, device, args.network)
-    pairs = batches.PairStream(cases, config, 1 << 20)
+    pairs = batches.PairDataset(cases, config, 1 << 20)
     steps = args.steps + 2
 
     def our_loader() -> Iterator[dict[str, Any]]:

@@ -51,7 +51,7 @@ def model(smoke: Experiment) -> MixCL:
 
 
 def test_the_pair_is_the_first_with_most_in_common(smoke: Experiment, store: Store, pair: Pair) -> None:
-    stream = scene.pair_stream(smoke, store)
+    stream = scene.pair_dataset(smoke, store)
     sizes = []
     for k in range(scene.CANDIDATES):
         first, second = (part.numpy() for part in stream[k]["label"])

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mixcl import results, spreadsheet
-from mixcl.results.formats import Sheet, latex, markdown, tex
+from mixcl.results.formats import TextTable, latex, markdown, tex
 
 COMMANDS = re.compile(
     r"\\(?:(?:textbackslash|textasciicircum|textasciitilde|textbar|symbol|textsuperscript|pm)(?![A-Za-z])|[{}$&#%_])"
@@ -58,11 +58,11 @@ def test_no_text_is_a_command_of_latex(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["[2cm]", "*", "a\nb", "a|b"])
 def test_a_name_begins_and_ends_no_row(name: str) -> None:
-    sheet = Sheet("Organs.", "", [("", ("organ", "n"))], [("liver", "1"), (name, "2")])
-    rows = [line for line in latex([sheet]).splitlines() if line.endswith(r"\\")]
+    part = TextTable("Organs.", "", [("", ("organ", "n"))], [("liver", "1"), (name, "2")])
+    rows = [line for line in latex([part]).splitlines() if line.endswith(r"\\")]
     assert len(rows) == 4  # two of the header
     assert not rows[-1].startswith(("[", "*"))
-    lines = [line for line in markdown([sheet]).splitlines() if line.startswith("|")]
+    lines = [line for line in markdown([part]).splitlines() if line.startswith("|")]
     assert len(lines) == 4
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines)
 

@@ -1,6 +1,6 @@
 """``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -131,9 +131,7 @@ def check_case(
             told.append(Doubt("range", OUTSIDE.format(image_path, data.hu), "error"))
         doubts += image_rules.slice_doubts(turned, labels % UNKNOWN, edges[2])
         if label is not None and in_hounsfield:
-            doubts += label_rules.doubts(view)
-            voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
-            doubts += label_rules.too_large({names[value]: number * voxel for value, number in voxels.items()})
+            doubts += [*label_rules.doubts(view), *_sizes(label, voxels, names)]
         told += [doubt._replace(text=f"{image_path}: {doubt.text}") for doubt in doubts]
     if label is not None:
         with _errors(told):
@@ -146,6 +144,12 @@ def check_case(
     return _checked(
         name, case, told, content=contents_of(image), picture=picture, profile=profile_of(image), organs=organs
     )
+
+
+def _sizes(label: Volume, voxels: Mapping[int, int], names: Mapping[int, str]) -> Iterator[Doubt]:
+    """Organs that are larger than any."""
+    voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
+    yield from label_rules.too_large({names[value]: number * voxel for value, number in voxels.items()})
 
 
 def _checked(name: str, case: str, doubts: Iterable[Doubt], **seen: Any) -> Checked:
