@@ -1,6 +1,7 @@
 """What the parts of gpu_science.sh will take on a GPU: arithmetic, because no GPU has been measured.
 
     python reproduce/bench/gpu_plan.py PROFILE [PRICE] [KEY=VALUE...]
+    python reproduce/bench/gpu_plan.py --pretrain DIR    # the setting for a folder that lacks collections, or nothing
 
 Patches of the whole plan times the floating-point work of one, at speeds that bracket what a GPU keeps up; PRICE is
 what an hour costs, in whatever money.
@@ -18,6 +19,7 @@ from dry_run import EXTENT, cases, samples
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
+from mixcl.data.registry import collections, folder
 from mixcl.errors import InputError
 from mixcl.run.jobs import finetunings, pretrainings
 
@@ -45,8 +47,19 @@ def work(config: Experiment) -> dict[str, float]:
     }
 
 
+def pretraining(root: Path) -> str:
+    """The setting that pre-trains on those of the collections that are in a folder, empty where all or none are."""
+    data = load_profile("fair-size").data
+    known = collections(data)
+    there = [name for name in data.pretrain if folder(known[name], root).is_dir()]
+    return f"data.pretrain=[{', '.join(there)}]" if there and len(there) < len(data.pretrain) else ""
+
+
 def main(arguments: list[str]) -> int:
     """Print hours and money."""
+    if arguments[:1] == ["--pretrain"]:
+        print(pretraining(Path(*arguments[1:])))
+        return 0
     if not arguments:
         print("gpu_plan.py: name a profile", file=sys.stderr)
         return 2

@@ -54,6 +54,18 @@ def test_the_script_plans_with_real_scans_and_starts_nothing() -> None:
     assert "at 2 an hour" in done.stdout
 
 
+def test_a_folder_that_lacks_collections_pretrains_on_those_that_are_there(tmp_path: Path) -> None:
+    assert gpu_plan.pretraining(tmp_path) == ""  # preparing says what is missing
+    for name in ("Task09_Spleen", "Task06_Lung", "Task03_Liver"):
+        (tmp_path / name).mkdir()
+    assert gpu_plan.pretraining(tmp_path) == "data.pretrain=[msd_liver, msd_lung]"
+    config = load_profile("fair-size", [gpu_plan.pretraining(tmp_path)])
+    assert config.data.pretrain == ("msd_liver", "msd_lung")
+    done = subprocess.run([*SCIENCE, "--plan", "--data", str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4), done.stderr
+    assert "taking data.pretrain=[msd_liver, msd_lung]" in done.stderr
+
+
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
