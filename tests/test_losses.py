@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.memory import saved_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -484,19 +485,6 @@ def test_label_consistency_near_zero_keeps_its_digits() -> None:
         loss = losses.label_consistency(a, a, labels, labels, temperature=0.05, reduction=reduction)
         rows = 2 if reduction == "sum" else 1
         assert loss.item() == pytest.approx(rows * math.log1p(math.exp(-20)), rel=1e-4)
-
-
-def saved_bytes(function: Callable[[], Tensor]) -> int:
-    """Bytes kept between the forward and the backward pass, each storage once."""
-    storages: dict[int, int] = {}
-
-    def pack(x: Tensor) -> Tensor:
-        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        result = function()  # noqa: F841  # its graph owns what is saved
-        return sum(storages.values())
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

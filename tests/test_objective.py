@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.memory import saved_bytes
 from torch import Tensor
 
 from mixcl import losses
@@ -195,20 +196,8 @@ def test_large_levels_keep_nothing_but_what_the_backbone_keeps() -> None:
     views = torch.rand(3, 1, 64, 64, 64)
     batch = Batch(views, views, (), (), torch.zeros(2, 64, 64, 64, dtype=torch.uint8), [0], [0])
 
-    def saved(run) -> int:  # type: ignore[no-untyped-def]
-        seen: dict[int, int] = {}
-
-        def pack(t: Tensor) -> Tensor:
-            seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-            return t
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            loss = run()
-        assert loss.requires_grad
-        return sum(seen.values())
-
-    ours = saved(lambda: objective(batch).total)
-    bare = saved(lambda: objective.model.backbone(views).square().mean())
+    ours = saved_bytes(lambda: objective(batch).total)
+    bare = saved_bytes(lambda: objective.model.backbone(views).square().mean())
     assert ours < 1.25 * bare
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.faults import with_header
 from helpers.preparing import settings
 from helpers.volumes import affine_of, save, scan, write_case
 
@@ -188,16 +189,6 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-def header(path: Path, **fields: Any) -> None:
-    """Overwrite header fields behind nibabel's back."""
-    data = bytearray(gzip.decompress(path.read_bytes()))
-    head = nib.Nifti1Header(bytes(data[:348]), check=False)
-    for key, value in fields.items():
-        head[key] = value
-    data[:348] = head.binaryblock
-    path.write_bytes(gzip.compress(bytes(data)))
-
-
 def pixdim(*edges: float) -> list[float]:
     return [1.0, *edges, 0, 0, 0, 0]
 
@@ -256,15 +247,24 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
     "NaN": (lambda i, s: save(i, with_value(IMAGE, np.nan, np.float32)), r"1 voxels are NaN or infinite; write"),
     "infinity": (lambda i, s: save(i, with_value(IMAGE, np.inf, np.float64)), r"1 voxels are NaN or infinite"),
     "NaN label": (lambda i, s: save(s, with_value(LABEL, np.nan, np.float32)), r"labelsTr/bad.*NaN or infinite"),
-    "zero spacing": (lambda i, s: header(i, pixdim=pixdim(0, 1, 1)), r"voxel size 0 x 1 x 1 mm is impossible; write"),
-    "negative spacing": (lambda i, s: header(i, pixdim=pixdim(1, -1, 1)), r"voxel size 1 x -1 x 1 mm is impossible"),
-    "NaN spacing": (lambda i, s: header(i, pixdim=pixdim(1, np.nan, 1)), r"voxel size 1 x nan x 1 mm is impossible"),
+    "zero spacing": (
+        lambda i, s: with_header(i, pixdim=pixdim(0, 1, 1)),
+        r"voxel size 0 x 1 x 1 mm is impossible; write",
+    ),
+    "negative spacing": (
+        lambda i, s: with_header(i, pixdim=pixdim(1, -1, 1)),
+        r"voxel size 1 x -1 x 1 mm is impossible",
+    ),
+    "NaN spacing": (
+        lambda i, s: with_header(i, pixdim=pixdim(1, np.nan, 1)),
+        r"voxel size 1 x nan x 1 mm is impossible",
+    ),
     "huge spacing": (lambda i, s: save(i, IMAGE, affine_of((1, 1, 50))), r"1 x 1 x 50 mm is implausibly large"),
     "singular affine": (
-        lambda i, s: header(i, srow_x=[0, 0, 0, 0], sform_code=1, qform_code=0),
+        lambda i, s: with_header(i, srow_x=[0, 0, 0, 0], sform_code=1, qform_code=0),
         r"affine is singular or not finite",
     ),
-    "unknown type": (lambda i, s: header(i, datatype=77), r"its header makes no sense"),
+    "unknown type": (lambda i, s: with_header(i, datatype=77), r"its header makes no sense"),
     "constant": (lambda i, s: save(i, np.full_like(IMAGE, -1000)), r"all voxels are -1000"),
     "scaled to 0..1": (
         lambda i, s: save(i, (IMAGE / 2000 + 0.5).clip(0, 1).astype(np.float32)),
@@ -332,12 +332,12 @@ def test_accepted_oddities(tmp_path: Path) -> None:
     write_case(own, "plain", image, label)
     write_case(own, "trailing", image[..., None], label[..., None].astype(np.float64))
     write_case(own, "scaled", image, label.astype(np.uint16))
-    header(own / "imagesTr/scaled.nii.gz", scl_slope=1.0, scl_inter=0.0)
+    with_header(own / "imagesTr/scaled.nii.gz", scl_slope=1.0, scl_inter=0.0)
     big = nib.Nifti1Image(image.astype(">i2"), affine_of(), nib.Nifti1Header(endianness=">"))
     write_case(own, "big", image, label)
     nib.save(big, own / "imagesTr/big.nii.gz")
     write_case(own, "shifted", (image + 1024).astype(np.uint16), label)
-    header(own / "imagesTr/shifted.nii.gz", scl_slope=1.0, scl_inter=-1024.0)
+    with_header(own / "imagesTr/shifted.nii.gz", scl_slope=1.0, scl_inter=-1024.0)
     write_case(own, "second-version", image, label)
     nib.save(nib.Nifti2Image(image, affine_of()), own / "imagesTr/second-version.nii.gz")
     report = run(tmp_path / "raw", tmp_path)
@@ -352,9 +352,9 @@ def test_warnings(tmp_path: Path) -> None:
     write_case(own, "lost", image, speck(lost, 2))
     write_case(own, "noair", np.maximum(scan(seed=3)[0], -200).astype(np.int16), label)
     for path in write_case(own, "unknown", scan(seed=4)[0], label):
-        header(path, sform_code=0, qform_code=0)
+        with_header(path, sform_code=0, qform_code=0)
     for path in write_case(own, "differ", scan(seed=5)[0], label):
-        header(path, pixdim=pixdim(1, 1, 1))
+        with_header(path, pixdim=pixdim(1, 1, 1))
     first = run(tmp_path / "raw", tmp_path)
     text = "\n".join(first.warnings)
     lost = "own: labelsTr/lost.nii.gz: at 1.5 x 1.5 x 2 mm nothing is left of tumour (1 voxels), which will count as"

@@ -1,9 +1,11 @@
-"""Tables of Markdown pages."""
+"""Tables of Markdown pages, and cells of notebooks."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -20,3 +22,9 @@ def table(page: Path, heading: str = "") -> list[list[str]]:
 def code(cell: str) -> list[str]:
     """What stands between backticks."""
     return re.findall(r"`([^`]+)`", cell)
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook file."""
+    notebook: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8"))
+    return notebook["cells"]

@@ -53,7 +53,8 @@ def write_run(
         "arm": arm, "percent": percent, "fold": fold, "seed": seed,
         "weights": hashlib.sha256(run.name.encode()).hexdigest(),
         "seconds_of_last_part": 12.5,
-        "labels": {str(k): v for k, v in LABELS[task].items()}, "test": list(dice), "train": [],
+        "labels": {str(k): v for k, v in LABELS[task].items()}, "test": list(dice),
+        "train": [f"{task} {percent:g} {fold} {seed}"],
         "config": CONFIG,
         "decides": {
             "finetune": {"steps": 500}, "init": "none" if arm == "scratch" else "0" * 64, "arm": arm, "fold": fold,

@@ -6,9 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from helpers.pages import cells
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(set((ROOT / "notebooks").glob("[1-9]*.ipynb")) - {ROOT / "notebooks/31_does_it_work.ipynb"})
@@ -19,12 +19,6 @@ def execute(name: str, executed: Path, **parameters: object) -> subprocess.Compl
     return subprocess.run(
         [*command, str(executed), json.dumps(parameters)], capture_output=True, text=True, check=False
     )
-
-
-def cells(path: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook file."""
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return found
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.pages import cells
 from helpers.realct import IRCAD
 
 from mixcl.config import load_profile
@@ -33,11 +34,6 @@ CALLED = {  # which equation's function stands directly below it, by notebook
     "04_reconstruction": {"3": ("losses.reconstruction_consistency",)},
 }
 LINES = 8  # of a cell that calls an equation's function below its formula
-
-
-def cells(path: Path) -> list[dict[str, Any]]:
-    values: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return values
 
 
 def sources(path: Path) -> list[tuple[str, str]]:
