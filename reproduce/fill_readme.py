@@ -8,13 +8,15 @@ What the map says in words, and a table of MixCL against training from scratch w
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from mixcl.results import gains
+from mixcl.results import claims, gains
 from mixcl.results.paper import TITLES
 from mixcl.results.runs import rank
 from mixcl.results.wording import alone, title
@@ -23,7 +25,7 @@ from mixcl.spreadsheet import read_csv
 ROOT = Path(__file__).resolve().parents[1]
 README, MAP, EFFECTS = ROOT / "README.md", ROOT / "figures/map/map.csv", ROOT / "figures/epochs/effects.csv"
 BEGIN, END = "<!-- does-it-work:begin -->", "<!-- does-it-work:end -->"
-HEADER = "| [Table 1 by epochs](figures/epochs) | pairs | scratch | MixCL | points | 95 % | adjusted p says |"
+HEADER = "| [Table 1 by epochs](figures/epochs) | pairs | scratch | MixCL | points | 95 % | Holm | claim |"
 
 
 def main(arguments: list[str]) -> int:
@@ -62,8 +64,16 @@ def rows() -> Iterator[str]:
         points, low, high = (f"{100 * row[name]:+z.1f}" for name in ("difference", "low", "high"))
         yield (
             f"| {title(row['task'])}, {row['percent']:g} % | {row['n']}{alone(row['folds'], row['n_seeds'])} "
-            f"| {row['reference']:.3f} | {row['mean']:.3f} | {points} | {low} to {high} | {row['verdict']} |"
+            f"| {row['reference']:.3f} | {row['mean']:.3f} | {points} | {low} to {high} | {row['verdict']} "
+            f"| {_claim(row)} |"
         )
+
+
+def _claim(row: Mapping[Any, Any]) -> str:
+    """What is claimed of the gain, and what its interval says of that."""
+    least = claims.least(row["task"], row["percent"])
+    told = claims.verdict(row["low"], row["high"], least)
+    return "none" if math.isnan(least) else f"≥ {100 * least:+.1f}: {told}"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from mixcl.config.settings import Experiment, GridConfig
 from mixcl.data.registry import collections
 from mixcl.files import write_text
 from mixcl.results import statistics, wording
-from mixcl.results.formats import MISSING, Sheet, csv, write_table
+from mixcl.results.formats import MISSING, TextTable, csv, write_table
 from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
@@ -78,8 +78,8 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     table["p_holm"] = statistics.holm(list(table["p"]))
     table["verdict"] = list(map(verdict, table["p_holm"], table["difference"], table["n"]))
     table.attrs["origin"] = wording.origin(runs, folds)
-    sheets = [_sheet(table, task) for task in dict.fromkeys(table["task"])]
-    write_table(out / "tables", "effects", table, sheets)
+    parts = [_text_table(table, task) for task in dict.fromkeys(table["task"])]
+    write_table(out / "tables", "effects", table, parts)
     write_text(out / "tables" / "effects_trainings.csv", csv(folds[[*KEYS, "dice", "loss", "weights"]]))
     return table
 
@@ -123,7 +123,7 @@ def organs(config: Experiment, out: Path) -> pd.DataFrame:
                 told = compared(values, values["dice"], "arm_dice", "reference_dice")
                 rows.append((*cell, reference, group, *told))
     table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *DIFFERENCE])
-    write_table(out / "tables", "effects_organs", table, [_organ_sheet(table, wording.origin(runs, runs.cases))])
+    write_table(out / "tables", "effects_organs", table, [_organ_table(table, wording.origin(runs, runs.cases))])
     return table
 
 
@@ -194,7 +194,7 @@ def _compared(folds: pd.DataFrame, reference: str, arm: str) -> Iterator[tuple[A
         yield (*cell, reference, n, *dice, *told, (gains > 0).mean(), by_seed, fit)
 
 
-def _sheet(table: pd.DataFrame, task: str) -> Sheet:
+def _text_table(table: pd.DataFrame, task: str) -> TextTable:
     columns = (
         "Pct.", "arm", "against", "n pairs", "its Dice", "arm's Dice", "difference", "95 % interval", "p", "Holm",
         "verdict", "detectable", "ahead", "by seed", "training loss",
@@ -218,10 +218,10 @@ def _sheet(table: pd.DataFrame, task: str) -> Sheet:
         "training loss: its last record, minus that of what is compared with; above 0 the training scans are fitted "
         "worse."
     )
-    return Sheet("Effects.", caption, [("", columns)], rows, [note, table.attrs["origin"]])
+    return TextTable("Effects.", caption, [("", columns)], rows, [note, table.attrs["origin"]])
 
 
-def _organ_sheet(table: pd.DataFrame, origin: str) -> Sheet:
+def _organ_table(table: pd.DataFrame, origin: str) -> TextTable:
     columns = ("task", "Pct.", "arm", "against", "organs", "n pairs", "difference", "95 % interval", "p")
     texts = [
         (
@@ -233,7 +233,7 @@ def _organ_sheet(table: pd.DataFrame, origin: str) -> Sheet:
     ]  # fmt: skip
     caption = "What it adds, for organs that the pre-training's collections label and for the others."
     note = f"{wording.INTERVAL} {wording.NO_P} p is not adjusted."
-    return Sheet("Label term, by organ.", caption, [("", columns)], texts, [note, origin])
+    return TextTable("Label term, by organ.", caption, [("", columns)], texts, [note, origin])
 
 
 def _p(value: float) -> str:

@@ -17,7 +17,8 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import write_text
 from mixcl.results import wording
-from mixcl.results.formats import Sheet, csv, write_table
+from mixcl.results.formats import TextTable, csv, write_table
+from mixcl.results.inference import estimate
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import DIFFERENCE, REFERENCE, compared, fold_scores, holm
 from mixcl.results.wording import alone, arm_title, count, extent, interval, shown, title
@@ -30,6 +31,7 @@ POINT = [*ARM, "steps", "rate"]
 PAIRED = ["task", "percent", "steps", "rate", "fold", "seed"]
 TRAINING = [*POINT, "fold", "seed", "dice", "entropy", "organs", "weights"]
 GAIN = ["scratch", "dice", *({"seeds": "n_seeds"}.get(name, name) for name in DIFFERENCE)]
+FINER = ("entropy", "organs")
 SEEN = ("alignment", "uniformity", "agreement", "probe_dice")
 FOUND = 0.3  # a network has found an organ from this Dice on
 THIRD, MOST = 1 / 3, 3 / 4  # of the highest Dice from scratch: the paper's 15 and 50 % of BTCV (0.33 and 0.78)
@@ -53,7 +55,7 @@ def write_map(out: Path, plan: Experiment | None = None) -> Gains:
     """
     rows, folder = trainings(out, plan), out / "tables"
     made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows), features(rows, out))
-    write_table(folder, "map", made.map, [_sheet(made.map)])
+    write_table(folder, "map", made.map, [_text_table(made.map)])
     others = {"trainings": rows[TRAINING], "tuned": made.tuned, "found": made.found}
     if rows["rate"].nunique() == 1:
         del others["tuned"]
@@ -101,9 +103,10 @@ def gain_map(rows: pd.DataFrame) -> pd.DataFrame:
 
     The columns: `POINT`; ``scratch`` and ``dice``, the mean Dice of both; :class:`Estimate` of the ``difference``;
     ``better``, the share of pairs in which the arm is ahead; ``entropy``, the mean difference of the last cross-entropy
-    on the test cases (below 0 where the arm is better); ``organs``, of organs found; ``alike``, the steps at which
-    training from scratch at that rate has the arm's Dice, on straight lines between its points over the logarithm of
-    the steps: infinite where it never has, NaN below its first point.  ``attrs["origin"]``: where it is from.
+    on the test cases (below 0 where the arm is better), and ``organs``, of organs found, both with an interval
+    (``entropy_low``, ...); ``alike``, the steps at which training from scratch at that rate has the arm's Dice, on
+    straight lines between its points over the logarithm of the steps: infinite where it never has, NaN below its first
+    point.  ``attrs["origin"]``: where it is from.
 
     Raises `InputError` where no training from scratch has the length and rate of one from a pre-training.
     """
@@ -118,10 +121,12 @@ def gain_map(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for (task, percent, start, steps, rate), part in both.groupby(POINT):
         better = (part["dice"] > part["dice_scratch"]).mean()
-        extra = [(part[name] - part[f"{name}_scratch"]).mean() for name in ("entropy", "organs")]
+        finer = [estimate(part[name] - part[f"{name}_scratch"], part["fold"], part["seed"]) for name in FINER]
+        ends = [number for of in finer for number in (of.mean, of.low, of.high)]
         alike = _alike(curves[task, percent, rate], part["dice"].mean())
-        lines.append((task, percent, start, steps, rate, *_gain(part), better, *extra, alike))
-    table = pd.DataFrame(lines, columns=[*POINT, *GAIN, "better", "entropy", "organs", "alike"])
+        lines.append((task, percent, start, steps, rate, *_gain(part), better, *ends, alike))
+    columns = [f"{name}{end}" for name in FINER for end in ("", "_low", "_high")]
+    table = pd.DataFrame(lines, columns=[*POINT, *GAIN, "better", *columns, "alike"])
     table.attrs["origin"] = rows.attrs["origin"]
     return table
 
@@ -251,13 +256,19 @@ def _alike(curve: pd.Series, dice: float) -> float:
     return float(np.exp(exactly[0] if len(exactly) else np.interp(dice, values, steps, left=math.nan, right=math.inf)))
 
 
-def _sheet(table: pd.DataFrame) -> Sheet:
+def _finer(row: Mapping[Any, Any], name: str, digits: int) -> str:
+    """A difference and its interval, or one sign that both are missing."""
+    parts = shown(row[name], digits, "+"), interval(row[f"{name}_low"], row[f"{name}_high"], digits)
+    return " ".join(dict.fromkeys(parts))
+
+
+def _text_table(table: pd.DataFrame) -> TextTable:
     rows = [
         (
             title(row["task"]), f"{row['percent']:g}", arm_title(row["start"]), f"{row['steps']}", f"{row['rate']:g}",
             f"{row['n']}{alone(row['folds'], row['n_seeds'])}", f"{row['scratch']:.3f}", f"{row['dice']:.3f}",
             shown(100 * row["difference"], 1, "+"), interval(100 * row["low"], 100 * row["high"], 1),
-            shown(row["entropy"], 3), shown(row["organs"], 1),
+            _finer(row, "entropy", 3), _finer(row, "organs", 1),
             f"more than {int(table['steps'].max())}" if row["alike"] == math.inf else shown(row["alike"], 0),
         )
         for row in table.to_dict("records")
@@ -266,10 +277,10 @@ def _sheet(table: pd.DataFrame) -> Sheet:
         "task", "%", "arm", "steps", "rate", "pairs", "from scratch, Dice", "arm, Dice", "points", "95 %",
         "cross-entropy", "organs found", "from scratch as good at step",
     )  # fmt: skip
-    return Sheet(
+    return TextTable(
         "The map of the gain.",
         "An arm against training from scratch of the same length and rate, pairs of fold and seed; cross-entropy and "
-        f"organs found are differences on the test cases. {table.attrs['origin']}",
+        f"organs found are differences on the test cases, with their 95 % intervals. {table.attrs['origin']}",
         [("", names)],
         rows,
         (f"{wording.INTERVAL} Intervals are not adjusted for their number.",),

@@ -52,8 +52,8 @@ PAIRS = (
 )
 ORGANS = (
     "n: case and seed pairs that have the organ; missed: those in which nothing was found, or which lost it when they "
-    "were prepared (Dice and surface Dice 0, no HD95); invented: pairs without the organ in which it was found; Diff.: "
-    "mean difference in Dice over the pairs that both arms have."
+    "were prepared (Dice and surface Dice 0, no HD95); worst fold: the lowest mean Dice of a fold; invented: pairs "
+    "without the organ in which it was found; Diff.: mean difference in Dice over the pairs that both arms have."
 )
 GRIDS = {
     "prepared": "the grid they were prepared on",
@@ -96,10 +96,12 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
         "precision": sorted({_precision(card) for card in runs.cards.values()}),
     }
     grids = sorted(runs.cases["grid"].unique(), reverse=True)
+    sets = {(card["task"], *card["train"]) for card in map(runs.cards.__getitem__, folds["job"])}
     parts = [f"{word}{'s' * (len(of) > 1)} {', '.join(map(str, of))};" for word, of in listed.items()]
     parts += [
         f"data {data}{made}.",
-        f"{folds['weights'].nunique()} distinct trainings in {folds['job'].nunique()} runs.",
+        f"{folds['weights'].nunique()} distinct trainings in {folds['job'].nunique()} runs, on "
+        f"{count(len(sets), 'set')} of training scans.",
         f"Metrics were measured on {' and on '.join(GRIDS.get(grid, str(grid)) for grid in grids)} (R32).",
     ]
     if len(grids) > 1:

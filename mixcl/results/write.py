@@ -15,7 +15,7 @@ import pandas as pd
 from mixcl.config.settings import Experiment, PretrainConfig
 from mixcl.files import write_text
 from mixcl.results import statistics, wording
-from mixcl.results.formats import MARK, MISSING, Sheet, csv, write_table
+from mixcl.results.formats import MARK, MISSING, TextTable, csv, write_table
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, TABLE2, TITLES, UNKNOWN
 from mixcl.results.runs import Runs, rank, read_runs
 from mixcl.results.statistics import CELL, KEYS, METRICS, REFERENCE, WEIGHTS, Cell
@@ -69,7 +69,7 @@ def table2(out: Path, plan: Experiment | None = None) -> Table:
 def _table(out: Path, number: int, plan: Experiment | None) -> Table:
     table = make_table(read_runs(out, plan), number)
     folds = table.folds if number == 1 else table.folds.drop(columns="paper_dice")
-    write_table(out / "tables", f"table{number}", folds, _table_sheets(table, number))
+    write_table(out / "tables", f"table{number}", folds, _text_tables(table, number))
     return table
 
 
@@ -114,7 +114,7 @@ def organs(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
     """Write tables/organs.csv, .md and .tex: :func:`organ_metrics` of the evaluated runs of ``plan``, or of all."""
     runs = read_runs(out, plan)
     table = organ_metrics(runs)
-    write_table(out / "tables", "organs", table, _organ_sheets(table, wording.origin(runs, runs.cases)))
+    write_table(out / "tables", "organs", table, _organ_tables(table, wording.origin(runs, runs.cases)))
     return table
 
 
@@ -123,12 +123,13 @@ def organ_metrics(runs: Runs) -> pd.DataFrame:
 
     ``n`` counts the (case, seed) pairs that have the organ and ``missed`` those of them in which nothing was found, or
     preparation lost it; Dice and surface Dice are 0 there, and HD95 is the mean over the others.  ``invented`` counts
-    the pairs without the organ in which it was found nevertheless.  ``difference`` is the mean difference of Dice to
-    ``scratch`` over the pairs that both arms have.
+    the pairs without the organ in which it was found nevertheless.  ``worst_fold`` is the lowest mean Dice of a fold,
+    ``difference`` the mean difference of Dice to ``scratch`` over the pairs that both arms have.
     """
     by = [*CELL, "label", "organ"]
     groups = statistics.counted(runs.cases).groupby(by, sort=False)
     table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1)
+    table["worst_fold"] = groups.apply(lambda rows: rows.groupby("fold")["dice"].mean().min())
     table["difference"] = statistics.pairs(runs.cases).groupby(by, sort=False)["difference"].mean()
     return table.reset_index()
 
@@ -149,16 +150,16 @@ def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
     return {arm: terms.pop() if len(terms) == 1 else ("differs",) * 3 for arm, terms in marks.items()}
 
 
-def _table_sheets(table: Table, number: int) -> list[Sheet]:
+def _text_tables(table: Table, number: int) -> list[TextTable]:
     """Table 1 or 2 in Dice, as the paper has it; then by further metrics."""
     body = _table1 if number == 1 else _table2
-    sheets = [Sheet(f"Table {number}.", table.caption, *body(table, "dice"), table.notes)]
+    parts = [TextTable(f"Table {number}.", table.caption, *body(table, "dice"), table.notes)]
     new = ", which the paper does not report" if number == 1 else ""
     for metric in METRICS[1:]:
         name = NAMES[metric]
         caption = f"The runs of Table {number} by {name}{new}; notes as there."
-        sheets.append(Sheet(f"{name[0].upper()}{name[1:]}.", caption, *body(table, metric)))
-    return sheets
+        parts.append(TextTable(f"{name[0].upper()}{name[1:]}.", caption, *body(table, metric)))
+    return parts
 
 
 def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
@@ -202,10 +203,10 @@ def _table2(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
     return [*groups, *([("", ("paper",))] if paper else [])], rows
 
 
-def _organ_sheets(table: pd.DataFrame, origin: str) -> list[Sheet]:
-    """A sheet for every task, share and arm: its organs beside those of training from scratch."""
-    columns = ("n", *NAMES.values(), "missed", "invented")
-    sheets: list[Sheet] = []
+def _organ_tables(table: pd.DataFrame, origin: str) -> list[TextTable]:
+    """A table for every task, share and arm: its organs beside those of training from scratch."""
+    columns = ("n", *NAMES.values(), "worst fold", "missed", "invented")
+    parts: list[TextTable] = []
     for (task, percent), part in table.groupby(["task", "percent"], sort=False):
         present = list(dict.fromkeys(part["arm"]))
         for arm in [arm for arm in present if arm != REFERENCE] or [""]:
@@ -213,8 +214,8 @@ def _organ_sheets(table: pd.DataFrame, origin: str) -> list[Sheet]:
             groups = [("", ("organ",)), *((arm_title(name), columns) for name in pair), ("", ("Diff.",))]
             rows = [_organ(rows, pair) for _, rows in part.groupby(["label", "organ"])]
             what = f"{title(str(task))}, {percent:g} % of the labels, {' and '.join(map(arm_title, pair))}."
-            sheets.append(Sheet("Organs.", what, groups, rows, () if sheets else (wording.ORGANS, origin)))
-    return sheets
+            parts.append(TextTable("Organs.", what, groups, rows, () if parts else (wording.ORGANS, origin)))
+    return parts
 
 
 def _organ(rows: pd.DataFrame, arms: Sequence[str]) -> list[str]:
@@ -223,11 +224,15 @@ def _organ(rows: pd.DataFrame, arms: Sequence[str]) -> list[str]:
     cells, difference = [str(rows["organ"].iloc[0])], MISSING
     for arm in arms:
         if row := by_arm.get(arm):
-            metrics = (shown(row["dice"]), shown(row["hd95_mm"], 1), shown(row["surface_dice"]))
+            metrics = (
+                shown(row["dice"]),
+                shown(row["hd95_mm"], 1),
+                *map(shown, (row["surface_dice"], row["worst_fold"])),
+            )
             cells += [str(row["n"]), *metrics, str(row["missed"]), str(row["invented"])]
             difference = shown(row["difference"], sign="+")
         else:
-            cells += [MISSING] * 6
+            cells += [MISSING] * 7
     return [*cells, difference]
 
 

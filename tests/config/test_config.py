@@ -55,8 +55,8 @@ def test_literal_readings_are_the_defaults() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "handover", "stopped", "replication",
-        "fair-size", "map-size", "walkthrough", "walkthrough-fine", "walkthrough-train",
+        "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "handover", "stopped",
+        "replication", "fair-size", "map-size", "walkthrough", "walkthrough-fine", "walkthrough-train",
     ],
 )  # fmt: skip
 def test_profiles_load_and_name_themselves(name: str) -> None:

@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
-from helpers.pages import README, ROOT, code, table
+from helpers.pages import README, ROOT, cells, code, table
 
 from mixcl import figures
 from mixcl.config import load_profile
@@ -28,12 +28,6 @@ PAGES = sorted(
     [README, *(page for folder in FOLDERS for kind in ("*.md", "*.ipynb") for page in (ROOT / folder).rglob(kind))]
 )
 DEFINITION = re.compile(r"^\[([^\]]+)\]: +(\S+)$", re.MULTILINE)
-
-
-def cells(path: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook file."""
-    notebook: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8"))
-    return notebook["cells"]
 
 
 def prose(path: Path) -> str:
@@ -107,9 +101,18 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
     assert readme.read_text() == empty
     fill_readme.main([])
     assert table(readme) == [
-        ["Spleen, 5 %", "5, one pre-training", "0.700", "0.700", "+0.0", "-10.0 to +10.0", "too few pairs"],
-        ["BTCV, 15 %", "15", "0.100", "0.200", "+10.0", "+5.0 to +15.0", "better"],
-        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0", "not told apart"],
+        [
+            "Spleen, 5 %",
+            "5, one pre-training",
+            "0.700",
+            "0.700",
+            "+0.0",
+            "-10.0 to +10.0",
+            "too few pairs",
+            "≥ +5.3: undecided",
+        ],
+        ["BTCV, 15 %", "15", "0.100", "0.200", "+10.0", "+5.0 to +15.0", "better", "≥ +14.1: undecided"],
+        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0", "not told apart", "≥ -0.5: undecided"],
     ]
     assert fill_readme.main(["--check"]) == 0
     point = "btcv,15,mixcl,0.2,0.15,-0.05,-0.1,-0.01,0.03,10,2"

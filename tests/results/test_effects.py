@@ -101,7 +101,7 @@ def test_arms_that_are_the_same_trainings_are_told(out: Path) -> None:
     text = (out / "tables" / "effects.md").read_text()
     assert "| the same trainings |" in text
     assert "nan" not in text
-    assert "38 distinct trainings in 46 runs." in text
+    assert "38 distinct trainings in 46 runs," in text
     tables.effects_plot(list(rows.values()))
 
 
