@@ -244,7 +244,7 @@ def _gain(pairs: pd.DataFrame) -> tuple[float, ...]:
 
 def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Trainings of arms beside those from scratch that agree in ``by``, each training once."""
-    fresh = rows[rows["start"] == REFERENCE].drop(columns=["start", "arm"])
+    fresh = rows[rows["start"] == REFERENCE]
     both = rows[rows["start"] != REFERENCE].merge(fresh, on=by, suffixes=("", "_scratch"))
     return both[both["weights"] != both["weights_scratch"]].drop_duplicates([*ARM, "weights", "weights_scratch"])
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tables 1 and 2 by epochs, and the map of the gain, at the paper's size on one GPU, a piece at a time: what is done when
-# the time is over is kept, and the same command goes on from there.
+# Tables 1 and 2 by epochs, the map of the gain, and other pre-trainings at two of its points, at the paper's size on one
+# GPU, a piece at a time: what is done when the time is over is kept, and the same command goes on from there.
 #
 #   reproduce/bench/gpu_science.sh [--plan] [--out DIR] [--minutes N] [--data DIR] [--price N] [run_all.sh arguments...]
 #
@@ -38,7 +38,7 @@ if [ -n "$data" ]; then
     settings=("${real[@]}" ${settings[@]+"${settings[@]}"}) # what is given besides comes after
 fi
 if [ -n "$plan" ]; then
-    for profile in fair-size map-size; do
+    for profile in fair-size map-size points-size; do
         python "$root/reproduce/bench/gpu_plan.py" "$profile" "$price" ${settings[@]+"${settings[@]}"}
     done
     exit 0
@@ -47,7 +47,7 @@ fi
 given=()
 for item in ${settings[@]+"${settings[@]}"}; do given+=(--set "$item"); done
 end=$((SECONDS + 60 * minutes))
-for part in "fair-size table1" "fair-size effects" "map-size map"; do
+for part in "fair-size table1" "fair-size effects" "map-size map" "points-size map"; do
     read -r profile only <<<"$part"
     left=$((end - SECONDS)) code=0
     [ "$left" -gt 0 ] || break

@@ -56,7 +56,7 @@ def test_literal_readings_are_the_defaults() -> None:
     "name",
     [
         "smoke", "phantom", "paper", "paper-steps", "paper-balanced", "fair", "map", "points", "handover", "stopped",
-        "replication", "fair-size", "map-size", "walkthrough", "walkthrough-fine", "walkthrough-train",
+        "replication", "fair-size", "map-size", "points-size", "walkthrough", "walkthrough-fine", "walkthrough-train",
     ],
 )  # fmt: skip
 def test_profiles_load_and_name_themselves(name: str) -> None:

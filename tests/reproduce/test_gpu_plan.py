@@ -50,7 +50,9 @@ def test_the_plan_tells_hours_and_money(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_script_plans_with_real_scans_and_starts_nothing() -> None:
     done = subprocess.run([*SCIENCE, "--plan", "--price", "2", "--data", "/data/c t"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["fair-size"] * 2 + ["map-size"] * 2
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["fair-size"] * 2 + ["map-size"] * 2 + [
+        "points-size"
+    ] * 2
     assert "at 2 an hour" in done.stdout
 
 
@@ -62,7 +64,7 @@ def test_a_folder_that_lacks_collections_pretrains_on_those_that_are_there(tmp_p
     config = load_profile("fair-size", [gpu_plan.pretraining(tmp_path)])
     assert config.data.pretrain == ("msd_liver", "msd_lung")
     done = subprocess.run([*SCIENCE, "--plan", "--data", str(tmp_path)], capture_output=True, text=True)
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4), done.stderr
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 6), done.stderr
     assert "taking data.pretrain=[msd_liver, msd_lung]" in done.stderr
 
 

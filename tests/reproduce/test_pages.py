@@ -11,12 +11,14 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+import pandas as pd
 import pytest
 from helpers.pages import README, ROOT, cells, code, table
 
 from mixcl import figures
 from mixcl.config import load_profile
-from mixcl.results import public
+from mixcl.results import gains, public
+from mixcl.spreadsheet import read_csv
 
 sys.path.insert(0, str(ROOT / "reproduce"))
 fill_readme = importlib.import_module("fill_readme")
@@ -77,6 +79,20 @@ def test_notebooks_that_the_readme_names_by_number_have_an_address() -> None:
 
 def test_readme_table_is_that_of_the_committed_effects(capsys: pytest.CaptureFixture[str]) -> None:
     assert fill_readme.main(["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["map", "points"])
+def test_the_committed_map_follows_from_the_committed_trainings(name: str) -> None:
+    rows = read_csv(ROOT / "figures" / name / "trainings.csv")
+    rows.attrs["origin"] = ""
+    kept = read_csv(ROOT / "figures" / name / "map.csv")
+    pd.testing.assert_frame_equal(gains.gain_map(rows), kept, atol=1e-9, check_dtype=False)
+
+
+def test_the_main_job_finds_every_large_organ_in_every_fold() -> None:
+    organs = read_csv(ROOT / "figures" / "organs.csv").query("arm == 'scratch' and percent == 100")
+    btcv = organs[organs["task"] == "btcv"].set_index("organ")["worst_fold"]
+    assert btcv[["liver", "spleen", "stomach", "left kidney", "right kidney"]].min() > gains.FOUND
 
 
 def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
