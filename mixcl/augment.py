@@ -65,6 +65,7 @@ def views(patch: Tensor, config: ViewsConfig, generators: Generators) -> Tensor:
 
     Each is drawn with ``intensity_prob``, independently of the others and for each sample of its own; its parameter
     is uniform within the configured range.  Shape and type stay; a sample drawn with none is copied bit for bit.
+    Raises ValueError for another number of dimensions.
     """
     if patch.ndim != 5:
         raise ValueError(f"patches are {tuple(patch.shape)}: give [B, C, X, Y, Z]")
@@ -90,7 +91,7 @@ def finetune(image: Tensor, labels: Tensor, config: FinetuneAugment, generators:
 
     The rotation, the flip along each axis (sagittal X, coronal Y, axial Z), the scale and the shift are each drawn with
     ``prob``.  All is as in :func:`spatial`, but the result never shares memory with what was given, and patches must be
-    cubes: a rotation would change the shape of others.
+    cubes, else ValueError is raised: a rotation would change the shape of others.
     """
     _check(image, labels)
     if config.prob > 0 and len(set(labels.shape[1:])) != 1:

@@ -32,7 +32,10 @@ INTENDED = "Research only: it has not been approved, or tested, for any use on p
 
 
 def write_bundle(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """The folder that MONAI's bundle specification asks for; nothing else is touched, and no other folder taken."""
+    """The folder that MONAI's bundle specification asks for; nothing else is touched.
+
+    Raises `InputError` for a folder that is there and is no bundle.
+    """
     there = {path.name for path in to.iterdir()} if to.is_dir() else set()
     begun = MODELS in there and there <= OWN  # as a stop may have left it
     if to.exists() and not (to / METADATA).is_file() and (not to.is_dir() or (there and not begun)):

@@ -17,6 +17,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data.patches import read_patch
 from mixcl.data.store import Case
 from mixcl.labels import UNKNOWN
+from mixcl.metrics import dice
 from mixcl.model import LABEL_LEVEL, Encoded, MixCL, level_edges
 
 CASES, PATCHES = 4, 2  # scans a collection, patches a scan
@@ -130,7 +131,7 @@ def probe_dice(features: Sequence[Tensor], patches: Probe) -> dict[str, float]:
         if len(seen.unique()) > 1 and len(unseen):  # a sparsely annotated collection (R33) may show none, or one class
             predicted = _logistic(torch.cat([x[i] for i in learn]), seen, torch.cat([x[i] for i in test]))
             labels = [v for v in patches.names[name] if (seen == v).any() and (unseen == v).any()]
-            scores += [np.mean([_dice(predicted == v, unseen == v) for v in labels])] if labels else []
+            scores += [np.mean([dice(predicted == v, unseen == v) for v in labels])] if labels else []
     return {"probe_dice": float(np.mean(scores))} if scores else {}
 
 
@@ -220,7 +221,3 @@ def _logistic(x: Tensor, y: Tensor, test: Tensor) -> Tensor:
     optimizer.step(loss)
     predicted: Tensor = values[nn.functional.linear(test, w[:, :-1], w[:, -1]).argmax(1)]
     return predicted
-
-
-def _dice(a: Tensor, b: Tensor) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))

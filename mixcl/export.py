@@ -39,7 +39,8 @@ class Carried(NamedTuple):
 def about(run: Path) -> dict[str, Any]:
     """All that someone who did not train it needs to know of the network of a finished run.
 
-    Lengths are mm, intensities HU; ``labels`` are label value -> organ, for a pre-training by collection.
+    Lengths are mm, intensities HU; ``labels`` are label value -> organ, for a pre-training by collection.  Raises
+    `InputError` where the run is not finished or damaged.
     """
     card, config = read_card(run), settings_of(run)
     _, description = read_weights(run)

@@ -91,7 +91,8 @@ def identity_levels(
 ) -> Tensor:
     """Eq. 4's weighted brackets [L] from the levels' sums of Eq. 5: what a step and :func:`identity_consistency` share.
 
-    The sums may be of maps or folded, of one rank or over all; the rest is as in :func:`identity_consistency`.
+    The sums may be of maps or folded, of one rank or over all; the rest is as in :func:`identity_consistency`.  Raises
+    ValueError unless there is one weight a level.
     """
     factors = [1.0] * len(levels) if level_weights is None else level_weights
     if not levels or len(factors) != len(levels):
@@ -165,6 +166,8 @@ def label_relation(
     background
         ``ignore_pairs`` leaves out (background, background) alone, so that (organ, background) is negative;
         ``ignore_all`` leaves out every pair that touches the background.
+
+    Raises ValueError for labels of more than one dimension.
 
     >>> label_relation(torch.tensor([0, 1, 2]), torch.tensor([0, 1]))
     tensor([[-1,  0],

@@ -35,6 +35,15 @@ def class_indices(labels: Tensor, values: Iterable[int]) -> Tensor:
     return classes[labels.long()]
 
 
+def dice(first: Tensor, second: Tensor) -> float:
+    """Dice of two masks of one shape; of two empty ones 0, as of an organ that a network missed.
+
+    >>> dice(torch.tensor([True, True, False]), torch.tensor([True, False, False]))
+    0.6666666865348816
+    """
+    return float(2 * (first & second).sum() / (first.sum() + second.sum()).clamp(min=1))
+
+
 def measure(
     label: NDArray[Any],
     predicted: NDArray[Any],
@@ -76,14 +85,14 @@ def measure(
         truth, guess = np.asarray(label == value), np.asarray(predicted == value) & known
         sizes = int(truth.sum()), int(guess.sum())
         if (sizes[0] or value in lost) and not all(sizes):
-            dice, hd95, surface = 0.0, math.nan, 0.0
+            scores = 0.0, math.nan, 0.0
         elif not sizes[0]:
-            dice, hd95, surface = math.nan, math.nan, math.nan
+            scores = math.nan, math.nan, math.nan
         else:
-            dice, hd95, surface = _scores(truth, guess, spacing, tolerance_mm)
+            scores = _scores(truth, guess, spacing, tolerance_mm)
         records.append(
             {
-                "label": value, "organ": organ, "dice": dice, "hd95_mm": hd95, "surface_dice": surface,
+                "label": value, "organ": organ, **dict(zip(("dice", "hd95_mm", "surface_dice"), scores, strict=True)),
                 "voxels_label": sizes[0], "voxels_predicted": sizes[1],
             }
         )  # fmt: skip
@@ -101,7 +110,7 @@ def _scores(
     box = tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)
     a, b = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (guess, truth))
     mm = [float(s) for s in spacing]
-    dice = compute_dice(a, b, include_background=True)
+    overlap = compute_dice(a, b, include_background=True)
     hd95 = compute_hausdorff_distance(a, b, include_background=True, percentile=95, spacing=mm)
     surface = compute_surface_dice(a, b, [tolerance], include_background=True, spacing=mm)
-    return round(float(dice), 6), round(float(hd95), 6), round(float(surface), 6)
+    return round(float(overlap), 6), round(float(hd95), 6), round(float(surface), 6)

@@ -80,7 +80,7 @@ def sample_pixels(
     CPU generator.
 
     ``labels`` is an integer tensor of one to three dimensions, on any device; the background 0 is a class, UNKNOWN is
-    none.  ``budget`` is r >= 1; a class with at most r pixels gives them all.
+    none.  ``budget`` is r >= 1, else ValueError is raised; a class with at most r pixels gives them all.
 
     >>> sample_pixels(torch.tensor([[0, 0, 5], [5, 5, 5]]), 2).shape
     torch.Size([4])
@@ -103,7 +103,7 @@ def choose_pair(
 
     I_1 is any scan with equal probability.  P_2 comes from I_1 too with ``same_image_prob``, else from another scan of
     the same collection, each with equal probability (from I_1 where its collection has no other).  ``collections`` has
-    the collection of every scan; the positions of the two scans in it come back.
+    the collection of every scan; the positions of the two scans in it come back.  Raises ValueError without any scan.
     """
     if not collections:
         raise ValueError("there is no scan to choose from: prepare a collection first")

@@ -15,7 +15,7 @@ from mixcl.data.source import WayBack
 from mixcl.data.store import Case
 from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN
-from mixcl.metrics import class_indices, class_values
+from mixcl.metrics import class_indices, class_values, dice
 from mixcl.run.device import forward
 
 BLOCK = 2**22  # numbers of a block, about 34 MB; a handful of them are held at a time
@@ -29,7 +29,7 @@ def window_scores(net: nn.Module, volume: NDArray[Any] | Tensor, config: Experim
     ``net`` makes [B, n + 1, E, E, E] of [B, 1, E, E, E], with the background first.  ``volume`` is [X, Y, Z] in [0, 1];
     smaller than a window it is padded with 0, as patches are.  float32 [n + 1, X, Y, Z] comes back, on the network's
     device, before any softmax.  ``model.patch`` is the window, ``evaluate.overlap`` and ``evaluate.windows`` how it
-    moves.
+    moves.  Raises `InputError` for scores that are not finite.
     """
     from monai.inferers import sliding_window_inference
 
@@ -67,18 +67,17 @@ def measure_test(net: nn.Module, cases: Sequence[Case], config: Experiment, name
     ``dice``: by organ, the mean over the cases that have it; ``cross_entropy``: the mean over cases of the mean over
     known voxels, without weights.  Both tell networks apart before an organ is found, where a mean of Dice cannot.
     """
-    dice: dict[str, list[float]] = {}
+    overlaps: dict[str, list[float]] = {}
     entropies = []
     for case in cases:
         scores = window_scores(net, scaled(case.image(), config.data.hu), config)
         target = class_indices(torch.as_tensor(np.array(case.label())), names).to(scores.device)
         entropies.append(float(nn.functional.cross_entropy(scores[None], target[None], ignore_index=UNKNOWN)))
-        found = scores.argmax(0).masked_fill(target == UNKNOWN, UNKNOWN)
+        predicted = scores.argmax(0).masked_fill(target == UNKNOWN, UNKNOWN)
         for k, value in enumerate(class_values(names)[1:], start=1):
-            both, size = ((found == k) & (target == k)).sum(), (found == k).sum() + (target == k).sum()
             if (target == k).any() or value in case.source.lost:
-                dice.setdefault(names[value], []).append(float(2 * both / size.clamp(min=1)))
-    means = {organ: round(float(np.mean(values)), 4) for organ, values in dice.items()}
+                overlaps.setdefault(names[value], []).append(dice(predicted == k, target == k))
+    means = {organ: round(float(np.mean(values)), 4) for organ, values in overlaps.items()}
     return {"dice": means, "cross_entropy": round(float(np.mean(entropies)), 5)}
 
 

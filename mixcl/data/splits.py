@@ -59,6 +59,7 @@ def split(
     """Training cases (``percent`` of them, R18) and test cases of one fold, sorted by name.
 
     Test cases depend on the fold alone, training cases on fold and seed (:func:`draw`), so that all arms have the same.
+    Raises `InputError` for a fold that there is not, or too few cases.
     """
     by_id = {case.id: case for case in cases}
     try:

@@ -132,7 +132,10 @@ class Store:
             self.cases(name)
 
     def cases(self, collection: str) -> tuple[Case, ...]:
-        """The cases of a collection in natural order; what else lies in its folder is not looked at."""
+        """The cases of a collection in natural order; what else lies in its folder is not looked at.
+
+        Raises `InputError` where it is not prepared, or not by these settings, or a record of it is damaged.
+        """
         if collection not in self._cases:
             try:
                 self._cases[collection] = self._read(collection)

@@ -40,7 +40,8 @@ DETERMINISM: Any = torch.utils.deterministic
 def machine(run: RunConfig) -> Iterator[Accelerator]:
     """Device, precision and threads of a run, which are the process's own again afterwards.
 
-    On a CPU the process goes on to keep the memory that it frees (:func:`keep_memory`).
+    On a CPU the process goes on to keep the memory that it frees (:func:`keep_memory`).  Raises `InputError` where the
+    device or precision that is asked for is not there.
     """
     if run.device == "cuda" and not torch.cuda.is_available():
         raise InputError("run.device is cuda and no CUDA device is found; use --set run.device=auto")

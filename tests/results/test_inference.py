@@ -36,7 +36,7 @@ def trials(fold: np.ndarray, seed: np.ndarray, of_fold: float, of_seed: float) -
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
-@pytest.mark.parametrize("of_seed", [0.1, 0.5, 1, 3, 10, 100])
+@pytest.mark.parametrize("of_seed", [0.1, 0.25, 0.5, 1, 3, 10, 100])
 def test_the_interval_covers_where_pairs_of_a_seed_share_an_effect(seeds: int, of_seed: float) -> None:
     assert 0.93 <= cover(*crossed(5, seeds), 0, of_seed) <= (0.97 if of_seed >= 0.5 else 0.985)
 
