@@ -28,7 +28,7 @@ from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN
 from mixcl.metrics import measure
 from mixcl.run.record import read_card
-from mixcl.windows import look
+from mixcl.windows import measure_test
 
 ORGANS = {1: "liver", 2: "kidney"}
 COLLECTION = {
@@ -278,6 +278,6 @@ def test_what_is_predicted_on_unknown_voxels_counts_neither_way(
         classes = torch.from_numpy(np.where(case.label() == UNKNOWN, value, case.label())).long()
         scores = 50 * torch.nn.functional.one_hot(classes, 3).movedim(-1, 0).float()
         monkeypatch.setattr("mixcl.windows.window_scores", lambda *_, scores=scores: scores)
-        found.append(look(torch.nn.Identity(), [case], config, case.names))
+        found.append(measure_test(torch.nn.Identity(), [case], config, case.names))
     assert found[0]["dice"] == {"liver": 1.0, "kidney": 1.0}
     assert found[1] == found[2] == found[0]
