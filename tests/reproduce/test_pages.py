@@ -102,6 +102,7 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
     monkeypatch.setattr(fill_readme, "README", readme)
     monkeypatch.setattr(fill_readme, "EFFECTS", effects)
     monkeypatch.setattr(fill_readme, "MAP", tmp_path / "map.csv")
+    monkeypatch.setattr(fill_readme, "AGAIN", tmp_path / "again.csv")
     empty = f"before\n{fill_readme.BEGIN}\n{fill_readme.END}\nafter\n"
     readme.write_text(empty)
     assert fill_readme.main(["--check"]) == 0
@@ -124,13 +125,21 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
             "0.700",
             "+0.0",
             "-10.0 to +10.0",
-            "too few pairs",
             "≥ +5.3: undecided",
         ],
-        ["BTCV, 15 %", "15", "0.100", "0.200", "+10.0", "+5.0 to +15.0", "better", "≥ +14.1: undecided"],
-        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0", "not told apart", "≥ -0.5: undecided"],
+        ["BTCV, 15 %", "15", "0.100", "0.200", "+10.0", "+5.0 to +15.0", "≥ +14.1: undecided"],
+        ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0", "≥ -0.5: undecided"],
     ]
+    assert "| claim; Holm: 1 apart |" in readme.read_text()
+    (tmp_path / "again.csv").write_text(
+        effects.read_text().splitlines()[0] + "\nbtcv,15,mixcl,scratch,15,0.1,0.3,0.2,0.15,0.25,5,3,better,+20.0\n"
+    )
+    fill_readme.main([])
+    again = ["BTCV, 15 %, [again]", "15", "0.100", "0.300", "+20.0", "+15.0 to +25.0", "≥ +14.1: shown"]
+    assert table(readme)[2] == again
+    assert "| claim; Holm: 2 apart |" in readme.read_text()
     assert fill_readme.main(["--check"]) == 0
+    (tmp_path / "again.csv").unlink()
     point = "btcv,15,mixcl,0.2,0.15,-0.05,-0.1,-0.01,0.03,10,2"
     (tmp_path / "map.csv").write_text(
         "task,percent,start,scratch,dice,difference,low,high,p,n,n_seeds,steps,rate\n"
