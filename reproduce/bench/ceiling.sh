@@ -25,7 +25,8 @@ source "$root/reproduce/bits.sh"
 teacher=$out/ceiling job=finetune-btcv-p100-ceiling-f0-s0
 other=(--profile "$profile" --out "$teacher" "$@" --set phantom.seed=1001 --set phantom.counts.btcv=40
     --set data.pretrain_sees_test=true --set 'data.pretrain=[btcv]' --set 'data.finetune=[btcv]' --set grid.n_folds=20 --set 'grid.folds=[0]'
-    --set 'grid.percents={}' --set 'grid.ablation={}' --set 'grid.variants={}' --set finetune.steps=3000 --set finetune.epochs=null)
+    --set 'grid.percents={}' --set 'grid.ablation={}' --set 'grid.compare=[]' --set 'grid.variants={}'
+    --set finetune.steps=3000 --set finetune.epochs=null)
 mixcl prepare "${other[@]}"
 mixcl finetune "${other[@]}" --task btcv --arm ceiling
 mixcl evaluate "${other[@]}" --run "$job"
@@ -34,7 +35,7 @@ arms=""
 for arm in "ceiling finetune.transfer=encoder" "ceiling-frozen finetune.freeze=true" "ceiling-all finetune.transfer=all"; do
     read -r name how <<<"$arm"
     arms+="${arms:+, }\"$name\": [\"$how\"]"
-    mine=(--profile "$profile" --out "$out" "$@" --set 'grid.variants={}' --set "grid.variants={$name: [$how]}" --set "$how")
+    mine=(--profile "$profile" --out "$out" "$@" --set 'grid.compare=[]' --set 'grid.variants={}' --set "grid.variants={$name: [$how]}" --set "$how")
     for fold in 0 1 2 3 4; do
         mixcl finetune "${mine[@]}" --task btcv --percent "$percent" --fold "$fold" --arm "$name" --init "$teacher/runs/$job"
         mixcl evaluate "${mine[@]}" --run "finetune-btcv-p$(printf %03g "$percent")-$name-f$fold-s0"
