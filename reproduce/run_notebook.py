@@ -2,12 +2,13 @@
 
     python reproduce/run_notebook.py NOTEBOOK.ipynb EXECUTED.ipynb '{"PROFILE": "smoke"}' [EXECUTED.ipynb '{...}' ...]
 
-Several executed copies come out of one kernel, emptied in between, because starting one costs more than many a job.
-A parameter that the notebook does not know is an error (papermill alone would only warn).  When a cell fails, the
-cell's own error and the place of the executed copy are printed, nothing else, and the next copy is made.  While a job
-trains, a line every 15 seconds tells how far it is.  SIGTERM and Ctrl-C let it save its step; the exit code is then 143
-or 130.  MIXCL_GPUS names devices, of which each job takes one for itself.  The kernel is that of the Python which runs
-this file, and reads no settings of the user's for Jupyter or IPython.
+Further notebooks may follow, each with its copies.  Several executed copies come out of one kernel, emptied in between,
+because starting one costs more than many a job.  A parameter that the notebook does not know is an error (papermill
+alone would only warn).  When a cell fails, the cell's own error and the place of the executed copy are printed, nothing
+else, and the next copy is made.  While a job trains, a line every 15 seconds tells how far it is.  SIGTERM and Ctrl-C
+let it save its step; the exit code is then 143 or 130.  MIXCL_GPUS names devices, of which each job takes one for
+itself.  The kernel is that of the Python which runs this file, and reads no settings of the user's for Jupyter or
+IPython.
 """
 
 from __future__ import annotations
@@ -34,34 +35,45 @@ from papermill.exceptions import PapermillExecutionError
 from mixcl.run import gpus, signals
 
 EVERY = 15.0  # seconds between two lines of progress
-EMPTY = "get_ipython().reset(new_session=True)"
+EMPTY = "get_ipython().reset(new_session=True); __import__('os').chdir({!r})"
 USERS = ("JUPYTER", "IPYTHON", "PYTHONSTARTUP", "JPY_SESSION_NAME", "VSCODE_PID")  # the last two: somebody looks on
 QUIET = "--IPKernelApp.log_level=40"  # it warns that others on this machine could listen
 
 
 def main() -> int:
     """Run what the command line names; 0, or 1 when a cell failed, or 2 for wrong parameters."""
-    notebook, pairs = Path(sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
     try:
-        copies = [(Path(path), dict(json.loads(text))) for path, text in zip(pairs[::2], pairs[1::2], strict=True)]
-        known = _parameters(notebook)
-    except (OSError, ValueError, TypeError) as error:
-        copies, known = [], set()
-        print(f"{notebook}: {' '.join(str(error).split())}", file=sys.stderr)
+        copies = _copies(sys.argv[1:])
+        known = {notebook: _parameters(notebook) for notebook, *_ in copies}
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        copies, known = [], {}
+        print(f"run_notebook.py: {' '.join(str(error).split())}", file=sys.stderr)
     if not copies:
         print("run_notebook.py: give a notebook, and pairs of an executed copy and its parameters as JSON: "
               "NOTEBOOK.ipynb EXECUTED.ipynb '{\"PROFILE\": \"smoke\"}' ...", file=sys.stderr)  # fmt: skip
         return 2
-    for executed, parameters in copies:
-        if unknown := set(parameters) - known:
+    for notebook, executed, parameters in copies:
+        if unknown := set(parameters) - known[notebook]:
             print(f"{_name(executed)}: {notebook} has no parameter {', '.join(sorted(unknown))}")
             return 2
     codes = [0]
-    with gpus.held(Path(copies[0][1].get("OUT", "."))), _kernel() as kernel, _stops_passed_on(kernel) as stopped:
-        for executed, parameters in copies:
+    with gpus.held(Path(copies[0][2].get("OUT", "."))), _kernel() as kernel, _stops_passed_on(kernel) as stopped:
+        for notebook, executed, parameters in copies:
             if not stopped:
                 codes.append(_run(notebook, executed, parameters, kernel))
     return 128 + stopped[0] if stopped else max(codes)
+
+
+def _copies(words: list[str]) -> list[tuple[Path, Path, dict[str, Any]]]:
+    """(notebook, executed copy, its parameters); a notebook is named before the first of its copies."""
+    copies: list[tuple[Path, Path, dict[str, Any]]] = []
+    rest, notebook = list(words), Path()
+    while rest:
+        if not copies or not rest[1].lstrip().startswith("{"):
+            notebook = Path(rest.pop(0))
+        executed, text = rest.pop(0), rest.pop(0)
+        copies.append((notebook, Path(executed), dict(json.loads(text))))
+    return copies
 
 
 def _parameters(notebook: Path) -> set[str]:
@@ -156,7 +168,7 @@ def _empty(kernel: KernelManager, folder: Path) -> None:
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        client.execute_interactive(EMPTY, silent=True, store_history=False, timeout=60)
+        client.execute_interactive(EMPTY.format(str(folder)), silent=True, store_history=False, timeout=60)
     finally:
         client.stop_channels()
 

@@ -35,7 +35,9 @@ for name in "${names[@]}"; do
 done
 made=$(mktemp -d)
 trap 'rm -rf -- "$made"' EXIT
+copies=()
+for name in "${names[@]}"; do copies+=("notebooks/$name.ipynb" "$made/$name.ipynb" '{}'); done
+python reproduce/run_notebook.py "${copies[@]}"
 for name in "${names[@]}"; do
-    python reproduce/run_notebook.py "notebooks/$name.ipynb" "$made/$name.ipynb" '{}'
     python reproduce/clean_notebook.py "$made/$name.ipynb" "notebooks/$name.ipynb"
 done

@@ -31,14 +31,14 @@ results=$here/results
 
 if [ -n "$small" ]; then
     on=(--device cpu --profile smoke --repeats 1 --batch 2 --precision no --set run.channels_last=false) workers=0 pipeline=(0) axes=(--batches 1 --classes 1 --budgets 32)
-    volumes=1 steps=3 ceiling=(--edge 256 --megabytes 8) other=unetr
+    volumes=1 steps=3 ceiling=(--edge 256 --megabytes 8)
 else
     nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || { echo "gpu.sh: no GPU here; --small needs none" >&2; exit 2; }
     cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
     workers=$((cores > 9 ? 8 : cores - 1))
     on=(--device cuda --precision bf16 --repeats 10 --batch 6) pipeline=(0 2 4 "$workers" "$cores")
     axes=(--batches 1 2 6 12 --patches 64 96 128 --classes 1 5 13 --budgets 32 128 512)
-    volumes=2 steps=20 ceiling=(--edge 8192 --megabytes 2048) other=unetr
+    volumes=2 steps=20 ceiling=(--edge 8192 --megabytes 2048)
 fi
 
 # part NAME SECONDS BENCHMARK OPTIONS...: one benchmark within its time, unless it is done or the time is over.
@@ -66,13 +66,13 @@ part roofline 120 roofline "${on[@]}" "${ceiling[@]}"
 part pipeline 180 pipeline "${on[@]}" "${scans[@]}" --workers "${pipeline[@]}" --steps "$steps"
 part tutorial 120 tutorial "${on[@]}" "${scans[@]}" --workers "$workers" --steps "$steps"
 part scaling 90 scaling "${on[@]}" "${axes[@]}"
-if [ -z "$small" ]; then  # the step again, with another setting
+if [ -z "$small" ]; then  # the step again, with another setting, and the tutorial's objective on our network
     part step-batch1 60 step "${on[@]}" --batch 1
     part step-channels-first 60 step "${on[@]}" --set run.channels_last=false
     part step-float32 60 step "${on[@]}" --precision no
     part step-compiled 150 step "${on[@]}" --set run.compile=true
+    part tutorial-unetr 90 tutorial "${on[@]}" "${scans[@]}" --workers "$workers" --steps "$steps" --network unetr
 fi
-part tutorial-unetr 90 tutorial "${on[@]}" "${scans[@]}" --workers "$workers" --steps "$steps" --network "$other"
 
 python "$here/collect.py" "$work/parts" --out "$results"
 if [ ${#failed[@]} -gt 0 ]; then

@@ -4,7 +4,8 @@
 samples over all processes.  The first process leaves OUT/<reading>.safetensors and OUT/finetune.safetensors with the
 gradient of each weight, as the optimiser finds it; every other one leaves
 OUT.writes-<rank>.json with the files below OUT that it wrote.  ``die`` and ``live`` run the smoke profile; with ``die``
-the second process kills itself in the third step of its first life; with ``stop`` it is sent SIGTERM there.
+the second process kills itself in the third step of its first life; with ``stop`` it is sent SIGTERM there.  With
+``apart`` the first one has OUT/whole, the others OUT/other.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mixcl import trainer
 from mixcl.config import load_profile
+from mixcl.run.signals import Stopped
 
 READINGS = {
     "identity": ["loss.alpha=0", "loss.beta=0"],
@@ -46,12 +48,19 @@ def process(rank: int, ranks: int, port: int, job: str, out: Path, store: Path) 
     if ranks > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
         os.environ |= {"LOCAL_WORLD_SIZE": str(ranks), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    start(job, out, str(store))
-    os._exit(0)  # what is left of gloo has been seen to wait for ever at the end of a rank
+    code = 0
+    try:
+        start(job, out, str(store))
+    except Stopped as stop:
+        code = stop.code
+    os._exit(code)  # what is left of gloo has been seen to wait for ever at the end of a rank
 
 
 def start(job: str, out: Path, store: str) -> None:
-    gradients(out, store) if job == "gradients" else train(out, store, SIGNALS.get(job, 0))
+    if job == "gradients":
+        gradients(out, store)
+    else:
+        train(out / ("other" if rank() else "whole") if job == "apart" else out, store, SIGNALS.get(job, 0))
 
 
 def gradients(out: Path, store: str) -> None:

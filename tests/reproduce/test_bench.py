@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "reproduce" / "bench" / "gpu.sh"
-PARTS = {"step", "roofline", "pipeline", "tutorial", "scaling", "tutorial-unetr"}
+PARTS = {"step", "roofline", "pipeline", "tutorial", "scaling"}
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

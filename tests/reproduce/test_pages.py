@@ -118,15 +118,7 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
     assert readme.read_text() == empty
     fill_readme.main([])
     assert table(readme) == [
-        [
-            "Spleen, 5 %",
-            "5, one pre-training",
-            "0.700",
-            "0.700",
-            "+0.0",
-            "-10.0 to +10.0",
-            "≥ +5.3: undecided",
-        ],
+        ["Spleen, 5 %", "5, one pre-training", "0.700", "0.700", "+0.0", "-10.0 to +10.0", "≥ +5.3: undecided"],
         ["BTCV, 15 %", "15", "0.100", "0.200", "+10.0", "+5.0 to +15.0", "≥ +14.1: undecided"],
         ["BTCV, 100 %", "15", "0.500", "0.520", "+2.0", "-1.0 to +5.0", "≥ -0.5: undecided"],
     ]

@@ -16,7 +16,7 @@ import pytest
 
 from mixcl.config import load_profile
 from mixcl.results import verify_files
-from mixcl.run import signals
+from mixcl.run import determinism, signals
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,25 +37,79 @@ def trained(out: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in (out / "runs").glob("*/model.safetensors")}
 
 
-def results(out: Path) -> dict[str, list[str]]:
-    """The numbers of both tables, without the columns that say where they come from."""
-    tables = sorted((out / "tables").glob("table[12].csv"))
-    return {path.name: [",".join(row.split(",")[:9]) for row in path.read_text().splitlines()] for path in tables}
+def killed(
+    out: Path, until: Callable[[], bool], seconds: float, end_it: Callable[[int, int], None] = os.killpg,
+    number: int = signal.SIGKILL,
+) -> int:  # fmt: skip
+    """Start a run for Table 1 and kill -9 everything of it when ``until`` holds, at the latest after ``seconds``.
+
+    Or end it as ``end_it`` and ``number`` say; its exit code.  Nothing of it is left at work then.
+    """
+    process = subprocess.Popen(
+        command(out, "--only", "table1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end and not until():
+        time.sleep(0.05)
+    if process.poll() is None:
+        end_it(process.pid, number)
+    code = process.wait()
+    end = time.monotonic() + signals.GRACE  # in which a job may save
+    while left := at_work(out):
+        assert time.monotonic() < end, f"outlive their workflow: {left}"
+        time.sleep(0.2)
+    return code
+
+
+def at_work(out: Path) -> list[str]:
+    """Processes whose command or environment names a folder of results, kernels of notebooks among them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes()
+            if str(out).encode() in words + (process / "environ").read_bytes():
+                found.append(words.replace(b"\0", b" ").decode(errors="replace"))
+    return found
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """A run killed when weights are there and the engine does not know it yet, then run_all.sh alone, then stopped."""
     out = tmp_path_factory.mktemp("whole")
+    killed(out, lambda: "pretrain" in trained(out), 120)
+    finished = trained(out)
+    assert "pretrain" in finished
+    assert killed(out, lambda: any(out.glob("runs/finetune*/run.json")), 120, os.kill) == -signal.SIGKILL
+    log = out / "workflow.log"
+    size = log.stat().st_size
+    assert killed(out, lambda: log.stat().st_size > size, 120, os.kill, signal.SIGTERM) == 128 + signal.SIGTERM
+    now = trained(out)
+    assert {job: now.get(job) for job in finished} == finished  # nothing finished was trained again
+    done = run(out, "--only", "table1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = {path.name for path in (out / "tables").glob("*.*[!b]")}
+    assert made == {f"table1.{kind}" for kind in ("csv", "md", "tex")}  # what needs all runs waits for all
     done = run(out)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert {job: at for job, at in trained(out).items() if job in now} == now
     lines = done.stdout.splitlines()
     marks = [re.match(r"\[(\d+)/8(?:, about \d+ min left)?\] ", line) for line in lines]
-    counts = [int(mark[1]) for mark in marks if mark]
-    assert (counts[0], counts[-1], counts) == (0, 8, sorted(counts))  # prepare, three trainings, four that sum up
+    counts = [int(mark[1]) for mark in marks if mark]  # prepare, three trainings, four that sum up
+    assert counts[-1] == 8
+    assert counts == sorted(counts)
     assert "[8/8] 22_figures: done in" in done.stdout
     assert any(line.startswith("Table 1, mean Dice from scratch -> MixCL (1 fold, 1 pre-training)") for line in lines)
     return out
+
+
+def test_killed_again_and_again_it_ends_with_the_weights_of_a_run_that_nothing_disturbed(whole: Path) -> None:
+    """Those that are committed, of the whole profile; this run is a part of it."""
+    expected = json.loads((ROOT / "reproduce/expected/smoke.json").read_text(encoding="utf-8"))
+    cards = {job: json.loads((whole / "runs" / job / "run.json").read_text()) for job in trained(whole)}
+    assert cards.keys() == {"pretrain", *(f"finetune-msd_spleen-p100-{arm}-f0-s0" for arm in ("mixcl", "scratch"))}
+    if other := [text for card in cards.values() for text in determinism.unlike(card["bits"], expected["bits"])]:
+        pytest.skip(f"other bits are to be expected: {other[0]}")
+    assert {job: card["weights"] for job, card in cards.items()} == {job: expected["weights"][job] for job in cards}
 
 
 APART = {"31_does_it_work", "32_when_does_it_help"}  # no part of the main job
@@ -115,66 +169,6 @@ def test_what_a_setting_touches_is_made_again(whole: Path, setting: str, again: 
     assert again <= todo
     assert "prepare" not in todo
     assert (setting.startswith("grid.compare")) == (not any(job.startswith(("pretrain", "finetune")) for job in todo))
-
-
-def killed(
-    out: Path, until: Callable[[], bool], seconds: float, end_it: Callable[[int, int], None] = os.killpg,
-    number: int = signal.SIGKILL,
-) -> int:  # fmt: skip
-    """Start a run for Table 1 and kill -9 everything of it when ``until`` holds, at the latest after ``seconds``.
-
-    Or end it as ``end_it`` and ``number`` say; its exit code.  Nothing of it is left at work then.
-    """
-    process = subprocess.Popen(
-        command(out, "--only", "table1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    end = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < end and not until():
-        time.sleep(0.05)
-    if process.poll() is None:
-        end_it(process.pid, number)
-    code = process.wait()
-    end = time.monotonic() + signals.GRACE  # in which a job may save
-    while left := at_work(out):
-        assert time.monotonic() < end, f"outlive their workflow: {left}"
-        time.sleep(0.2)
-    return code
-
-
-def at_work(out: Path) -> list[str]:
-    """Processes whose command or environment names a folder of results, kernels of notebooks among them."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (process / "cmdline").read_bytes()
-            if str(out).encode() in words + (process / "environ").read_bytes():
-                found.append(words.replace(b"\0", b" ").decode(errors="replace"))
-    return found
-
-
-def test_killed_again_and_again_it_ends_with_the_same_tables(whole: Path, tmp_path: Path) -> None:
-    """Killed when the weights are there and the engine does not know it yet, then run_all.sh alone, then stopped."""
-    killed(tmp_path, lambda: "pretrain" in trained(tmp_path), 120)
-    finished = trained(tmp_path)
-    assert "pretrain" in finished
-    assert killed(tmp_path, lambda: any(tmp_path.glob("runs/finetune*/run.json")), 120, os.kill) == -signal.SIGKILL
-    log = tmp_path / "workflow.log"
-    size = log.stat().st_size
-    assert killed(tmp_path, lambda: log.stat().st_size > size, 120, os.kill, signal.SIGTERM) == 128 + signal.SIGTERM
-    now = trained(tmp_path)
-    assert {job: now.get(job) for job in finished} == finished  # nothing finished was trained again
-    finished = now
-    for table in ("table1", "table2"):  # what else is drawn from them takes a minute more
-        done = run(tmp_path, "--only", table)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert {job: at for job, at in trained(tmp_path).items() if job in finished} == finished
-    assert results(tmp_path) == results(whole)
-    made = {f"{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")}
-    assert {path.name for path in (tmp_path / "tables").glob("*.*[!b]")} == made  # what needs all runs waits for all
-    assert trained(tmp_path).keys() == trained(whole).keys()
-    for job in trained(whole):
-        ours, theirs = (out / "runs" / job / "model.safetensors" for out in (tmp_path, whole))
-        assert ours.read_bytes()[-1000:] == theirs.read_bytes()[-1000:]
 
 
 def test_lost_weights_are_made_again_for_a_job_that_needs_them(whole: Path) -> None:
