@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The ceiling of the fair test: what could an encoder bring at most?  A network learns the 13 organs from every label of
-# 38 other phantoms and is handed over like a pre-trained one.  Its arms stand beside the others in the effects' table.
+# 38 other phantoms, once a seed, and is handed over like a pre-trained one.  Its arms stand beside the others in the
+# effects' table.
 #
 #   reproduce/bench/ceiling.sh OUT [PROFILE PERCENT] [mixcl's --set arguments...]
 #
 # OUT is the folder of a run of PROFILE, fair unless named (run_all.sh --profile PROFILE --only effects); give the same
 # settings as there.  PERCENT of BTCV's labels, 15 unless named, are then used.  The same command goes on after a stop.
-# Three arms, five folds, seed 0: some 20 minutes of a core in bf16.
+# Three arms, five folds, three seeds: about an hour of a core.
 set -euo pipefail
 
 root=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")/../..")
@@ -22,23 +23,28 @@ esac
 source "$root/reproduce/setup.sh"
 source "$root/reproduce/bits.sh"
 
-teacher=$out/ceiling job=finetune-btcv-p100-ceiling-f0-s0
+teacher=$out/ceiling seeds="0 1 2"
 other=(--profile "$profile" --out "$teacher" "$@" --set phantom.seed=1001 --set phantom.counts.btcv=40
     --set data.pretrain_sees_test=true --set 'data.pretrain=[btcv]' --set 'data.finetune=[btcv]' --set grid.n_folds=20 --set 'grid.folds=[0]'
     --set 'grid.percents={}' --set 'grid.ablation={}' --set 'grid.compare=[]' --set 'grid.variants={}'
     --set finetune.steps=3000 --set finetune.epochs=null)
 mixcl prepare "${other[@]}"
-mixcl finetune "${other[@]}" --task btcv --arm ceiling
-mixcl evaluate "${other[@]}" --run "$job"
+for seed in $seeds; do
+    mixcl finetune "${other[@]}" --task btcv --arm ceiling --seed "$seed"
+    mixcl evaluate "${other[@]}" --run "finetune-btcv-p100-ceiling-f0-s$seed"
+done
 
 arms=""
 for arm in "ceiling finetune.transfer=encoder" "ceiling-frozen finetune.freeze=true" "ceiling-all finetune.transfer=all"; do
     read -r name how <<<"$arm"
     arms+="${arms:+, }\"$name\": [\"$how\"]"
     mine=(--profile "$profile" --out "$out" "$@" --set 'grid.compare=[]' --set 'grid.variants={}' --set "grid.variants={$name: [$how]}" --set "$how")
-    for fold in 0 1 2 3 4; do
-        mixcl finetune "${mine[@]}" --task btcv --percent "$percent" --fold "$fold" --arm "$name" --init "$teacher/runs/$job"
-        mixcl evaluate "${mine[@]}" --run "finetune-btcv-p$(printf %03g "$percent")-$name-f$fold-s0"
+    for seed in $seeds; do
+        init=$teacher/runs/finetune-btcv-p100-ceiling-f0-s$seed
+        for fold in 0 1 2 3 4; do
+            mixcl finetune "${mine[@]}" --task btcv --percent "$percent" --fold "$fold" --seed "$seed" --arm "$name" --init "$init"
+            mixcl evaluate "${mine[@]}" --run "finetune-btcv-p$(printf %03g "$percent")-$name-f$fold-s$seed"
+        done
     done
 done
 given=$(python -c 'import json, sys
