@@ -114,11 +114,8 @@ def _measured(
     net: nn.Module, case: Case, config: Experiment, run: Path, weights: str, names: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """The rows of a case, measured before or now; its .json, written last, tells of what and that the rest is there."""
-    started, done, labels = (
-        time.perf_counter(),
-        predictions.file(run, case.id, ".json"),
-        predictions.file(run, case.id, ".npz"),
-    )
+    started = time.perf_counter()
+    done, labels = (predictions.file(run, case.id, suffix) for suffix in (".json", ".npz"))
     key = {
         "weights": weights, "content": list(case.content), "spacing": list(case.spacing),
         "evaluate": deciding(config, "evaluate")["evaluate"], "source": case.source.label_sha256,

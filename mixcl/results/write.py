@@ -224,11 +224,8 @@ def _organ(rows: pd.DataFrame, arms: Sequence[str]) -> list[str]:
     cells, difference = [str(rows["organ"].iloc[0])], MISSING
     for arm in arms:
         if row := by_arm.get(arm):
-            metrics = (
-                shown(row["dice"]),
-                shown(row["hd95_mm"], 1),
-                *map(shown, (row["surface_dice"], row["worst_fold"])),
-            )
+            surface, worst = shown(row["surface_dice"]), shown(row["worst_fold"])
+            metrics = (shown(row["dice"]), shown(row["hd95_mm"], 1), surface, worst)
             cells += [str(row["n"]), *metrics, str(row["missed"]), str(row["invented"])]
             difference = shown(row["difference"], sign="+")
         else:
