@@ -148,9 +148,26 @@ def test_every_dependency_says_what_it_is_for() -> None:
 
 def test_checks_before_a_commit_are_those_of_the_lock() -> None:
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
-    assert {hook["id"] for hook in repository["hooks"]} == {"ruff-check", "ruff-format", "mypy"}
+    assert {hook["id"] for hook in repository["hooks"]} == {"ruff-check", "ruff-format", "mypy", "subject"}
     pinned = [text for hook in repository["hooks"] for text in hook.get("additional_dependencies", [])]
     assert set(pinned) == {f"ruff=={pins('dev.txt')['ruff']}"}
+
+
+@pytest.mark.parametrize(
+    ("message", "fits"),
+    [
+        ("core: a loss of ours\n\nIts command.", True),
+        ("tests: " + 63 * "x", True),
+        ("fix: it", False),
+        ("a loss of ours", False),
+        ("core: " + 64 * "x", False),
+    ],
+)
+def test_a_subject_has_its_prefix_and_is_short(message: str, fits: bool) -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (pattern,) = (hook["entry"] for hook in repository["hooks"] if hook["id"] == "subject")
+    wrong = re.search(pattern.encode(), message.encode(), re.MULTILINE | re.DOTALL)  # as pygrep looks
+    assert (wrong is None) == fits
 
 
 def test_the_code_host_runs_what_a_change_must_pass_and_builds_the_image() -> None:
