@@ -100,7 +100,7 @@ class SegmentationDataset(PatchDataset):
 
 
 def scans(dataset: PatchDataset, samples: Iterable[int]) -> str:
-    """The scans that samples of a stream are cut from, in words."""
+    """The scans that samples of a data set are cut from, in words."""
     listed = list(dict.fromkeys(f"{c.collection}/{c.id}" for sample in samples for c, _ in dataset.places(sample)))
     return ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
 

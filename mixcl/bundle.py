@@ -9,7 +9,7 @@
     README.md, LICENSE         a model card in Hugging Face's form; what is known of the licence
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -144,14 +144,14 @@ def _before(facts: Mapping[str, Any]) -> list[Any]:
     ]  # fmt: skip
 
 
-def _after(classes: Sequence[int]) -> list[Any]:
+def _after(classes: list[int]) -> list[Any]:
     """From the network's scores to a label map on the grid of the scan."""
     return [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
         {"_target_": "ResampleToMatchd", "keys": "pred", "key_dst": "original", **LINEAR},
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
         {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": list(range(len(classes))),
-         "target_labels": list(classes), "dtype": "$np.uint8"},
+         "target_labels": classes, "dtype": "$np.uint8"},
         {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_postfix": "seg",
          "output_dtype": "$np.uint8", "resample": False, "separate_folder": False},
     ]  # fmt: skip

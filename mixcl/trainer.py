@@ -263,7 +263,7 @@ class _Loop:
         )  # fmt: skip
         return batches.prefetch(left, self.accelerator.device)
 
-    def _update(self, number: int, step: Step, raw: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    def _update(self, number: int, step: Step, raw: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None]:
         """One step of the optimiser; what is logged of it, and the norm of its gradient."""
         for group in self.wrapped.param_groups:
             group["lr"] = group["rate"] * cosine(number, self.steps, self.settings.lr)

@@ -96,7 +96,7 @@ def origin(runs: Runs, folds: pd.DataFrame) -> str:
         "precision": sorted({_precision(card) for card in runs.cards.values()}),
     }
     grids = sorted(runs.cases["grid"].unique(), reverse=True)
-    sets = {(card["task"], *card["train"]) for card in map(runs.cards.__getitem__, folds["job"])}
+    sets = {(card["task"], *card["train"]) for card in map(runs.cards.__getitem__, folds["job"].unique())}
     parts = [f"{word}{'s' * (len(of) > 1)} {', '.join(map(str, of))};" for word, of in listed.items()]
     parts += [
         f"data {data}{made}.",

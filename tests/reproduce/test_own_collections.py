@@ -96,6 +96,9 @@ def whole(folder: Path, profile: Path, environment: dict[str, str]) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"results in {out}\n" in done.stdout
     assert "bits are pinned" in done.stdout
+    marks = [(int(done), int(of)) for done, of in re.findall(r"^\[(\d+)/(\d+)[],]", done.stdout, re.MULTILINE)]
+    assert (marks[0][0], marks[-1][0]) == (0, marks[-1][1])
+    assert marks == sorted(marks)
     assert "user's" not in done.stdout + done.stderr
     return out
 

@@ -17,6 +17,7 @@ import pytest
 from mixcl.config import load_profile
 from mixcl.results import verify_files
 from mixcl.run import determinism, signals
+from mixcl.spreadsheet import read_csv
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,10 +86,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert killed(out, lambda: log.stat().st_size > size, 120, os.kill, signal.SIGTERM) == 128 + signal.SIGTERM
     now = trained(out)
     assert {job: now.get(job) for job in finished} == finished  # nothing finished was trained again
-    done = run(out, "--only", "table1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    made = {path.name for path in (out / "tables").glob("*.*[!b]")}
-    assert made == {f"table1.{kind}" for kind in ("csv", "md", "tex")}  # what needs all runs waits for all
+    for table in ("table1", "table2"):
+        done = run(out, "--only", table)
+        assert done.returncode == 0, done.stdout + done.stderr
+    made = {f"{table}.{kind}" for table in ("table1", "table2") for kind in ("csv", "md", "tex")}
+    assert {path.name for path in (out / "tables").glob("*.*[!b]")} == made  # what needs all runs waits for all
     done = run(out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {job: at for job, at in trained(out).items() if job in now} == now
@@ -110,6 +112,11 @@ def test_killed_again_and_again_it_ends_with_the_weights_of_a_run_that_nothing_d
     if other := [text for card in cards.values() for text in determinism.unlike(card["bits"], expected["bits"])]:
         pytest.skip(f"other bits are to be expected: {other[0]}")
     assert {job: card["weights"] for job, card in cards.items()} == {job: expected["weights"][job] for job in cards}
+    for number in (1, 2):
+        table = read_csv(whole / "tables" / f"table{number}.csv")
+        assert dict(zip(table["job"], table["dice"], strict=True)) == {
+            job: expected["dice"][job] for job in cards if job != "pretrain"
+        }
 
 
 APART = {"31_does_it_work", "32_when_does_it_help"}  # no part of the main job
