@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mixcl.figures.style import SMALL
+from mixcl.labels import UNKNOWN
 
 ORGAN_COLOURS: dict[str, str] = {
     "spleen": "#c90e2c", "right kidney": "#aaf5a2", "left kidney": "#0046bd", "gallbladder": "#d3d400",
@@ -56,6 +57,22 @@ def axial(volume: Array, index: int) -> Array:
     [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     return np.asarray(volume[:, :, index])[::-1, ::-1].T
+
+
+def choose_slice(label: Array) -> int:
+    """The axial slice with most labelled voxels; the lowest of equal ones.
+
+    >>> label = np.zeros((4, 4, 5), np.uint8)
+    >>> label[1:3, 1:3, 3] = 1
+    >>> choose_slice(label)
+    3
+    """
+    return int(labelled(label).sum(axis=(0, 1)).argmax())
+
+
+def labelled(label: Array) -> Array:
+    """Where an organ is labelled; what is unknown is not (R33)."""
+    return (label > 0) & (label != UNKNOWN)
 
 
 def show_ct(

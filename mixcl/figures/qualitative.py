@@ -20,7 +20,6 @@ from mixcl.figures import ct
 from mixcl.figures.ct import Array
 from mixcl.figures.panels import organ_handles
 from mixcl.figures.style import STYLE, Plot, plain
-from mixcl.labels import UNKNOWN
 from mixcl.results.runs import read_runs
 from mixcl.results.wording import arm_title, origin, title
 from mixcl.run.jobs import FULL, SCRATCH
@@ -46,22 +45,6 @@ class Picture(NamedTuple):
     title: str = ""
     z: int = 0  # the axial slice to show
     dice: Mapping[str, float] = {}  # an arm's mean Dice on the scan
-
-
-def choose_slice(label: Array) -> int:
-    """The axial slice with most labelled voxels; the lowest of equal ones.
-
-    >>> label = np.zeros((4, 4, 5), np.uint8)
-    >>> label[1:3, 1:3, 3] = 1
-    >>> choose_slice(label)
-    3
-    """
-    return int(_labelled(label).sum(axis=(0, 1)).argmax())
-
-
-def _labelled(label: Array) -> Array:
-    """Where an organ is labelled; what is unknown is not (R33)."""
-    return (label > 0) & (label != UNKNOWN)
 
 
 def chosen(config: Experiment, out: Path) -> tuple[list[Picture], str]:
@@ -181,7 +164,7 @@ def _most_different(pictures: Sequence[Picture], arms: Sequence[str]) -> Picture
     ranks = []
     for picture, count in zip(pictures, organs, strict=True):
         ends = [picture.predictions[arm] for arm in {arms[0], arms[-1]} if arm in picture.predictions]
-        shown = ends[0] != ends[1] if len(ends) == 2 else _labelled(picture.label)
+        shown = ends[0] != ends[1] if len(ends) == 2 else ct.labelled(picture.label)
         voxels = shown.sum((0, 1)) * (count >= fewest)
         ranks.append((len(ends) == 2, voxels.max(), int(voxels.argmax())))  # what one arm alone has comes last
     best = max(range(len(ranks)), key=lambda number: ranks[number][:2])  # the first of equals

@@ -10,7 +10,6 @@ from matplotlib.patches import Rectangle
 
 from mixcl.config.settings import Experiment
 from mixcl.figures import ct, panels
-from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import OKABE_ITO, Plot, plain, write_caption
 from mixcl.figures.training import TERMS, origin_of
 
@@ -53,7 +52,7 @@ def overview(shown: Sample, config: Experiment) -> Plot:
 
 def parts(shown: Sample) -> Plot:
     """Fig. 2: (a) segmentation map, (b) W(S) with the drawn pixels, (c) correlation C, (d) label relation A."""
-    index = choose_slice(shown.labels)
+    index = ct.choose_slice(shown.labels)
     with Plot.grid(4, 4, 2.15, 2.9) as (figure, (first, second, third, fourth)):
         present = panels.segmentation(first, shown.labels, shown.names, index)
         first.set_title("(a) segmentation map S")

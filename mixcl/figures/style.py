@@ -45,15 +45,25 @@ class Plot(Figure):
 
     @classmethod
     @contextmanager
+    def sized(
+        cls, width: float, height: float, rows: int = 1, columns: int = 1, **subplots: Any
+    ) -> Iterator[tuple[Self, Any]]:
+        """A figure of a width and height in inches and its axes, as ``subplots`` gives them, to draw on."""
+        with matplotlib.rc_context(cls.theme):
+            figure = cls(figsize=(width, height), layout="constrained")
+            yield figure, figure.subplots(rows, columns, **subplots)
+
+    @classmethod
+    @contextmanager
     def grid(
         cls, count: int, columns: int, width: float, height: float, **sharing: Any
     ) -> Iterator[tuple[Self, list[Axes]]]:
         """A figure of ``count`` panels of a width and height in inches, at least one, to draw on in its theme."""
         columns = max(min(count, columns), 1)
         rows = max(-(-count // columns), 1)
-        with matplotlib.rc_context(cls.theme):
-            figure = cls(figsize=(width * columns, height * rows + cls.room), layout="constrained")
-            axes = list(figure.subplots(rows, columns, squeeze=False, **sharing).ravel())
+        size = (width * columns, height * rows + cls.room)
+        with cls.sized(*size, rows, columns, squeeze=False, **sharing) as (figure, table):
+            axes = list(table.ravel())
             for ax in axes[max(count, 1) :]:
                 ax.set_axis_off()
             if not count:

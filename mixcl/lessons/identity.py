@@ -12,12 +12,12 @@ from mixcl.batches import Batch
 from mixcl.figures import ct, panels
 from mixcl.figures.style import OKABE_ITO, SMALL, Sketch, write_caption
 from mixcl.figures.training import TERMS
-from mixcl.lessons.scene import Pair, sketch
+from mixcl.lessons.scene import Pair
 
 
 def toy(stages: Mapping[str, Tensor]) -> Sketch:
     """C [n, n] of two sets of free vectors, a panel a number of steps."""
-    with sketch(2.6 * len(stages) + 0.8, 2.9, 1, len(stages)) as (figure, axes):
+    with Sketch.sized(2.6 * len(stages) + 0.8, 2.9, 1, len(stages)) as (figure, axes):
         for ax, (title, matrix) in zip(axes, stages.items(), strict=True):
             image = panels.correlation(ax, matrix.numpy())
             ax.set_title(title)
@@ -39,7 +39,7 @@ def views(pair: Pair, batch: Batch) -> Sketch:
     """P_1, its two views with the same outline of the labels, their difference, and how they are aligned."""
     patch, first, second = (x[0].numpy() for x in (batch.patches[0], batch.views[0], batch.views[1]))
     shown = {"$P_1$": patch, "view $V_1$": first, "view $V'_1$": second, "$V_1 - V'_1$": (first - second) / 2 + 0.5}
-    with sketch(11.5, 2.9, 1, 5, width_ratios=[1, 1, 1, 1, 1.1]) as (figure, axes):
+    with Sketch.sized(11.5, 2.9, 1, 5, width_ratios=[1, 1, 1, 1, 1.1]) as (figure, axes):
         for ax, (title, image) in zip(axes, shown.items(), strict=False):
             panels.patch(ax, image, pair.slice, pair.spacing, title=title, bar=title == "$P_1$")
             ct.outline(ax, pair.raw["label"][0].numpy(), pair.slice, pair.spacing, pair.names)
@@ -59,7 +59,7 @@ def matrices(stages: Mapping[str, Sequence[Tensor]]) -> Sketch:
     """C [2c, 2c] of every given level (columns) at every stage of training (rows)."""
     width = len(next(iter(stages.values())))
     wide, tall = max(1.75 * width + 1.3, 4.4), 1.85 * len(stages) + 0.8
-    with sketch(wide, tall, len(stages), width, squeeze=False) as (figure, axes):
+    with Sketch.sized(wide, tall, len(stages), width, squeeze=False) as (figure, axes):
         means = []
         for row, (title, levels) in zip(axes, stages.items(), strict=True):
             for ax, matrix in zip(row, levels, strict=True):
@@ -81,7 +81,7 @@ def balance(parts: pd.DataFrame, lam: float) -> Sketch:
     ``parts`` has a row a level: ``channels``, and ``diagonal`` and ``off-diagonal`` at lambda = 1.
     """
     lams = np.geomspace(1e-4, 1, 30)
-    with sketch(2.2 * len(parts), 2.9, 1, len(parts), sharey=True) as (figure, axes):
+    with Sketch.grid(len(parts), len(parts), 2.2, 2.5, sharey=True) as (figure, axes):
         for ax, (level, row) in zip(axes, parts.iterrows(), strict=True):
             ax.plot(lams, np.full_like(lams, row["diagonal"]), color=OKABE_ITO[0], label="diagonal")
             ax.plot(lams, lams * row["off-diagonal"], color=OKABE_ITO[1], label="off-diagonal")
@@ -100,7 +100,7 @@ def balance(parts: pd.DataFrame, lam: float) -> Sketch:
 def weighed(parts: pd.DataFrame, lam: float) -> Sketch:
     """Both parts of Eq. 4 for every level at one lambda, on axes that hold them for any between 1e-4 and 1."""
     places, values = np.arange(len(parts)), parts[["diagonal", "off-diagonal"]].to_numpy()
-    with sketch(7.0, 3.2) as (figure, ax):
+    with Sketch.sized(7.0, 3.2) as (figure, ax):
         ax.bar(places - 0.2, values[:, 0], 0.4, color=OKABE_ITO[0], label="diagonal")
         ax.bar(places + 0.2, lam * values[:, 1], 0.4, color=OKABE_ITO[1], label=r"$\lambda$ x off-diagonal")
         ax.set(yscale="log", ylim=(1e-4 * values[:, 1].min(), 2 * values.max()), xlabel="level", ylabel="part of Eq. 4")
@@ -112,7 +112,7 @@ def weighed(parts: pd.DataFrame, lam: float) -> Sketch:
 def shares(brackets: pd.DataFrame, floors: Sequence[float]) -> Sketch:
     """Eq. 4 by level (rows) and stage (columns) with each level's floor, and the share of the sum each level has."""
     part = brackets / brackets.sum()
-    with sketch(10.5, 3.4, 1, 2) as (figure, (left, right)):
+    with Sketch.sized(10.5, 3.4, 1, 2) as (figure, (left, right)):
         colours = ["0.7", OKABE_ITO[5], OKABE_ITO[0]][: brackets.shape[1]]
         brackets.plot(kind="bar", ax=left, color=colours, width=0.8, rot=0, logy=True, xlabel="level")
         left.set_ylabel("bracket of Eq. 4")
@@ -131,7 +131,7 @@ def shares(brackets: pd.DataFrame, floors: Sequence[float]) -> Sketch:
 
 def gradients(stages: Mapping[str, Mapping[str, float]]) -> Sketch:
     """Norm of the gradient of each weighted term of Eq. 2 on the encoder, at every stage."""
-    with sketch(8.5, 2.8) as (figure, ax):
+    with Sketch.sized(8.5, 2.8) as (figure, ax):
         for k, (name, text) in enumerate(list(TERMS.items())[1:]):  # without their sum
             values = [norms[name] for norms in stages.values()]
             ax.plot(values, range(len(stages)), "osD"[k], ms=9, color=OKABE_ITO[k], label=text)

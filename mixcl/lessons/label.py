@@ -11,9 +11,8 @@ from torch import Tensor
 
 from mixcl import sampler
 from mixcl.figures import ct, panels
-from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import Sketch, plain, write_caption
-from mixcl.lessons.scene import Pair, sketch
+from mixcl.lessons.scene import Pair
 
 BACKGROUND = "background"
 MANY = 5  # names beside a matrix that have no room one after the other
@@ -28,10 +27,10 @@ STAR: dict[str, Any] = {"marker": "*", "color": "white", "mec": "black", "mew": 
 
 def patches(pair: Pair) -> Sketch:
     """P_1 and P_2: CT, and labels laid over it, on the axial slice with most labelled voxels."""
-    with sketch(11.0, 3.2, 1, 4) as (figure, axes):
+    with Sketch.sized(11.0, 3.2, 1, 4) as (figure, axes):
         for k, (case, _) in enumerate(pair.places):
             image, label = pair.raw["image"][k, 0].numpy(), pair.raw["label"][k].numpy()
-            index = choose_slice(label)
+            index = ct.choose_slice(label)
             panels.patch(axes[2 * k], image, index, pair.spacing, title=f"$P_{k + 1}$: {plain(case.id)}")
             title = f"its labels $S_{k + 1}$"
             panels.patch(axes[2 * k + 1], image, index, pair.spacing, label, pair.names, title=title, bar=False)
@@ -46,7 +45,7 @@ def relations(
 ) -> Sketch:
     """Several A [n, m] of pixels with these labels, by title; with ``true`` ones, what contradicts them is black."""
     wide = 3.3 * len(shown) + 1.2 + (len(shown) == 1)
-    with sketch(wide, 4.7, 1, len(shown), squeeze=False) as (figure, (axes,)):
+    with Sketch.sized(wide, 4.7, 1, len(shown), squeeze=False) as (figure, (axes,)):
         for ax, (title, matrix) in zip(axes, shown.items(), strict=True):
             _matrix(ax, matrix, labels, names)
             ax.set_title(title)
@@ -72,9 +71,9 @@ def pairs(
 
     ``anchors`` are rows of A [n, m]; ``pixels`` and ``labels`` are those of P_1 [n] and of P_2 [m].
     """
-    size, middle, seen = len(pair.grid[0]), choose_slice(pair.grid[1].numpy()), []
+    size, middle, seen = len(pair.grid[0]), ct.choose_slice(pair.grid[1].numpy()), []
     grid: dict[str, Any] = {"grid": size, "edge": pair.raw["image"].shape[-1], "spacing": pair.spacing}
-    with sketch(6.4, 2.8 * len(anchors) + 0.9, len(anchors), 2, squeeze=False) as (figure, axes):
+    with Sketch.sized(6.4, 2.8 * len(anchors) + 0.9, len(anchors), 2, squeeze=False) as (figure, axes):
         for (left, right), anchor in zip(axes, anchors, strict=True):
             pixel, row = pixels[0][anchor : anchor + 1].numpy(), matrix[anchor].numpy()
             height = int(pixel[0]) % size  # z changes fastest

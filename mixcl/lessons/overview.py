@@ -15,9 +15,8 @@ from mixcl.config.settings import Experiment, ModelConfig
 from mixcl.data.registry import collections
 from mixcl.data.store import Store
 from mixcl.figures import ct
-from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import OKABE_ITO, SMALL, Sketch, write_caption
-from mixcl.lessons.scene import Pair, sketch
+from mixcl.lessons.scene import Pair
 from mixcl.model import DECODER, ENCODER, LABEL_LEVEL, MixCL, level_channels, level_edges
 
 WIDE, TALL, SCALE = 9.4, 4.7, 1.25  # of the framework; inches of one of its units
@@ -67,7 +66,7 @@ def gaps(config: Experiment, table: pd.DataFrame) -> Sketch:
     rows, columns = table.shape
     colours = ListedColormap([ct.organ_colour(organ) for organ in table.index])
     empty = (table == 0).to_numpy()
-    with sketch(2.6 + 0.95 * columns, 1.1 + 0.27 * rows) as (figure, ax):
+    with Sketch.sized(2.6 + 0.95 * columns, 1.1 + 0.27 * rows) as (figure, ax):
         ax.set_facecolor("0.95")
         seaborn.heatmap(
             np.tile(np.arange(rows)[:, None], columns), mask=empty, annot=table.to_numpy(), fmt="d",
@@ -91,7 +90,7 @@ def samples(config: Experiment, store: Store, height: float | None = None) -> Sk
         for ax, (name, collection) in zip(axes, known.items(), strict=False):
             case = store.cases(name)[0]
             label = np.asarray(case.label())
-            index = choose_slice(label) if height is None else round(height * (label.shape[2] - 1))
+            index = ct.choose_slice(label) if height is None else round(height * (label.shape[2] - 1))
             ct.show_ct(ax, case.image(), index, case.spacing, config.data.hu)
             present = ct.show_labels(ax, label, index, case.spacing, case.names)
             ct.scale_bar(ax, case.shape, case.spacing)
@@ -112,7 +111,7 @@ def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
         restored = model(batch.views).restored[0]
     labels = pair.raw["label"].numpy()
     spacing = (1.0, 1.0, 1.0)
-    with sketch(WIDE * SCALE, TALL * SCALE) as (figure, ax):
+    with Sketch.sized(WIDE * SCALE, TALL * SCALE) as (figure, ax):
         figure.set_layout_engine("none")
         ax.set(xlim=(0, WIDE), ylim=(0, TALL), position=(0, 0, 1, 1))
         ax.set_axis_off()
@@ -121,7 +120,7 @@ def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
             (0, batch.views[0], 1.6, 3.35, "view $V_1$"), (0, batch.views[1], 1.6, 2.1, "view $V'_1$"),
             (1, batch.views[2], 1.6, 0.5, "view $V_2$"), (0, restored, 5.45, 0.45, r"restored $\tilde P_1$"),
         ):  # fmt: skip
-            inner, height = ax.inset_axes((x, y, 0.95, 0.95), transform=ax.transData), choose_slice(labels[which])
+            inner, height = ax.inset_axes((x, y, 0.95, 0.95), transform=ax.transData), ct.choose_slice(labels[which])
             ct.show_ct(inner, image[0].numpy(), height, spacing, (0.0, 1.0))
             if x < 1:
                 ct.show_labels(inner, labels[which], height, spacing, pair.names, 0.35)

@@ -8,7 +8,7 @@ from torch import Tensor
 from mixcl.config.settings import ViewsConfig
 from mixcl.figures import ct, panels
 from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
-from mixcl.lessons.scene import Pair, sketch
+from mixcl.lessons.scene import Pair
 
 
 def stronger(config: ViewsConfig, by: float) -> ViewsConfig:
@@ -25,7 +25,7 @@ def stronger(config: ViewsConfig, by: float) -> ViewsConfig:
 
 def before_after(pair: Pair, shown: Mapping[str, Tensor]) -> Sketch:
     """Patches [1, 1, E, E, E] side by side, by title."""
-    with sketch(2.4 * len(shown), 3.3, 1, len(shown)) as (figure, axes):
+    with Sketch.grid(len(shown), len(shown), 2.4, 2.9) as (figure, axes):
         for k, (ax, (title, image)) in enumerate(zip(axes, shown.items(), strict=True)):
             panels.patch(ax, image[0, 0].numpy(), pair.slice, pair.spacing, title=title, bar=k == 0)
         return write_caption(figure, "", "; ".join(" ".join(title.split()).replace("$", "") for title in shown))
@@ -37,7 +37,7 @@ def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: 
     ``views`` [1, 1, E, E, E] by strength, ``restored`` [n, 1, E, E, E] from each of them, ``errors`` [n] of these.
     """
     index, patch = pair.slice, pair.raw["image"][0, 0].numpy()
-    with sketch(2.1 * len(views) + 1.3, 6.8, 3, len(views)) as (figure, axes):
+    with Sketch.sized(2.1 * len(views) + 1.3, 6.8, 3, len(views)) as (figure, axes):
         for k, ((strength, view), error) in enumerate(zip(views.items(), errors, strict=True)):
             title, after = f"x {strength:g}", restored[k, 0].numpy()
             panels.patch(axes[0, k], view[0, 0].numpy(), index, pair.spacing, title=title, bar=k == 0)
@@ -54,7 +54,7 @@ def strips(pair: Pair, views: Mapping[float, Tensor], restored: Tensor, errors: 
 
 def curve(errors: pd.DataFrame) -> Sketch:
     """RMS error of the view itself, the first column, and of what each stage restores, against the strength (rows)."""
-    with sketch(9.0, 3.4) as (figure, ax):
+    with Sketch.sized(9.0, 3.4) as (figure, ax):
         styles = ["--", *(f"{sign}-" for sign in "osD^v<>")][: errors.shape[1]]
         errors.plot(ax=ax, logy=True, style=styles, color=["black", "0.6", *OKABE_ITO][: errors.shape[1]], ms=6)
         ax.set(xlabel="strength of the distortion", ylabel="RMS error")

@@ -7,10 +7,9 @@ import pandas as pd
 from torch import Tensor
 
 from mixcl.figures import ct, panels
-from mixcl.figures.qualitative import choose_slice
 from mixcl.figures.style import OKABE_ITO, Sketch, write_caption
 from mixcl.labels import UNKNOWN
-from mixcl.lessons.scene import Pair, sketch
+from mixcl.lessons.scene import Pair
 
 Choice = tuple[float, float]  # mu, eps
 
@@ -18,8 +17,8 @@ Choice = tuple[float, float]  # mu, eps
 def steps(pair: Pair, distance: Tensor, weight: Tensor, pixels: Tensor) -> Sketch:
     """From labels to drawn pixels of P_1: S, D(S) and W(S) [e, e, e], and the pixels [n] over the CT, on a slice."""
     labels = pair.grid[0].numpy()
-    index = choose_slice(labels)
-    with sketch(12.0, 3.7, 1, 4) as (figure, axes):
+    index = ct.choose_slice(labels)
+    with Sketch.sized(12.0, 3.7, 1, 4) as (figure, axes):
         present = panels.segmentation(axes[0], labels, pair.names, index)
         axes[0].set_title("S, labels")
         relative = weight / weight.max()  # what the draw depends on; its scale stays when a slider moves
@@ -52,7 +51,7 @@ def steps(pair: Pair, distance: Tensor, weight: Tensor, pixels: Tensor) -> Sketc
 
 def curves(depth: Tensor, left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Sketch:
     """W against D, both [n], for the choices named in the two panels; a ring where W is highest."""
-    with sketch(10.5, 3.3, 1, 2, sharey=True) as (figure, axes):
+    with Sketch.sized(10.5, 3.3, 1, 2, sharey=True) as (figure, axes):
         for ax, shown in zip(axes, (left, right), strict=True):
             for (text, weight), colour in zip(shown.items(), OKABE_ITO, strict=False):
                 ax.plot(depth, weight, ".-", color=colour, ms=5, label=text)
@@ -67,10 +66,10 @@ def curves(depth: Tensor, left: Mapping[str, Tensor], right: Mapping[str, Tensor
 
 def multiples(pair: Pair, weights: Mapping[Choice, Tensor], pixels: Mapping[Choice, Tensor]) -> Sketch:
     """W(S) [e, e, e] of P_1 with the pixels drawn by it, rows mu, columns eps."""
-    index = choose_slice(pair.grid[0].numpy())
+    index = ct.choose_slice(pair.grid[0].numpy())
     mus, epsilons = (list(dict.fromkeys(choice[k] for choice in weights)) for k in (0, 1))
     wide, tall = 2.5 * len(epsilons) + 0.9, 2.2 * len(mus) + 0.6
-    with sketch(wide, tall, len(mus), len(epsilons), squeeze=False) as (figure, axes):
+    with Sketch.sized(wide, tall, len(mus), len(epsilons), squeeze=False) as (figure, axes):
         for (mu, eps), weight in weights.items():
             ax = axes[mus.index(mu), epsilons.index(eps)]
             panels.weights(ax, (weight / weight.max()).numpy(), pixels[mu, eps].numpy(), index).set_clim(0, 1)
@@ -85,9 +84,9 @@ def depths(pair: Pair, distance: Tensor, ways: Mapping[str, Tensor]) -> Sketch:
     flat, far = pair.grid[0].flatten(), distance.flatten()
     values, counts = flat[flat != UNKNOWN].unique(return_counts=True)
     order = counts.argsort(descending=True, stable=True)[:3]
-    with sketch(3.7 * len(order), 3.3, 1, len(order), squeeze=False) as (figure, (axes,)):
+    with Sketch.grid(len(order), 3, 3.7, 2.9) as (figure, axes):
         for ax, value, count in zip(axes, values[order].tolist(), counts[order].tolist(), strict=True):
-            edges = np.arange(0.5, float(far[flat == value].max()) + 1.5)
+            edges = np.arange(0.5, float(far[flat == value].max()) + 1.5).tolist()
             for (text, pixels), colour in zip(ways.items(), (OKABE_ITO[1], OKABE_ITO[0]), strict=False):
                 kept = far[pixels[flat[pixels] == value]].numpy()
                 ax.hist(kept, edges, density=True, histtype="step", color=colour, label=text, linewidth=2)
@@ -100,7 +99,7 @@ def depths(pair: Pair, distance: Tensor, ways: Mapping[str, Tensor]) -> Sketch:
 
 def budgets(table: pd.DataFrame) -> Sketch:
     """Eq. 6 of one pair of patches by budget r: each draw of pixels, and their mean; rows with ``r`` and ``loss``."""
-    with sketch(7.0, 3.4) as (figure, ax):
+    with Sketch.sized(7.0, 3.4) as (figure, ax):
         ax.plot(table["r"], table["loss"], "o", ms=5, color="0.5", label="a draw")
         ax.plot(table.groupby("r")["loss"].mean(), color=OKABE_ITO[1], label="mean")
         ax.set(xscale="log", xlabel="budget r, pixels a label", ylabel="Eq. 6 of one pair of patches")

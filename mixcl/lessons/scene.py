@@ -2,13 +2,12 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import torch
 from torch import Tensor
 
@@ -19,8 +18,7 @@ from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import collections, folder
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
-from mixcl.figures.qualitative import choose_slice
-from mixcl.figures.style import LESSON, Sketch
+from mixcl.figures import ct
 from mixcl.illustration import common
 from mixcl.model import LABEL_LEVEL, level_edges
 
@@ -38,16 +36,6 @@ class Pair(NamedTuple):
     names: dict[int, str]  # label value -> organ by ascending value, of the collection that both come from
     spacing: tuple[float, float, float]  # of their voxels, mm
     slice: int  # the axial slice of P_1 with most labelled voxels
-
-
-@contextmanager
-def sketch(
-    width: float, height: float, rows: int = 1, columns: int = 1, **subplots: Any
-) -> Iterator[tuple[Sketch, Any]]:
-    """A figure of this size, inches, and its axes, to draw on in the lessons' style."""
-    with matplotlib.rc_context(LESSON):
-        figure = Sketch(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots(rows, columns, **subplots)
 
 
 def ready(config: Experiment, out: Path) -> Store:
@@ -99,7 +87,7 @@ def choose(config: Experiment, store: Store, names: Sequence[str] = ()) -> Pair:
     cases = " and ".join(f"P_{k} from {case.collection}, case {case.id}" for k, (case, _) in enumerate(places, 1))
     text = f"{origin(config, store)}\n{cases}; where nothing is said, the axial slice with most labelled voxels."
     case = places[0][0]
-    index = choose_slice(raw["label"][0].numpy())
+    index = ct.choose_slice(raw["label"][0].numpy())
     return Pair(raw, places, grid, text, dict(sorted(case.names.items())), case.spacing, index)
 
 

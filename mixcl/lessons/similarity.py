@@ -16,7 +16,6 @@ from mixcl.data.store import Store
 from mixcl.figures import ct, panels
 from mixcl.figures.style import OKABE_ITO, Sketch, plain, write_caption
 from mixcl.lessons import scene
-from mixcl.lessons.scene import sketch
 from mixcl.model import LABEL_LEVEL, MixCL
 
 
@@ -26,7 +25,7 @@ def toy(points: Mapping[str, Sequence[Tensor]], labels: Tensor) -> Sketch:
     same = (labels[:, None] == labels) & ~torch.eye(len(labels), dtype=torch.bool)
     means: dict[str, list[float]] = {}
     wide, tall = 2.1 * columns + 0.6, 2.3 * len(points) + 0.6
-    with sketch(wide, tall, len(points), columns, squeeze=False) as (figure, axes):
+    with Sketch.sized(wide, tall, len(points), columns, squeeze=False) as (figure, axes):
         for (name, found), row in zip(points.items(), axes, strict=True):
             for ax, z in zip(row, found, strict=True):
                 unit = F.normalize(z)
@@ -47,13 +46,12 @@ def toy(points: Mapping[str, Sequence[Tensor]], labels: Tensor) -> Sketch:
 def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mapping[str, float]) -> Sketch:
     """Histograms of cos(z_i, z_j) [n, m] of positive and of negative pairs, a panel a stage of training."""
     seen = []
-    shared = {"sharex": True, "sharey": True, "squeeze": False}
-    with sketch(3.7 * len(cosines), 3.6, 1, len(cosines), **shared) as (figure, (axes,)):
+    with Sketch.grid(len(cosines), len(cosines), 3.7, 3.2, sharex=True, sharey=True) as (figure, axes):
         for ax, (title, values) in zip(axes, cosines.items(), strict=True):
             means = []
             for value, name in ((1, "positive pairs"), (0, "negative pairs")):
                 kept, colour = values[relation == value].numpy(), panels.RELATION_COLOURS[value]
-                ax.hist(kept, bins=np.linspace(-1, 1, 61), density=True, color=colour, alpha=0.6, label=name)
+                ax.hist(kept, bins=np.linspace(-1, 1, 61).tolist(), density=True, color=colour, alpha=0.6, label=name)
                 ax.axvline(kept.mean(), color=colour, linestyle="--")
                 means.append(f"{kept.mean():.2f}")
             both = f"means {' and '.join(means)}"
@@ -67,7 +65,7 @@ def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mappin
 
 def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float) -> Sketch:
     """Against tau (rows) for every stage (columns): Eq. 6, and how much the hardest negatives hold; tau is marked."""
-    with sketch(10.0, 3.3, 1, 2) as (figure, axes):
+    with Sketch.sized(10.0, 3.3, 1, 2) as (figure, axes):
         colours = ["0.6", OKABE_ITO[5], OKABE_ITO[0]]
         for ax, table, text in zip(axes, (values, held), ("Eq. 6", "held by the hardest 1 %"), strict=True):
             table.plot(ax=ax, logx=True, color=colours[: table.shape[1]], legend=table is values)
@@ -80,7 +78,7 @@ def temperature(values: pd.DataFrame, held: pd.DataFrame, tau: float) -> Sketch:
 def attention(cosines: Tensor, relation: Tensor, tau: float) -> Sketch:
     """Which pairs the sums of Eq. 6 are made of at one tau: the cosines [n, m] of pairs as they are, and by weight."""
     bins = np.linspace(-1, 1, 61).tolist()
-    with sketch(10.0, 3.4, 1, 2, sharey=True) as (figure, axes):
+    with Sketch.sized(10.0, 3.4, 1, 2, sharey=True) as (figure, axes):
         for ax, value, name in ((axes[0], 1, "positive pairs"), (axes[1], 0, "negative pairs")):
             kept = cosines[relation == value].double()
             share = F.softmax(kept / tau, 0).numpy()
@@ -102,7 +100,7 @@ def reductions(rows: pd.DataFrame, whole: Mapping[str, float]) -> Sketch:
     places = rows["organ"].map(organs.index) + np.random.default_rng(0).uniform(-0.25, 0.25, len(rows))
     colours, wide = [ct.organ_colour(organ) for organ in rows["organ"]], len(organs) > 4
     tall = 4.6 if wide else 3.5
-    with sketch(3.7 * len(whole), tall, 1, len(whole), sharey=True, squeeze=False) as (figure, (axes,)):
+    with Sketch.sized(3.7 * len(whole), tall, 1, len(whole), sharey=True, squeeze=False) as (figure, (axes,)):
         for ax, (title, loss) in zip(axes, whole.items(), strict=True):
             ax.scatter(places, rows[title], s=22, c=colours, edgecolor="black", linewidth=0.2)
             means = rows.groupby("organ", sort=False)[title].mean()
@@ -140,7 +138,7 @@ def pooled(
 
 def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]]) -> Sketch:
     """The first two principal components of what :func:`pooled` gives: colour is the organ, sign the collection."""
-    with sketch(3.2 * len(stages) + 2.0, 3.9, 1, len(stages), squeeze=False) as (figure, (axes,)):
+    with Sketch.sized(3.2 * len(stages) + 2.0, 3.9, 1, len(stages), squeeze=False) as (figure, (axes,)):
         for ax, (title, (embeddings, table)) in zip(axes, stages.items(), strict=True):
             left, scales, _ = np.linalg.svd(embeddings - embeddings.mean(0), full_matrices=False)
             share = scales[:2] ** 2 / (scales**2).sum()

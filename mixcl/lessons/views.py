@@ -10,7 +10,7 @@ from torch import Tensor
 from mixcl.config.settings import ViewsConfig
 from mixcl.figures import ct, panels
 from mixcl.figures.style import Sketch, write_caption
-from mixcl.lessons.scene import Pair, sketch
+from mixcl.lessons.scene import Pair
 
 NO_AFFINE: dict[str, Any] = {"rotate_deg": 0.0, "scale": 0.0, "shear": 0.0, "translate": 0.0}
 SPATIAL: dict[str, dict[str, Any]] = {"affine": {"elastic_magnitude": 0.0}, "elastic": NO_AFFINE, "both": {}}
@@ -40,7 +40,7 @@ def lattice(edge: int) -> Tensor:
 def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Sketch:
     """P_1 and a lattice [1, 2, E, E, E] with labels [1, E, E, E], by distortion."""
     index = pair.slice
-    with sketch(2.3 * len(moved) + 1.6, 5.4, 2, len(moved), squeeze=False) as (figure, axes):
+    with Sketch.sized(2.3 * len(moved) + 1.6, 5.4, 2, len(moved), squeeze=False) as (figure, axes):
         for k, (name, (x, s)) in enumerate(moved.items()):
             (image, lines), labels = x[0].numpy(), s[0].numpy()
             panels.patch(axes[0, k], image, index, pair.spacing, labels, pair.names, title=name, bar=k == 0)
@@ -56,7 +56,7 @@ def spatial(pair: Pair, moved: Mapping[str, tuple[Tensor, Tensor]]) -> Sketch:
 def intensity(pair: Pair, changed: Mapping[str, Tensor]) -> Sketch:
     """P_1 [1, 1, E, E, E] by intensity distortion, and what each does to its voxels."""
     before = pair.raw["image"][0, 0].numpy()
-    with sketch(1.9 * len(changed), 4.4, 2, len(changed), height_ratios=[1.35, 1]) as (figure, axes):
+    with Sketch.sized(1.9 * len(changed), 4.4, 2, len(changed), height_ratios=[1.35, 1]) as (figure, axes):
         for k, ((name, x), cloud) in enumerate(zip(changed.items(), axes[1], strict=True)):
             after = x[0, 0].numpy()
             panels.patch(axes[0, k], after, pair.slice, pair.spacing, title=name, bar=k == 0)

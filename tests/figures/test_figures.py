@@ -22,7 +22,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from mixcl import figures
 from mixcl.data.registry import BTCV_NAMES, COLLECTIONS
 from mixcl.figures import ct
-from mixcl.figures.qualitative import Picture, _most_different, choose_slice, chosen, overlay
+from mixcl.figures.qualitative import Picture, _most_different, chosen, overlay
 from mixcl.figures.style import Plot
 from mixcl.labels import UNKNOWN
 from mixcl.results.write import Table
@@ -104,10 +104,10 @@ def test_slices_are_chosen_by_the_rule() -> None:
     label = np.zeros((6, 6, 5), np.uint8)
     label[1:4, 1:4, 2:4] = 1
     label[1:5, 1:5, 3] = 1
-    assert choose_slice(label) == 3
+    assert ct.choose_slice(label) == 3
     label[..., 0] = UNKNOWN
-    assert choose_slice(label) == 3
-    assert choose_slice(np.zeros_like(label)) == 0
+    assert ct.choose_slice(label) == 3
+    assert ct.choose_slice(np.zeros_like(label)) == 0
 
 
 def views(colours: NDArray[np.float64]) -> list[NDArray[np.float64]]:
