@@ -168,7 +168,7 @@ def _empty(kernel: KernelManager, folder: Path) -> None:
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        client.execute_interactive(EMPTY.format(str(folder)), silent=True, store_history=False, timeout=60)
+        client.execute_interactive(EMPTY.format(str(folder.absolute())), silent=True, store_history=False, timeout=60)
     finally:
         client.stop_channels()
 

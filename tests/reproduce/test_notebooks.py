@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from helpers.pages import cells
 
@@ -39,6 +40,22 @@ def test_several_copies_come_out_of_one_kernel_as_if_each_had_its_own(prepared: 
         assert counts == list(range(1, len(counts) + 1))
     assert (tmp_path / "runs/finetune-msd_spleen-p100-scratch-f0-s1/cases.csv").is_file()
     assert (tmp_path / "runs/finetune-msd_spleen-p100-scratch-f1-s0/cases.csv").is_file()  # SEED is the default again
+
+
+def test_notebooks_of_a_relative_folder_follow_each_other_in_it(tmp_path: Path) -> None:
+    words = []
+    for name in "ab":
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; print(os.getcwd())")])
+        (tmp_path / name).mkdir()
+        nbformat.write(notebook, tmp_path / name / "where.ipynb")
+        words += [f"{name}/where.ipynb", f"{name}.ipynb", "{}"]
+    command = [sys.executable, str(ROOT / "reproduce/run_notebook.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Error" not in done.stdout + done.stderr
+    for name in "ab":
+        ((output,),) = [cell["outputs"] for cell in cells(tmp_path / f"{name}.ipynb")]
+        assert Path("".join(output["text"]).strip()) == tmp_path / name
 
 
 def test_a_wrong_parameter_is_an_error(tmp_path: Path) -> None:
