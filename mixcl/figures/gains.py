@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
 
 from mixcl.figures.style import OKABE_ITO, Plot, write_caption
 from mixcl.figures.tables import ARM_COLOURS, differences
@@ -30,11 +30,12 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
     most = rows["scratch"].max()  # of the map's points; a longer training may have more
     with Plot.grid(3, 3, 3.6, 3.0) as (figure, (gain, alike, curves)):
         _cells(gain, rows, 100 * rows["difference"], [_with_interval(row) for row in rows.to_dict("records")])
-        field = rows.pivot_table(index="rate", columns="steps", values="scratch").sort_index()
+        field = rows.pivot(index="rate", columns="steps", values="scratch")
         if min(field.shape) > 1:
+            middles = [np.arange(count) + 0.5 for count in field.shape[::-1]]
             style: Any = {"colors": [OKABE_ITO[6]], "linewidths": 1.0, "alpha": 0.35}
             for share, line in ((THIRD, "dashed"), (MOST, "solid")):
-                gain.contour(field.to_numpy(), [share * most], linestyles=line, **style)
+                gain.contour(*middles, field, [share * most], linestyles=line, **style)
         gain.set_title(f"gain of {arm_title(start)} in points of Dice, 95 % interval")
         sooner = (rows["alike"] / rows["steps"]).replace(math.inf, math.nan).map(math.log2, na_action="ignore")
         _cells(alike, rows, sooner, [_steps(row) for row in rows.to_dict("records")])
@@ -86,17 +87,16 @@ def gain_arms(table: pd.DataFrame) -> Plot:
 
 def _cells(ax: Axes, rows: pd.DataFrame, values: pd.Series, texts: Sequence[str]) -> None:
     """A heat map of values by steps and rate, blue above 0, orange below; each cell's text in it."""
-    steps, rates = sorted(set(rows["steps"])), sorted(set(rows["rate"]))
-    most = max(float(np.nanmax(np.abs(values))) if values.notna().any() else 0.0, 1e-9)
-    colours = np.full((len(rates), len(steps)), math.nan)
-    for text, value, row in zip(texts, values, rows.to_dict("records"), strict=True):
-        x, y = steps.index(row["steps"]), rates.index(row["rate"])
-        colours[y, x] = value
-        weight = "bold" if _is_clear(row) else "normal"
-        ax.text(x, y, text, ha="center", va="center", fontsize=6.5, fontweight=weight)
-    ax.imshow(colours, origin="lower", aspect="auto", cmap="PuOr", norm=TwoSlopeNorm(0, -1.6 * most, 1.6 * most))
-    ax.set_xticks(range(len(steps)), [str(s) for s in steps])
-    ax.set_yticks(range(len(rates)), [f"{r:g}" for r in rates])
+    most = max(values.abs().fillna(0).max(), 1e-9)
+    cells = rows.assign(value=values.fillna(0), text=texts).pivot(index="rate", columns="steps")
+    seaborn.heatmap(
+        cells["value"], annot=cells["text"], fmt="", annot_kws={"fontsize": 6.5, "color": "0.15"}, cmap="PuOr",
+        vmin=-1.6 * most, vmax=1.6 * most, cbar=False, ax=ax,
+    )  # fmt: skip
+    for text, clear in zip(ax.texts, rows.sort_values(["rate", "steps"]).apply(_is_clear, axis=1), strict=True):
+        text.set_fontweight("bold" if clear else "normal")
+    ax.invert_yaxis()
+    ax.tick_params(rotation=0)
     ax.set(xlabel="fine-tuning steps", ylabel="learning rate")
 
 
