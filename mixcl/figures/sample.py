@@ -36,11 +36,11 @@ def overview(shown: Sample, config: Experiment) -> Plot:
     weights = f"$\\alpha$ = {config.loss.alpha:g}, $\\beta$ = {config.loss.beta:g}"
     order = ("$P_1$", "$V_1$", "$V'_1$", r"$\tilde P_1$ from $V_1$", "$P_2$", "$V_2$", "", r"$\tilde P_2$ from $V_2$")
     with Plot.grid(10, 5, 1.72, 1.75) as (figure, axes):
-        scans, others = (axes[0], axes[5]), (*axes[1:5], *axes[6:])
+        scans, patches = (axes[0], axes[5]), (*axes[1:5], *axes[6:])
         for k, (ax, (scan, name, corner)) in enumerate(zip(scans, shown.scans, strict=True), 1):
             _scan(ax, scan, corner, config.model.patch, shown)
             ax.set_title(f"cut for $P_{k}$ from\n{plain(name)}", fontsize=6)
-        for ax, title in zip(others, order, strict=True):
+        for ax, title in zip(patches, order, strict=True):
             if title:
                 off = f"\nRMS {apart[title]:.3f}" if title in apart else ""
                 panels.patch(ax, volumes[title], config.model.patch // 2, shown.spacing, title=title + off, bar=False)

@@ -102,8 +102,8 @@ def effects_plot(effects: Sequence[Effect], origin: str = "") -> Plot:
     tall = 0.4 + (0.4 + 0.17 * len(effects)) / len(heights)
     with Plot.grid(len(panels), 1, 6.4, tall, sharex=True, height_ratios=heights) as (figure, axes):
         for ax, (name, part) in zip(axes, panels.items(), strict=False):
-            other = [f" vs {arm_title(row.against)}" if (row.task, row.against) in alone else "" for row in part]
-            order = [f"{arm_title(row.arm)}{vs}, {row.percent:g} %" for row, vs in zip(part, other, strict=True)]
+            versus = [f" vs {arm_title(row.against)}" if (row.task, row.against) in alone else "" for row in part]
+            order = [f"{arm_title(row.arm)}{vs}, {row.percent:g} %" for row, vs in zip(part, versus, strict=True)]
             rows = pd.DataFrame(part).assign(row=order)
             differences(ax, rows, order, rows["p_holm"] < LEVEL)
             ax.set_ylim(len(part) - 0.25, -0.75)

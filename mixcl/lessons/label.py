@@ -71,7 +71,7 @@ def pairs(
 
     ``anchors`` are rows of A [n, m]; ``pixels`` and ``labels`` are those of P_1 [n] and of P_2 [m].
     """
-    size, middle, seen = len(pair.grid[0]), ct.choose_slice(pair.grid[1].numpy()), []
+    size, middle, sentences = len(pair.grid[0]), ct.choose_slice(pair.grid[1].numpy()), []
     grid: dict[str, Any] = {"grid": size, "edge": pair.raw["image"].shape[-1], "spacing": pair.spacing}
     with Sketch.sized(6.4, 2.8 * len(anchors) + 0.9, len(anchors), 2, squeeze=False) as (figure, axes):
         for (left, right), anchor in zip(axes, anchors, strict=True):
@@ -88,12 +88,12 @@ def pairs(
             same, other = (row == 1).sum(), (row == 0).sum()
             right.set_title(f"$P_2$: {same} positives, {other} negatives")
             marked = f"{same} pixels of the same label are marked, and {other} others."
-            seen.append(f"A star on a pixel of {organ} in P1; in P2 {marked}")
+            sentences.append(f"A star on a pixel of {organ} in P1; in P2 {marked}")
         symbols = {"the pixel": STAR} | {panels.RELATIONS[value]: style for value, style in SYMBOLS.items()}
         handles = [Line2D([], [], linestyle="none", ms=9, label=text, **style) for text, style in symbols.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, handletextpad=0.2)
         text = f"Of $P_2$, the drawn pixels within {SLAB} slice(s) of the shown one are drawn; numbers are of all."
-        return write_caption(figure, text, " ".join(seen))
+        return write_caption(figure, text, " ".join(sentences))
 
 
 def deepest(pair: Pair, pixels: Tensor, labels: Tensor, value: int) -> int:

@@ -101,15 +101,15 @@ def _shipped(config: Experiment) -> dict[str, MixCL]:
     if missing := [name for name in MOMENTS if not (WEIGHTS / f"{name}.safetensors").is_file()]:
         text = f"{WEIGHTS / missing[0]}.safetensors: the shipped weights are missing"
         raise InputError(f"{text}; set STEPS to train some now, or make them with {MAKE}")
-    found = {name: checkpoint.read_weights(WEIGHTS / f"{name}.safetensors") for name in MOMENTS}
-    given, of = _settings(config), found["late"][1]["settings"]
-    known = [(section, key) for section, values in of.items() for key in values]  # a later setting is at its default
-    other = [f"{section}.{key}" for section, key in known if given[section].get(key) != of[section][key]]
+    shipped = [checkpoint.read_weights(WEIGHTS / f"{name}.safetensors") for name in MOMENTS]
+    wanted, settings = _settings(config), shipped[-1][1]["settings"]  # a later setting is at its default
+    differing = [f"{s}.{key}" for s, values in settings.items() for key in values if wanted[s].get(key) != values[key]]
     if config.data.source != "phantom":
-        other.append("data.source")
-    if other:
-        raise InputError(f"the shipped weights are of another {', '.join(other)}; set STEPS, such as 200, to train now")
-    return {about["title"]: _network(config, weights) for weights, about in found.values()}
+        differing.append("data.source")
+    if differing:
+        text = f"the shipped weights are of another {', '.join(differing)}"
+        raise InputError(f"{text}; set STEPS, such as 200, to train now")
+    return {about["title"]: _network(config, weights) for weights, about in shipped}
 
 
 def _settings(config: Experiment) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
+import seaborn
 import torch
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
@@ -26,8 +26,8 @@ def toy(points: Mapping[str, Sequence[Tensor]], labels: Tensor) -> Sketch:
     means: dict[str, list[float]] = {}
     wide, tall = 2.1 * columns + 0.6, 2.3 * len(points) + 0.6
     with Sketch.sized(wide, tall, len(points), columns, squeeze=False) as (figure, axes):
-        for (name, found), row in zip(points.items(), axes, strict=True):
-            for ax, z in zip(row, found, strict=True):
+        for (name, seeds), row in zip(points.items(), axes, strict=True):
+            for ax, z in zip(row, seeds, strict=True):
                 unit = F.normalize(z)
                 means.setdefault(name, []).append(float((unit @ unit.T)[same].mean()))
                 ax.add_patch(Circle((0, 0), 1, fill=False, color="0.8"))
@@ -45,7 +45,7 @@ def toy(points: Mapping[str, Sequence[Tensor]], labels: Tensor) -> Sketch:
 
 def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mapping[str, float]) -> Sketch:
     """Histograms of cos(z_i, z_j) [n, m] of positive and of negative pairs, a panel a stage of training."""
-    seen = []
+    sentences = []
     with Sketch.grid(len(cosines), len(cosines), 3.7, 3.2, sharex=True, sharey=True) as (figure, axes):
         for ax, (title, values) in zip(axes, cosines.items(), strict=True):
             means = []
@@ -56,10 +56,10 @@ def similarities(cosines: Mapping[str, Tensor], relation: Tensor, losses: Mappin
                 means.append(f"{kept.mean():.2f}")
             both = f"means {' and '.join(means)}"
             ax.set(title=f"{title}: Eq. 6 = {losses[title]:.2f}\n{both}", xlabel="cosine", xticks=(-1, 0, 1))
-            seen.append(f"{title}: {both}.")
+            sentences.append(f"{title}: {both}.")
         axes[0].set_ylabel("density")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        alt = f"Histograms of the cosines of positive and negative pairs. {' '.join(seen)}"
+        alt = f"Histograms of the cosines of positive and negative pairs. {' '.join(sentences)}"
         return write_caption(figure, "All pairs of drawn pixels of one sample; dashed: means.", alt)
 
 
@@ -99,8 +99,7 @@ def reductions(rows: pd.DataFrame, whole: Mapping[str, float]) -> Sketch:
     organs = list(dict.fromkeys(rows["organ"]))
     places = rows["organ"].map(organs.index) + np.random.default_rng(0).uniform(-0.25, 0.25, len(rows))
     colours, wide = [ct.organ_colour(organ) for organ in rows["organ"]], len(organs) > 4
-    tall = 4.6 if wide else 3.5
-    with Sketch.sized(3.7 * len(whole), tall, 1, len(whole), sharey=True, squeeze=False) as (figure, (axes,)):
+    with Sketch.grid(len(whole), len(whole), 3.7, 4.2 if wide else 3.1, sharey=True) as (figure, axes):
         for ax, (title, loss) in zip(axes, whole.items(), strict=True):
             ax.scatter(places, rows[title], s=22, c=colours, edgecolor="black", linewidth=0.2)
             means = rows.groupby("organ", sort=False)[title].mean()
@@ -144,13 +143,13 @@ def embedding(stages: Mapping[str, tuple[NDArray[np.float64], pd.DataFrame]]) ->
             share = scales[:2] ** 2 / (scales**2).sum()
             table = table.assign(x=left[:, 0] * scales[0], y=left[:, 1] * scales[1])
             colours = {organ: ct.organ_colour(organ) for organ in table["organ"]}
-            sns.scatterplot(
+            seaborn.scatterplot(
                 table, x="x", y="y", hue="organ", style="collection", palette=colours, ax=ax, s=30,
                 edgecolor="black", linewidth=0.25, legend=ax is axes[-1],
             )  # fmt: skip
             x, y = f"component 1 ({share[0]:.0%})", f"component 2 ({share[1]:.0%})"
             ax.set(title=title, xlabel=x, ylabel=y, xticks=[], yticks=[])
-        sns.move_legend(axes[-1], "center left", bbox_to_anchor=(1.02, 0.5))
+        seaborn.move_legend(axes[-1], "center left", bbox_to_anchor=(1.02, 0.5))
         text = "Each stage has components of its own, with their share of the variance. Length 1."
         alt = "Clouds of pixels, coloured by organ, with a sign for their collection, a panel a stage."
         return write_caption(figure, text, alt)

@@ -61,8 +61,8 @@ def test_a_page_shows_every_figure_and_links_every_table(page: Path) -> None:
 def test_a_full_run_and_the_effects_alone_are_copied(tmp_path: Path) -> None:
     folder = copied(tmp_path / "figures")
     effects = ("effects.csv", "effects.md", "effects_trainings.csv", "effects_organs.csv", "effects_organs.md")
-    others = ("table1.csv", "table1.md", "table2.csv", "table2.md", "organs.csv", "statistics.csv")
-    whole = made(tmp_path / "phantom", *effects, *others)
+    tables = ("table1.csv", "table1.md", "table2.csv", "table2.md", "organs.csv", "statistics.csv")
+    whole = made(tmp_path / "phantom", *effects, *tables)
     (whole / "RUN.json").write_text("{}")
     assert update(folder, whole).returncode == 0
     assert update(folder, made(tmp_path / "fair", *effects)).returncode == 0

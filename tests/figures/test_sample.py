@@ -44,9 +44,9 @@ def pairs(config: Experiment, results: Path) -> batches.PairDataset:
 
 
 def number(shown: Sample) -> int:
-    found = re.search(r"Sample (\d+) ", shown.chosen)
-    assert found
-    return int(found[1])
+    match = re.search(r"Sample (\d+) ", shown.chosen)
+    assert match
+    return int(match[1])
 
 
 def test_the_sample_is_one_whose_views_differ_and_of_those_has_most_in_common(
@@ -61,7 +61,7 @@ def test_the_sample_is_one_whose_views_differ_and_of_those_has_most_in_common(
         batch = batches.pretraining_batch(batches.collate([item]), config, torch.device("cpu"))
         three = [batch.patches[0].flatten(), batch.views[0].flatten(), batch.views[1].flatten()]
         apart = min(float((three[a] - three[b]).norm()) / len(three[0]) ** 0.5 for a, b in ((0, 1), (0, 2), (1, 2)))
-        voxels = min(sum(label > 0 for label in one) for one in (first, second))
+        voxels = min(sum(label > 0 for label in labels) for labels in (first, second))
         merit = (bool(both), apart >= illustration.VISIBLE, len(both), voxels)
         if merit > best:
             best, chosen = merit, k
@@ -126,8 +126,8 @@ def test_weights_are_those_of_the_shown_labels(made: tuple[Experiment, Sample]) 
     config, shown = made
     everywhere = np.argwhere(np.ones_like(shown.labels, bool))
     for place in everywhere[::97]:
-        others = np.argwhere(shown.labels != shown.labels[tuple(place)])
-        distance = math.sqrt(((others - place) ** 2).sum(1).min())
+        borders = np.argwhere(shown.labels != shown.labels[tuple(place)])
+        distance = math.sqrt(((borders - place) ** 2).sum(1).min())
         expected = weight_of_distance(distance, config.sampler.mu, config.sampler.eps)
         assert shown.weights[tuple(place)] == pytest.approx(expected, rel=1e-5)
 

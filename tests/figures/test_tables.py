@@ -65,21 +65,21 @@ def boxes(figure: Figure) -> list[tuple[str, Bbox]]:
     with pytest.MonkeyPatch.context() as patch, matplotlib.rc_context(STYLE):
         patch.setattr(Text, "draw", noted)
         canvas.draw()
-        found = {id(text): text for text in drawn if text.get_visible() and text.get_text().strip()}
-        return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in found.values()]
+        texts = {id(text): text for text in drawn if text.get_visible() and text.get_text().strip()}
+        return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts.values()]
 
 
 def assert_text_is_whole(figure: Figure) -> None:
-    found = boxes(figure)
-    for text, box in found:
+    texts = boxes(figure)
+    for text, box in texts:
         assert box.x0 >= 0, text
         assert box.y0 >= 0, text
         assert box.x1 <= figure.bbox.x1, text
         assert box.y1 <= figure.bbox.y1, text
-    for (one, first), (other, second) in itertools.combinations(found, 2):
+    for (text, first), (another, second) in itertools.combinations(texts, 2):
         across = min(first.x1, second.x1) - max(first.x0, second.x0)
         along = min(first.y1, second.y1) - max(first.y0, second.y0)
-        assert across <= 1 or along <= 1, (one, other)
+        assert across <= 1 or along <= 1, (text, another)
 
 
 def test_text_that_overlaps_or_is_cut_is_noticed(folder: Path) -> None:

@@ -28,15 +28,15 @@ def scan(shape: tuple[int, int, int] = (40, 30, 8)) -> Picture:
 def points(ax: Axes, marker: str = "o") -> NDArray[np.float64]:
     """x and y of all points drawn with a marker, [n, 2]."""
     drawn = [line.get_xydata() for line in ax.lines if line.get_marker() == marker]
-    found = np.concatenate([np.empty((0, 2)), *drawn])
-    return found[np.isfinite(found).all(1)]
+    places = np.concatenate([np.empty((0, 2)), *drawn])
+    return places[np.isfinite(places).all(1)]
 
 
 def bars(ax: Axes) -> NDArray[np.float64]:
     """Both ends of all bars of intervals, [n, 2 ends, 2]."""
     lines = [line for line in ax.lines if line.get_marker() in ("", "None") and line.get_transform() is ax.transData]
-    found = np.array([line.get_xydata() for line in lines if len(line.get_xydata()) == 2]).reshape(-1, 2, 2)
-    return found[np.isfinite(found).all((1, 2))]
+    ends = np.array([line.get_xydata() for line in lines if len(line.get_xydata()) == 2]).reshape(-1, 2, 2)
+    return ends[np.isfinite(ends).all((1, 2))]
 
 
 def pretraining(steps: int = 12) -> list[dict[str, Any]]:

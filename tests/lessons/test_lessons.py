@@ -75,22 +75,22 @@ def test_still_views_leave_the_patch_where_it_was(smoke: Experiment, pair: Pair,
 
 
 def test_a_slider_only_where_somebody_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    seen: list[int] = []
+    values: list[int] = []
     for name in scene.SERVED:
         monkeypatch.delenv(name, raising=False)
-    scene.slider(seen.append, draw=(0, 4))
+    scene.slider(values.append, draw=(0, 4))
     assert "JupyterLab" in capsys.readouterr().out
-    assert not seen
+    assert not values
     shown: list[Any] = []
     monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
     monkeypatch.setattr("ipywidgets.widgets.interaction.display", shown.append)
-    scene.slider(lambda draw: seen.append(draw), draw=(0, 4))
+    scene.slider(lambda draw: values.append(draw), draw=(0, 4))
     (box,) = shown
     assert not box.children[0].continuous_update
     box.update()
     box.children[0].value = 3
-    assert seen[-1] == 3
-    scene.slider(lambda tau=0.1: seen.append(tau), tau=[1.0, 0.01])
+    assert values[-1] == 3
+    scene.slider(lambda tau=0.1: values.append(tau), tau=[1.0, 0.01])
     assert shown[-1].children[0].options == (0.01, 0.1, 1.0)
     assert shown[-1].children[0].value == 0.1  # where the function starts, in its place among the stops
 
@@ -116,9 +116,9 @@ def test_a_slider_moves_what_it_changes_and_no_axis(pair: Pair) -> None:
         (similarity.attention(cosines, relation, 0.1), similarity.attention(cosines, relation, 0.9)),
         (by_weight(8.0), by_weight(1.0)),
     ):
-        for one, other in zip(first.axes, second.axes, strict=True):
-            assert (one.get_xlim(), one.get_ylim()) == (other.get_xlim(), other.get_ylim())
-            assert [i.get_clim() for i in one.images] == [i.get_clim() for i in other.images]
+        for before, after in zip(first.axes, second.axes, strict=True):
+            assert (before.get_xlim(), before.get_ylim()) == (after.get_xlim(), after.get_ylim())
+            assert [i.get_clim() for i in before.images] == [i.get_clim() for i in after.images]
         assert any(not np.array_equal(a, b) for a, b in zip(drawn(first), drawn(second), strict=True))
 
 
@@ -128,7 +128,7 @@ def test_the_deepest_pixel_is_inside(pair: Pair, batch: Batch) -> None:
     place = np.unravel_index(int(pixels[label.deepest(pair, pixels, labels, value)]), pair.grid[0].shape)
     apart = np.argwhere(pair.grid[0].numpy() != value) - np.array(place)
     drawn = np.array(np.unravel_index(pixels[labels == value].numpy(), pair.grid[0].shape)).T
-    least = [((np.argwhere(pair.grid[0].numpy() != value) - one) ** 2).sum(1).min() for one in drawn]
+    least = [((np.argwhere(pair.grid[0].numpy() != value) - pixel) ** 2).sum(1).min() for pixel in drawn]
     assert (apart**2).sum(1).min() == max(least)
 
 

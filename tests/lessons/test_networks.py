@@ -25,8 +25,8 @@ LARGEST = 2_000_000  # bytes of all of them
 
 def about(path: Path) -> dict[str, object]:
     with safe_open(path, framework="pt") as file:
-        found: dict[str, object] = json.loads(file.metadata()["mixcl"])
-    return found
+        metadata: dict[str, object] = json.loads(file.metadata()["mixcl"])
+    return metadata
 
 
 def test_they_are_small_and_say_how_they_were_made() -> None:
@@ -35,12 +35,12 @@ def test_they_are_small_and_say_how_they_were_made() -> None:
     for path in FILES:
         with safe_open(path, framework="pt") as file:
             assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
-        said = about(path)
-        assert said["profile"] == networks.PROFILE
-        assert said["data_are"] == "phantoms"
-        assert re.fullmatch("[0-9a-f]{40}", str(said["commit"]))
+        metadata = about(path)
+        assert metadata["profile"] == networks.PROFILE
+        assert metadata["data_are"] == "phantoms"
+        assert re.fullmatch("[0-9a-f]{40}", str(metadata["commit"]))
         for key in ("profile", "seed", "commit", "steps", "scans", "data"):
-            assert str(said[key]) in card
+            assert str(metadata[key]) in card
     assert [about(path)["steps"] for path in FILES] == [0, 100, 600]
     assert networks.MAKE in card
 

@@ -161,9 +161,9 @@ def test_pictures_are_sharp_and_told_in_words(path: Path) -> None:
     outputs = [output for cell in cells(path) for output in cell.get("outputs", [])]
     for output in outputs:
         if "image/png" in output.get("data", {}):
-            told = output["metadata"]["image/png"]
-            assert len(told["alt"]) > 20
-            assert "curves by step" in told["alt"].lower() or 2 * told["width"] in range(*twice(output))
+            metadata = output["metadata"]["image/png"]
+            assert len(metadata["alt"]) > 20
+            assert "curves by step" in metadata["alt"].lower() or 2 * metadata["width"] in range(*twice(output))
 
 
 def twice(output: dict[str, Any]) -> tuple[int, int]:
