@@ -123,10 +123,9 @@ def outline(
 ) -> None:
     """The outlines of the organs of an axial slice of a label map [X, Y, Z] on axes in mm."""
     part = axial(labels, index)
-    columns = (np.arange(part.shape[1]) + 0.5) * spacing[0]
-    rows = (np.arange(part.shape[0])[::-1] + 0.5) * spacing[1]
+    style: Any = {"extent": extent(labels.shape, spacing), "origin": "upper", "linewidths": width}
     for value, name in organs_in(part, names).items() if min(part.shape) > 1 else ():
-        ax.contour(columns, rows, part == value, levels=[0.5], colors=[organ_colour(name)], linewidths=width)
+        ax.contour(part == value, levels=[0.5], colors=[organ_colour(name)], **style)
 
 
 def organs_in(part: Array, names: Mapping[int, str]) -> dict[int, str]:

@@ -49,7 +49,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
         curves.set(
             xscale="log", xlabel="fine-tuning steps", ylabel="Dice", title="each arm at the best for it of these rates"
         )
-        curves.set_xticks(sorted(set(best["steps"])), [str(steps) for steps in sorted(set(best["steps"]))])
+        curves.set_xticks(best["steps"], best["steps"].map(str))
         curves.minorticks_off()
         curves.margins(y=0.12)  # for the rates beside the first and the last point
         curves.legend(loc="lower right")
@@ -71,7 +71,7 @@ def gain_arms(table: pd.DataFrame) -> Plot:
     with Plot.grid(len(panels), 3, 2.6, 0.8 + 0.22 * len(arms), sharex=True, sharey=True) as (figure, axes):
         for ax, ((steps, rate), rows) in zip(axes, panels, strict=False):
             in_points = rows.assign(arm=rows["start"], row=rows["start"], **(100 * rows[["low", "difference", "high"]]))
-            differences(ax, in_points, arms, rows.apply(_is_clear, axis=1))
+            differences(ax, in_points, arms, _is_clear(rows))
             ax.set_title(f"{steps} steps at {rate:g}, scratch {rows['scratch'].mean():.3f}")
             ax.set_xlabel("gain in points of Dice")
         axes[0].set_yticks(range(len(arms)), [arm_title(arm) for arm in arms])
@@ -93,16 +93,16 @@ def _cells(ax: Axes, rows: pd.DataFrame, values: pd.Series, texts: Sequence[str]
         cells["value"], annot=cells["text"], fmt="", annot_kws={"fontsize": 6.5, "color": "0.15"}, cmap="PuOr",
         vmin=-1.6 * most, vmax=1.6 * most, cbar=False, ax=ax,
     )  # fmt: skip
-    for text, clear in zip(ax.texts, rows.sort_values(["rate", "steps"]).apply(_is_clear, axis=1), strict=True):
+    for text, clear in zip(ax.texts, _is_clear(rows.sort_values(["rate", "steps"])), strict=True):
         text.set_fontweight("bold" if clear else "normal")
     ax.invert_yaxis()
     ax.tick_params(rotation=0)
     ax.set(xlabel="fine-tuning steps", ylabel="learning rate")
 
 
-def _is_clear(row: Mapping[Any, Any]) -> bool:
-    """An interval without 0."""
-    return bool(row["low"] > 0 or row["high"] < 0)
+def _is_clear(rows: pd.DataFrame) -> pd.Series:
+    """Where the interval is without 0."""
+    return (rows["low"] > 0) | (rows["high"] < 0)
 
 
 def _with_interval(row: Mapping[Any, Any]) -> str:

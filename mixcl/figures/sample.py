@@ -28,10 +28,9 @@ PARTS = (
 
 def overview(shown: Sample, config: Experiment) -> Plot:
     """Fig. 1: two patches, their views, what is restored of them, and the three terms with their values."""
-    volumes = {**shown.patches, **shown.views, r"$\tilde P_1$ from $V_1$": shown.restored["$V_1$"],
-               r"$\tilde P_2$ from $V_2$": shown.restored["$V_2$"]}  # fmt: skip
-    apart = {**shown.view_rms, r"$\tilde P_1$ from $V_1$": shown.restored_rms["$V_1$"],
-             r"$\tilde P_2$ from $V_2$": shown.restored_rms["$V_2$"]}  # fmt: skip
+    restored = {r"$\tilde P_1$ from $V_1$": "$V_1$", r"$\tilde P_2$ from $V_2$": "$V_2$"}
+    volumes = {**shown.patches, **shown.views, **{title: shown.restored[view] for title, view in restored.items()}}
+    apart = {**shown.view_rms, **{title: shown.restored_rms[view] for title, view in restored.items()}}
     total, *terms = (f"{text}: {shown.terms[name]:.4g}" for name, text in TERMS.items())
     weights = f"$\\alpha$ = {config.loss.alpha:g}, $\\beta$ = {config.loss.beta:g}"
     order = ("$P_1$", "$V_1$", "$V'_1$", r"$\tilde P_1$ from $V_1$", "$P_2$", "$V_2$", "", r"$\tilde P_2$ from $V_2$")
@@ -47,7 +46,7 @@ def overview(shown: Sample, config: Experiment) -> Plot:
             else:
                 ax.set_axis_off()
                 ax.text(0.0, 0.5, "\n".join([*terms, weights, total]), va="center", fontsize=7, linespacing=1.6)
-        return write_caption(figure, _caption(OVERVIEW, shown))
+        return write_caption(figure, f"{OVERVIEW} {shown.chosen} {origin_of(shown.card)}")
 
 
 def parts(shown: Sample) -> Plot:
@@ -67,11 +66,7 @@ def parts(shown: Sample) -> Plot:
         panels.relation(fourth, shown.relation, shown.relation_labels)
         fourth.set(title="(d) label relation A", xlabel="pixels of $V_2$, by label", ylabel="pixels of $V_1$, by label")
         fourth.legend(handles=panels.relation_handles(shown.relation), **below | {"bbox_to_anchor": (0.5, -0.12)})
-        return write_caption(figure, _caption(PARTS, shown))
-
-
-def _caption(text: str, shown: Sample) -> str:
-    return f"{text} {shown.chosen} {origin_of(shown.card)}"
+        return write_caption(figure, f"{PARTS} {shown.chosen} {origin_of(shown.card)}")
 
 
 def _scan(ax: Axes, scan: ct.Array, corner: Sequence[int], edge: int, shown: Sample) -> None:
