@@ -18,7 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 from mixcl import figures
 from mixcl.batches import Batch
 from mixcl.config import load_profile
-from mixcl.figures import ct
+from mixcl.figures import ct, panels
 from mixcl.figures.style import OKABE_ITO, SMALL, Sketch
 from mixcl.lessons import networks, overview, scene
 from mixcl.lessons.scene import Pair
@@ -37,7 +37,6 @@ def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
     with torch.no_grad():
         restored = model(batch.views).restored[0]
     labels = pair.raw["label"].numpy()
-    spacing = (1.0, 1.0, 1.0)
     with Sketch.sized(WIDE * SCALE, TALL * SCALE) as (figure, ax):
         figure.set_layout_engine("none")
         ax.set(xlim=(0, WIDE), ylim=(0, TALL), position=(0, 0, 1, 1))
@@ -48,9 +47,8 @@ def framework(model: MixCL, pair: Pair, batch: Batch) -> Sketch:
             (1, batch.views[2], 1.6, 0.5, "view $V_2$"), (0, restored, 5.45, 0.45, r"restored $\tilde P_1$"),
         ):  # fmt: skip
             inner, height = ax.inset_axes((x, y, 0.95, 0.95), transform=ax.transData), ct.choose_slice(labels[which])
-            ct.show_ct(inner, image[0].numpy(), height, spacing, (0.0, 1.0))
-            if x < 1:
-                ct.show_labels(inner, labels[which], height, spacing, pair.names, 0.35)
+            laid_over = labels[which] if text.startswith("patch") else None
+            panels.patch(inner, image[0].numpy(), height, (1.0, 1.0), laid_over, pair.names, bar=False)
             inner.set_title(text, pad=2, fontsize=SMALL)
         diagram(ax, model)
         figure.caption = (
