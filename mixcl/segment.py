@@ -11,9 +11,8 @@ import torch
 from tqdm.auto import tqdm
 
 from mixcl.data.files.dicom import is_dicom_file
-from mixcl.data.files.layout import ENDINGS, natural_key
-from mixcl.data.files.opened import digest, first_bytes
-from mixcl.data.files.table import no_name, stem
+from mixcl.data.files.layout import ENDINGS, natural_key, no_name, stem
+from mixcl.data.files.raw import digest, first_bytes
 from mixcl.data.files.volume import check_hounsfield, read_volume
 from mixcl.data.patches import scaled
 from mixcl.data.prepare.case import prepared

@@ -10,7 +10,7 @@ import numpy as np
 
 from mixcl.config.settings import Experiment
 from mixcl.data.arrays import other_content
-from mixcl.data.files.opened import digest
+from mixcl.data.files.raw import digest
 from mixcl.data.registry import collections, folder
 from mixcl.data.store import Store, read_json
 from mixcl.errors import InputError

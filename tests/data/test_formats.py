@@ -24,7 +24,7 @@ from helpers.series import LPS, write_series
 from helpers.volumes import affine_of, save, scan, write_case
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from mixcl.data.files.opened import digest
+from mixcl.data.files.raw import digest
 from mixcl.data.files.volume import read_volume
 from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Store

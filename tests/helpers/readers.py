@@ -18,7 +18,7 @@ from mixcl.config import load_profile
 from mixcl.config.text import read_yaml
 from mixcl.data.arrays import read_points
 from mixcl.data.download import unpack
-from mixcl.data.files.table import listed
+from mixcl.data.files.layout import read_table
 from mixcl.data.files.volume import read_volume
 from mixcl.data.store import Store
 from mixcl.errors import InputError
@@ -125,7 +125,7 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "mha": _volume("a.mha"),
     "frames": _volume("a.dcm"),
     "dicom": _volume("a/1.dcm"),
-    "table": _file("a.csv", lambda folder: listed(folder / "a.csv"), InputError),
+    "table": _file("a.csv", lambda folder: read_table(folder / "a.csv"), InputError),
     "store": _store,
     "tar": _file("a.tar", lambda folder: unpack(folder / "a.tar", folder / "a"), InputError),
     "points": _file("a.npz", lambda folder: read_points(folder / "a.npz"), InputError),

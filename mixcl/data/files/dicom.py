@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcl.data.files.itk import itk_errors
-from mixcl.data.files.opened import PACKED
+from mixcl.data.files.raw import PACKED
 from mixcl.errors import InputError
 
 MARK = b"DICM"

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mixcl.data.files import Doubt, Read
-from mixcl.data.files.opened import BEHIND, GZIP, PACKED, behind, first_bytes, reading
+from mixcl.data.files.raw import GZIP, PACKED, TRAILING, check_trailing, first_bytes, reading
 from mixcl.errors import InputError
 
 HEADER_BYTES = 2**16
@@ -44,7 +44,7 @@ def read_itk(path: Path) -> Read:
         raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
     voxel: int = sitk.Image((1, 1, 1), reader.GetPixelID()).GetSizeOfPixelComponent()
     size = int(np.prod(shape)) * voxel
-    doubts = behind(path, _surplus(path, nrrd, fields, begin, size))  # first: not all of it does ITK survive
+    doubts = check_trailing(path, _surplus(path, nrrd, fields, begin, size))  # first: not all of it does ITK survive
     sizes = ("spacings", "space directions") if nrrd else ("ElementSpacing", "ElementSize")
     if not any(re.search(r"\d", fields.get(name, "")) for name in sizes):
         raise InputError(
@@ -92,7 +92,7 @@ def _surplus(path: Path, nrrd: bool, fields: dict[str, str], begin: int, size: i
         held = taken = min(int(stated[0][:20]), there) if stated else there
         with reading(path), path.open("rb") as file:
             file.seek(begin)
-            held = _unpacked(file, taken, size + BEHIND, nrrd)
+            held = _unpacked(file, taken, size + TRAILING, nrrd)
     if held < size:
         text = "cut off or damaged: the header announces more voxels"
         raise InputError(f"{path}: {text}; download or copy it again", "damaged")

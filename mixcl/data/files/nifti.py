@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt, Read
 from mixcl.data.files.grid import MEND, affines_apart, millimetres, spacing_of
-from mixcl.data.files.opened import BEHIND, GZIP, behind, first_bytes, pair, unpacked
+from mixcl.data.files.raw import GZIP, TRAILING, check_trailing, first_bytes, pair, unpacked
 from mixcl.errors import InputError
 
 HEADERS: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -29,11 +29,11 @@ def read_nifti(path: Path) -> Read:
         header = _header(path)
         shape = _shape(path, header)
         affine, odd = _geometry(path, header, shape)
-        data, more = _voxels(voxels, header, shape)
+        data, surplus = _voxels(voxels, header, shape)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
     doubts = [Doubt(kind, f"{path}: {text}") for kind, text in odd]
-    doubts += behind(path, more)
+    doubts += check_trailing(path, surplus)
     if first_bytes(voxels).startswith(GZIP) and not voxels.name.lower().endswith(".gz"):
         doubts.append(Doubt("format", f"{path}: is packed by gzip, though its name says not; it is read so", "note"))
     return data, affine, tuple(doubts)
@@ -130,7 +130,7 @@ def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[NDArr
             raw = file.read(size)
         if len(raw) < size:
             raise InputError(f"{path}: cut off: the header announces more voxels; download or copy it again", "damaged")
-        more = len(file.read(BEHIND + 1))  # at the end of a packed file this verifies its checksum
+        surplus = len(file.read(TRAILING + 1))  # at the end of a packed file this verifies its checksum
     data: NDArray[Any] = np.frombuffer(raw, dtype).reshape(shape, order="F")
     scaling = isinstance(header, nib.Nifti1Header)
     slope, inter = (float(header[key]) for key in ("scl_slope", "scl_inter")) if scaling else (0.0, 0.0)
@@ -141,4 +141,4 @@ def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[NDArr
         raise InputError(f"{path}: {text}", "header")
     if slope != 0 and (slope, inter) != (1.0, 0.0):
         data = data.astype(np.float32) * np.float32(slope) + np.float32(inter)
-    return data, more
+    return data, surplus

@@ -14,7 +14,7 @@ from mixcl.data.files import Doubt, Read
 from mixcl.data.files.dicom import Slice, hounsfield, pixels_of, slices_of
 from mixcl.data.files.grid import check_grid
 from mixcl.data.files.itk import LPS
-from mixcl.data.files.opened import LARGEST, files_of, reading
+from mixcl.data.files.raw import LARGEST, files_of, reading
 from mixcl.errors import InputError
 from mixcl.files import human
 

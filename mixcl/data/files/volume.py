@@ -11,7 +11,7 @@ from mixcl.data.files.dicom import is_dicom_file
 from mixcl.data.files.grid import check_grid
 from mixcl.data.files.itk import read_itk
 from mixcl.data.files.nifti import read_nifti
-from mixcl.data.files.opened import digest, first_bytes
+from mixcl.data.files.raw import digest, first_bytes
 from mixcl.data.files.series import read_series
 from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN

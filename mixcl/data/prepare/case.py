@@ -22,7 +22,7 @@ from mixcl.data import store as stored
 from mixcl.data.files import Volume
 from mixcl.data.files.align import aligned
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
-from mixcl.data.files.opened import digest, files_of
+from mixcl.data.files.raw import digest, files_of
 from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost, read_volume
 from mixcl.errors import InputError
 from mixcl.files import write_sealed, writing

@@ -23,10 +23,9 @@ from tqdm import tqdm
 from mixcl.config.settings import Collection, DataConfig, Experiment, cores
 from mixcl.data import store as stored
 from mixcl.data.files.grid import check_grid, resampled_shape, spacing_of
-from mixcl.data.files.layout import match_cases
+from mixcl.data.files.layout import as_spelled, match_cases
 from mixcl.data.files.nifti import announced_grid
-from mixcl.data.files.opened import PACKED
-from mixcl.data.files.table import as_spelled
+from mixcl.data.files.raw import PACKED
 from mixcl.data.prepare.case import Job, is_own, kept, make
 from mixcl.data.registry import collections, expected_count, folder, seen
 from mixcl.data.workers import outcomes

@@ -1,4 +1,4 @@
-"""Open what was given as a file, packed or not, and read no more of it than its header promises."""
+"""Files as they lie on the disk: opened, unpacked, hashed, and no more read of them than their headers promise."""
 
 import gzip
 import hashlib
@@ -16,7 +16,7 @@ from mixcl.files import sha256
 
 GZIP = b"\x1f\x8b"
 LARGEST = 10**9  # bytes of a file that is read as a whole: no slice and no frames of a CT take as many
-BEHIND = 2**20  # bytes that may follow the voxels of a file
+TRAILING = 2**20  # bytes that may follow the voxels of a file
 PACKED = 1100
 """No packer of images makes less than a byte of this many: what promises more is cut off, or a trap for the memory."""
 
@@ -53,12 +53,12 @@ def unpacked(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         yield cast(BinaryIO, file), path.stat().st_size * (PACKED if packed else 1)
 
 
-def behind(path: Path, more: int) -> tuple[Doubt, ...]:
-    """What to think of ``more`` bytes behind the voxels that a header announces; above `BEHIND` they are refused."""
-    if more > BEHIND:
+def check_trailing(path: Path, surplus: int) -> tuple[Doubt, ...]:
+    """What to think of bytes behind the voxels that a header announces; more than `TRAILING` are refused."""
+    if surplus > TRAILING:
         raise InputError(f"{path}: holds far more bytes than its header announces; convert the scan anew", "header")
     text = f"{path}: holds more bytes than its header announces; is all of the scan read?"
-    return (Doubt("header", text),) if more > 0 else ()
+    return (Doubt("header", text),) if surplus > 0 else ()
 
 
 @contextmanager
@@ -120,6 +120,5 @@ def digest(path: Path) -> str:
                 total.update(f"{size} bytes".encode())
                 continue
             with part.open("rb") as file:
-                while piece := file.read(2**20):
-                    total.update(piece)
+                hashlib.file_digest(file, lambda: total)
         return total.hexdigest()
