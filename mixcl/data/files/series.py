@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt, Read
-from mixcl.data.files.dicom import Slice, hounsfield, pixels_of, slices_of
+from mixcl.data.files.dicom import Slice, pixels_of, slices_of
 from mixcl.data.files.grid import check_grid
 from mixcl.data.files.itk import LPS
 from mixcl.data.files.raw import LARGEST, files_of, reading
@@ -33,16 +33,16 @@ def read_series(path: Path) -> Read:
     unlike each other: the files in question are named.
     """
     slices, copies = _gather(path)
-    images = [part for part in slices if not part.lacks]
+    images = [part for part in slices if not part.fault]
     named = {part.series for part in images}
-    bad = [part for part in slices if part.lacks and (part.series in named or part.kind == "damaged file")]
+    bad = [part for part in slices if part.fault and (part.series in named or part.kind == "damaged file")]
     if not images:
         bad = bad or [part for part in slices if part.series]
     if bad:
-        lacks = bad[0].lacks
-        kind = next((kind for word, kind in KINDS.items() if word in lacks), "dicom")
-        first = _names(part for part in bad if part.lacks == lacks)
-        _refuse(path, f"{first} {lacks}; mend or export the series anew", kind)
+        fault = bad[0].fault
+        kind = next((kind for word, kind in KINDS.items() if word in fault), "dicom")
+        first = _names(part for part in bad if part.fault == fault)
+        _refuse(path, f"{first} {fault}; mend or export the series anew", kind)
     if not images:
         _refuse(path, _contents(path, slices))
     if len(named) > 1:
@@ -69,18 +69,18 @@ def read_series(path: Path) -> Read:
 
 def _gather(path: Path) -> tuple[list[Slice], list[Slice]]:
     """The slices below a folder, and those that are copies of others."""
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     slices: list[Slice] = []
     copies: list[Slice] = []
     for file in files_of(path) if path.is_dir() else [path]:
         with reading(file):
             if file.stat().st_size > LARGEST:
-                slices.append(Slice(file, "file", lacks=f"has more than {human(LARGEST)}; take it away"))
+                slices.append(Slice(file, "file", fault=f"has more than {human(LARGEST)}; take it away"))
                 continue
             raw = file.read_bytes()
-        content = hashlib.sha256(raw).digest()
-        (copies if content in seen else slices).extend(slices_of(file, raw))
-        seen.add(content)
+        digest = hashlib.sha256(raw).digest()
+        (copies if digest in digests else slices).extend(slices_of(file, raw))
+        digests.add(digest)
     return slices, copies
 
 
@@ -91,8 +91,23 @@ def _voxels(images: Sequence[Slice]) -> NDArray[Any]:
         frames = decoded(part.path)
         if frames.shape[:2] != part.shape[::-1] or frames.shape[2] <= part.frame:
             raise InputError(f"{part.path}: cut off or damaged (pixels of {frames.shape}); get it again", "damaged")
-        planes.append(hounsfield(frames[:, :, part.frame], part.rescale))
+        planes.append(_hounsfield(frames[:, :, part.frame], part.rescale))
     return np.stack(planes, axis=2)
+
+
+def _hounsfield(pixels: NDArray[Any], rescale: tuple[float, float] | None) -> NDArray[Any]:
+    """Pixels in HU: integers of 16 or 32 bits where that is exact, else float32.
+
+    >>> _hounsfield(np.array([0, 65535], np.uint16), (1.0, -1024.0))
+    array([-1024, 64511], dtype=int32)
+    """
+    slope, intercept = rescale or (1.0, 0.0)
+    ends = [float(end) * slope + intercept for end in (pixels.min(), pixels.max())]
+    if slope != round(slope) or intercept != round(intercept) or max(map(abs, ends)) >= 2**31 or pixels.itemsize > 2:
+        return np.asarray(pixels * np.float32(slope) + np.float32(intercept), np.float32)
+    small = min(ends) >= -(2**15) and max(ends) < 2**15
+    whole = pixels.astype(np.int64) * round(slope) + round(intercept)
+    return whole.astype(np.int16 if small else np.int32)
 
 
 def _check_alike(path: Path, images: Sequence[Slice]) -> None:
@@ -180,12 +195,12 @@ def _listed(parts: Sequence[Slice], key: Callable[[Slice], str]) -> str:
     return ", ".join(f"{value or 'none'} in {len(group)} ({group[0].path.name})" for value, group in groups.items())
 
 
-def _contents(path: Path, others: Sequence[Slice]) -> str:
+def _contents(path: Path, parts: Sequence[Slice]) -> str:
     """What is there in the place of a CT series, and what to do."""
-    if path.is_file() and not others:
+    if path.is_file() and not parts:
         return "begins as DICOM does, but is none; download or copy it again"
     if path.is_file():
-        return f"a DICOM file that is no CT scan ({others[0].kind}, it {others[0].lacks}); give the scan"
+        return f"a DICOM file that is no CT scan ({parts[0].kind}, it {parts[0].fault}); give the scan"
     files = files_of(path)
     volumes = [file for file in files if file.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha"))]
     if volumes:
@@ -193,9 +208,9 @@ def _contents(path: Path, others: Sequence[Slice]) -> str:
         kind = "NIfTI" if all(".nii" in file.name.lower() for file in volumes) else "NIfTI, NRRD or MetaImage"
         number = f"{len(volumes)} {kind} file{'s' if len(volumes) > 1 else ''}"
         return f"a folder of {number} ({volumes[0].name}), not of a DICOM series; {mend} in the collection"
-    if others:
-        kinds = Counter((part.kind, part.lacks) for part in others)
-        listed = ", ".join(f"{number} {kind} ({lacks})" for (kind, lacks), number in kinds.items())
+    if parts:
+        kinds = Counter((part.kind, part.fault) for part in parts)
+        listed = ", ".join(f"{number} {kind} ({fault})" for (kind, fault), number in kinds.items())
         return f"a folder of DICOM files without a CT series: {listed}; put the scan there"
     if not files:
         return "an empty folder; put the files of a DICOM series there"
