@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 
 from mixcl import files
 from mixcl.config.settings import EvaluateConfig, Experiment
-from mixcl.data.files.grid import spacing_of
+from mixcl.data.files.grid import spacing_of, way_back
 from mixcl.data.patches import scaled
-from mixcl.data.source import original_label, way_back
+from mixcl.data.prepare.case import original_label
 from mixcl.data.splits import seen_before
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError, enough_memory

@@ -11,12 +11,12 @@ import torch
 from tqdm.auto import tqdm
 
 from mixcl.data.files.dicom import is_dicom_file
+from mixcl.data.files.grid import way_back
 from mixcl.data.files.layout import ENDINGS, natural_key, no_name, stem
 from mixcl.data.files.raw import digest, first_bytes
 from mixcl.data.files.volume import check_hounsfield, read_volume
 from mixcl.data.patches import scaled
 from mixcl.data.prepare.case import prepared
-from mixcl.data.source import way_back
 from mixcl.errors import InputError, enough_memory, too_little, visible
 from mixcl.evaluate import write_nifti
 from mixcl.export import Carried, read_carried

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixcl.config.settings import Experiment
+from mixcl.data.files.grid import WayBack
 from mixcl.data.patches import scaled
-from mixcl.data.source import WayBack
 from mixcl.data.store import Case
 from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN

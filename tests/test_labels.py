@@ -21,8 +21,8 @@ from mixcl.config.settings import Collection, Experiment, FinetuneConfig
 from mixcl.data.files import Volume
 from mixcl.data.files.volume import label_map
 from mixcl.data.patches import read_patch
+from mixcl.data.prepare.case import original_label
 from mixcl.data.prepare.run import prepare
-from mixcl.data.source import original_label
 from mixcl.data.store import Case, Store
 from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mixcl import windows
 from mixcl.config.settings import Experiment
-from mixcl.data.source import original_label
+from mixcl.data.prepare.case import original_label
 from mixcl.data.store import Case
 from mixcl.errors import InputError
 

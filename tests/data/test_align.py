@@ -16,9 +16,9 @@ from mixcl.config.settings import Collection, DataConfig, Experiment, PhantomCon
 from mixcl.data.check.findings import Check
 from mixcl.data.check.run import check
 from mixcl.data.phantom import scan
+from mixcl.data.prepare.case import original_label
 from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import COLLECTIONS
-from mixcl.data.source import original_label
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 

@@ -10,8 +10,8 @@ from helpers.volumes import scan, write_case
 from numpy.typing import NDArray
 
 from mixcl.config.settings import Collection, DataConfig, Experiment
+from mixcl.data.files.grid import WayBack, way_back
 from mixcl.data.prepare.run import prepare
-from mixcl.data.source import WayBack, way_back
 from mixcl.data.store import Case, Store
 
 

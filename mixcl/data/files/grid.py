@@ -11,10 +11,17 @@ on every machine.
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.orientations import (
+    aff2axcodes,
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 from numpy.typing import NDArray
 
 from mixcl.data.files import Doubt
@@ -119,16 +126,6 @@ def _positions(n: int, a: float, b: float) -> NDArray[np.float64]:
     return np.clip(np.round(_first(n, a, b) + np.arange(length) * (b / a), 9), 0.0, n - 1.0)
 
 
-def positions_back(n: int, a: float, b: float) -> NDArray[np.float64]:
-    """Where the ``n`` voxels of ``a`` mm of an axis lie on the one of ``b`` mm made of it, clamped to its ends.
-
-    >>> positions_back(4, 1.0, 2.0).tolist()
-    [0.0, 0.25, 0.75, 1.0]
-    """
-    (length,) = resampled_shape((n,), (a,), (b,))
-    return np.clip(np.round((np.arange(n) - _first(n, a, b)) * (a / b), 9), 0.0, length - 1.0)
-
-
 def resample_linear(data: NDArray[Any], spacing: Sequence[float], target: Sequence[float]) -> NDArray[np.float32]:
     """Trilinear resampling from ``spacing`` to ``target`` mm, axis after axis, the one that shrinks most first."""
     shape = resampled_shape(data.shape, spacing, target)
@@ -167,3 +164,39 @@ def resample_nearest(data: NDArray[Any], spacing: Sequence[float], target: Seque
 def _memory_order(data: NDArray[Any]) -> list[int]:
     """The axes from the slowest in memory to the fastest; in this order a copy runs ten times as fast."""
     return sorted(range(3), key=lambda axis: -abs(data.strides[axis]))
+
+
+class WayBack(NamedTuple):
+    """From the prepared grid to that of the original scan, the inverse of what preparation did to its geometry.
+
+    ``positions``: for each axis of the original scan turned to RAS+, where its voxels lie in prepared ones, within
+    those.  Axes are independent, because preparation only permutes, flips and stretches them.
+    """
+
+    positions: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+    affine: NDArray[np.float64]  # of the original scan
+
+    def nearest(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A label map of the prepared grid on that of the original file, by the nearest voxel; halfway, the lower."""
+        return self.turned(labels[np.ix_(*(np.ceil(at - 0.5).astype(np.intp) for at in self.positions))])
+
+    def turned(self, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """An array on the original grid turned to RAS+, in the axes of the original file; a view, no copy."""
+        return to_axes(data, np.eye(4), "".join(aff2axcodes(self.affine)))[0]
+
+
+def way_back(shape: Sequence[int], affine: NDArray[np.float64], spacing: Sequence[float]) -> WayBack:
+    """The way from a prepared grid of ``spacing`` mm to that of the original scan: its voxels [X, Y, Z] and affine."""
+    turned, straight = to_ras(np.broadcast_to(np.uint8(0), shape), affine)
+    x, y, z = map(_positions_back, turned.shape, spacing_of(straight), spacing)
+    return WayBack((x, y, z), affine)
+
+
+def _positions_back(n: int, a: float, b: float) -> NDArray[np.float64]:
+    """Where the ``n`` voxels of ``a`` mm of an axis lie on the one of ``b`` mm made of it, clamped to its ends.
+
+    >>> _positions_back(4, 1.0, 2.0).tolist()
+    [0.0, 0.25, 0.75, 1.0]
+    """
+    (length,) = resampled_shape((n,), (a,), (b,))
+    return np.clip(np.round((np.arange(n) - _first(n, a, b)) * (a / b), 9), 0.0, length - 1.0)

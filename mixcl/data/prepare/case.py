@@ -142,6 +142,23 @@ def prepared(image: Volume, data: DataConfig) -> NDArray[np.int16]:
     return clipped
 
 
+def original_label(case: stored.Case) -> NDArray[np.uint8]:
+    """The label map of the original scan, uint8 [X, Y, Z] in the axes of its file.
+
+    Raises InputError: it is no longer where it was when its collection was prepared, has changed, or cannot be read.
+    """
+    source = case.source
+    if not source.label.exists():
+        text = f"{source.label}: the label map of {case.collection}/{case.id} is not there any more"
+        raise InputError(f"{text}; set data.root to the folder of the scans and run mixcl prepare again")
+    label = read_volume(source.label)
+    if label.sha256 != source.label_sha256:
+        raise InputError(f"{source.label}: has changed since it was prepared; run mixcl prepare and train again")
+    label = replace(label, data=label_map(label, source.stored))
+    image = Volume(source.image, np.broadcast_to(np.uint8(0), case.source_shape), case.source_affine, "")
+    return aligned(image, label, source.label_grid)[0].data
+
+
 def _status(job: Job, path: Path) -> tuple[dict[str, Any], int]:
     """Name and bytes of a scan or label map, and the date of the youngest of its files, ns."""
     name = path.relative_to(job.root) if path.is_relative_to(job.root) else path  # a table may name any place
