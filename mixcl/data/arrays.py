@@ -30,7 +30,7 @@ def array(path: Path, content: str) -> NDArray[Any]:
     """
     array = _map(path, content)
     _watch()
-    if fault := _cut(path, array.offset + array.nbytes):
+    if fault := _wrong_size(path, array.offset + array.nbytes):
         raise InputError(fault)
     if (path, content) not in _VERIFIED:
         if content_of(array) != content:
@@ -53,7 +53,7 @@ def let_go(mapped: object) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _cut(path: Path, whole: int) -> str:
+def _wrong_size(path: Path, whole: int) -> str:
     """A sentence where a file has not the size that it should have."""
     try:
         size = os.stat(path).st_size  # Path.stat takes longer, and every patch asks
@@ -66,7 +66,7 @@ def _cut(path: Path, whole: int) -> str:
 
 def cut() -> str:
     """A sentence on an array that this process has mapped, the last one first, and whose file is not whole any more."""
-    return next((fault for path, whole in reversed(list(_OPENED.items())) if (fault := _cut(path, whole))), "")
+    return next((fault for path, whole in reversed(list(_OPENED.items())) if (fault := _wrong_size(path, whole))), "")
 
 
 _OPENED: dict[Path, int] = {}  # arrays that this process has mapped, in that order, and the bytes of their files

@@ -32,8 +32,8 @@ def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
     if all(s.start < s.stop for s in box):
         outer = tuple(slice(s.start - o, s.stop - o) for s, o in zip(box, start, strict=True))
         voxels, values, part = case.image(), case.label(), image[outer]
-        fetch(voxels, box)
-        fetch(values, box)
+        prefetch(voxels, box)
+        prefetch(values, box)
         scaled(voxels[box], hu, out=part)
         label[outer] = values[box]
         let_go(voxels.base)
@@ -50,7 +50,7 @@ def scaled(
     return np.clip(parts, 0.0, 1.0, out=parts)
 
 
-def fetch(array: NDArray[Any], box: tuple[slice, slice, slice]) -> None:
+def prefetch(array: NDArray[Any], box: tuple[slice, slice, slice]) -> None:
     """Ask the system for all of a box of a mapped array at once, so that a disk does not serve it piece by piece.
 
     A patch from files that are not in memory comes five times as fast; else this costs half a millisecond at most.

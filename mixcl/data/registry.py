@@ -51,7 +51,7 @@ def folder(collection: Collection, raw_root: Path) -> Path:
     return next((path for path in names if path.is_dir()), names[0])
 
 
-def seen(name: str) -> str:
+def overlap(name: str) -> str:
     """What to say of a collection that is in pre-training and in fine-tuning, where the settings allow it."""
     return (
         f"{name}: is in data.pretrain and in data.finetune; pre-training sees the cases that fine-tuning is tested on"

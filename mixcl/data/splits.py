@@ -83,9 +83,9 @@ def draw(parts: Sequence[Sequence[str]], fold: int, seed: int) -> list[str]:
     >>> [draw([["a", "b"], ["c", "d"], ["e", "f"]], fold, seed)[0] for fold in range(3) for seed in range(2)]
     ['c', 'd', 'f', 'e', 'a', 'b']
     """
-    others = [*parts[fold + 1 :], *parts[:fold]]
+    other_parts = [*parts[fold + 1 :], *parts[:fold]]
     lap, first = divmod(seed, min(map(len, parts)))
-    turns = [_turned(_shuffled(part, f"draw/{fold}", lap), first) for part in _turned(others, lap)]
+    turns = [_turned(_shuffled(part, f"draw/{fold}", lap), first) for part in _turned(other_parts, lap)]
     return [case for row in itertools.zip_longest(*turns) for case in row if case is not None]
 
 

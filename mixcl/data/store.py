@@ -186,8 +186,8 @@ class Store:
         return read_json(folder / "index.json")
 
 
-def _case(path: Path, record: dict[str, Any], raw: Path, stored: dict[int, int], **known: Any) -> Case:
-    """A case by its record and what is ``known`` of it; ``raw`` is the folder of its collection's scans."""
+def _case(path: Path, record: dict[str, Any], raw: Path, stored: dict[int, int], **identity: Any) -> Case:
+    """A case by its record and its ``identity``; ``raw`` is the folder of its collection's scans."""
     files, before = record["source"], {int(value): number for value, number in record["source_voxels"].items()}
     return Case(
         path=path,
@@ -205,7 +205,7 @@ def _case(path: Path, record: dict[str, Any], raw: Path, stored: dict[int, int],
             lost={value: number for value, number in before.items() if str(value) not in record["voxels"]},
             stored=stored,
         ),
-        **known,
+        **identity,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.data.patches import fetch
+from mixcl.data.patches import prefetch
 
 
 class Format(NamedTuple):
@@ -35,7 +35,7 @@ class Fetched:
         self.array = np.load(path, mmap_mode="r")
 
     def __getitem__(self, box: tuple[slice, slice, slice]) -> NDArray[Any]:
-        fetch(self.array, box)
+        prefetch(self.array, box)
         return self.array[box]
 
 

@@ -16,7 +16,7 @@ from helpers.volumes import affine_of, scan, write_case
 from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data import arrays
 from mixcl.data.arrays import draw_foreground
-from mixcl.data.patches import fetch, read_patch
+from mixcl.data.patches import prefetch, read_patch
 from mixcl.data.prepare.run import prepare
 from mixcl.data.store import Case, Store, verify
 from mixcl.errors import InputError
@@ -141,7 +141,7 @@ def test_a_box_is_asked_for_whole_before_it_is_read(store: Store) -> None:
     array.offset = 128
     np.testing.assert_array_equal(array, case.image())
     box = (slice(3, 9), slice(4, 11), slice(2, 12))
-    fetch(array, box)
+    prefetch(array, box)
     numbers = np.arange(array.size).reshape(case.shape)[box].ravel() * 2 + 128
     assert asked[numbers].all()
     assert asked[numbers + 1].all()

@@ -71,8 +71,8 @@ class Check:
     @property
     def summary(self) -> str:
         """What to say where nothing was found."""
-        seen = any(scans for scans, _ in self.counts.values())
-        return "Nothing is wrong." if seen else "No scan was looked at: data.pretrain and data.finetune name none."
+        any_scan = any(scans for scans, _ in self.counts.values())
+        return "Nothing is wrong." if any_scan else "No scan was looked at: data.pretrain and data.finetune name none."
 
     def rows(self) -> list[tuple[str | int, ...]]:
         """A row a collection: its name, scans, scans expected, errors, warnings, notes."""
@@ -87,8 +87,8 @@ class Check:
         lines = ["| collection | scans | expected | errors | warnings | notes |", "|---|---|---|---|---|---|"]
         lines += [f"| {' | '.join(map(str, row))} |" for row in self.rows()]
         for severity in SEVERITIES:
-            if listed := [f"- [{found.kind}] {found.text}" for found in self.findings if found.severity == severity]:
-                lines += ["", f"{severity}s:".capitalize(), *listed]
+            if alike := [finding for finding in self.findings if finding.severity == severity]:
+                lines += ["", f"{severity}s:".capitalize(), *(f"- [{f.kind}] {f.text}" for f in alike)]
         return visible("\n".join(lines if self.findings else [*lines, "", self.summary]))
 
 

@@ -123,12 +123,12 @@ def _air_share(image: NDArray[np.float32], where: NDArray[np.bool_]) -> float:
 def _flipped(view: Scene) -> Iterator[Doubt]:
     """A map that would fit much better with one axis flipped: organs are about as bright everywhere."""
     organs = np.where(np.isin(view.label, [value for value, name in view.names.items() if _organ(name)]), view.label, 0)
-    if not organs.any() or (now := spread(view.image, organs)) < 60:
+    if not organs.any() or (variation := spread(view.image, organs)) < 60:
         return
     flips = [spread(view.image, np.flip(organs, axis)) for axis in range(3)]
     axis = int(np.argmin(flips))
-    if flips[axis] < 0.5 * now:
-        text = f"HU within an organ vary by {now:.0f}, and by {flips[axis]:.0f} with its axis {axis} flipped"
+    if flips[axis] < 0.5 * variation:
+        text = f"HU within an organ vary by {variation:.0f}, and by {flips[axis]:.0f} with its axis {axis} flipped"
         yield Doubt("label off image", f"{text}; check the axes of the label")
 
 
@@ -138,8 +138,8 @@ def _varied(view: Scene) -> Iterator[Doubt]:
     for value, name in view.names.items():
         most, inside = MOST_HU.get(_organ(name)), view.label == value
         if most is not None and inside.sum() * math.prod(view.edges) > 20000:
-            now = spread(view.image, inside)
-            varied += [f"{now:.0f} within {name}"] if now > most else []
+            variation = spread(view.image, inside)
+            varied += [f"{variation:.0f} within {name}"] if variation > most else []
     if varied:
         yield Doubt("label off image", f"HU vary by {', '.join(varied)}; is it this scan's label map, in its place?")
 

@@ -1,6 +1,6 @@
 """``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from mixcl.data.files.grid import resample_nearest, spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
 from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost, read_volume
 from mixcl.data.prepare.case import OUTSIDE
-from mixcl.data.registry import collections, expected_count, folder, seen
+from mixcl.data.registry import collections, expected_count, folder, overlap
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError
 from mixcl.files import write_json, write_text, writing
@@ -59,7 +59,7 @@ def check(config: Experiment, out: Path, workers: int | None = None, progress: b
         findings += missing_organs([case for case in cases if case.collection == name], name, collection)
     for name, collection in wanted.items() if data.source == "files" else ():
         findings += [Finding("quirk", "note", name, "", f"{name}: {text}") for text in collection.quirks]
-    findings += [Finding("leak", "warning", name, "", seen(name)) for name in data.in_both]
+    findings += [Finding("leak", "warning", name, "", overlap(name)) for name in data.in_both]
     leak: Severity = "warning" if data.pretrain_sees_test else "error"
     findings += duplicates(cases, set(data.pretrain), set(data.finetune), leak)
     result = Check(counts, tuple(cases), tuple(findings))
@@ -88,13 +88,13 @@ def _read(path: Path, doubts: list[Doubt]) -> Volume | None:
 
 def _aligned(image: Volume, label: Volume, rule: LabelGrid, doubts: list[Doubt]) -> Volume | None:
     """The label on its image's grid, and how it got there."""
-    vary = spreads(image, label) if corners_apart(image, label) != 0 else {}
-    listed = ", ".join(f"{spread:.0f} read by {rule}" for rule, spread in vary.items())
+    variation = spreads(image, label) if corners_apart(image, label) != 0 else {}
+    listed = ", ".join(f"{spread:.0f} read by {rule}" for rule, spread in variation.items())
     evidence = f" (HU within a label vary by {listed})" if listed else ""
     moved = None
     with _errors(doubts, evidence):
         moved, how = aligned(image, label, rule)
-        worse = min(vary.values(), default=0) < 0.7 * vary.get(rule, 0)
+        worse = min(variation.values(), default=0) < 0.7 * variation.get(rule, 0)
         if how:
             doubts.append(Doubt("axes", how + evidence, "warning" if worse else "note"))
     return moved
@@ -104,56 +104,52 @@ def check_case(
     name: str, collection: Collection, case: str, image_path: Path, label_path: Path, data: DataConfig
 ) -> Checked:
     """Everything that can be said of one case without the others; ``data`` has the spacing and window of the store."""
-    told, names, organs, voxels = list[Doubt](), collection.organs, None, dict[int, int]()
-    image, label = _read(image_path, told), _read(label_path, told)
+    doubts, names, organs, voxels = list[Doubt](), collection.organs, None, dict[int, int]()
+    image, label = _read(image_path, doubts), _read(label_path, doubts)
     if label is not None:
         given, label = label, None
-        with _errors(told):
+        with _errors(doubts):
             label = replace(given, data=label_map(given, collection.stored))
             voxels = {value: number for value, number in known_voxels(label.data).items() if value}
             organs = frozenset(names[value] for value in voxels)
     if image is None:
-        return _checked(name, case, told, organs=organs)
-    with _errors(told):
-        told += check_hounsfield(image)
+        return _checked(name, case, doubts, organs=organs)
+    with _errors(doubts):
+        doubts += check_hounsfield(image)
     if label is not None:
-        label = _aligned(image, label, collection.label_grid, told)
+        label = _aligned(image, label, collection.label_grid, doubts)
     turned, affine = to_ras(image.data, image.affine)
     labels = np.broadcast_to(np.uint8(0), turned.shape) if label is None else to_ras(label.data, image.affine)[0]
     edges = spacing_of(affine)
     view = image_rules.scene(turned, labels, edges, names)
     if max(edges) > THICK:
-        told.append(Doubt("thick slices", f"{image_path}: voxels of {max(edges):.3g} mm; small organs are missed"))
-    if not any(doubt.severity == "error" for doubt in told):
-        doubts = list(image_rules.doubts(view))
-        in_hounsfield = not any(doubt.kind in ("range", "intercept") for doubt in doubts)
+        doubts.append(Doubt("thick slices", f"{image_path}: voxels of {max(edges):.3g} mm; small organs are missed"))
+    if not any(doubt.severity == "error" for doubt in doubts):
+        odd = list(image_rules.doubts(view))
+        in_hounsfield = not any(doubt.kind in ("range", "intercept") for doubt in odd)
         if max(turned.min(), data.hu[0]) >= min(turned.max(), data.hu[1]) and in_hounsfield:
-            told.append(Doubt("range", OUTSIDE.format(image_path, data.hu), "error"))
-        doubts += image_rules.slice_doubts(turned, labels % UNKNOWN, edges[2])
+            doubts.append(Doubt("range", OUTSIDE.format(image_path, data.hu), "error"))
+        odd += image_rules.slice_doubts(turned, labels % UNKNOWN, edges[2])
         if label is not None and in_hounsfield:
-            doubts += [*label_rules.doubts(view), *_sizes(label, voxels, names)]
-        told += [doubt._replace(text=f"{image_path}: {doubt.text}") for doubt in doubts]
+            millilitres = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
+            volumes = {names[value]: number * millilitres for value, number in voxels.items()}
+            odd += [*label_rules.doubts(view), *label_rules.too_large(volumes)]
+        doubts += [doubt._replace(text=f"{image_path}: {doubt.text}") for doubt in odd]
     if label is not None:
-        with _errors(told):
+        with _errors(doubts):
             after = known_voxels(resample_nearest(labels, edges, data.spacing))
             if text := lost(label_path, known_voxels(labels), after, names, data.spacing):
-                told.append(Doubt("lost label", text))
+                doubts.append(Doubt("lost label", text))
     picture = b""
     with suppress(Exception):  # a picture is a help; what is wrong has been told
         picture = thumbnail(view)
     return _checked(
-        name, case, told, content=contents_of(image), picture=picture, profile=profile_of(image), organs=organs
+        name, case, doubts, content=contents_of(image), picture=picture, profile=profile_of(image), organs=organs
     )
 
 
-def _sizes(label: Volume, voxels: Mapping[int, int], names: Mapping[int, str]) -> Iterator[Doubt]:
-    """Organs that are larger than any."""
-    voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
-    yield from label_rules.too_large({names[value]: number * voxel for value, number in voxels.items()})
-
-
-def _checked(name: str, case: str, doubts: Iterable[Doubt], **seen: Any) -> Checked:
-    return Checked(name, case, tuple(Finding(d.kind, d.severity, name, case, d.text) for d in doubts), **seen)
+def _checked(name: str, case: str, doubts: Iterable[Doubt], **rest: Any) -> Checked:
+    return Checked(name, case, tuple(Finding(d.kind, d.severity, name, case, d.text) for d in doubts), **rest)
 
 
 def _plan(

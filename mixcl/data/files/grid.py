@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import (
     aff2axcodes,
     apply_orientation,
@@ -85,7 +86,7 @@ def spacing_of(affine: NDArray[np.float64]) -> tuple[float, float, float]:
     >>> spacing_of(np.diag([-1.5, 1.5, 2.0, 1.0]))
     (1.5, 1.5, 2.0)
     """
-    x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
+    x, y, z = voxel_sizes(affine).tolist()
     return x, y, z
 
 

@@ -47,11 +47,10 @@ def read_itk(path: Path) -> Read:
     doubts = check_trailing(path, _surplus(path, nrrd, fields, begin, size))  # first: not all of it does ITK survive
     sizes = ("spacings", "space directions") if nrrd else ("ElementSpacing", "ElementSize")
     if not any(re.search(r"\d", fields.get(name, "")) for name in sizes):
-        raise InputError(
-            f"{path}: its header gives no size of a voxel; write it anew from the original scan", "spacing"
-        )
-    known = not nrrd or re.sub("[ -]", "", fields.get("space", "").lower()) in SPACES
-    if not ORIENTED[nrrd] & fields.keys() or not known:
+        text = "its header gives no size of a voxel; write it anew from the original scan"
+        raise InputError(f"{path}: {text}", "spacing")
+    of_patient = not nrrd or re.sub("[ -]", "", fields.get("space", "").lower()) in SPACES
+    if not ORIENTED[nrrd] & fields.keys() or not of_patient:
         text = "its header gives no orientation in a patient; it is taken as the format's default (LPS)"
         doubts = (Doubt("orientation", f"{path}: {text}"), *doubts)
     with itk_errors(path):

@@ -46,7 +46,7 @@ def read_series(path: Path) -> Read:
     if not images:
         _refuse(path, _contents(path, slices))
     if len(named) > 1:
-        by = _listed(images, lambda part: part.series)
+        by = _tally(images, lambda part: part.series)
         _refuse(path, f"holds {len(images)} DICOM slices of {len(named)} series: {by}; keep the files of one CT series")
     if len(images) < 2:
         _refuse(path, f"holds {len(images)} DICOM slice ({_names(images)}); give a series of two or more")
@@ -62,7 +62,7 @@ def read_series(path: Path) -> Read:
     if "CT" not in images[0].kind:
         doubts += (Doubt("modality", f"{path}: holds {images[0].kind}; it is taken for a CT"),)
     if len({part.rescale for part in images}) > 1:
-        by = _listed(images, lambda part: str(part.rescale))
+        by = _tally(images, lambda part: str(part.rescale))
         doubts += (Doubt("rescale", f"{path}: its slices are scaled differently (slope, intercept): {by}"),)
     return _voxels(images), affine, doubts
 
@@ -157,7 +157,7 @@ def _check_places(path: Path, images: Sequence[Slice], heights: NDArray[np.float
     starts = np.flatnonzero(np.r_[True, steps > SAME]).tolist()
     groups = [images[a:b] for a, b in zip(starts, [*starts[1:], len(images)], strict=True)]
     sizes = {len(group) for group in groups}
-    phases = _listed(images, lambda part: part.phase) if len({part.phase for part in images}) > 1 else ""
+    phases = _tally(images, lambda part: part.phase) if len({part.phase for part in images}) > 1 else ""
     if sizes != {1}:
         if len(sizes) == 1 and len(groups) > 1:
             text = f"{sizes.pop()} slices lie in each of its {len(groups)} places, as of several phases in one series"
@@ -187,7 +187,7 @@ def _names(parts: Iterable[Slice]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _listed(parts: Sequence[Slice], key: Callable[[Slice], str]) -> str:
+def _tally(parts: Sequence[Slice], key: Callable[[Slice], str]) -> str:
     """How many slices have which value, and one of them: ``1 in 40 (a.dcm, ...), 2 in 38 (b.dcm, ...)``."""
     groups: defaultdict[str, list[Slice]] = defaultdict(list)
     for part in parts:

@@ -17,7 +17,7 @@ from mixcl.errors import InputError
 from mixcl.labels import UNKNOWN
 
 SMALLEST_RANGE = 50.0  # of the values of an image; one of less is scaled already: noise alone spans more HU
-OTHERS = {
+FOREIGN = {
     b"PK\x03\x04": "a zip archive; unpack it", b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture",
     b"II*\0": "a TIFF picture", b"MM\0*": "a TIFF picture", b"BM": "a bitmap picture", b"\x89HDF": "an HDF5 file",
     b"MATLAB": "a MATLAB file", b"\x93NUMPY": "a NumPy array", b"%PDF": "a PDF document", b"CDF": "a MINC file",
@@ -37,8 +37,8 @@ def read_volume(path: Path) -> Volume:
     head = b"" if path.is_dir() else first_bytes(path)
     if path.is_dir() or is_dicom_file(path, head):
         read = read_series
-    elif other := next((what for mark, what in OTHERS.items() if head.startswith(mark)), None):
-        raise InputError(f"{path}: {other}, no volume; give NIfTI, NRRD, MetaImage or a DICOM series", "format")
+    elif what := next((text for mark, text in FOREIGN.items() if head.startswith(mark)), None):
+        raise InputError(f"{path}: {what}, no volume; give NIfTI, NRRD, MetaImage or a DICOM series", "format")
     else:
         read = read_itk if head.startswith((b"NRRD", b"ObjectType", b"NDims")) else read_nifti
     data, affine, doubts = read(path)
@@ -81,19 +81,20 @@ def label_map(label: Volume, stored: Mapping[int, int]) -> NDArray[np.uint8]:
         if np.abs(label.data - data).max() > 1e-3:
             text = f"{label.path}: its label values are not whole numbers; export it without interpolation"
             raise InputError(text, "fractional label")
-    known = f"the collection knows 0 and {', '.join(map(str, sorted(stored)))}; mend the map, or the collection's names"
-    far = [value for value in stored if not 0 < value < 256]
-    beyond = np.isin(data, far) if far else None
+    values = ", ".join(map(str, sorted(stored)))
+    allowed = f"the collection knows 0 and {values}; mend the map, or the collection's names"
+    no_uint8 = [value for value in stored if not 0 < value < 256]
+    beyond = np.isin(data, no_uint8) if no_uint8 else None
     if beyond is not None and beyond.any():
         data = np.where(beyond, 0, data)
     if data.min() < 0 or data.max() > 255:
-        text = f"{label.path}: label values from {data.min():g} to {data.max():g}, but {known}"
+        text = f"{label.path}: label values from {data.min():g} to {data.max():g}, but {allowed}"
         raise InputError(text, "unknown label")
     labels = data.astype(np.uint8)
     present = voxels_of(labels)
     foreign = [value for value in present if value and value not in stored]
     if foreign:
-        text = f"unknown label value {', '.join(map(str, foreign))}; {known}, or list it there as unknown"
+        text = f"unknown label value {', '.join(map(str, foreign))}; {allowed}, or list it there as unknown"
         raise InputError(f"{label.path}: {text}", "unknown label")
     if not any(stored.get(value, UNKNOWN) != UNKNOWN for value in present):
         raise InputError(f"{label.path}: labels nothing; add its labels, or take the case away", "empty label")

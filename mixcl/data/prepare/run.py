@@ -27,7 +27,7 @@ from mixcl.data.files.layout import as_spelled, match_cases
 from mixcl.data.files.nifti import announced_grid
 from mixcl.data.files.raw import PACKED
 from mixcl.data.prepare.case import Job, is_own, kept, make
-from mixcl.data.registry import collections, expected_count, folder, seen
+from mixcl.data.registry import collections, expected_count, folder, overlap
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError, visible
 from mixcl.files import check_room, file_name, human, write_json, write_sealed, writing
@@ -192,7 +192,7 @@ def _summarise(
     return Report(
         tuple(counts),
         tuple(groups),
-        (*warnings, *map(seen, data.in_both)),
+        (*warnings, *map(overlap, data.in_both)),
         tuple(fault for name in wanted for fault in faults[name]),
         sum(c.bytes for c in counts),
         round(seconds, 3),
