@@ -18,7 +18,7 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Collection, DataConfig, Experiment
 from mixcl.data.check.duplicates import profile_distance
 from mixcl.data.check.findings import Check, Checked, Finding, page
-from mixcl.data.check.label_rules import missing_organs
+from mixcl.data.check.label_rules import missing_organs, too_large
 from mixcl.data.check.run import check
 from mixcl.data.prepare.run import prepare
 from mixcl.data.registry import BTCV_NAMES
@@ -174,6 +174,12 @@ def test_a_scan_that_lacks_a_declared_organ_is_told() -> None:
         ("warning", "b", "own/b: has no voxel of spleen, which most scans of its collection have"),
     ]
     assert lacking(a=None, b=None) == lacking() == []
+
+
+@pytest.mark.parametrize("lesion", ["kidney tumour", "kidney cyst", "kidney nodules"])
+def test_a_lesion_is_not_taken_for_its_organ(lesion: str) -> None:
+    assert [doubt.kind for doubt in too_large({"kidney": 2600.0})] == ["organ size"]
+    assert list(too_large({lesion: 2600.0})) == []
 
 
 def test_a_liver_only_map_among_whole_ones_is_found(corpus: Path, tmp_path: Path) -> None:

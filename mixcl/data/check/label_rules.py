@@ -19,8 +19,8 @@ RIGHT, LEFT = ("liver", "gallbladder", "gall bladder", "right"), ("spleen", "lef
 MOST_ML = {"liver": 6000, "spleen": 4000, "pancreas": 500, "kidney": 2500, "gallbladder": 600, "aorta": 1500}
 MOST_HU = {"liver": 60, "spleen": 60, "pancreas": 80, "kidney": 80}
 """How much HU may vary within an organ (`spread`); 15 to 45 on real scans, 50 to 350 where the map is flipped."""
-NOT_ORGANS = ("tumo", "cyst", "lesion", "cancer", "metast", "vein", "vess", "duct")
 LESIONS = ("tumo", "cyst", "lesion", "cancer", "metast", "nodul")  # which a healthy patient does not have
+NOT_ORGANS = (*LESIONS, "vein", "vess", "duct")
 MISSING = (
     "what is in the scan and was not drawn passes for background in Eq. 6: draw it, or put such scans into a "
     "collection without that name; what the patient or the field of view does not have is rightly absent"
@@ -29,7 +29,7 @@ MISSING = (
 
 def doubts(view: Scene) -> Iterator[Doubt]:
     """Everything odd about the label map of a scene."""
-    yield from _sides(view)
+    yield from _laterality(view)
     yield from list(_in_air(view)) or list(_flipped(view)) or list(_varied(view))
     yield from _sparse(view)
 
@@ -82,7 +82,7 @@ def _organ(name: str) -> str:
     return "" if _has(name, NOT_ORGANS) else next((organ for organ in MOST_ML if organ in name.lower()), "")
 
 
-def _sides(view: Scene) -> Iterator[Doubt]:
+def _laterality(view: Scene) -> Iterator[Doubt]:
     """Organs whose side is known, against the middle of the body."""
     middle = float(np.median(np.argwhere(view.image > BODY)[:, 0])) * view.edges[0]
     right, wrong, far = [], [], []

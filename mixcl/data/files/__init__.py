@@ -19,7 +19,7 @@ class Doubt(NamedTuple):
 
 
 Read = tuple[NDArray[Any], NDArray[np.float64], tuple[Doubt, ...]]
-"""What a reader gives: voxels [X, Y, Z] in the file's axes, affine [4, 4] to RAS+ mm, and what is odd."""
+"""What a reader gives: voxels [X, Y, Z] in the file's axes, affine [4, 4] to RAS+ mm, what is odd (names no file)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,11 +52,11 @@ def check_grid(path: Path, affine: NDArray[np.float64], shape: Sequence[int]) ->
     doubts: tuple[Doubt, ...] = ()
     if np.allclose(edges, 1.0, atol=1e-4) and max(shape) >= 512:
         text = f"voxels of 1 x 1 x 1 mm in a {'x'.join(map(str, shape))} volume: is the true size lost?"
-        doubts += (Doubt("spacing", f"{path}: {text}"),)
+        doubts += (Doubt("spacing", text),)
     turn = float(np.degrees(np.arccos(np.clip(np.abs(axes).max(axis=0).min(), 0, 1))))
     if turn > OBLIQUE:
         text = f"it lies oblique in the scanner, by {turn:.0f} degrees; it is taken as if it did not"
-        doubts += (Doubt("orientation", f"{path}: {text}"),)
+        doubts += (Doubt("orientation", text),)
     return doubts
 
 

@@ -52,7 +52,7 @@ def read_itk(path: Path) -> Read:
     of_patient = not nrrd or re.sub("[ -]", "", fields.get("space", "").lower()) in SPACES
     if not ORIENTED[nrrd] & fields.keys() or not of_patient:
         text = "its header gives no orientation in a patient; it is taken as the format's default (LPS)"
-        doubts = (Doubt("orientation", f"{path}: {text}"), *doubts)
+        doubts = (Doubt("orientation", text), *doubts)
     with itk_errors(path):
         image = reader.Execute()
     affine = np.eye(4)

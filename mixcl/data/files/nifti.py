@@ -28,14 +28,13 @@ def read_nifti(path: Path) -> Read:
     try:
         header = _header(path)
         shape = _shape(path, header)
-        affine, odd = _geometry(path, header, shape)
+        affine, doubts = _geometry(path, header, shape)
         data, surplus = _voxels(voxels, header, shape)
     except (HeaderDataError, ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path}: its header makes no sense ({error}); convert the scan anew", "header") from None
-    doubts = [Doubt(kind, f"{path}: {text}") for kind, text in odd]
     doubts += check_trailing(path, surplus)
     if first_bytes(voxels).startswith(GZIP) and not voxels.name.lower().endswith(".gz"):
-        doubts.append(Doubt("format", f"{path}: is packed by gzip, though its name says not; it is read so", "note"))
+        doubts.append(Doubt("format", "is packed by gzip, though its name says not; it is read so", "note"))
     return data, affine, tuple(doubts)
 
 
@@ -73,8 +72,8 @@ def _shape(path: Path, header: Any) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], list[tuple[str, str]]]:
-    """The affine, and what is odd about the ways in which the header gives it; kind and text."""
+def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np.float64], list[Doubt]]:
+    """The affine, and what is odd about the ways in which the header gives it."""
     edges = header["pixdim"][1:4].astype(float)
     if not (np.isfinite(edges).all() and (edges > 0).all()):
         raise InputError(f"{path}: voxel size {millimetres(edges)} mm is impossible; {MEND}", "spacing")
@@ -90,27 +89,27 @@ def _geometry(path: Path, header: Any, shape: Sequence[int]) -> tuple[NDArray[np
     return affine, list(_odd(header, affine, shape)) if np.isfinite(affine).all() else []
 
 
-def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iterator[tuple[str, str]]:
+def _odd(header: Any, affine: NDArray[np.float64], shape: Sequence[int]) -> Iterator[Doubt]:
     if not isinstance(header, nib.Nifti1Header):
-        yield "orientation", "the ANALYZE format gives no orientation; it is taken as its default (LAS)"
+        yield Doubt("orientation", "the ANALYZE format gives no orientation; it is taken as its default (LAS)")
         return
     edges, pixdim = spacing_of(affine), header["pixdim"][1:4].astype(float)
     sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
     if not (sform or qform):
-        yield "orientation", "its header gives no orientation; it is taken as the format's default (LAS)"
+        yield Doubt("orientation", "its header gives no orientation; it is taken as the format's default (LAS)")
     if not np.allclose(edges, pixdim, rtol=0.01):
         mm = f"header says voxels of {millimetres(pixdim)} mm, its affine {millimetres(edges)} mm"
-        yield "spacing", f"{mm}; the affine is used"
+        yield Doubt("spacing", f"{mm}; the affine is used")
     unit = {1: "meter", 3: "micron"}.get(int(header["xyzt_units"]) % 8)
     if unit:
-        yield "spacing", f"its header gives lengths in {unit}s; the numbers are taken for mm, the unit of a CT"
+        yield Doubt("spacing", f"its header gives lengths in {unit}s; the numbers are taken for mm, the unit of a CT")
     if sform and qform:
         try:
             far = affines_apart(affine, header.get_qform(), [n + 1 for n in shape])
         except (HeaderDataError, ValueError):  # the qform is not used
             return
         if far > max(edges):
-            yield "orientation", f"its sform and its qform differ by up to {far:.3g} mm; the sform is used"
+            yield Doubt("orientation", f"its sform and its qform differ by up to {far:.3g} mm; the sform is used")
 
 
 def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> tuple[NDArray[Any], int]:

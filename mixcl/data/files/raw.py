@@ -57,7 +57,7 @@ def check_trailing(path: Path, surplus: int) -> tuple[Doubt, ...]:
     """What to think of bytes behind the voxels that a header announces; more than `TRAILING` are refused."""
     if surplus > TRAILING:
         raise InputError(f"{path}: holds far more bytes than its header announces; convert the scan anew", "header")
-    text = f"{path}: holds more bytes than its header announces; is all of the scan read?"
+    text = "holds more bytes than its header announces; is all of the scan read?"
     return (Doubt("header", text),) if surplus > 0 else ()
 
 

@@ -54,16 +54,14 @@ def read_series(path: Path) -> Read:
     images, affine = _stacked(path, images)
     doubts = check_grid(path, affine, (*images[0].shape[::-1], len(images)))
     if copies:
-        text = f"{path}: {_names(copies)} left out, byte for byte the same as another file"
-        doubts += (Doubt("doubled slices", text),)
+        doubts += (Doubt("doubled slices", f"{_names(copies)} left out, byte for byte the same as another file"),)
     if images[0].rescale is None:
-        text = f"{path}: gives no RescaleSlope and RescaleIntercept; its numbers are taken for HU"
-        doubts += (Doubt("rescale", text),)
+        doubts += (Doubt("rescale", "gives no RescaleSlope and RescaleIntercept; its numbers are taken for HU"),)
     if "CT" not in images[0].kind:
-        doubts += (Doubt("modality", f"{path}: holds {images[0].kind}; it is taken for a CT"),)
+        doubts += (Doubt("modality", f"holds {images[0].kind}; it is taken for a CT"),)
     if len({part.rescale for part in images}) > 1:
         by = _tally(images, lambda part: str(part.rescale))
-        doubts += (Doubt("rescale", f"{path}: its slices are scaled differently (slope, intercept): {by}"),)
+        doubts += (Doubt("rescale", f"its slices are scaled differently (slope, intercept): {by}"),)
     return _voxels(images), affine, doubts
 
 

@@ -46,7 +46,8 @@ def read_volume(path: Path) -> Volume:
         doubts += check_grid(path, affine, data.shape)
     if data.dtype.kind == "f" and (bad := data.size - int(np.isfinite(data).sum())):
         raise InputError(f"{path}: {bad} voxels are NaN or infinite; write numbers there, or take the case away", "nan")
-    return Volume(path, data, affine, digest(path), doubts)
+    named = tuple(doubt._replace(text=f"{path}: {doubt.text}") for doubt in doubts)
+    return Volume(path, data, affine, digest(path), named)
 
 
 def check_hounsfield(image: Volume) -> tuple[Doubt, ...]:

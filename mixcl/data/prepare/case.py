@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig
-from mixcl.data import arrays
-from mixcl.data import store as stored
+from mixcl.data import arrays, store
 from mixcl.data.files import Volume
 from mixcl.data.files.align import aligned
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
@@ -49,7 +48,7 @@ class Job:
 
     @property
     def settings(self) -> str:
-        return stored.settings_hash(self.data, self.rules.stored)
+        return store.settings_hash(self.data, self.rules.stored)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -63,11 +62,11 @@ def kept(job: Job) -> dict[str, Any] | None:
     that of the file it was made from: a store has the same bytes whenever its sources were written.
     """
     try:
-        record = stored.read_json(job.target / "case.json")
+        record = store.read_json(job.target / "case.json")
         by_rule = record.get("label_grid", job.rules.label_grid) == job.rules.label_grid  # or were not moved at all
         if not by_rule or record["settings"] != job.settings:
             return None
-        if fault := stored.damage(job.target, record, content=job.verify):
+        if fault := store.damage(job.target, record, content=job.verify):
             if job.verify:
                 tqdm.write(f"{fault}; it is made again", file=sys.stderr)
             return None
@@ -110,7 +109,7 @@ def make(job: Job) -> dict[str, Any]:
     before, after = known_voxels(label.data), known_voxels(labels)
     warnings += [moved, lost(job.label, before, after, job.rules.organs, job.data.spacing)]
     record = {
-        "schema": stored.SCHEMA,
+        "schema": store.SCHEMA,
         "settings": job.settings,
         "id": job.case,
         "source": source,
@@ -142,7 +141,7 @@ def prepared(image: Volume, data: DataConfig) -> NDArray[np.int16]:
     return clipped
 
 
-def original_label(case: stored.Case) -> NDArray[np.uint8]:
+def original_label(case: store.Case) -> NDArray[np.uint8]:
     """The label map of the original scan, uint8 [X, Y, Z] in the axes of its file.
 
     Raises InputError: it is no longer where it was when its collection was prepared, has changed, or cannot be read.

@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mixcl.config.settings import Collection, DataConfig, Experiment, cores
-from mixcl.data import store as stored
+from mixcl.data import store
 from mixcl.data.files.grid import check_grid, resampled_shape, spacing_of
 from mixcl.data.files.layout import as_spelled, match_cases
 from mixcl.data.files.nifti import announced_grid
@@ -204,16 +204,16 @@ def _write_index(
     root: Path, name: str, collection: Collection, data: DataConfig, raw: Path, cases: Sequence[str]
 ) -> None:
     """List the cases of a collection and say where its scans are: from the store, if both can be moved together."""
-    scans, store = as_spelled(folder(collection, raw)).absolute(), root.absolute()
+    scans, place = as_spelled(folder(collection, raw)).absolute(), root.absolute()
     index = {
-        "schema": stored.SCHEMA,
-        "settings": stored.settings_hash(data, collection.stored),
+        "schema": store.SCHEMA,
+        "settings": store.settings_hash(data, collection.stored),
         "spacing": data.spacing,
         "hu": data.hu,
-        "folder": os.path.relpath(scans, store) if scans.is_relative_to(store.parent) else str(scans),
+        "folder": os.path.relpath(scans, place) if scans.is_relative_to(place.parent) else str(scans),
         "title": collection.title,
         "names": dict(sorted(collection.organs.items())),
-        "stored": stored.renumbered(collection.stored),
+        "stored": store.renumbered(collection.stored),
         "cases": cases,
     }
     write_sealed(root / name / "index.json", index)
@@ -231,7 +231,7 @@ def _growth(job: Job) -> int:
     """Bytes by which a case will make the store grow, from its header; below 0 for one that gets a coarser grid."""
     there = 0
     with suppress(InputError, KeyError, TypeError):  # not there, or damaged
-        record = stored.read_json(job.target / "case.json")
+        record = store.read_json(job.target / "case.json")
         there = sum(record["files"].values())
         if record["settings"] == job.settings:
             return 0
@@ -241,5 +241,5 @@ def _growth(job: Job) -> int:
         if math.prod(announced) > PACKED * job.image.stat().st_size:  # more than there can be
             return 0
         shape = resampled_shape(announced, spacing_of(affine), job.data.spacing)
-        return stored.expected_bytes(shape, len(job.rules.organs)) - there
+        return store.expected_bytes(shape, len(job.rules.organs)) - there
     return 0
