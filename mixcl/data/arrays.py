@@ -35,7 +35,7 @@ def array(path: Path, content: str) -> NDArray[Any]:
     if (path, content) not in _VERIFIED:
         if content_of(array) != content:
             raise InputError(f"{path}: its voxels are not those that were stored; {VERIFY}")
-        let_go(array.base)
+        release_pages(array.base)
         _VERIFIED.add((path, content))
     return array
 
@@ -47,7 +47,7 @@ def content_of(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def let_go(mapped: object) -> None:
+def release_pages(mapped: object) -> None:
     """Count the pages of a mapped file, which the system still has at hand, no longer as this process's memory."""
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -139,7 +139,7 @@ def draw_foreground(labels: NDArray[np.uint8], content: str) -> dict[int, NDArra
     return points
 
 
-def other_content(path: Path, content: dict[str, str]) -> str | None:
+def content_fault(path: Path, content: dict[str, str]) -> str | None:
     """Which file of a case, as long as it should be, does not have what was stored."""
     try:
         image, label = (np.load(path / f"{kind}.npy", allow_pickle=False) for kind in ("image", "label"))

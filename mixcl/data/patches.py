@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixcl.data.arrays import let_go
+from mixcl.data.arrays import release_pages
 from mixcl.data.store import Case
 
 Patch = tuple[NDArray[np.float32], NDArray[np.uint8]]
@@ -36,8 +36,8 @@ def read_patch(case: Case, origin: Sequence[int], size: int, hu: Sequence[float]
         prefetch(values, box)
         scaled(voxels[box], hu, out=part)
         label[outer] = values[box]
-        let_go(voxels.base)
-        let_go(values.base)
+        release_pages(voxels.base)
+        release_pages(values.base)
     return image, label
 
 

@@ -217,7 +217,7 @@ def damage(path: Path, record: dict[str, Any], content: bool = False) -> str | N
             return f"{file}: is missing"
         if file.stat().st_size != size:
             return f"{file}: has {file.stat().st_size} bytes instead of {size}"
-    return arrays.other_content(path, record["content"]) if content else None
+    return arrays.content_fault(path, record["content"]) if content else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixcl.config.settings import Experiment
-from mixcl.data.arrays import other_content
+from mixcl.data.arrays import content_fault
 from mixcl.data.files.raw import digest
 from mixcl.data.registry import collections, folder
 from mixcl.data.store import Store, read_json
@@ -40,7 +40,7 @@ def scans(config: Experiment, out: Path, card: Mapping[str, Any], full: bool) ->
         yield same(f"data {name}", recorded, fingerprint, "prepare")
         sizes = [sum(path.stat().st_size for path in case.path.glob("[!.]*.npy")) for case in cases]
         chosen = _sample(cases, sizes, full)
-        faults = (other_content(c.path, {"image": c.content[0], "label": c.content[1]}) for c in chosen)
+        faults = (content_fault(c.path, {"image": c.content[0], "label": c.content[1]}) for c in chosen)
         yield agrees(f"prepared scans of {name}", filter(None, faults), "prepare")
         yield from left(f"prepared scans of {name}", len(chosen), len(cases))
         base = folder(collection, config.data.raw_dir(out))

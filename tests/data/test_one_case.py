@@ -11,7 +11,7 @@ from typing import Any
 
 import pydicom
 import pytest
-from helpers.apart import check_or_end, make_or_end
+from helpers.apart import check_or_end, prepare_or_end
 from helpers.faults import with_header
 from helpers.preparing import settings
 from helpers.series import write_series
@@ -37,7 +37,7 @@ def test_whatever_ends_a_case_is_its_own_error(tmp_path: Path, monkeypatch: pyte
     found = check(config, tmp_path, workers=2, progress=False)
     errors = {finding.case: finding.text for finding in found.findings if finding.severity == "error"}
     assert errors.keys() == ENDS.keys()
-    monkeypatch.setattr(prepare_module, "make", make_or_end)
+    monkeypatch.setattr(prepare_module, "prepare_case", prepare_or_end)
     with pytest.raises(InputError, match="4 faulty; the other 1 cases are prepared and stay so") as told:
         prepare(config, tmp_path, workers=2, progress=False)
     assert (tmp_path / "data/store/own/good/case.json").is_file()

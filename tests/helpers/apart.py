@@ -13,7 +13,7 @@ import numpy as np
 
 from mixcl.config.settings import Collection
 from mixcl.data.check.run import check_case
-from mixcl.data.prepare.case import Job, make
+from mixcl.data.prepare.case import Job, prepare_case
 from mixcl.errors import InputError
 
 
@@ -47,6 +47,6 @@ def check_or_end(name: str, collection: Collection, case: str, *rest: Any) -> ob
     return check_case(name, collection, case, *rest) if case == "good" else answer(case)
 
 
-def make_or_end(job: Job) -> object:
+def prepare_or_end(job: Job) -> object:
     """Prepare a case, but for those whose name says what happens instead."""
-    return make(job) if job.case == "good" else answer(job.case)
+    return prepare_case(job) if job.case == "good" else answer(job.case)

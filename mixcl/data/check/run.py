@@ -18,7 +18,7 @@ from mixcl.data.files import Doubt, Severity, Volume
 from mixcl.data.files.align import aligned, corners_apart, spreads
 from mixcl.data.files.grid import resample_nearest, spacing_of, to_ras
 from mixcl.data.files.layout import match_cases
-from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost, read_volume
+from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost_labels, read_volume
 from mixcl.data.prepare.case import OUTSIDE
 from mixcl.data.registry import collections, expected_count, folder, overlap
 from mixcl.data.workers import outcomes
@@ -138,7 +138,7 @@ def check_case(
     if label is not None:
         with _errors(doubts):
             after = known_voxels(resample_nearest(labels, edges, data.spacing))
-            if text := lost(label_path, known_voxels(labels), after, names, data.spacing):
+            if text := lost_labels(label_path, known_voxels(labels), after, names, data.spacing):
                 doubts.append(Doubt("lost label", text))
     picture = b""
     with suppress(Exception):  # a picture is a help; what is wrong has been told

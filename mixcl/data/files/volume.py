@@ -125,14 +125,14 @@ def known_voxels(labels: NDArray[np.uint8]) -> dict[int, int]:
     return {value: number for value, number in voxels_of(labels).items() if value != UNKNOWN}
 
 
-def lost(
+def lost_labels(
     path: Path, before: Mapping[int, int], after: Mapping[int, int], names: Mapping[int, str], spacing: Sequence[float]
 ) -> str:
     """What of a label map resampling takes away altogether, in a sentence; nothing when every label has a voxel left.
 
     ``before`` and ``after``, at ``spacing`` mm, count voxels by value.  Raises InputError: no label has a voxel left.
 
-    >>> lost(Path("seg.nii"), {0: 9, 1: 3, 2: 5}, {0: 2, 2: 1}, {1: "spleen", 2: "liver"}, (9, 9, 9))[:63]
+    >>> lost_labels(Path("seg.nii"), {0: 9, 1: 3, 2: 5}, {0: 2, 2: 1}, {1: "spleen", 2: "liver"}, (9, 9, 9))[:63]
     'seg.nii: at 9 x 9 x 9 mm nothing is left of spleen (3 voxels), '
     """
     gone = ", ".join(f"{names[value]} ({before[value]} voxels)" for value in before if value and value not in after)

@@ -22,7 +22,7 @@ from mixcl.data.files import Volume
 from mixcl.data.files.align import aligned
 from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_affine, spacing_of, to_ras
 from mixcl.data.files.raw import digest, files_of
-from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost, read_volume
+from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost_labels, read_volume
 from mixcl.errors import InputError
 from mixcl.files import write_sealed, writing
 
@@ -86,7 +86,7 @@ def kept(job: Job) -> dict[str, Any] | None:
     return record
 
 
-def make(job: Job) -> dict[str, Any]:
+def prepare_case(job: Job) -> dict[str, Any]:
     """Prepare a case and put it in place; its record, or an `InputError`, of the kind ``machine`` if of the disk."""
     source, dates = {}, {}
     for kind, path in job.files.items():  # before it is read, so that a change meanwhile is noticed the next time
@@ -107,7 +107,7 @@ def make(job: Job) -> dict[str, Any]:
     del image, turned
     labels = np.ascontiguousarray(resample_nearest(to_ras(label.data, given)[0], spacing, job.data.spacing))
     before, after = known_voxels(label.data), known_voxels(labels)
-    warnings += [moved, lost(job.label, before, after, job.rules.organs, job.data.spacing)]
+    warnings += [moved, lost_labels(job.label, before, after, job.rules.organs, job.data.spacing)]
     record = {
         "schema": store.SCHEMA,
         "settings": job.settings,

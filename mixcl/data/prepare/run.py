@@ -26,7 +26,7 @@ from mixcl.data.files.grid import check_grid, resampled_shape, spacing_of
 from mixcl.data.files.layout import as_spelled, match_cases
 from mixcl.data.files.nifti import announced_grid
 from mixcl.data.files.raw import PACKED
-from mixcl.data.prepare.case import Job, is_own, kept, make
+from mixcl.data.prepare.case import Job, is_own, kept, prepare_case
 from mixcl.data.registry import collections, expected_count, folder, overlap
 from mixcl.data.workers import outcomes
 from mixcl.errors import InputError, visible
@@ -152,7 +152,7 @@ def _run(
         there = zip(jobs, pool.map(kept, jobs), strict=True)
         records = {job.target: record for job, record in there if record is not None}
     new, made = [job for job in jobs if job.target not in records], set()
-    answers = zip(new, outcomes(make, [(job,) for job in new], workers), strict=True)
+    answers = zip(new, outcomes(prepare_case, [(job,) for job in new], workers), strict=True)
     bar = tqdm(answers, desc="prepare", total=len(jobs), initial=len(records), unit="case", disable=not progress)
     for job, answer in bar:
         if isinstance(answer, InputError):
