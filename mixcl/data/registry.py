@@ -53,6 +53,5 @@ def folder(collection: Collection, raw_root: Path) -> Path:
 
 def overlap(name: str) -> str:
     """What to say of a collection that is in pre-training and in fine-tuning, where the settings allow it."""
-    return (
-        f"{name}: is in data.pretrain and in data.finetune; pre-training sees the cases that fine-tuning is tested on"
-    )
+    text = "is in data.pretrain and in data.finetune; pre-training sees the cases that fine-tuning is tested on"
+    return f"{name}: {text}"

@@ -1,6 +1,6 @@
 """``mixcl data check``: read every file of every collection once and tell all that is wrong, before a GPU is booked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -78,11 +78,13 @@ def _errors(doubts: list[Doubt], also: str = "") -> Iterator[None]:
         doubts.append(Doubt(error.kind, f"{error}{also}", "error"))
 
 
-def _read(path: Path, doubts: list[Doubt]) -> Volume | None:
+def _read(path: Path, doubts: list[Doubt], stored: Mapping[int, int] | None = None) -> Volume | None:
+    """A scan, or a label map with the values of the store (`label_map`); None where it cannot be read."""
     volume = None
     with _errors(doubts):
-        volume = read_volume(path)
-        doubts += volume.doubts
+        given = read_volume(path)
+        doubts += given.doubts
+        volume = given if stored is None else replace(given, data=label_map(given, stored))
     return volume
 
 
@@ -104,14 +106,10 @@ def check_case(
     name: str, collection: Collection, case: str, image_path: Path, label_path: Path, data: DataConfig
 ) -> Checked:
     """Everything that can be said of one case without the others; ``data`` has the spacing and window of the store."""
-    doubts, names, organs, voxels = list[Doubt](), collection.organs, None, dict[int, int]()
-    image, label = _read(image_path, doubts), _read(label_path, doubts)
-    if label is not None:
-        given, label = label, None
-        with _errors(doubts):
-            label = replace(given, data=label_map(given, collection.stored))
-            voxels = {value: number for value, number in known_voxels(label.data).items() if value}
-            organs = frozenset(names[value] for value in voxels)
+    doubts, names = list[Doubt](), collection.organs
+    image, label = _read(image_path, doubts), _read(label_path, doubts, collection.stored)
+    voxels = {} if label is None else {value: n for value, n in known_voxels(label.data).items() if value}
+    organs = None if label is None else frozenset(names[value] for value in voxels)
     if image is None:
         return _checked(name, case, doubts, organs=organs)
     with _errors(doubts):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from os.path import commonpath, realpath
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,9 @@ def prepare(
     wanted = collections(data)
     root, raw = data.store_dir(out), data.raw_dir(out)
     for base in (realpath(folder(collection, raw)) for collection in wanted.values()):
-        if commonpath((base, realpath(root))) == realpath(root):
-            raise InputError(
-                f"{root}: holds {base}, a folder of scans, and is to be the store; name another data.store"
-            )
+        if Path(base).is_relative_to(realpath(root)):
+            text = f"holds {base}, a folder of scans, and is to be the store; name another data.store"
+            raise InputError(f"{root}: {text}")
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         with held(root / ".lock", str(root)):
@@ -111,11 +110,11 @@ def prepare(
             _check_room(jobs, root, progress)
             records, made = _run(jobs, faults, workers or min(cores(), 8), progress)
             for name, collection in wanted.items():
-                if faults[name] and any(job.collection == name for job in jobs):  # nobody shall train on a part of it
-                    (root / name / "index.json").unlink(missing_ok=True)
-                elif not faults[name]:
-                    cases = [job.case for job in jobs if job.collection == name]
+                cases = [job.case for job in jobs if job.collection == name]
+                if not faults[name]:
                     _write_index(root, name, collection, data, raw, cases)
+                elif cases:  # nobody shall train on a part of it
+                    (root / name / "index.json").unlink(missing_ok=True)
             report = _summarise(wanted, data, root, jobs, records, made, faults, time.monotonic() - start)
             write_json(out / "data" / "report.json", asdict(report))
     if report.faults:
