@@ -19,7 +19,6 @@ from mixcl.data.files.raw import PACKED
 from mixcl.errors import InputError
 
 MARK = b"DICM"
-CAPTURE = "1.2.840.10008.5.1.4.1.1.7.3"  # multi-frame grayscale word secondary capture
 # Transfer syntaxes that GDCM decodes: JPEG, lossless JPEG, JPEG-LS, JPEG 2000, run lengths.
 DECODED = (".4.50", ".4.51", ".4.57", ".4.70", ".4.80", ".4.81", ".4.90", ".4.91", ".2.5")
 PIXELS = (
@@ -191,6 +190,7 @@ def _whole(dataset: Any, key: str) -> int:
 def pixels_of(path: Path) -> NDArray[Any]:
     """The pixels of a file as stored, [X, Y, frames], without bits that do not count; refuses what it cannot decode."""
     import pydicom
+    from pydicom import uid
 
     try:
         dataset = pydicom.dcmread(path, force=True)
@@ -199,8 +199,8 @@ def pixels_of(path: Path) -> NDArray[Any]:
         else:
             if "TransferSyntaxUID" not in dataset.file_meta:
                 implicit, little = dataset.original_encoding
-                syntax = "1.2.840.10008.1.2" + ("" if implicit else ".1" if little else ".2")
-                dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+                explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+                dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
             dataset.pixel_array_options(correct_unused_bits=False)  # else the lowest, whatever HighBit says
             pixels = dataset.pixel_array
         size, stored = 8 * pixels.itemsize, int(dataset.BitsStored)
@@ -235,8 +235,8 @@ def _decoded(path: Path, dataset: Any) -> NDArray[Any]:
     for key in PIXELS:
         if key in dataset:
             bare[key] = dataset[key]
-    bare.SOPClassUID, bare.SOPInstanceUID = CAPTURE, dataset.get("SOPInstanceUID", "1.2")
-    bare.file_meta = dataset.file_meta
+    bare.SOPClassUID = pydicom.uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+    bare.SOPInstanceUID, bare.file_meta = dataset.get("SOPInstanceUID", "1.2"), dataset.file_meta
     try:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "pixels.dcm"

@@ -18,10 +18,6 @@ from mixcl.files import file_name
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".hdr", ".img", ".dcm")
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-SEPARATORS = (",", ";", "\t", "|")
-
-Pairs = dict[str, tuple[Path, Path]]
-"""Image and label file by case."""
 
 
 class _Match(NamedTuple):
@@ -32,7 +28,7 @@ class _Match(NamedTuple):
     fault: str = ""  # what is wrong with its name
 
 
-def match_cases(collection: Collection, root: Path) -> tuple[Pairs, dict[str, str]]:
+def match_cases(collection: Collection, root: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
     """Pairs of image and label files below ``root``, in natural order, and a sentence on each other case.
 
     Such a case lacks its image or its label, or has a name that is none or another's.  Images without a label are left
@@ -133,7 +129,7 @@ def _census(root: Path) -> str:
     return f"{kinds} ({files[0].relative_to(root)})" if files else "no files at all"
 
 
-def read_table(path: Path) -> tuple[Pairs, dict[str, str]]:
+def read_table(path: Path) -> tuple[dict[str, tuple[Path, Path]], dict[str, str]]:
     """Cases (image, label) of a table with these columns (paths from its folder) and, if given, ``case``.
 
     Read are UTF-8, UTF-16 and Windows-1252; columns parted by comma, semicolon, tab or bar; names of columns in any
@@ -153,7 +149,7 @@ def read_table(path: Path) -> tuple[Pairs, dict[str, str]]:
     if twice := {name for name in ("case", "image", "label") if columns.count(name) > 1}:
         text = f"has {' and '.join(sorted(twice))} for two columns; keep the one that is meant"
         raise InputError(f"{path}: {text}", "table")
-    pairs: Pairs = {}
+    pairs: dict[str, tuple[Path, Path]] = {}
     faults: dict[str, str] = {}
     for number, cells in lines:
         row, line = dict(zip(columns, cells, strict=False)), f"{path}: line {number}"
@@ -199,7 +195,7 @@ def _rows(path: Path) -> dict[int, list[str]]:
         raise InputError(f"{path}: a workbook of a spreadsheet, no text; save it as CSV", "table")
     lines = _text(raw).splitlines(keepends=True)
     first = next((line for line in lines if line.strip()), "")
-    separator = max(SEPARATORS, key=first.count)
+    separator = max((",", ";", "\t", "|"), key=first.count)
     if lines and (declared := re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)):  # a line for Excel
         separator, lines[0] = declared[1], "\n"
     read = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)  # so that quotes have an end
