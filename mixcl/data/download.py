@@ -20,7 +20,6 @@ MSD_MD5 = {  # addresses and checksums are those of MONAI's DecathlonDataset
     "msd_liver": "a90ec6c4aa7f6a3d087205e23d4e6397", "msd_lung": "8afd997733c7fc0432f71255ba4e52dc",
     "msd_pancreas": "4f7080cfca169fa8066d17ce6eb061e4", "msd_spleen": "410d4a301da4e5b2f6f86ec3ddba524e",
 }  # fmt: skip
-KITS_CASES = 210  # have labels
 KITS = {  # addresses are those of KiTS19's own repository
     "imaging": "https://huggingface.co/datasets/neheller/KiTS-Challenge-Imaging/resolve/main/images/case_{:05}.nii.gz",
     "segmentation": "https://raw.githubusercontent.com/neheller/kits19/master/data/case_{:05}/segmentation.nii.gz",
@@ -58,8 +57,8 @@ def files(name: str) -> list[File]:
     if name in MSD_MD5:
         folder = COLLECTIONS[name].root
         return [File(MSD.format(folder), f"{folder}.tar", MSD_MD5[name])]
-    every = [(case, part) for case in range(KITS_CASES) for part in KITS] if name == "kits19" else []
-    return [File(KITS[part].format(case), f"kits19/data/case_{case:05}/{part}.nii.gz") for case, part in every]
+    cases = range(COLLECTIONS[name].count or 0) if name == "kits19" else ()  # the first ones have labels
+    return [File(KITS[part].format(k), f"kits19/data/case_{k:05}/{part}.nii.gz") for k in cases for part in KITS]
 
 
 def get(name: str, root: Path, *, progress: bool = True) -> str:

@@ -56,8 +56,8 @@ def _header(path: Path) -> Any:
     magic = head[344:348] if kind is nib.Nifti1Header else head[4:8]
     if two and kind is nib.Nifti1Header and not magic.startswith(b"n"):
         kind, magic = nib.AnalyzeHeader, b"ni1"
-    known = (b"ni1", b"ni2") if two else (b"n+1", b"n+2")
-    if kind is None or len(head) < kind.sizeof_hdr or not magic.startswith(known):
+    magics = (b"ni1", b"ni2") if two else (b"n+1", b"n+2")
+    if kind is None or len(head) < kind.sizeof_hdr or not magic.startswith(magics):
         text = "not a NIfTI volume (.nii, .nii.gz or .hdr with .img); convert it, or take it away"
         raise InputError(f"{path}: {text}", "format")
     return kind.from_fileobj(io.BytesIO(head[: kind.sizeof_hdr]), check=False)
