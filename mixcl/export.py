@@ -1,22 +1,32 @@
-"""A trained network as others carry it away: its weights in one file, with all that is needed to use them.
+"""A trained network as others carry it away: in one file or as a MONAI bundle, with all that is needed to use it.
 
-All that is said of a network is one description, `about`: in the metadata of a weights file under ``mixcl``, and in a
-MONAI bundle (:mod:`mixcl.bundle`).
+All that is said of a network is one description, `about`, everywhere here ``facts``: in the metadata of a weights file
+under ``mixcl``, and in a bundle, which is a folder::
+
+    configs/metadata.json      as MONAI's bundle specification has it; written last
+    configs/inference.json     python -m monai.bundle run --config_file configs/inference.json
+    models/model.safetensors   weights, with the description; what mixcl reads
+    models/model.pt            the same for MONAI's tools, which ask for it
+    README.md, LICENSE         a model card in Hugging Face's form; what is known of the licence
 """
 
 import math
 import shlex
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
+import torch
+import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from mixcl.bundle import INFERENCE, METADATA, MODELS, summary, write_bundle
 from mixcl.config.settings import Experiment
 from mixcl.data.registry import collections
 from mixcl.errors import InputError
+from mixcl.files import whole, write_json, write_text
 from mixcl.handover import unetr_weights
 from mixcl.model import TRANSFER, segmentation_model, select
 from mixcl.run.checkpoint import read_weights, weights_id, write_weights
@@ -25,6 +35,8 @@ from mixcl.run.record import WEIGHTS, read_card
 from mixcl.spreadsheet import read_csv
 
 SEGMENTATION, METRICS = "segmentation", ("dice", "hd95_mm")
+MODELS, METADATA, INFERENCE = "models", "configs/metadata.json", "configs/inference.json"
+OWN = {"models", "configs", "LICENSE", "README.md"}
 
 
 class Carried(NamedTuple):
@@ -121,30 +133,29 @@ def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     if not description.get("model"):
         raise InputError(f"{run}: not a run of mixcl; give the folder of one")
     facts = about(run)
-    told = "\n".join(f"# {line}" for line in summary(facts).splitlines())
+    comments = "\n".join(f"# {line}" for line in _text("summary", facts).splitlines())
     if to.suffix:
-        return f"{told}\n{_write_weights(to, weights, facts, transfer)}"
+        return f"{comments}\n{_write_weights(to, weights, facts, transfer)}"
     if facts["what"] != SEGMENTATION:
         raise InputError(f"{run}: a pre-training labels nothing, so it makes no bundle; give --to a .safetensors file")
-    write_bundle(to, weights, facts)
+    _write_bundle(to, weights, facts)
     words = ["python", "-m", "monai.bundle", "run", "--config_file", str(to / INFERENCE), "--bundle_root", str(to)]
-    how = shlex.join(words)
-    return f"{told}\n# a bundle: {to}\n# {how}"
+    return f"{comments}\n# a bundle: {to}\n# {shlex.join(words)}"
 
 
 def _write_weights(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any], transfer: str) -> str:
-    whole = facts["what"] == SEGMENTATION
-    chosen = dict(weights) if whole else select(unetr_weights(weights), transfer)
-    more = {} if whole else {"transfer": transfer}
+    complete = facts["what"] == SEGMENTATION
+    chosen = dict(weights) if complete else select(unetr_weights(weights), transfer)
+    more = {} if complete else {"transfer": transfer}
     write_weights(to, chosen, {**facts, **more, "of": facts["id"], "id": weights_id(chosen)})
-    model, classes = facts["model"], len(facts["labels"]) + 1 if whole else "YOUR_CLASSES"
+    model, classes = facts["model"], len(facts["labels"]) + 1 if complete else "YOUR_CLASSES"
     return (
         "from monai.networks.nets import UNETR\n"
         "from safetensors.torch import load_file\n"
         f"net = UNETR(in_channels=1, out_channels={classes}, img_size=({model['patch']},) * 3, "
         f"feature_size={model['feature']}, hidden_size={model['hidden']}, mlp_dim={model['mlp']}, "
         f"num_heads={model['heads']})\n"
-        f"net.load_state_dict(load_file({str(to)!r}), strict={whole})"
+        f"net.load_state_dict(load_file({str(to)!r}), strict={complete})"
     )
 
 
@@ -169,3 +180,75 @@ def read_carried(path: Path) -> Carried:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: its description does not fit this version ({first}); export it again") from None
     return Carried(net, config, dict(sorted(names.items())), facts)
+
+
+def _write_bundle(to: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """The folder that MONAI's bundle specification asks for; nothing else is touched.
+
+    Raises `InputError` for a folder that is there and is no bundle.
+    """
+    there = {path.name for path in to.iterdir()} if to.is_dir() else set()
+    begun = MODELS in there and there <= OWN  # as a stop may have left it
+    if to.exists() and not (to / METADATA).is_file() and (not to.is_dir() or (there and not begun)):
+        raise InputError(f"{to}: is there and is no bundle; choose another --to")
+    (to / METADATA).unlink(missing_ok=True)
+    write_weights(to / MODELS / WEIGHTS, weights, facts)
+    with whole(to / MODELS / "model.pt") as draft:  # the specification asks for it; mixcl itself never opens it
+        torch.save(dict(weights), draft)
+    write_json(to / INFERENCE, _inference(facts))
+    write_text(to / "LICENSE", f"{facts['licence']}\n")
+    write_text(to / "README.md", _text("card", facts) + "\n")
+    write_json(to / METADATA, _metadata(facts))  # last: its presence says that the rest is there
+
+
+def _template(name: str) -> Any:
+    """A part of export.yaml beside this file."""
+    return yaml.safe_load(Path(__file__).with_name("export.yaml").read_text(encoding="utf-8"))[name]
+
+
+def _text(name: str, facts: Mapping[str, Any]) -> str:
+    """The ``summary`` of a description, the lines that are shown, or the model ``card`` of a bundle."""
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    more: dict[str, Any] = {}
+    if name == "card":
+        more = {"summary": _text("summary", facts), "classes": _classes(facts), **_template("metadata")}
+    return environment.from_string(_template(name)).render({**more, **facts})
+
+
+def _classes(facts: Mapping[str, Any]) -> dict[int, str]:
+    """Label value -> name of the network's classes, in their order."""
+    return {0: "background"} | dict(sorted((int(value), name) for value, name in facts["labels"].items()))
+
+
+def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """metadata.json; ``mixcl`` is the whole description."""
+    template, names = _template("metadata"), list(_classes(facts).values())
+    formats, patch = template["network_data_format"], {"spatial_shape": facts["patch"]}
+    formats["inputs"]["image"] |= patch
+    classes = {str(k): name for k, name in enumerate(names)}
+    formats["outputs"]["pred"] |= {**patch, "num_channels": len(classes), "channel_def": classes}
+    made_up = "phantoms of " * facts["phantoms"]
+    task = f"{made_up}{facts['task']}"
+    return {
+        **template, "changelog": {template["version"]: f"written of {facts['job']}"},
+        "monai_version": version("monai"), "pytorch_version": version("torch"), "numpy_version": version("numpy"),
+        "required_packages_version": {name: version(name) for name in ("einops", "nibabel", "safetensors")},
+        "name": f"mixcl {task}", "description": f"UNETR fine-tuned on {task}, {facts['arm']}",
+        "copyright": facts["licence"], "data_source": f"{made_up}{', '.join(facts['trained_on'])}",
+        "label_classes": ", ".join(names),
+        "eval_metrics": {"mean_dice": facts["metrics"].get("dice")} if facts["metrics"] else {}, "mixcl": dict(facts),
+    }  # fmt: skip
+
+
+def _inference(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """inference.json; what begins with ``%`` in its template is a macro of MONAI's."""
+    from monai.bundle import ConfigParser
+
+    classes = list(_classes(facts))
+    values = {key: facts[key] for key in ("axes", "model", "patch", "spacing_mm", "window_hu")}
+    values |= {"classes": classes, "channels": len(classes), "indices": list(range(len(classes)))}
+    values["evaluate"] = facts["settings"]["evaluate"]
+    parser = ConfigParser({"inference": _template("inference"), "values": values})
+    parser.resolve_macro_and_relative_ids()
+    filled: dict[str, Any] = parser["inference"]
+    return filled

@@ -20,7 +20,7 @@ FLOORS = (  # from the ground up; a module or wing imports only what is on a low
     "run data model augment",
     "handover batches windows",
     "objective diagnostics",
-    "baselines evaluate bundle illustration",
+    "baselines evaluate illustration",
     "trainer results export",
     "segment",
     "figures",
