@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.memory import saved_bytes
+from helpers.pretraining import SMALL, make_batch
 from torch import Tensor
 
 from mixcl import losses
@@ -16,19 +17,6 @@ from mixcl.config.settings import LossConfig, ModelConfig
 from mixcl.errors import InputError
 from mixcl.model import LABEL_LEVEL, MixCL, level_edges, seeded
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-
-SMALL = ModelConfig(patch=32, feature=4, hidden=24, mlp=48, heads=2)
-
-
-def make_batch(config: ModelConfig, samples: int, pixels: int = 60, classes: int = 3) -> Batch:
-    g = torch.Generator().manual_seed(3)
-    views, patches = torch.rand(2, 3 * samples, 1, 32, 32, 32, generator=g)
-    grid = level_edges(config)[LABEL_LEVEL] ** 3
-    n = min(pixels, grid)
-    drawn = [tuple(torch.randperm(grid, generator=g)[:n] for _ in (0, 1)) for _ in range(samples)]
-    labels = [tuple(torch.randint(classes, (n,), generator=g) for _ in (0, 1)) for _ in range(samples)]
-    maps = torch.zeros(2 * samples, 32, 32, 32, dtype=torch.uint8)
-    return Batch(views, patches, drawn, labels, maps, range(samples), [0] * samples)  # type: ignore[arg-type]
 
 
 def plain(net: MixCL, batch: Batch, config: LossConfig) -> Tensor:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from helpers import forked
+from helpers.pretraining import SMALL, make_batch, part
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixcl import losses
+from mixcl.config.settings import LossConfig
+from mixcl.model import MixCL, seeded
 from mixcl.moments import correlation_from_moments, moments, sum_over_ranks
+from mixcl.objective import Objective
 
 SAMPLES = 6
 SPLITS = {2: [(3, 3), (4, 2)], 3: [(2, 2, 2), (1, 2, 3)]}  # samples of each rank
@@ -69,12 +75,41 @@ def name(split: tuple[int, ...], center: bool) -> str:
     return f"{'-'.join(map(str, split))}-{center}.pt"
 
 
-def work(rank: int, world: int, folder: str) -> None:
-    """One rank: every split and reading, rank 0 writes."""
+def objective_gradients(own: range, samples: int, parallel: bool) -> dict[str, Tensor]:
+    """Of the whole objective, all terms on and in double precision: the gradient of every weight of its network."""
+    with seeded(0):
+        objective = Objective(MixCL(SMALL), LossConfig(alpha=1.0, beta=0.5, recon_reduction="mean")).double()
+    batch = part(make_batch(SMALL, samples), own)
+    batch = batch._replace(views=batch.views.double(), patches=batch.patches.double())
+    net = DistributedDataParallel(objective, find_unused_parameters=True) if parallel else objective
+    net(batch).total.backward()
+    return {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+
+
+@contextmanager
+def ranks(rank: int, world: int, folder: str) -> Iterator[None]:
+    """One of the processes that meet in a folder."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     try:
+        yield
+    finally:
+        dist.destroy_process_group()
+    os._exit(0)  # what is left of gloo has been seen to wait for ever at the end of a rank
+
+
+def half(rank: int, folder: str) -> None:
+    """One of two ranks, with one of two samples."""
+    with ranks(rank, 2, folder):
+        gradients = objective_gradients(range(rank, rank + 1), 2, parallel=True)
+        if rank == 0:
+            torch.save(gradients, Path(folder) / "objective.pt")
+
+
+def work(rank: int, world: int, folder: str) -> None:
+    """One rank: every split and reading, rank 0 writes."""
+    with ranks(rank, world, folder):
         for (center, dtype), split in itertools.product(READINGS, SPLITS[world]):
             net, views, labels = problem(dtype)
             own = slice(sum(split[:rank]), sum(split[: rank + 1]))
@@ -86,9 +121,6 @@ def work(rank: int, world: int, folder: str) -> None:
             found["loss"] = torch.stack(losses_of_all).mean()
             if rank == 0:
                 torch.save(found, Path(folder) / name(split, center))
-    finally:
-        dist.destroy_process_group()
-    os._exit(0)  # what is left of gloo has been seen to wait for ever at the end of a rank
 
 
 @pytest.mark.slow
@@ -106,6 +138,21 @@ def test_ranks_agree_with_one_process_over_the_whole_batch(world: int, tmp_path:
             torch.testing.assert_close(
                 found[key], value, rtol=tolerance, atol=tolerance * scale, msg=f"{key}, {split}, {center}"
             )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
+def test_a_step_of_the_whole_objective_on_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    """Eq. 2 to 6 with one sample a process, and with the joined batch of both: the same gradient of every weight."""
+    forked.run(half, 2, str(tmp_path))
+    found = torch.load(tmp_path / "objective.pt", weights_only=True)
+    expected = objective_gradients(range(2), 2, parallel=False)
+    assert found.keys() == expected.keys()
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-12 * largest, msg=name)
+    alone = objective_gradients(range(1), 2, parallel=False)  # half of the batch is another step: the test can tell
+    assert any((alone[name] - gradient).abs().max() > 1e-2 * largest for name, gradient in expected.items())
 
 
 def test_the_comparison_can_tell() -> None:
