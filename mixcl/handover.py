@@ -1,13 +1,16 @@
 """R16: what of a pre-trained network goes to fine-tuning and to a stock MONAI UNETR."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from monai.networks.nets import UNETR
 from torch import Tensor, nn
 
+from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.model import select
+from mixcl.run.checkpoint import read_start
 
 
 def unetr_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -68,6 +71,24 @@ def hand_over(
         raise InputError(f"{source}: {text}; give the weights of another run")
     target.load_state_dict({name: weights[name] for name in wanted}, strict=False)
     return Handover(tuple(wanted), tuple(name for name in own if name not in wanted))
+
+
+def hand_over_from(
+    init: Path | None, net: UNETR, config: Experiment, task: str, data: str
+) -> tuple[str, str, dict[str, Any]]:
+    """Put the weights of ``init`` into a network that is trained on a task, whose scans have the fingerprint ``data``.
+
+    What was handed over, in words, the weights' id, and what they say of themselves; None hands nothing over.
+    """
+    if init is None:
+        return "none: trained from scratch", "none", {}
+    weights, source = read_start(init, task, data)
+    if (heads := source.get("model", {}).get("heads", config.model.heads)) != config.model.heads:  # no shape tells
+        text = f"was trained with model.heads = {heads}, not {config.model.heads}"
+        raise InputError(f"{init}: {text}; use the model settings of the pre-training")
+    transfer = config.finetune.transfer
+    report = hand_over(unetr_weights(weights), net, transfer=transfer, source=str(init))
+    return f"{transfer}: {report}", source["id"], source
 
 
 def freeze(net: UNETR) -> None:

@@ -9,14 +9,13 @@ a stopped run where it was and returns at once for a finished one; what another 
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from monai.networks.nets import UNETR
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -24,10 +23,10 @@ from mixcl import baselines, batches, diagnostics, windows
 from mixcl.config.profile import checked_task
 from mixcl.config.settings import Experiment, FinetuneConfig, PretrainConfig
 from mixcl.data.splits import seen_by, split, start
-from mixcl.data.store import Case, Store, verify
+from mixcl.data.store import Store, verify
 from mixcl.errors import InputError, enough_memory
 from mixcl.files import checked_name
-from mixcl.handover import freeze, hand_over, parameter_groups, unetr_weights
+from mixcl.handover import freeze, hand_over_from, parameter_groups
 from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device, signals, tracker, twins
@@ -59,7 +58,12 @@ def pretrain(
         objective = baselines.objective(config)
     with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
         baselines.check_ranks(objective, accelerator.num_processes)
-        loop = _Loop(accelerator, objective, config, settings, out, card, decides, cases, restart, progress)
+        pairs = batches.PairDataset(cases, config, steps * settings.batch)
+        loop = _Loop(accelerator, objective, pairs, config, settings, out, card, decides, restart, progress)
+        if isinstance(objective, Objective):
+            samples = settings.batch if config.loss.sync_correlation else settings.batch // accelerator.num_processes
+            loop.card["floors"] = floors(objective.model, config.loss, samples)
+        patches = diagnostics.probe(cases, config)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             terms = loop.module(batches.pretraining_batch(raw, config, accelerator.device))
@@ -68,21 +72,12 @@ def pretrain(
                 values["gradients"] = gradient_norms(objective, terms)
                 if number == 0:
                     values["gradient_coverage"] = gradient_coverage(objective, terms)
-            if _due(settings.probe_every, number, steps) and accelerator.is_main_process:
-                found = diagnostics.measure_features(objective.model, patches, projected=objective.trains_projectors)
-                values["probe"] = {"step": number, **found}
+            if loop.probes(number):
+                features = diagnostics.measure_features(objective.model, patches, projected=objective.trains_projectors)
+                values["probe"] = {"step": number, **features}
             return terms.total, values
 
-        patches = diagnostics.probe(cases, config)
-        if isinstance(objective, Objective):
-            loop.card["floors"] = floors(
-                objective.model,
-                config.loss,
-                settings.batch // (1 if config.loss.sync_correlation else accelerator.num_processes),
-            )
-        pairs = batches.PairDataset(cases, config, steps * settings.batch)
-        with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
-            return loop.run(pairs, step, objective.model)
+        return loop.run(step, objective.model)
 
 
 @enough_memory()
@@ -107,7 +102,7 @@ def finetune(
         net = segmentation_model(config.model, len(names))
     if settings.freeze:
         freeze(net)
-    handed, origin, source = _handed_over(config, net, init, task, data)
+    handed, origin, source = hand_over_from(init, net, config, task, data)
     decides = {
         "data": data, "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
         "n_folds": config.grid.n_folds, "init": origin, "start": own, "train": [c.id for c in train],
@@ -120,40 +115,19 @@ def finetune(
         hand_over=handed, pretraining=source, steps=steps,
     )  # fmt: skip
     with device.machine(config.run) as accelerator, alone(run_folder(out, job), accelerator.is_main_process):
-        loop = _Loop(accelerator, net, config, settings, out, card, decides, train, restart, progress)
+        patches = batches.SegmentationDataset(train, config, own, steps * settings.batch)
+        loop = _Loop(accelerator, net, patches, config, settings, out, card, decides, restart, progress)
         criterion = baselines.SegmentationLoss(settings, spread=accelerator.num_processes > 1)
 
         def step(number: int, raw: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             values: dict[str, Any] = {}
-            if _due(settings.probe_every, number, steps) and accelerator.is_main_process:
+            if loop.probes(number):
                 values["test"] = {"step": number, **windows.measure_test(net, test, config, names)}
             image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
             loss = criterion(device.forward(loop.module, image, config.model), label)
             return loss, {**values, "total": loss}
 
-        patches = batches.SegmentationDataset(train, config, own, steps * settings.batch)
-        with twins.shared(accelerator, loop.folder, loop.card, restart != "always"):
-            return loop.run(patches, step, net)
-
-
-def _handed_over(
-    config: Experiment, net: UNETR, init: Path | None, task: str, data: str
-) -> tuple[str, str, dict[str, Any]]:
-    """Put pre-trained weights into ``net``: what was handed over, the weights' id, and what they say of themselves."""
-    if init is None:
-        return "none: trained from scratch", "none", {}
-    weights, source = checkpoint.read_start(init, task, data)
-    if (heads := source.get("model", {}).get("heads", config.model.heads)) != config.model.heads:  # no shape tells
-        text = f"was trained with model.heads = {heads}, not {config.model.heads}"
-        raise InputError(f"{init}: {text}; use the model settings of the pre-training")
-    transfer = config.finetune.transfer
-    report = hand_over(unetr_weights(weights), net, transfer=transfer, source=str(init))
-    return f"{transfer}: {report}", source["id"], source
-
-
-def _due(every: int, number: int, steps: int) -> bool:
-    """Whether a look that comes ``every`` so many steps (0: never), and at the last, comes at this one."""
-    return bool(every) and (number % every == 0 or number == steps - 1)
+        return loop.run(step, net)
 
 
 def cosine(step: int, steps: int, lr: float) -> float:
@@ -166,22 +140,25 @@ def cosine(step: int, steps: int, lr: float) -> float:
 
 
 class _Loop:
-    """What both loops share: optimiser, schedule, progress, metrics, checkpoints."""
+    """What both trainings share: optimiser, schedule, progress, metrics, checkpoints."""
+
+    metrics: checkpoint.Metrics | None = None  # of the main rank, while it trains
 
     def __init__(
-        self, accelerator: Accelerator, module: nn.Module, config: Experiment,
+        self, accelerator: Accelerator, module: nn.Module, data: batches.PatchDataset, config: Experiment,
         settings: PretrainConfig | FinetuneConfig, out: Path, card: dict[str, Any], decides: dict[str, Any],
-        cases: Sequence[Case], restart: Restart, progress: bool,
+        restart: Restart, progress: bool,
     ) -> None:  # fmt: skip
-        self.accelerator, self.plain, self.config, self.settings = accelerator, module, config, settings
+        self.accelerator, self.plain, self.data = accelerator, module, data
+        self.config, self.settings, self.restart = config, settings, restart
         self.card, self.steps = {**card, "decides": decides}, int(card["steps"])
-        self.progress = progress and accelerator.is_main_process
-        self.folder = run_folder(out, card["job"])
-        batches.share(settings.batch, accelerator.num_processes)
-        if accelerator.is_main_process:
+        self.main, self.ranks = accelerator.is_main_process, accelerator.num_processes
+        self.progress, self.folder = progress and self.main, run_folder(out, card["job"])
+        batches.share(settings.batch, self.ranks)
+        if self.main:
             if restart != "never":  # before what is there goes
                 tracker.check(config.run.tracker)
-                verify(cases)
+                verify(data.cases)
             begin(self.folder, decides, restart)
         accelerator.wait_for_everyone()
         # fused: one pass, and on a CPU a square root that is alike on all processors, as MKL's is not
@@ -189,79 +166,106 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         device.faster(module, config.run)
         self.module, self.wrapped = accelerator.prepare(module, self.optimizer)
+        self.largest = device.largest(accelerator)  # of the ranks' numbers
 
-    def run(self, data: batches.PatchDataset, step: Step, kept: nn.Module) -> Path:
+    def probes(self, number: int) -> bool:
+        """Whether this rank measures at a step: the main one every ``probe_every`` (0: never), and at the last."""
+        every = self.settings.probe_every
+        return self.main and every > 0 and (number % every == 0 or number == self.steps - 1)
+
+    def run(self, step: Step, kept: nn.Module) -> Path:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
-        accelerator, settings, started = self.accelerator, self.settings, time.perf_counter()
-        finished = checkpoint.finished(self.folder)
-        before = {} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer, self._warn)
-        done = first = self.steps if finished else int(before.get("step", 0))
-        largest = device.largest(accelerator)
-        device.agree(largest, first, self.folder)
-        if finished:
-            return self._as_it_is()
-        self._take_up(before, data)
-        metrics, pending = self._open(before), Steps(before.get("pending", ()))
-        loader, scans = self._loader(data, first), partial(batches.scans, data)
-        bar = tqdm(total=self.steps, initial=first, desc=self.card["job"], disable=not self.progress, unit="step")
-        self.module.train()
-        with signals.stopping() as stop:
-            for number, raw in enumerate(loader, start=first):
-                done = number + 1
-                pending.add(done, raw["sample"].tolist(), *self._update(number, step, raw))
-                asked = largest(stop.number)  # one rank is, and all stop
-                last = done == self.steps
-                due = last or done % settings.checkpoint_every == 0
-                logs, saves = due or done % settings.log_every == 0, due or asked
-                if logs or saves:
-                    pending.check(self.folder.name, scans, self.plain if saves else None)
-                    if accelerator.num_processes > 1:
-                        pending.share(accelerator.reduce)
-                if logs:
-                    self._log(metrics, bar, done, pending.means())
-                    pending = Steps()
-                if saves and not last:
-                    self._save(done, metrics, pending)
-                bar.update()
-                if done == first + 1:  # which also looks at the store and at what the terms pull at
-                    began = time.perf_counter()
-                elif done == first + 2:
-                    self._warn(device.slow(self.config.run, time.perf_counter() - began, self.steps - done))
-                if asked:
-                    stop.number = asked
-                    break
-            bar.close()
-            if metrics is not None:
-                metrics.close()
-            if done == self.steps:
-                self._finish(kept, metrics, time.perf_counter() - started, self.steps - first)
+        started = time.perf_counter()
+        with twins.shared(self.accelerator, self.folder, self.card, self.restart != "always"):
+            finished = checkpoint.finished(self.folder)
+            before = {} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer, self._warn)
+            first = self.steps if finished else int(before.get("step", 0))
+            device.agree(self.largest, first, self.folder)
+            if finished:
+                self._renew_card()
+                return self.folder
+            self._take_up(before)
+            self.metrics = self._open(before)
+            with signals.stopping() as stop:
+                done = self._train(first, Steps(before.get("pending", ())), step, stop)
+                if self.metrics is not None:
+                    self.metrics.close()
+                if done == self.steps:
+                    self._finish(kept, time.perf_counter() - started, self.steps - first)
         return self.folder
 
-    def _as_it_is(self) -> Path:
-        """A finished run, with what may have changed since and decides nothing: names of organs, the grid."""
+    def _train(self, first: int, pending: Steps, step: Step, stop: signals.Stop) -> int:
+        """Take the steps that are left, ``pending`` being those since the last record; how many are done."""
+        left = batches.batches(
+            self.data, self.settings.batch, start=first, steps=self.steps, rank=self.accelerator.process_index,
+            ranks=self.ranks, workers=device.workers(self.config.run, self.ranks),
+            pin=self.accelerator.device.type == "cuda",
+        )  # fmt: skip
+        done, name = first, self.card["job"]
+        bar = tqdm(total=self.steps, initial=first, desc=name, disable=not self.progress, unit="step")
+        self.module.train()
+        for number, raw in enumerate(batches.prefetch(left, self.accelerator.device), start=first):
+            done = number + 1
+            pending.add(done, raw["sample"].tolist(), *self._update(number, step, raw))
+            asked = self.largest(stop.number)  # one rank is, and all stop
+            last = done == self.steps
+            due = last or done % self.settings.checkpoint_every == 0
+            logs, saves = due or done % self.settings.log_every == 0, due or asked
+            if logs or saves:
+                pending.check(name, partial(batches.scans, self.data), self.plain if saves else None)
+                if self.ranks > 1:
+                    pending.share(self.accelerator.reduce)
+            if logs:
+                self._log(bar, done, pending.means())
+                pending = Steps()
+            if saves and not last:
+                self._save(done, pending)
+            bar.update()
+            if done == first + 1:  # which also looks at the store and at what the terms pull at
+                began = time.perf_counter()
+            elif done == first + 2:
+                self._warn(device.slow(self.config.run, time.perf_counter() - began, self.steps - done))
+            if asked:
+                stop.number = asked
+                break
+        bar.close()
+        return done
+
+    def _renew_card(self) -> None:
+        """Of a finished run: what may have changed since and decides nothing, names of organs and the grid."""
         checkpoint.drop(self.folder)  # a kill may have come between the weights and this
-        if self.accelerator.is_main_process:
+        if self.main:
             now = {key: self.card[key] for key in ("config", "labels") if key in self.card}
             if (card := read_card(self.folder)) | now != card:
                 write_card(self.folder, card | now)
-        return self.folder
 
-    def _take_up(self, before: Mapping[str, Any], data: batches.PatchDataset) -> None:
-        """Look at the scans, and at what a checkpoint left behind."""
-        verify(data.cases)
-        self.seen = seen_by(self.config, data.cases, self.card)
-        self._note(before.get("bits", {}))
-        if self.accelerator.scaler is not None and "scaler" in before:
-            self.accelerator.scaler.load_state_dict(before["scaler"])
-
-    def _loader(self, data: batches.PatchDataset, first: int) -> Iterator[dict[str, Any]]:
-        """The batches that are left, drawn ahead."""
-        ranks = self.accelerator.num_processes
-        left = batches.batches(
-            data, self.settings.batch, start=first, steps=self.steps, rank=self.accelerator.process_index, ranks=ranks,
-            workers=device.workers(self.config.run, ranks), pin=self.accelerator.device.type == "cuda",
+    def _take_up(self, before: Mapping[str, Any]) -> None:
+        """Look at the scans, and at what a checkpoint left behind; tell where another environment has begun the run."""
+        verify(self.data.cases)
+        self.trained_on = seen_by(self.config, self.data.cases, self.card)
+        run, accelerator, begun = self.config.run, self.accelerator, before.get("bits", {})
+        self.bits = determinism.environment(
+            str(accelerator.device), run.threads, precision=device.precision(run), channels_last=run.channels_last,
+            compile=run.compile, processes=self.ranks,
         )  # fmt: skip
-        return batches.prefetch(left, self.accelerator.device)
+        if begun and (unlike := determinism.unlike(self.bits, begun)):
+            self._warn(f"{self.folder.name}: goes on with {'; '.join(unlike)}, as it began; its bits are neither's")
+            begun = {"began": f"went on with {'; '.join(unlike)}", **begun}
+        self.bits |= {"began": begun["began"]} if "began" in begun else {}
+        if accelerator.scaler is not None and "scaler" in before:
+            accelerator.scaler.load_state_dict(before["scaler"])
+
+    def _open(self, before: Mapping[str, Any]) -> checkpoint.Metrics | None:
+        """The card, written, and the metrics, taken up; of the main rank alone."""
+        if not self.main:
+            return None
+        begun = read_card(self.folder).get("code", "") if before else ""
+        if begun and not begun.endswith(self.card["code"]):  # weights that two versions of the code have made
+            self.card["code"] = f"{begun}+{self.card['code']}"
+        write_card(self.folder, self.card)
+        state = {"step": before.get("step", 0), **before.get("metrics", {})}
+        sent_to = tracker.start(self.config.run.tracker, self.folder, state["step"], self.card)
+        return checkpoint.Metrics(self.folder, state, sent_to, self._warn)
 
     def _update(self, number: int, step: Step, raw: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None]:
         """One step of the optimiser; what is logged of it, and the norm of its gradient."""
@@ -274,64 +278,41 @@ class _Loop:
         self.wrapped.zero_grad(set_to_none=True)
         return values, norm
 
-    def _open(self, before: dict[str, Any]) -> checkpoint.Metrics | None:
-        if not self.accelerator.is_main_process:
-            return None
-        begun = read_card(self.folder).get("code", "") if before else ""
-        if begun and not begun.endswith(self.card["code"]):  # weights that two versions of the code have made
-            self.card["code"] = f"{begun}+{self.card['code']}"
-        write_card(self.folder, self.card)
-        state = {"step": before.get("step", 0), **before.get("metrics", {})}
-        sent_to = tracker.start(self.config.run.tracker, self.folder, state["step"], self.card)
-        return checkpoint.Metrics(self.folder, state, sent_to, self._warn)
-
-    def _note(self, begun: Mapping[str, Any]) -> None:
-        """Keep what decides the bits beside the settings, and tell where another environment has ``begun`` the run."""
-        run, accelerator = self.config.run, self.accelerator
-        self.bits = determinism.environment(
-            str(accelerator.device), run.threads, precision=device.precision(run), channels_last=run.channels_last,
-            compile=run.compile, processes=accelerator.num_processes,
-        )  # fmt: skip
-        if begun and (other := determinism.unlike(self.bits, begun)):
-            self._warn(f"{self.folder.name}: goes on with {'; '.join(other)}, as it began; its bits are neither's")
-            begun = {"began": f"went on with {'; '.join(other)}", **begun}
-        self.bits |= {"began": begun["began"]} if "began" in begun else {}
-
-    def _save(self, done: int, metrics: checkpoint.Metrics | None, pending: Steps) -> None:
-        if metrics is not None:
-            extra = {"metrics": metrics.state(), "pending": pending.state(), "bits": self.bits}
+    def _save(self, done: int, pending: Steps) -> None:
+        if self.metrics is not None:
+            extra = {"metrics": self.metrics.state(), "pending": pending.state(), "bits": self.bits}
             if self.accelerator.scaler is not None:
                 extra["scaler"] = self.accelerator.scaler.state_dict()
             checkpoint.save(self.folder, done, self.plain, self.optimizer, extra)
         self.accelerator.wait_for_everyone()
 
     def _warn(self, text: str) -> None:
-        if text and self.accelerator.is_main_process:
+        if text and self.main:
             tqdm.write(f"mixcl: {text}", file=sys.stderr)
 
-    def _log(self, metrics: checkpoint.Metrics | None, bar: Any, done: int, record: dict[str, Any]) -> None:
+    def _log(self, bar: Any, done: int, record: dict[str, Any]) -> None:
         """A record of the steps since the last one."""
         record["lr"] = cosine(done - 1, self.steps, self.settings.lr)
         if messages := diagnostics.warnings(record.get("probe", {}), record.get("gradients", {})):
             record["warnings"] = messages
             if self.progress:
                 bar.write(f"{self.folder.name}, step {done}: {'; '.join(messages)}")
-        if metrics is not None:
-            metrics.write(done, record)
+        if self.metrics is not None:
+            self.metrics.write(done, record)
         shown = {k: f"{v:.3g}" for k, v in record.items() if k in ("total", "identity", "label", "recon")}
         bar.set_postfix(shown, refresh=False)
 
-    def _finish(self, kept: nn.Module, metrics: checkpoint.Metrics | None, seconds: float, steps: int) -> None:
-        if metrics is not None:
+    def _finish(self, kept: nn.Module, seconds: float, steps: int) -> None:
+        if self.metrics is not None:
             state = kept.state_dict()
             identity = checkpoint.weights_id(state)
             description = {key: self.card[key] for key in ("profile", "commit", "job", "seed", "data")}
-            model = self.config.model.model_dump(mode="json")
+            description |= {**self.trained_on, "id": identity, "model": self.config.model.model_dump(mode="json")}
             log_fields = {
                 "seconds_of_last_part": round(seconds, 1), "steps_of_last_part": steps,
                 "memory_gb": device.peak_gb(self.accelerator.device), "bits": self.bits,
-                "weights": identity, "metrics": metrics.state()["sha256"],
+                "weights": identity, "metrics": self.metrics.state()["sha256"],
             }  # fmt: skip
             write_card(self.folder, {**self.card, **log_fields})
-            checkpoint.finish(self.folder, state, {**description, **self.seen, "id": identity, "model": model})
+            checkpoint.finish(self.folder, state, description)
         self.accelerator.wait_for_everyone()
