@@ -152,12 +152,11 @@ def elastic_field(control: Tensor, shape: Sequence[int], at: slice = ALL) -> Ten
     >>> elastic_field(torch.ones(1, 3, 4, 4, 4), (5, 6, 7)).sub(1).abs().max().item() < 1e-6
     True
     """
-    along_x, along_y, along_z = (
-        _spline(n, size, control)[at] for n, size in zip(control.shape[2:], shape, strict=True)
-    )
+    sizes = zip(control.shape[2:], shape, strict=True)
+    along_x, along_y, along_z = (_spline(n, size, control)[at] for n, size in sizes)  # [X, n], [Y, n], [Z, n]
     with full_precision(control):
-        planes = along_y @ (control @ along_z.T)
-        field: Tensor = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])
+        planes = along_y @ (control @ along_z.T)  # [B, 3, n, Y, Z]
+        field: Tensor = (along_x @ planes.flatten(3)).unflatten(3, planes.shape[3:])  # [B, 3, X, Y, Z]
         return field
 
 
@@ -170,10 +169,10 @@ def sampling_grid(shape: Sequence[int], matrix: Tensor, control: Tensor | None =
     """
     x, y, z = (torch.arange(n, device=matrix.device, dtype=matrix.dtype)[at] for n in shape)
     along_x, along_y, along_z, offset = matrix[..., None].unbind(2)  # each [B, 3, 1]
-    plane = (along_y * y)[..., None] + (along_z * z + offset)[:, :, None]
-    grid = (along_x * x)[..., None, None] + plane[:, :, None]
+    plane = (along_y * y)[..., None] + (along_z * z + offset)[:, :, None]  # [B, 3, Y, Z]
+    grid = (along_x * x)[..., None, None] + plane[:, :, None]  # [B, 3, X, Y, Z]
     if control is not None:
-        turned = (matrix[:, :, :3, None, None, None] * control[:, None]).sum(2)
+        turned = (matrix[:, :, :3, None, None, None] * control[:, None]).sum(2)  # [B, 3, n, n, n]
         grid += elastic_field(turned, shape, at)
     return grid
 
@@ -264,12 +263,12 @@ def flip(x: Tensor, axes: Sequence[int]) -> Tensor:
 def _draw_spatial(shape: Sequence[int], config: ViewsConfig, g: torch.Generator) -> tuple[Tensor, Tensor] | None:
     """One sample's matrix and control points in voxels (0 without elastic), or None; always draws as many numbers."""
     affine, elastic = (torch.rand(2, generator=g) < config.spatial_prob).tolist()
-    numbers = (2 * torch.rand(15, generator=g) - 1).tolist()
+    numbers = (affine * (2 * torch.rand(15, generator=g) - 1)).tolist()
     n = config.elastic_grid
     control = (2 * torch.rand(3, n, n, n, generator=g) - 1) * config.elastic_magnitude
     if not (affine or elastic):
         return None
-    matrix = affine_matrix(shape) if not affine else affine_matrix(
+    matrix = affine_matrix(
         shape, [config.rotate_deg * v for v in numbers[:3]], [1 + config.scale * v for v in numbers[3:6]],
         [config.shear * v for v in numbers[6:12]], [config.translate * v for v in numbers[12:15]],
     )  # fmt: skip

@@ -69,7 +69,7 @@ class Barlow(Pretraining):
 
     def __init__(self, model: MixCL, config: Experiment) -> None:
         super().__init__(model)
-        self.config = config
+        self.lam = config.loss.lam
         width = sum(level_channels(model.config))
         self.projector = nn.Sequential(
             nn.Linear(width, 2 * width, bias=False), nn.BatchNorm1d(2 * width), nn.ReLU(),
@@ -80,10 +80,10 @@ class Barlow(Pretraining):
         """The loss of the views V_1 and V'_1 of every sample."""
         samples = len(batch.samples)
         encoded = self.model.backbone.encode(batch.views[: 2 * samples])
-        pooled = torch.cat([z.flatten(2).mean(2) for z in self.model.level_maps(encoded)], dim=1)
-        first, second = (self.projector(part)[:, :, None] for part in pooled.split(samples))
+        pooled = torch.cat([z.flatten(2).mean(2) for z in self.model.level_maps(encoded)], dim=1)  # [2B, width]
+        first, second = (self.projector(part)[:, :, None] for part in pooled.split(samples))  # [B, 2 width, 1]
         correlation = losses.cross_correlation(first, second, center=True)
-        return Total(losses.decorrelation(correlation, lam=self.config.loss.lam))
+        return Total(losses.decorrelation(correlation, lam=self.lam))
 
 
 class Masked(Pretraining):
@@ -98,9 +98,9 @@ class Masked(Pretraining):
 
     def __init__(self, model: MixCL, config: Experiment) -> None:
         super().__init__(model)
-        self.config = config
         from monai.losses import ContrastiveLoss
 
+        self.seed = config.pretrain.seed
         self.contrast = ContrastiveLoss(temperature=0.05)
 
     def forward(self, batch: Batch) -> Restored:
@@ -108,10 +108,10 @@ class Masked(Pretraining):
         samples = len(batch.samples)
         patches = batch.patches[:samples]
         masked = [
-            mask(patch, int(batches.generator(self.config.pretrain.seed, k, purpose).initial_seed() % 2**32))
+            mask(patch, int(batches.generator(self.seed, k, purpose).initial_seed() % 2**32))
             for purpose in (20, 21) for patch, k in zip(patches, batch.samples, strict=True)
         ]  # fmt: skip
-        restored = self.model.backbone.decode(self.model.backbone.encode(torch.stack(masked)))
+        restored = self.model.backbone.decode(self.model.backbone.encode(torch.stack(masked)))  # [2B, 1, E, E, E]
         first, second = restored.float().split(samples)
         recon = nn.functional.l1_loss(first, patches.float())
         contrast = self.contrast(first.flatten(1), second.flatten(1))
@@ -129,7 +129,6 @@ class Supervised(Pretraining):
 
     def __init__(self, model: MixCL, config: Experiment) -> None:
         super().__init__(model)
-        self.config = config
         sets = collections(config.data)
         self.values = [sorted(sets[name].organs) for name in config.data.pretrain]
         self.heads = nn.ModuleList(nn.Conv3d(model.config.feature, len(values) + 1, 1) for values in self.values)
@@ -138,8 +137,8 @@ class Supervised(Pretraining):
     def forward(self, batch: Batch) -> Total:
         """The mean over samples of the loss of V_1 and V_2 under their collection's head."""
         samples = len(batch.samples)
-        views = torch.cat([batch.views[:samples], batch.views[2 * samples :]])
-        features = self.model.backbone.features(self.model.backbone.encode(views))
+        views = torch.cat([batch.views[:samples], batch.views[2 * samples :]])  # [2B, 1, E, E, E]
+        features = self.model.backbone.features(self.model.backbone.encode(views))  # [2B, f, E, E, E]
         parts = []
         for row, number in enumerate(batch.collections):
             both = [row, samples + row]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mixcl import augment, sampler
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import Experiment, FinetuneAugment
 from mixcl.data import arrays
 from mixcl.data.patches import read_patch
 from mixcl.data.store import Case
@@ -196,16 +196,16 @@ def pretraining_batch(raw: dict[str, Any], config: Experiment, device: torch.dev
 
 
 def finetuning_batch(
-    raw: dict[str, Tensor], config: Experiment, seed: int, values: Iterable[int], device: torch.device
+    raw: dict[str, Tensor], settings: FinetuneAugment, seed: int, values: Iterable[int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Distort a collated batch of :class:`SegmentationDataset`: image and class index, both [B, 1, E, E, E].
 
     ``values`` are the label values of the task; class k is the k-th smallest of them, 0 the background; UNKNOWN stays.
     """
-    image = raw["image"].to(device, non_blocking=True).flatten(0, 1)
-    label = raw["label"].to(device, non_blocking=True).flatten(0, 1)
+    image = raw["image"].to(device, non_blocking=True).flatten(0, 1)  # [B, 1, E, E, E]
+    label = raw["label"].to(device, non_blocking=True).flatten(0, 1)  # [B, E, E, E]
     generators = [generator(seed, k, 9) for k in raw["sample"].tolist()]
-    image, label = augment.finetune(image, label, config.finetune_augment, generators)
+    image, label = augment.finetune(image, label, settings, generators)
     return image, class_indices(label, values)[:, None]
 
 

@@ -105,10 +105,10 @@ def agreement(
     near = rows @ rows.T
     hits, chances = [], []
     for row in np.flatnonzero(organs != ""):
-        others = np.flatnonzero((sets != sets[row]) & (organs != ""))
-        same = organs[others] == organs[row]
+        elsewhere = np.flatnonzero((sets != sets[row]) & (organs != ""))
+        same = organs[elsewhere] == organs[row]
         if same.any():
-            hits.append(same[int(near[row, torch.from_numpy(others)].argmax())])
+            hits.append(same[int(near[row, torch.from_numpy(elsewhere)].argmax())])
             chances.append(same.mean())
     return {"agreement": float(np.mean(hits)), "chance": float(np.mean(chances))} if hits else {}
 
@@ -127,11 +127,11 @@ def probe_dice(features: Sequence[Tensor], patches: Probe) -> dict[str, float]:
         x = {i: features[i].T[y[i] != UNKNOWN] for i in members}
         y = {i: labels[labels != UNKNOWN] for i, labels in y.items()}
         learn, test = ([i for i in members if patches.scans[i] % 2 == odd] for odd in (0, 1))
-        seen, unseen = (torch.cat([y[i] for i in part]) if part else torch.empty(0) for part in (learn, test))
-        if len(seen.unique()) > 1 and len(unseen):  # a sparsely annotated collection (R33) may show none, or one class
-            predicted = _logistic(torch.cat([x[i] for i in learn]), seen, torch.cat([x[i] for i in test]))
-            labels = [v for v in patches.names[name] if (seen == v).any() and (unseen == v).any()]
-            scores += [np.mean([dice(predicted == v, unseen == v) for v in labels])] if labels else []
+        known, hidden = (torch.cat([y[i] for i in part]) if part else torch.empty(0) for part in (learn, test))
+        if len(known.unique()) > 1 and len(hidden):  # a sparsely annotated collection (R33) may show none, or one class
+            predicted = _logistic(torch.cat([x[i] for i in learn]), known, torch.cat([x[i] for i in test]))
+            labels = [v for v in patches.names[name] if (known == v).any() and (hidden == v).any()]
+            scores += [np.mean([dice(predicted == v, hidden == v) for v in labels])] if labels else []
     return {"probe_dice": float(np.mean(scores))} if scores else {}
 
 

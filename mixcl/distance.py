@@ -47,9 +47,9 @@ def _near_distance(labels: NDArray[np.integer]) -> NDArray[np.float32] | None:
     squared = np.empty(labels.shape, np.float32)
     for start in range(0, len(labels), SLAB):
         along = [run[start : start + SLAB] for run in runs]
-        reach = int(np.minimum(np.minimum(along[0], along[1]), along[2]).max())
-        second = _lower(_square(along[0]), along[1], 1, reach, far)
-        squared[start : start + SLAB] = _lower(second, along[2], 2, reach, far)
+        most = int(np.minimum(np.minimum(along[0], along[1]), along[2]).max())
+        second = _lower(_square(along[0]), along[1], 1, most, far)
+        squared[start : start + SLAB] = _lower(second, along[2], 2, most, far)
     return squared if squared.max() < far * far else None
 
 
@@ -69,16 +69,16 @@ def _runs(labels: NDArray[np.integer], axis: int, far: int) -> NDArray[np.uint8]
     return np.ascontiguousarray(np.moveaxis(np.minimum(run, far, out=run), 0, axis))
 
 
-def _lower(values: NDArray[np.uint16], run: NDArray[np.uint8], axis: int, reach: int, far: int) -> NDArray[np.uint16]:
-    """``min(run(i)^2, min over s <= reach of values(i +- s) + s^2)`` along an axis."""
+def _lower(values: NDArray[np.uint16], run: NDArray[np.uint8], axis: int, most: int, far: int) -> NDArray[np.uint16]:
+    """``min(run(i)^2, min over s <= most of values(i +- s) + s^2)`` along an axis."""
     lines = np.moveaxis(values, axis, 0)
-    n, reach = len(lines), min(reach, len(lines) - 1)
-    padded = np.full((n + 2 * reach, *lines.shape[1:]), far * far, np.uint16)
-    padded[reach : reach + n] = lines
-    best = np.minimum(padded[reach : reach + n], _square(np.ascontiguousarray(np.moveaxis(run, axis, 0))))
+    n, most = len(lines), min(most, len(lines) - 1)
+    padded = np.full((n + 2 * most, *lines.shape[1:]), far * far, np.uint16)
+    padded[most : most + n] = lines
+    best = np.minimum(padded[most : most + n], _square(np.ascontiguousarray(np.moveaxis(run, axis, 0))))
     step = np.empty_like(best)
-    for s in range(1, reach + 1):
-        np.minimum(padded[reach - s : reach - s + n], padded[reach + s : reach + s + n], out=step)
+    for s in range(1, most + 1):
+        np.minimum(padded[most - s : most - s + n], padded[most + s : most + s + n], out=step)
         step += np.uint16(s * s)
         np.minimum(best, step, out=best)
         if s % 8 == 0 and s * s >= best.max():

@@ -73,7 +73,7 @@ def sample(config: Experiment, out: Path) -> Sample:
     rows, columns = (labels.sort()[0] for labels in batch.labels[0])
     labels, places = batches.coarse(batch.maps, level_edges(config.model)[LABEL_LEVEL])[0], pairs.places(number)
     names = ("$V_1$", "$V'_1$", "$V_2$")
-    near, back = ([rms(a, b) for a, b in zip(patches, others, strict=True)] for others in (views, restored))
+    near, back = ([rms(a, b) for a, b in zip(patches, images, strict=True)] for images in (views, restored))
     return Sample(
         scans=[(case.image(), f"{case.collection}, case {case.id}", corner) for case, corner in places],
         patches={"$P_1$": patches[0], "$P_2$": patches[2]},

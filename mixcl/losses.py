@@ -225,16 +225,16 @@ def label_consistency(
         lse_pos, lse_neg, sum_pos = checkpoint(
             _row_sums, unit_a / temperature, unit_b, relation, use_reentrant=False, preserve_rng_state=False
         )
-        found = lse_pos > MASKED / 2  # rows that have a positive
-        rows = F.softplus(lse_neg - lse_pos)
+        anchors = lse_pos > MASKED / 2  # [n], rows that have a positive
+        rows = F.softplus(lse_neg - lse_pos)  # [n]
         if reduction == "ratio":
             total = F.softplus(lse_neg.logsumexp(0) - lse_pos.logsumexp(0))
         elif reduction == "sum":
-            total = torch.where(found, rows, 0.0).sum()
+            total = torch.where(anchors, rows, 0.0).sum()
         else:
             rows = rows + (lse_pos - sum_pos / (relation == 1).sum(1).clamp_min(1))  # plus 0 for one positive
-            total = torch.where(found, rows, 0.0).sum() / found.sum().clamp_min(1)
-        return torch.where(found.any(), total, no_loss)
+            total = torch.where(anchors, rows, 0.0).sum() / anchors.sum().clamp_min(1)
+        return torch.where(anchors.any(), total, no_loss)
 
 
 def _row_sums(a: Tensor, b: Tensor, relation: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -41,8 +41,8 @@ class Backbone(UNETR):
 
     def encode(self, x: Tensor) -> Encoded:
         """Run the encoder theta once on [B, 1, E, E, E]."""
-        last, hidden = self.vit(x)
-        z3, z6, z9, z12 = (self.proj_feat(z) for z in (hidden[3], hidden[6], hidden[9], last))
+        last, hidden = self.vit(x)  # each [B, (E / 16)^3, h]
+        z3, z6, z9, z12 = (self.proj_feat(z) for z in (hidden[3], hidden[6], hidden[9], last))  # [B, h, E/16, ...]
         skips = (self.encoder1(x), self.encoder2(z3), self.encoder3(z6), self.encoder4(z9))
         return Encoded(skips, (z3, z6, z9), z12)
 
@@ -86,7 +86,7 @@ class Projector(nn.Module):
 
     def pixels(self, trunk: Tensor, indices: Tensor) -> Tensor:
         """The last convolution at some pixels alone: trunk output [c, \\*spatial], flat indices [n] -> [n, 2c]."""
-        picked = trunk.flatten(1).index_select(1, indices).T
+        picked = trunk.flatten(1).index_select(1, indices).T  # [n, c]
         return nn.functional.linear(picked, self.last.weight.flatten(1), self.last.bias)
 
 

@@ -90,8 +90,8 @@ class Objective(Pretraining):
         brackets = dict[int, Tensor]()
         if known:  # each with its own weight (R6)
             sums, weights = list(known.values()), [self.level_weights[index] for index in known]
-            found = losses.identity_levels(sums, lam=config.lam, center=config.center, level_weights=weights)
-            brackets = dict(zip(known, found, strict=True))
+            values = losses.identity_levels(sums, lam=config.lam, center=config.center, level_weights=weights)
+            brackets = dict(zip(known, values, strict=True))
         levels = torch.stack([brackets.get(index, zero) for index in range(len(self.level_weights))])  # [L]
         identity = levels.sum()
         total = losses.mixcl_loss(identity, label, recon, alpha=config.alpha, beta=config.beta, gamma=config.identity)

@@ -45,7 +45,7 @@ def predict(
     """
     carried, folder = read_carried(Path(network)), Path(out)
     given = [scans] if isinstance(scans, Path | str) else list(scans)
-    every = [scan for place in given for scan in found(Path(place), folder)]
+    every = [scan for place in given for scan in scans_in(Path(place), folder)]
     nameless = {scan: fault for scan in every if (fault := no_name(_name(scan), scan))}
     named, faults = _named([scan for scan in every if scan not in nameless], folder), list(nameless.values())
     here = carried.config.run.model_copy(update={"threads": torch.get_num_threads()})
@@ -75,7 +75,7 @@ def _fault(error: Exception, scan: Path) -> str:
     return f"{scan}: {error}" if isinstance(error, OSError) else ""
 
 
-def found(place: Path, out: Path) -> list[Path]:
+def scans_in(place: Path, out: Path) -> list[Path]:
     """The scans that a path stands for: a file, a DICOM series, all that a folder or a list of them holds.
 
     What lies in ``out``, the folder of label maps, is no scan.  InputError where the path is not there, is ``out``,
@@ -93,7 +93,7 @@ def found(place: Path, out: Path) -> list[Path]:
         scans = []
         for path in (place.parent / line for line in lines):
             try:
-                scans += found(path, out)
+                scans += scans_in(path, out)
             except InputError:  # it stands for itself, to be told when its turn comes
                 scans.append(path)
     elif isdir(place):
@@ -181,10 +181,10 @@ def _written(to: Path, done: Path) -> dict[str, Any]:
     """
     try:
         before = read_sealed(done)
-        told = before["map_sha256"], before["of"]
+        map_sha256, _ = before["map_sha256"], before["of"]
     except (OSError, ValueError, KeyError):
         place = done if done.exists() else to
         raise InputError(f"{place}: is there and was not written by mixcl predict; choose another --out") from None
-    if told[0] and to.exists() and sha256(to) != told[0]:
+    if map_sha256 and to.exists() and sha256(to) != map_sha256:
         raise InputError(f"{to}: was changed since it was labelled; take it away, or choose another --out")
     return before if to.exists() else {**before, "map_sha256": ""}

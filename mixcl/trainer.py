@@ -123,7 +123,7 @@ def finetune(
             values: dict[str, Any] = {}
             if loop.probes(number):
                 values["test"] = {"step": number, **windows.measure_test(net, test, config, names)}
-            image, label = batches.finetuning_batch(raw, config, own, names, accelerator.device)
+            image, label = batches.finetuning_batch(raw, config.finetune_augment, own, names, accelerator.device)
             loss = criterion(device.forward(loop.module, image, config.model), label)
             return loss, {**values, "total": loss}
 

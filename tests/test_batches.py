@@ -203,7 +203,7 @@ def test_label_values_become_classes(cases: list[Case], smoke: Experiment) -> No
         "image": torch.zeros(1, 1, 1, 32, 32, 32), "sample": torch.tensor([0]),
         "label": torch.tensor([0, 7, 3, 200], dtype=torch.uint8).repeat(8).expand(1, 1, 32, 32, 32),
     }  # fmt: skip
-    _, label = batches.finetuning_batch(raw, smoke, 0, (200, 7, 3), CPU)
+    _, label = batches.finetuning_batch(raw, smoke.finetune_augment, 0, (200, 7, 3), CPU)
     assert label.shape == (1, 1, 32, 32, 32)
     assert sorted(label.unique().tolist()) == [0, 1, 2, 3]
 

@@ -39,7 +39,7 @@ from mixcl.errors import InputError
 from mixcl.evaluate import evaluate
 from mixcl.export import _facts, about, export, read_carried
 from mixcl.files import read_sealed, write_sealed
-from mixcl.segment import found
+from mixcl.segment import scans_in
 
 NAMES = {1: "spleen", 5: "liver", 9: "left kidney"}
 MINE = {"root": "mine", "names": NAMES, "licence": "CC BY 4.0"}
@@ -244,13 +244,13 @@ def test_a_scan_out_of_reach_does_not_stop_the_others(
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 1
     (tmp_path / "list.txt").write_text("a\0b.nii.gz\n")
     with pytest.raises(InputError, match="not a text of paths"):
-        found(tmp_path / "list.txt", tmp_path / "out")
+        scans_in(tmp_path / "list.txt", tmp_path / "out")
 
 
 def test_voxels_that_begin_as_dicom_does_make_no_series(tmp_path: Path) -> None:
     for name in ("a", "b"):
         nib.save(nib.AnalyzeImage(np.full((4, 4, 4), 8, np.int16), np.eye(4)), tmp_path / f"{name}.img")
-    assert [scan.name for scan in found(tmp_path, tmp_path / "out")] == ["a.hdr", "b.hdr"]
+    assert [scan.name for scan in scans_in(tmp_path, tmp_path / "out")] == ["a.hdr", "b.hdr"]
 
 
 def test_what_is_no_scan_beside_scans_is_passed_over(tmp_path: Path) -> None:
@@ -261,18 +261,18 @@ def test_what_is_no_scan_beside_scans_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "loop.nii").symlink_to("loop.nii")
     (tmp_path / "list.txt").write_text("\ufeffa.nii.gz\n")
     scans = ["a.nii.gz", "b.nrrd", "loop.nii", "lost.nii"]
-    assert [scan.name for scan in found(tmp_path, tmp_path / "out")] == scans
-    assert [scan.name for scan in found(tmp_path / "list.txt", tmp_path / "out")] == ["a.nii.gz"]
+    assert [scan.name for scan in scans_in(tmp_path, tmp_path / "out")] == scans
+    assert [scan.name for scan in scans_in(tmp_path / "list.txt", tmp_path / "out")] == ["a.nii.gz"]
 
 
 def test_what_is_refused(bundle: Path, scans: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such scan"):
-        found(tmp_path / "nowhere", tmp_path)
+        scans_in(tmp_path / "nowhere", tmp_path)
     with pytest.raises(InputError, match="no scan in it"):
-        found(tmp_path, tmp_path / "out")
+        scans_in(tmp_path, tmp_path / "out")
     (tmp_path / "lists.txt").write_text("lists.txt\n")
     with pytest.raises(InputError, match="another list"):
-        found(tmp_path / "lists.txt", tmp_path)
+        scans_in(tmp_path / "lists.txt", tmp_path)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         os.symlink(images(scans)[0] if name == "a" else images(scans)[1], tmp_path / name / "same.nii.gz")
