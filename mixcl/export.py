@@ -211,8 +211,9 @@ def _text(name: str, facts: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     more: dict[str, Any] = {}
     if name == "card":
-        more = {"summary": _text("summary", facts), "classes": _classes(facts), **_template("metadata")}
-    return environment.from_string(_template(name)).render({**more, **facts})
+        more = {"summary": _text("summary", facts), "classes": _classes(facts)}
+        more["intended_use"] = _template("metadata")["intended_use"]
+    return environment.from_string(_template(name)).render({**facts, **more})
 
 
 def _classes(facts: Mapping[str, Any]) -> dict[int, str]:
