@@ -44,8 +44,8 @@ def generator(*key: int) -> torch.Generator:
 
 
 class PatchDataset(Dataset[dict[str, Any]], ABC):
-    """Samples: ``image`` float32 [n, 1, E, E, E] in [0, 1], ``label`` uint8 [n, E, E, E], ``sample`` [] and
-    ``collection`` [], the number of theirs in ``config.data.pretrain``, or -1."""
+    """Samples: ``image`` float32 [n, 1, E, E, E] in [0, 1], ``label`` uint8 [n, E, E, E], the numbers ``sample`` and
+    ``collection``, which is that of theirs in ``config.data.pretrain``, or -1."""
 
     def __init__(self, cases: Sequence[Case], config: Experiment, seed: int, length: int) -> None:
         self.cases, self.config, self.seed, self.length = tuple(cases), config, seed, length
@@ -61,8 +61,7 @@ class PatchDataset(Dataset[dict[str, Any]], ABC):
             read_patch(case, origin, edge, self.config.data.hu, out=(image[row], label[row]))
         names, name = self.config.data.pretrain, places[0][0].collection
         numbers = {"sample": index, "collection": names.index(name) if name in names else -1}
-        item = {"image": torch.from_numpy(image)[:, None], "label": torch.from_numpy(label)}
-        return item | {key: torch.tensor(number) for key, number in numbers.items()}
+        return {"image": torch.from_numpy(image)[:, None], "label": torch.from_numpy(label), **numbers}
 
     @abstractmethod
     def places(self, index: int) -> list[tuple[Case, Sequence[int]]]:

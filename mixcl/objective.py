@@ -17,7 +17,7 @@ from mixcl import losses
 from mixcl.batches import Batch
 from mixcl.config.settings import LossConfig
 from mixcl.errors import InputError
-from mixcl.model import LABEL_LEVEL, MixCL, level_edges
+from mixcl.model import LABEL_LEVEL, MixCL, level_edges, select
 from mixcl.moments import Moments, as_float, folded_moments, full_precision, moments, sum_over_ranks
 
 FOLD = 16  # fold a level into its moments when it has at least this many positions a channel and sample
@@ -200,5 +200,5 @@ def _gradients(objective: Pretraining, terms: Any) -> Iterator[tuple[str, list[T
 
 def _encoder(objective: Pretraining) -> list[Tensor]:
     """The weights of theta that learn."""
-    named = objective.model.backbone.named_parameters()
-    return [p for name, p in named if name.startswith(("vit.", "encoder")) and p.requires_grad]
+    weights = select(dict(objective.model.backbone.named_parameters()), "encoder")
+    return [p for p in weights.values() if p.requires_grad]
