@@ -25,8 +25,8 @@ from mixcl.results.formats import MISSING, TextTable, csv, write_table
 from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
-from mixcl.results.statistics import CELL, DIFFERENCE, KEYS, LEARNED, REFERENCE, compared, distinct
-from mixcl.results.wording import alone, arm_title, in_words, interval, shown, title
+from mixcl.results.statistics import CELL, DIFFERENCE, KEYS, REFERENCE, compared, distinct
+from mixcl.results.wording import alone, arm_title, interval, shown, title
 from mixcl.run.jobs import FULL, by_key
 from mixcl.run.record import read_metrics
 
@@ -152,26 +152,6 @@ def verdict(p_holm: float, difference: float, n: int) -> str:
     if not p_holm < LEVEL:
         return "not told apart"
     return "better" if difference > 0 else "worse"
-
-
-def sentence(row: Effect) -> str:
-    """A row of :func:`effects` in words."""
-    arm, other = in_words(row.arm), in_words(row.against)
-    told = {
-        "better": f"{arm} is better than {other}",
-        "worse": f"{arm} is worse than {other}",
-        "not told apart": f"{arm} is not told apart from {other}",
-        "the same trainings": f"{arm} has the same trainings as {other}",
-        "too few pairs": f"{arm} and {other} have too few pairs for a test",
-        "nothing learned": f"neither {arm} nor {other} has learned anything (mean Dice below {LEARNED:g})",
-    }[row.verdict]
-    ends = interval(100 * row.low, 100 * row.high, 1)
-    p = "" if math.isnan(row.p_holm) else f", adjusted p = {_p(row.p_holm)}"
-    return (
-        f"{title(row.task)} with {row.percent:g} % of the labels: {told}, {100 * row.difference:+.1f} points "
-        f"(95 % interval {ends}, n = {row.n}{alone(row.folds, row.n_seeds)}, by seed {row.seeds}{p}; "
-        f"{shown(100 * row.detectable, 1)} points would show in 4 of 5 trials)."
-    )
 
 
 def as_rows(table: pd.DataFrame) -> list[Effect]:
