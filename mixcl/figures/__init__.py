@@ -9,7 +9,6 @@ needs("notebooks", "seaborn")
 
 from mixcl.figures.gains import gain_arms as gain_arms
 from mixcl.figures.gains import gain_heatmap as gain_heatmap
-from mixcl.figures.published import published_curves as published_curves
 from mixcl.figures.qualitative import qualitative as qualitative
 from mixcl.figures.style import save as save
 from mixcl.figures.tables import ablation_plot as ablation_plot

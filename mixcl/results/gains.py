@@ -6,7 +6,7 @@ fold and seed by seed, with those from scratch of the same length and rate.  Not
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,10 @@ from mixcl.errors import InputError
 from mixcl.files import write_text
 from mixcl.results import wording
 from mixcl.results.formats import TextTable, csv, write_table
-from mixcl.results.inference import estimate
+from mixcl.results.inference import LEVEL, estimate
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import DIFFERENCE, REFERENCE, compared, fold_scores, holm
-from mixcl.results.wording import alone, arm_title, count, extent, interval, shown, title
+from mixcl.results.wording import alone, arm_title, interval, shown, title
 from mixcl.run.jobs import arm_and_seed
 from mixcl.run.record import read_metrics
 from mixcl.spreadsheet import to_csv
@@ -174,58 +174,24 @@ def features(rows: pd.DataFrame, out: Path) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=None if lines else ["start", "seed", "steps"])
 
 
-def sentences(table: pd.DataFrame) -> list[str]:
-    """What a map says, in words: of each arm, at how many points its gain is told from 0, and where it is most.
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each arm of a map: at how many ``points`` its gain is told from 0, a row an arm.
 
-    Holm's adjustment is over the points of all arms.
+    ``n`` and ``n_seeds``: the fewest pairs and pre-trainings of a point.  ``ahead`` and ``behind`` of training from
+    scratch by the 95 % interval, and ``_holm`` after Holm's adjustment over the points of all arms; ``tested`` points
+    have a p.
     """
-    lines, table = [], table.assign(p_holm=holm(table["p"].tolist()))
-    over = " over all arms" if table["start"].nunique() > 1 else ""
-    for cell, part in table.groupby(ARM):
-        ahead, behind, sure = part["low"] > 0, part["high"] < 0, part["p_holm"] < 0.05
-        adjusted = f"{(sure & ahead).sum()} and {(sure & behind).sum()} after Holm's adjustment{over}"
-        tested = adjusted if part["p"].notna().any() else "too few pairs for a test"
-        rows = part.sort_values("difference").to_dict("records")
-        worst, best = (
-            f"{points(row)} at {row['steps']} steps and a rate of {row['rate']:g} (Dice from scratch "
-            f"{row['scratch']:.3f})"
-            for row in (rows[0], rows[-1])
-        )
-        where = f"{len(part)} lengths and rates" if len(part) > 1 else "one length and rate"
-        lines.append(
-            f"{_who(cell)}, {where}, {extent(part['n'])} pairs each "
-            f"({count(int(part['n_seeds'].max()), 'pre-training')}): ahead of training from scratch by its 95 % "
-            f"interval at {ahead.sum()}, behind at {behind.sum()} ({tested}); "
-            + (f"from {worst} to {best}." if len(part) > 1 else f"{best}.")
-        )
-    return lines
+    sure = pd.Series(holm(table["p"].tolist()), table.index) < LEVEL
+    sides = {"ahead": table["low"] > 0, "behind": table["high"] < 0}
+    sides |= {f"{name}_holm": side & sure for name, side in sides.items()}
+    groups = table.assign(points=1, tested=table["p"].notna(), **sides).groupby(ARM, sort=False)
+    counts = groups[["points", *sides, "tested"]].sum()
+    return groups[["n", "n_seeds"]].min().join(counts).reset_index()
 
 
-def tuned_sentences(best: pd.DataFrame, rates: Collection[float]) -> list[str]:
-    """What is left of the gain where each arm has the best of the ``rates`` tried, in words, of each arm."""
-    lines = []
-    for cell, part in best.groupby(ARM):
-        gains = "; ".join(f"{row['steps']} steps {points(row)}" for row in part.sort_values("steps").to_dict("records"))
-        at_end = [int(part[name].isin([min(rates), max(rates)]).sum()) for name in ("rate_scratch", "rate")]
-        beyond = (
-            f" At {at_end[0]} of {len(part)} lengths from scratch and {at_end[1]} pre-trained it is the lowest or the "
-            "highest tried: the best may lie beyond."
-        )
-        lines.append(
-            f"{_who(cell)}, each arm at the best for it of the rates tried, chosen on these very trainings: {gains}."
-            + (beyond if any(at_end) else "")
-        )
-    return lines
-
-
-def points(row: Mapping[Any, Any]) -> str:
-    """A difference of a row in points of Dice, with its interval."""
-    return f"{100 * row['difference']:+.1f} points {interval(100 * row['low'], 100 * row['high'], 1)}"
-
-
-def _who(cell: Any) -> str:
-    task, percent, start = cell
-    return f"{title(str(task))} with {percent:g} % of the labels, {arm_title(str(start))}"
+def extremes(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a map at which each arm's gain is least and most."""
+    return pd.DataFrame(table.sort_values([*ARM, "difference"]).groupby(ARM).nth([0, -1]))
 
 
 def _seen(run: Path) -> tuple[float, dict[str, float]]:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.drawing import CARD, pretraining
 from helpers.pages import README, ROOT, cells, code, table
 
 from mixcl import figures
 from mixcl.config import load_profile
-from mixcl.results import gains, public
+from mixcl.results import gains
 from mixcl.spreadsheet import read_csv
 
 sys.path.insert(0, str(ROOT / "reproduce"))
@@ -250,7 +251,7 @@ def shows(story: Path) -> list[dict[str, Any]]:
 
 def test_the_story_shows_what_has_been_measured(tmp_path: Path) -> None:
     """A folder with a picture and one with a table, as figures/update.sh leaves them."""
-    drawn = figures.published_curves(public.curves(), public.paper_points())
+    drawn = figures.losses(pretraining(), CARD)
     figures.save(drawn, tmp_path / "map" / "gain")
     (tmp_path / "epochs").mkdir()
     (tmp_path / "epochs" / "effects.md").write_text("**Effects.** BTCV 0.123\n")

@@ -203,24 +203,26 @@ def test_the_map_is_drawn_with_its_numbers(out: Path) -> None:
     assert "beyond the\nlast point" in {text.get_text() for text in alike.texts}
     assert [line.get_xdata().tolist() for line in curves.lines] == [list(STEPS)] * 2
     assert "6 pairs of fold and seed a cell" in figure.get_supxlabel()
-    assert len(gains.sentences(table)) == 1
-    assert "by its 95 % interval at" in gains.sentences(table)[0]
-    assert "after Holm's adjustment" in gains.sentences(table)[0]
-    said = gains.tuned_sentences(best, RATES)[0]
-    assert (
-        "each arm at the best for it of the rates tried, chosen on these very trainings: 40 steps +10.1 points" in said
-    )
-    assert "the best may lie beyond" in said
-    assert "the best may lie beyond" not in gains.tuned_sentences(best, [1e-6, *RATES, 1.0])[0]
-    assert "(too few pairs for a test)" in gains.sentences(table.assign(p=math.nan))[0]
+
+
+def test_points_at_which_the_gain_is_told_from_0_are_counted(out: Path) -> None:
+    table = gains.write_map(out).map
+    counts = ["points", "n", "n_seeds", "tested", "ahead", "behind", "ahead_holm", "behind_holm"]
+    (row,) = gains.summary(table)[counts].values.tolist()
+    assert row[:4] == [6, 6, 2, 6]
+    assert row[4] == (table["low"] > 0).sum() >= 3
+    assert gains.summary(table.assign(p=math.nan))[counts].values.tolist() == [[6, 6, 2, 0, *row[4:6], 0, 0]]
     one = table.iloc[:1].assign(low=0.01, high=0.2, p=0.03)
-    assert "one length and rate" in gains.sentences(one)[0]
-    assert (
-        "ahead of training from scratch by its 95 % interval at 1, behind at 0 (1 and 0 after"
-        in gains.sentences(one)[0]
-    )
-    several = gains.sentences(pd.concat([one.assign(start=start) for start in ("id", "mixcl")]))  # 2 x 0.03 is above
-    assert all("at 1, behind at 0 (0 and 0 after Holm's adjustment over all arms)" in line for line in several)
+    assert gains.summary(one)[counts].values.tolist() == [[1, 6, 2, 1, 1, 0, 1, 0]]
+    several = pd.concat([one.assign(start=start) for start in ("id", "mixcl")], ignore_index=True)  # 2 x 0.03 is above
+    assert gains.summary(several)[counts].values.tolist() == [[1, 6, 2, 1, 1, 0, 0, 0]] * 2
+
+
+def test_the_least_and_the_most_gain_of_each_arm(out: Path) -> None:
+    table = gains.write_map(out).map
+    least, most = gains.extremes(table).to_dict("records")
+    assert (least["difference"], most["difference"]) == (table["difference"].min(), table["difference"].max())
+    assert len(gains.extremes(table.iloc[:1])) == 1
 
 
 def test_arms_at_a_point_are_drawn_with_their_intervals(out: Path) -> None:
