@@ -20,8 +20,9 @@ from mixcl.figures import ct
 from mixcl.figures.ct import Array
 from mixcl.figures.panels import organ_handles
 from mixcl.figures.style import STYLE, Plot, plain
+from mixcl.results.notes import origin
 from mixcl.results.runs import read_runs
-from mixcl.results.wording import arm_title, origin, title
+from mixcl.results.wording import arm_title, title
 from mixcl.run.jobs import FULL, SCRATCH
 from mixcl.run.predictions import read_prediction
 

@@ -20,7 +20,7 @@ import pandas as pd
 from mixcl.config.settings import Experiment, GridConfig
 from mixcl.data.registry import collections
 from mixcl.files import write_text
-from mixcl.results import statistics, wording
+from mixcl.results import notes, statistics, wording
 from mixcl.results.formats import MISSING, TextTable, csv, write_table
 from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS
@@ -77,7 +77,7 @@ def effects(config: Experiment, out: Path) -> pd.DataFrame:
     table = pd.DataFrame(sorted(rows, key=lambda row: cells.index(row[:2])), columns=Effect._fields[:-2])
     table["p_holm"] = statistics.holm(list(table["p"]))
     table["verdict"] = list(map(verdict, table["p_holm"], table["difference"], table["n"]))
-    table.attrs["origin"] = wording.origin(runs, folds)
+    table.attrs["origin"] = notes.origin(runs, folds)
     parts = [_text_table(table, task) for task in dict.fromkeys(table["task"])]
     write_table(out / "tables", "effects", table, parts)
     write_text(out / "tables" / "effects_trainings.csv", csv(folds[[*KEYS, "dice", "loss", "weights"]]))
@@ -123,7 +123,7 @@ def organs(config: Experiment, out: Path) -> pd.DataFrame:
                 told = compared(values, values["dice"], "arm_dice", "reference_dice")
                 rows.append((*cell, reference, group, *told))
     table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *DIFFERENCE])
-    write_table(out / "tables", "effects_organs", table, [_organ_table(table, wording.origin(runs, runs.cases))])
+    write_table(out / "tables", "effects_organs", table, [_organ_table(table, notes.origin(runs, runs.cases))])
     return table
 
 

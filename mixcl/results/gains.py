@@ -16,7 +16,7 @@ import pandas as pd
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import write_text
-from mixcl.results import wording
+from mixcl.results import notes, wording
 from mixcl.results.formats import TextTable, csv, write_table
 from mixcl.results.inference import LEVEL, estimate
 from mixcl.results.runs import read_runs
@@ -94,7 +94,7 @@ def trainings(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
             f"{out}: {twice['job'].iloc[0]} and {twice['job'].iloc[1]} have one length, rate and start; the map of the "
             "gain is for arms that differ in these alone"
         )
-    table.attrs |= {"origin": wording.origin(runs, table), "folder": str(out)}
+    table.attrs |= {"origin": notes.origin(runs, table), "folder": str(out)}
     return table
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mixcl.config.settings import Experiment, PretrainConfig
 from mixcl.files import write_text
-from mixcl.results import statistics, wording
+from mixcl.results import notes, statistics, wording
 from mixcl.results.formats import MARK, MISSING, TextTable, csv, write_table
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, TABLE2, TITLES, UNKNOWN
 from mixcl.results.runs import Runs, rank, read_runs
@@ -86,7 +86,7 @@ def make_table(runs: Runs, number: int) -> Table:
     planned = tuple(runs.cells(number))
     part = runs.only(planned)
     folds = statistics.fold_scores(part.cases)
-    where = wording.origin(part, folds)
+    where = notes.origin(part, folds)
     cards = [part.cards[job] for job in folds["job"]]
     quoted = [TABLE1.get(key) for key in zip(folds["task"], folds["percent"], strict=True)]
     paper = [getattr(row, arm, None) for row, arm in zip(quoted, folds["arm"], strict=True)]
@@ -98,8 +98,8 @@ def make_table(runs: Runs, number: int) -> Table:
     return Table(
         folds=described[FOLDS],
         cells=statistics.over_folds(folds),
-        caption=wording.caption(number, folds, bool(part.phantoms)),
-        notes=(*wording.notes(number, runs, folds), where),
+        caption=notes.caption(number, folds, bool(part.phantoms)),
+        notes=(*notes.notes(number, runs, folds), where),
         phantom=bool(runs.phantoms),
         origin=where,
         planned=planned,
@@ -114,7 +114,7 @@ def organs(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
     """Write tables/organs.csv, .md and .tex: :func:`organ_metrics` of the evaluated runs of ``plan``, or of all."""
     runs = read_runs(out, plan)
     table = organ_metrics(runs)
-    write_table(out / "tables", "organs", table, _organ_tables(table, wording.origin(runs, runs.cases)))
+    write_table(out / "tables", "organs", table, _organ_tables(table, notes.origin(runs, runs.cases)))
     return table
 
 

@@ -27,7 +27,7 @@ def code_of(package: Path, notebooks: Path) -> str:
     for path in sorted(package.rglob("*")):
         name = path.relative_to(package)
         own = name.parts[0] != "profiles" and not any(part.startswith(".") for part in name.parts)  # wheels carry those
-        if own and path.suffix in (".py", ".yaml", ".html"):
+        if own and path.suffix in (".py", ".yaml", ".html", ".txt"):
             contents[name.as_posix()] = path.read_bytes()
     for notebook in EXECUTED:
         path = notebooks / f"{notebook}.ipynb"
