@@ -1,26 +1,32 @@
 """Markdown and notebooks as the HTML of a page: mathematics without a script, and what a reader needs to get about."""
 
-import html
+from __future__ import annotations
+
 import itertools
 import os
 import re
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-LINK = re.compile(
-    r'(?s)<a href="(?![#/]|[\w.+-]+:)(?:[^"#]*/)?(?P<name>[^"#/]*)(?P<part>#[^"]*)?"[^>]*>(?P<text>.*?)</a>'
-)
-"""A link to a place beside the page."""
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup, Tag
+
+LOCAL = re.compile(r"^(?![#/]|[\w.+-]+:)")
+"""Where a link leads to a place beside the page."""
 MATH = re.compile(
     r"(?s)(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|(?<![\\$])\$(?P<inline>[^$\n]+(?:\n[^$\n]+)?)\$"
 )
-HEADING = re.compile(r"<h(?P<level>[1-6])(?P<more>[^>]*)>(?P<text>.*?)</h(?P=level)>", re.DOTALL)
-TABLE = re.compile(r"<table.*?</table>", re.DOTALL)
-IMAGE = re.compile(r'<img(?P<more>[^>]*?) src="(?P<src>[^"]+)"(?P<rest>[^>]*)>')
 READING = re.compile(r"\bR\d{1,2}\b")
-QUIET = ("a", "code", "pre", "math", "style", "svg", "h1", "h2", "h3", "h4")  # R-numbers in these lead nowhere
+QUIET = ["a", "code", "pre", "math", "style", "svg", "h1", "h2", "h3", "h4"]  # R-numbers in these lead nowhere
+
+
+def parsed(body: str) -> BeautifulSoup:
+    """HTML to be gone over by the functions below, which change it; ``str`` gives it back."""
+    from bs4 import BeautifulSoup
+
+    return BeautifulSoup(body, "html.parser")
 
 
 def markdown(text: str) -> str:
@@ -92,100 +98,94 @@ def with_mathml(text: str) -> str:
     return MATH.sub(put, text)
 
 
-def reachable(body: str) -> str:
-    """HTML whose headings have ids, whose tables have headers, and whose wide parts the keyboard can scroll.
+def make_reachable(page: BeautifulSoup) -> None:
+    """Give headings an id and tables headers, and let the keyboard scroll what is wide.
 
-    >>> reachable("<h2>What it says</h2>")
+    >>> page = parsed("<h2>What it says</h2>")
+    >>> make_reachable(page)
+    >>> str(page)
     '<h2 id="what-it-says">What it says</h2>'
     """
-    used: set[str] = set(re.findall(r'id="([^"]+)"', body))
-    numbers = itertools.count(1)
-
-    def heading(match: re.Match[str]) -> str:
-        if "id=" in match["more"]:
-            return match[0]
-        name = re.sub(r"\W+", "-", plain(match["text"]).lower()).strip("-") or "part"
+    used = {str(tag["id"]) for tag in page.find_all(id=True)}
+    for heading in page.find_all(re.compile("^h[1-6]$"), id=False):
+        name = re.sub(r"\W+", "-", plain(heading).lower()).strip("-") or "part"
         name = next(n for n in itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2))) if n not in used)
         used.add(name)
-        return f'<h{match["level"]} id="{name}"{match["more"]}>{match["text"]}</h{match["level"]}>'
-
-    def table(match: re.Match[str]) -> str:
-        where = f'class="wide" tabindex="0" role="region" aria-label="Table {next(numbers)} of this page"'
-        return f"<div {where}>{_with_headers(match[0])}</div>"
-
-    formula = r'<span class="wide" tabindex="0" role="group" aria-label="Formula">\g<0></span>'
-    body = re.sub(r'<math display="block".*?</math>', formula, body, flags=re.DOTALL)
-    body = TABLE.sub(table, HEADING.sub(heading, body))
-    return re.sub(r"<pre(?![^>]*tabindex)", '<pre tabindex="0"', body)
-
-
-def _with_headers(table: str) -> str:
-    """A table whose headers say of what they are, empty ones being none; those of readings have their number as id."""
-
-    def row(match: re.Match[str]) -> str:
-        name = f' id="{match["text"]}"' if READING.fullmatch(match["text"]) else ""
-        return f'{match["row"]}<th scope="row"{name}{match["more"]}>{match["text"]}</th>'
-
-    head, middle, rows = table.partition("<tbody>")
-    head = re.sub(r"<th(?:\s[^>]*)?></th>", "<td></td>", head)
-    head = re.sub(r"<th(?P<more>(?:\s[^>]*)?)>(?=[^<])", r'<th scope="col"\g<more>>', head)
-    rows = re.sub(r"(?P<row><tr[^>]*>\s*)<t[dh](?P<more>[^>]*)>(?P<text>.+?)</t[dh]>", row, rows)
-    return f"{head}{middle}{rows}"
+        heading["id"] = name
+    for number, table in enumerate(page.find_all("table"), 1):
+        _give_headers(table)
+        region = {"class": "wide", "tabindex": "0", "role": "region", "aria-label": f"Table {number} of this page"}
+        table.wrap(page.new_tag("div", attrs=region))
+    for formula in page.find_all("math", display="block"):
+        group = {"class": "wide", "tabindex": "0", "role": "group", "aria-label": "Formula"}
+        formula.wrap(page.new_tag("span", attrs=group))
+    for code in page.find_all("pre", tabindex=False):
+        code["tabindex"] = "0"
 
 
-def with_sizes(body: str, folder: Path) -> str:
-    """HTML whose pictures, in files below ``folder``, have a width and a height, and are links to themselves."""
+def _give_headers(table: Tag) -> None:
+    """Let the headers of a table say of what they are, empty ones be none; those of readings get their number as id."""
+    for cell in table.select("thead th"):
+        if plain(cell):
+            cell["scope"] = "col"
+        else:
+            cell.name, cell.attrs = "td", {}
+    for cell in table.select("tbody tr > :first-child"):
+        if text := plain(cell):
+            cell.name, cell["scope"] = "th", "row"
+            if READING.fullmatch(text):
+                cell["id"] = text
+
+
+def link_pictures(page: BeautifulSoup, folder: Path) -> None:
+    """Give pictures, in files below ``folder``, a width and a height, and make them links to themselves."""
     from PIL import Image
 
-    def put(match: re.Match[str]) -> str:
-        path = folder / html.unescape(match["src"])
-        if match["src"].startswith("data:") or not path.is_file():
-            return match[0]
-        size = ""
-        if "width=" not in match["more"] + match["rest"] and path.suffix == ".png":
-            with Image.open(path) as image:
-                size = ' width="{}" height="{}"'.format(*image.size)
-        image_tag = f'<img{match["more"]} src="{match["src"]}"{match["rest"]}{size} loading="lazy">'
-        return f'<a class="full" href="{match["src"]}">{image_tag}</a>'
-
-    return IMAGE.sub(put, body)
+    for picture in page.find_all("img", src=True):
+        source = str(picture["src"])
+        if source.startswith("data:") or not (folder / source).is_file():
+            continue
+        if source.endswith(".png") and "width" not in picture.attrs:
+            with Image.open(folder / source) as image:
+                picture["width"], picture["height"] = map(str, image.size)
+        picture["loading"] = "lazy"
+        picture.wrap(page.new_tag("a", attrs={"class": "full", "href": source}))
 
 
-def linked(body: str, here: str, pages: Mapping[str, str]) -> str:
-    """Links to files that have a page lead to it, relative to the page ``here``; of others the text is left."""
+def link_pages(page: BeautifulSoup, here: str, pages: Mapping[str, str]) -> None:
+    """Let links to files that have a page lead to it, relative to the page ``here``; of others leave the text."""
+    for link in page.find_all("a", href=LOCAL):
+        path, mark, part = str(link["href"]).partition("#")
+        if target := pages.get(path.rpartition("/")[2]):
+            link.attrs = {"href": relative(target, here) + mark + part}
+        else:
+            link.unwrap()
 
-    def put(match: re.Match[str]) -> str:
-        page = pages.get(match["name"])
-        return f'<a href="{relative(page, here)}{match["part"] or ""}">{match["text"]}</a>' if page else match["text"]
 
-    return LINK.sub(put, body)
+def link_readings(page: BeautifulSoup, numbers: Collection[str], to: str) -> None:
+    """Make each known R-number a link into the page ``to``, but for those in links, code and headings.
 
-
-def with_readings(body: str, numbers: Collection[str], to: str) -> str:
-    """HTML in which each known R-number is a link into the page ``to``, but for links, code and headings.
-
-    >>> with_readings("<p>See R9, <code>R9</code> and r9.</p>", {"R9"}, "readings.html")
+    >>> page = parsed("<p>See R9, <code>R9</code> and r9.</p>")
+    >>> link_readings(page, {"R9"}, "readings.html")
+    >>> str(page)
     '<p>See <a href="readings.html#R9">R9</a>, <code>R9</code> and r9.</p>'
     """
-    quiet, parts = 0, []
-    for part in re.split(r"(<[^>]+>)", body):
-        if tag := re.match(r"<(/?)(\w+)", part):
-            quiet += (tag[2] in QUIET) * (-1 if tag[1] else 1)
-        elif not quiet:
-            part = READING.sub(lambda m: f'<a href="{to}#{m[0]}">{m[0]}</a>' if m[0] in numbers else m[0], part)
-        parts.append(part)
-    return "".join(parts)
+    for text in page.find_all(string=READING):
+        if not text.find_parent(QUIET):
+            parts = re.split(f"({READING.pattern})", text)
+            text.replace_with(
+                *(page.new_tag("a", href=f"{to}#{part}", string=part) if part in numbers else part for part in parts)
+            )
 
 
-def sections(body: str) -> list[tuple[str, str]]:
+def sections(page: BeautifulSoup) -> list[tuple[str, str]]:
     """Id and text of the headings of the second level."""
-    found = re.findall(r'<h2(?=\s)[^>]*?id="([^"]+)"[^>]*>(.*?)</h2>', body, re.DOTALL)
-    return [(name, plain(text)) for name, text in found]
+    return [(str(heading["id"]), plain(heading)) for heading in page.find_all("h2", id=True)]
 
 
-def plain(text: str) -> str:
-    """The text of HTML, without the sign of an anchor."""
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", text)).replace("¶", "").split())
+def plain(tag: Tag) -> str:
+    """The text of a part of a page, without the sign of an anchor."""
+    return " ".join(tag.get_text().replace("¶", "").split())
 
 
 def relative(page: str, here: str) -> str:

@@ -58,7 +58,7 @@ def site(config: Experiment, out: Path) -> Path:
     tables are copied into it, nothing is loaded from elsewhere, and there is no script.  Raises `InputError` without
     the extra ``notebooks``, or where it cannot be written.
     """
-    needs("notebooks", "latex2mathml", "mistune", "nbconvert", "nbformat")
+    needs("notebooks", "bs4", "latex2mathml", "mistune", "nbconvert", "nbformat")
     run, missing = TEMPLATES.get_template("run.html"), list[str]()
     sources: dict[str, str] = {"READINGS.md": READINGS}
     notebooks = [*_notebooks(config, out, missing, sources)]
@@ -110,15 +110,17 @@ def reference(out: Path) -> Path:
 
 def _whole_page(page: Page, pages: list[Page], sources: dict[str, str], numbers: set[str], folder: Path) -> str:
     """A page with its contents, and all that leads from it to others."""
-    body = markup.with_sizes(markup.reachable(page.body), (folder / page.path).parent)
+    body = markup.parsed(page.body)
     if page.path != "index.html":  # whose links are ours
-        body = markup.linked(body, page.path, sources)
-    readings = "" if page.path == READINGS else markup.relative(READINGS, page.path)
+        markup.link_pages(body, page.path, sources)
+    markup.make_reachable(body)
+    markup.link_pictures(body, (folder / page.path).parent)
+    markup.link_readings(body, numbers, "" if page.path == READINGS else markup.relative(READINGS, page.path))
     order = [other for other in pages if other.group == page.group or {other.group, page.group} <= {*BOOKS}]
     place = order.index(page)
     return TEMPLATES.get_template("site.html").render(
         page=page,
-        body=markup.with_readings(body, numbers, readings),
+        body=str(body),
         sections=markup.sections(body),
         groups={group: [p for p in pages if p.group == group] for group in dict.fromkeys(p.group for p in pages)},
         api=(folder / API).is_file(),
@@ -146,38 +148,43 @@ def _references(out: Path, missing: list[str]) -> Iterator[Page]:
 
 def _with_api(body: str, folder: Path) -> str:
     """HTML in which the code that has an entry in the API reference is a link to it."""
-
-    def put(match: re.Match[str]) -> str:
-        path = folder / "mixcl" / f"{match['module'].replace('.', '/')}.html"
-        if not path.is_file() or f'id="{match["name"]}"' not in path.read_text(encoding="utf-8"):
-            return match[0]
-        return f'<a href="api/{path.relative_to(folder).as_posix()}#{match["name"]}" class="api">{match[0]}</a>'
-
-    return re.sub(r"<code>(?P<module>[\w.]+)\.(?P<name>\w+)</code>", put, body)
+    page = markup.parsed(body)
+    for code in page.find_all("code", string=re.compile(r"^[\w.]+\.\w+$")):
+        module, _, name = code.get_text().rpartition(".")
+        path = folder / "mixcl" / f"{module.replace('.', '/')}.html"
+        if path.is_file() and f'id="{name}"' in path.read_text(encoding="utf-8"):
+            place = f"api/{path.relative_to(folder).as_posix()}#{name}"
+            code.wrap(page.new_tag("a", attrs={"href": place, "class": "api"}))
+    return str(page)
 
 
 def _tables(out: Path, missing: list[str]) -> list[dict[str, Any]]:
-    """Each table: its first sheet, its notes, of which most are folded away, and its further sheets."""
+    """Each table: its sheets, of which those that would hide the figures are folded away, and its files."""
     tables = []
     for name, heading in TABLES.items():
-        if body := _file(out / "tables" / f"{name}.md", f"{heading}: tables/{name}.md", missing):
-            files = [_copied(out, out / "tables" / f"{name}.{suffix}") for suffix in ("csv", "tex")]
-            folded = re.sub(r"<ul>.*?</ul>", _folded, body, flags=re.DOTALL)
-            sheets = [sheet for sheet in re.split(r"(?=<p><strong>)", folded) if sheet.strip()]
-            shown = [] if name == "organs" else sheets[:1]  # a dozen of them would hide the figures
-            parts = {"shown": shown, "folded": sheets[len(shown) :], "files": [*filter(None, files)]}
-            tables.append({"name": name, "title": heading, **parts})
+        path = out / "tables" / f"{name}.md"
+        if not path.is_file():
+            missing.append(f"{heading}: tables/{name}.md")
+            continue
+        sheets = [_sheet(text) for text in re.split(r"(?m)^(?=\*\*)", path.read_text(encoding="utf-8")) if text.strip()]
+        first = 0 if name == "organs" else 1  # a dozen of them would hide the figures
+        files = [_copied(out, path.with_suffix(suffix)) for suffix in (".csv", ".tex")]
+        parts = {"shown": sheets[:first], "folded": sheets[first:], "files": [*filter(None, files)]}
+        tables.append({"name": name, "title": heading, **parts})
     return tables
 
 
-def _folded(notes: re.Match[str]) -> str:
-    """The notes of a table, which say how it was made, folded away but for what must be seen."""
-    items = re.findall(r"<li>.*?</li>", notes[0], re.DOTALL)
-    shown = [item for item in items if any(word in item for word in ALWAYS)]
-    rest, summary = [item for item in items if item not in shown], "Notes: how to read it, where it comes from"
-    parts = [f"<ul>{''.join(shown)}</ul>"] if shown else []
-    parts += [f"<details><summary>{summary}</summary><ul>{''.join(rest)}</ul></details>"] if rest else []
-    return "\n".join(parts)
+def _sheet(text: str) -> dict[str, str]:
+    """A table and its notes, which say how it was made: those that must be seen, and the others."""
+    lines = text.splitlines()
+    notes = [line for line in lines if line.startswith("- ")]
+    seen = [note for note in notes if any(word in note for word in ALWAYS)]
+    parts = {
+        "table": [line for line in lines if line not in notes],
+        "seen": seen,
+        "notes": [note for note in notes if note not in seen],
+    }
+    return {name: markup.markdown("\n".join(part)) for name, part in parts.items()}
 
 
 def _figures(out: Path, missing: list[str]) -> list[dict[str, str]]:
