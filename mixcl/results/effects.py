@@ -10,7 +10,7 @@ scans in the same order from the same fresh decoder; for intervals and p see :mo
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
 from mixcl.results.statistics import CELL, DIFFERENCE, KEYS, REFERENCE, compared, distinct
-from mixcl.results.wording import alone, arm_title, interval, shown, title
+from mixcl.results.wording import arm_title, intervals, pairs, shown, title
 from mixcl.run.jobs import FULL, by_key
 from mixcl.run.record import read_metrics
 
@@ -96,9 +96,9 @@ def arm_pairs(grid: GridConfig, frozen: Mapping[str, bool]) -> list[tuple[str, s
     fresh = {False: REFERENCE, True: named.get(frozenset({FROZEN, FRESH}), REFERENCE)}
     ours = {False: FULL, True: named.get(frozenset({FROZEN}), FULL)}
     known = {*fresh.values(), *(arm for pair in grid.compare for arm in pair)}
-    pairs = [(fresh[frozen[arm]], arm) for arm in arms]
-    pairs += [*grid.compare, *((ours[frozen[arm]], arm) for arm in arms if arm not in known)]
-    return [(reference, arm) for reference, arm in dict.fromkeys(pairs) if reference != arm]
+    named_pairs = [(fresh[frozen[arm]], arm) for arm in arms]
+    named_pairs += [*grid.compare, *((ours[frozen[arm]], arm) for arm in arms if arm not in known)]
+    return [(reference, arm) for reference, arm in dict.fromkeys(named_pairs) if reference != arm]
 
 
 def organs(config: Experiment, out: Path) -> pd.DataFrame:
@@ -120,8 +120,7 @@ def organs(config: Experiment, out: Path) -> pd.DataFrame:
     for reference, arm in _with_label_term(config.grid):
         for group, part in cases[cases["arm"].isin((reference, arm))].groupby("organs"):
             for cell, values in distinct(statistics.fold_differences(part, reference)).groupby(CELL):
-                told = compared(values, values["dice"], "arm_dice", "reference_dice")
-                rows.append((*cell, reference, group, *told))
+                rows.append((*cell, reference, group, *compared(values, values["dice"], "arm_dice", "reference_dice")))
     table = pd.DataFrame(rows, columns=[*CELL, "against", "organs", *DIFFERENCE])
     write_table(out / "tables", "effects_organs", table, [_organ_table(table, notes.origin(runs, runs.cases))])
     return table
@@ -167,27 +166,32 @@ def _compared(folds: pd.DataFrame, reference: str, arm: str) -> Iterator[tuple[A
     for cell, runs in both.dropna(subset=["dice", "reference_dice"]).groupby(CELL, sort=False):
         part = distinct(runs)
         gains = part["dice"] - part["reference_dice"]
-        n, mean, *told = compared(part, gains, "dice", "reference_dice")
+        n, mean, *interval = compared(part, gains, "dice", "reference_dice")
         by_seed = " ".join(shown(100 * gain, 1, "+") for gain in gains.groupby(part["seed"]).mean())
         fit = (part["loss"] - part["reference_loss"]).mean()
         dice = (runs["reference_dice"].mean(), runs["dice"].mean(), mean if n else 0.0)
-        yield (*cell, reference, n, *dice, *told, (gains > 0).mean(), by_seed, fit)
+        yield (*cell, reference, n, *dice, *interval, (gains > 0).mean(), by_seed, fit)
 
 
 def _text_table(table: pd.DataFrame, task: str) -> TextTable:
-    columns = (
-        "Pct.", "arm", "against", "n pairs", "its Dice", "arm's Dice", "difference", "95 % interval", "p", "Holm",
-        "verdict", "detectable", "ahead", "by seed", "training loss",
-    )  # fmt: skip
-    rows = [
-        (
-            f"{r.percent:g}", arm_title(r.arm), arm_title(r.against), f"{r.n}{alone(r.folds, r.n_seeds)}",
-            f"{r.reference:.4f}", f"{r.mean:.4f}", f"{r.difference:+.4f}", interval(r.low, r.high),
-            _p(r.p), _p(r.p_holm), r.verdict, shown(r.detectable), f"{r.better:.0%}" if r.n else MISSING, r.seeds,
-            shown(r.fit, 3, "+"),
-        )
-        for r in as_rows(table[table["task"] == task])
-    ]  # fmt: skip
+    rows = table[table["task"] == task]
+    columns: dict[str, Iterable[str]] = {
+        "Pct.": rows["percent"].map("{:g}".format),
+        "arm": rows["arm"].map(arm_title),
+        "against": rows["against"].map(arm_title),
+        "n pairs": pairs(rows),
+        "its Dice": rows["reference"].map("{:.4f}".format),
+        "arm's Dice": rows["mean"].map("{:.4f}".format),
+        "difference": rows["difference"].map("{:+.4f}".format),
+        "95 % interval": intervals(rows),
+        "p": rows["p"].map(_p),
+        "Holm": rows["p_holm"].map(_p),
+        "verdict": rows["verdict"],
+        "detectable": rows["detectable"].map(shown),
+        "ahead": rows["better"].map("{:.0%}".format).where(rows["n"] > 0, MISSING),
+        "by seed": rows["seeds"],
+        "training loss": [shown(fit, 3, "+") for fit in rows["fit"]],
+    }
     caption = f"{title(task)}: each arm against training from scratch, or as named, paired by fold and seed."
     note = (
         f"n pairs: of distinct trainings. {wording.INTERVAL} {wording.NO_P} "
@@ -198,22 +202,24 @@ def _text_table(table: pd.DataFrame, task: str) -> TextTable:
         "training loss: its last record, minus that of what is compared with; above 0 the training scans are fitted "
         "worse."
     )
-    return TextTable("Effects.", caption, [("", columns)], rows, [note, table.attrs["origin"]])
+    return TextTable.of("Effects.", caption, columns, [note, table.attrs["origin"]])
 
 
 def _organ_table(table: pd.DataFrame, origin: str) -> TextTable:
-    columns = ("task", "Pct.", "arm", "against", "organs", "n pairs", "difference", "95 % interval", "p")
-    texts = [
-        (
-            title(r["task"]), f"{r['percent']:g}", arm_title(r["arm"]), arm_title(r["against"]), r["organs"],
-            f"{r['n']}{alone(r['folds'], r['seeds'])}", f"{r['difference']:+.4f}", interval(r["low"], r["high"]),
-            _p(r["p"]),
-        )
-        for r in table.to_dict("records")
-    ]  # fmt: skip
+    columns: dict[str, Iterable[str]] = {
+        "task": table["task"].map(title),
+        "Pct.": table["percent"].map("{:g}".format),
+        "arm": table["arm"].map(arm_title),
+        "against": table["against"].map(arm_title),
+        "organs": table["organs"],
+        "n pairs": pairs(table, "seeds"),
+        "difference": table["difference"].map("{:+.4f}".format),
+        "95 % interval": intervals(table),
+        "p": table["p"].map(_p),
+    }
     caption = "What it adds, for organs that the pre-training's collections label and for the others."
     note = f"{wording.INTERVAL} {wording.NO_P} p is not adjusted."
-    return TextTable("Label term, by organ.", caption, [("", columns)], texts, [note, origin])
+    return TextTable.of("Label term, by organ.", caption, columns, [note, origin])
 
 
 def _p(value: float) -> str:

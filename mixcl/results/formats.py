@@ -1,7 +1,9 @@
 """A table as text: CSV, Markdown, and LaTeX that needs no package."""
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,11 @@ class TextTable:
     groups: Sequence[tuple[str, Sequence[str]]]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, name: str, caption: str, columns: Mapping[str, Iterable[str]], notes: Sequence[str]) -> TextTable:
+        """A table of one block of ``columns``, their texts by name."""
+        return cls(name, caption, [("", tuple(columns))], list(zip(*columns.values(), strict=True)), notes)
 
 
 def write_table(folder: Path, name: str, table: pd.DataFrame, parts: Sequence[TextTable]) -> None:

@@ -6,7 +6,7 @@ fold and seed by seed, with those from scratch of the same length and rate.  Not
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import write_text
 from mixcl.results import notes, wording
-from mixcl.results.formats import TextTable, csv, write_table
+from mixcl.results.formats import MISSING, TextTable, csv, write_table
 from mixcl.results.inference import LEVEL, estimate
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import DIFFERENCE, REFERENCE, compared, fold_scores, holm
-from mixcl.results.wording import alone, arm_title, interval, shown, title
+from mixcl.results.wording import arm_title, intervals, pairs, shown, title
 from mixcl.run.jobs import arm_and_seed
 from mixcl.run.record import read_metrics
 from mixcl.spreadsheet import to_csv
@@ -32,7 +32,7 @@ PAIRED = ["task", "percent", "steps", "rate", "fold", "seed"]
 TRAINING = [*POINT, "fold", "seed", "dice", "entropy", "organs", "weights"]
 GAIN = ["scratch", "dice", *({"seeds": "n_seeds"}.get(name, name) for name in DIFFERENCE)]
 FINER = ("entropy", "organs")
-SEEN = ("alignment", "uniformity", "agreement", "probe_dice")
+FEATURES = ("alignment", "uniformity", "agreement", "probe_dice")
 FOUND = 0.3  # a network has found an organ from this Dice on
 THIRD, MOST = 1 / 3, 3 / 4  # of the highest Dice from scratch: the paper's 15 and 50 % of BTCV (0.33 and 0.78)
 
@@ -67,7 +67,7 @@ def write_map(out: Path, plan: Experiment | None = None) -> Gains:
 
 
 def trainings(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
-    """A row a training: `POINT`, fold, seed, weights, Dice, and what was seen on the way.
+    """A row a training: `POINT`, fold, seed, weights, Dice, and what was measured on the way.
 
     ``start`` is scratch or the arm whose pre-training it was, ``pretraining`` its job, of equal ones that with the
     shortest name.  ``entropy`` is the last cross-entropy on the test cases and ``organs`` how many organs had passed
@@ -84,10 +84,10 @@ def trainings(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
     table["start"] = [(arm_and_seed(job) or (job,))[0] if job else REFERENCE for job in table["pretraining"]]
     table["steps"] = [int(card["steps"]) for card in cards]
     table["rate"] = [float(card["config"]["finetune"]["lr"]) for card in cards]
-    seen = [_seen(out / "runs" / job) for job in table["job"]]
-    table["entropy"] = [entropy for entropy, _ in seen]
-    table["found"] = pd.Series([found for _, found in seen], table.index, dtype=object)
-    table["organs"] = [sum(s < math.inf for s in found.values()) if found else math.nan for _, found in seen]
+    tests = [_tests(out / "runs" / job) for job in table["job"]]
+    table["entropy"] = [entropy for entropy, _ in tests]
+    table["found"] = pd.Series([organs for _, organs in tests], table.index, dtype=object)
+    table["organs"] = [sum(s < math.inf for s in organs.values()) if organs else math.nan for _, organs in tests]
     twice = table[table.duplicated([*POINT, "fold", "seed"], keep=False)]
     if len(twice):
         raise InputError(
@@ -152,25 +152,26 @@ def organs_found(rows: pd.DataFrame) -> pd.DataFrame:
     `POINT`, ``organ``, ``n`` trainings, ``found``, the share of them that found it, and ``step``, the median step of
     all of them, infinite where fewer than half found it.  Steps are those of ``finetune.probe_every``.
     """
-    lines = [(*point, *item) for *point, found in rows[[*POINT, "found"]].to_numpy() for item in found.items()]
+    lines = [(*point, *item) for *point, steps in rows[[*POINT, "found"]].to_numpy() for item in steps.items()]
     table = pd.DataFrame(lines, columns=[*POINT, "organ", "step"])
     groups = table.groupby([*POINT, "organ"], sort=False)["step"]
     return groups.agg(n="count", found=lambda steps: float(np.isfinite(steps).mean()), step="median").reset_index()
 
 
 def features(rows: pd.DataFrame, out: Path) -> pd.DataFrame:
-    """What the features of each pre-training of :func:`trainings` were like at its last look (`mixcl.diagnostics`).
+    """What the features of each pre-training of :func:`trainings` were like at its last probe (`mixcl.diagnostics`).
 
     A row a pre-training: ``start``, ``seed``, its ``steps``, the effective rank of each level over its ceiling
     (``rank_0``, ...), and alignment, uniformity, agreement and the linear probe's Dice.
     """
     made, lines = rows[rows["pretraining"] != ""].drop_duplicates("pretraining"), []
     for start, seed, job in zip(made["start"], made["seed"], made["pretraining"], strict=True):
-        looks = [record for record in read_metrics(out / "runs" / job / "metrics.jsonl") if "probe" in record]
-        if looks:
-            step, look = looks[-1]["step"], looks[-1]["probe"]
-            ranks = {f"rank_{k}": r / c for k, (r, c) in enumerate(zip(look["rank"], look["ceiling"], strict=True))}
-            lines.append({"start": start, "seed": seed, "steps": step, **ranks, **{key: look.get(key) for key in SEEN}})
+        probes = [record for record in read_metrics(out / "runs" / job / "metrics.jsonl") if "probe" in record]
+        if probes:
+            step, probe = probes[-1]["step"], probes[-1]["probe"]
+            ranks = {f"rank_{k}": r / c for k, (r, c) in enumerate(zip(probe["rank"], probe["ceiling"], strict=True))}
+            values = {key: probe.get(key) for key in FEATURES}
+            lines.append({"start": start, "seed": seed, "steps": step, **ranks, **values})
     return pd.DataFrame(lines, columns=None if lines else ["start", "seed", "steps"])
 
 
@@ -194,18 +195,18 @@ def extremes(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table.sort_values([*ARM, "difference"]).groupby(ARM).nth([0, -1]))
 
 
-def _seen(run: Path) -> tuple[float, dict[str, float]]:
-    """What a fine-tuning saw of its test cases: the last cross-entropy, and the step at which each organ was found."""
-    looks = [record["test"] for record in read_metrics(run / "metrics.jsonl") if "test" in record]
-    found: dict[str, float] = {organ: math.inf for look in looks for organ in look["dice"]}
-    for look in reversed(looks):
-        found |= {organ: float(look["step"]) for organ, dice in look["dice"].items() if dice >= FOUND}
-    return float(looks[-1]["cross_entropy"]) if looks else math.nan, found
+def _tests(run: Path) -> tuple[float, dict[str, float]]:
+    """What a fine-tuning measured on its test cases: its last cross-entropy, and at which step it found each organ."""
+    tests = [record["test"] for record in read_metrics(run / "metrics.jsonl") if "test" in record]
+    steps: dict[str, float] = {organ: math.inf for test in tests for organ in test["dice"]}
+    for test in reversed(tests):
+        steps |= {organ: float(test["step"]) for organ, dice in test["dice"].items() if dice >= FOUND}
+    return float(tests[-1]["cross_entropy"]) if tests else math.nan, steps
 
 
-def _gain(pairs: pd.DataFrame) -> tuple[float, ...]:
-    estimate = compared(pairs, pairs["dice"] - pairs["dice_scratch"], "dice", "dice_scratch")
-    return (pairs["dice_scratch"].mean(), pairs["dice"].mean(), *estimate)
+def _gain(both: pd.DataFrame) -> tuple[float, ...]:
+    estimate = compared(both, both["dice"] - both["dice_scratch"], "dice", "dice_scratch")
+    return (both["dice_scratch"].mean(), both["dice"].mean(), *estimate)
 
 
 def _joined(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -222,32 +223,33 @@ def _alike(curve: pd.Series, dice: float) -> float:
     return float(np.exp(exactly[0] if len(exactly) else np.interp(dice, values, steps, left=math.nan, right=math.inf)))
 
 
-def _finer(row: Mapping[Any, Any], name: str, digits: int) -> str:
+def _finer(rows: pd.DataFrame, name: str, digits: int) -> list[str]:
     """A difference and its interval, or one sign that both are missing."""
-    parts = shown(row[name], digits, "+"), interval(row[f"{name}_low"], row[f"{name}_high"], digits)
-    return " ".join(dict.fromkeys(parts))
+    texts = zip(rows[name], intervals(rows, digits, name=name), strict=True)
+    return [MISSING if math.isnan(value) else f"{shown(value, digits, '+')} {ends}" for value, ends in texts]
 
 
 def _text_table(table: pd.DataFrame) -> TextTable:
-    rows = [
-        (
-            title(row["task"]), f"{row['percent']:g}", arm_title(row["start"]), f"{row['steps']}", f"{row['rate']:g}",
-            f"{row['n']}{alone(row['folds'], row['n_seeds'])}", f"{row['scratch']:.3f}", f"{row['dice']:.3f}",
-            shown(100 * row["difference"], 1, "+"), interval(100 * row["low"], 100 * row["high"], 1),
-            _finer(row, "entropy", 3), _finer(row, "organs", 1),
-            f"more than {int(table['steps'].max())}" if row["alike"] == math.inf else shown(row["alike"], 0),
-        )
-        for row in table.to_dict("records")
-    ]  # fmt: skip
-    names = (
-        "task", "%", "arm", "steps", "rate", "pairs", "from scratch, Dice", "arm, Dice", "points", "95 %",
-        "cross-entropy", "organs found", "from scratch as good at step",
-    )  # fmt: skip
-    return TextTable(
+    beyond = f"more than {int(table['steps'].max())}"
+    columns: dict[str, Iterable[str]] = {
+        "task": table["task"].map(title),
+        "%": table["percent"].map("{:g}".format),
+        "arm": table["start"].map(arm_title),
+        "steps": table["steps"].map(str),
+        "rate": table["rate"].map("{:g}".format),
+        "pairs": pairs(table),
+        "from scratch, Dice": table["scratch"].map("{:.3f}".format),
+        "arm, Dice": table["dice"].map("{:.3f}".format),
+        "points": [shown(100 * difference, 1, "+") for difference in table["difference"]],
+        "95 %": intervals(table, 1, 100),
+        "cross-entropy": _finer(table, "entropy", 3),
+        "organs found": _finer(table, "organs", 1),
+        "from scratch as good at step": [beyond if at == math.inf else shown(at, 0) for at in table["alike"]],
+    }
+    return TextTable.of(
         "The map of the gain.",
         "An arm against training from scratch of the same length and rate, pairs of fold and seed; cross-entropy and "
         f"organs found are differences on the test cases, with their 95 % intervals. {table.attrs['origin']}",
-        [("", names)],
-        rows,
+        columns,
         (f"{wording.INTERVAL} Intervals are not adjusted for their number.",),
     )

@@ -48,8 +48,8 @@ def notebook(path: Path, extract: bool = True) -> tuple[str, str, Mapping[str, b
         title = heading = path.stem
         for cell in book.cells:
             if cell.cell_type == "markdown":
-                found = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
-                title, heading = (found[0] if title == path.stem and found else title), (found or [heading])[-1]
+                headings = re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)
+                title, heading = headings[0] if title == path.stem and headings else title, [heading, *headings][-1]
                 cell.source = with_mathml(cell.source)
                 continue
             # a slider needs a running kernel; the pictures beside it need none

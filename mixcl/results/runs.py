@@ -38,8 +38,8 @@ class Runs:
         """(task, percent, arm, fold, seed) of all that the runs' settings ask for in Table 1 or 2, in order."""
         runs: dict[tuple[str, float, str, int, int], None] = {}
         order = {SCRATCH: -1}
-        told = dict.fromkeys(json.dumps(_plan(card)) for card in self.cards.values())
-        for config in [self.plan] if self.plan else map(Experiment.model_validate_json, told):
+        plans = dict.fromkeys(json.dumps(_plan(card)) for card in self.cards.values())
+        for config in [self.plan] if self.plan else map(Experiment.model_validate_json, plans):
             for number, arm in enumerate(config.grid.variants):
                 order.setdefault(arm, number)
             for cell in table1_cells(config) if table == 1 else table2_cells(config):

@@ -94,7 +94,7 @@ def reference(out: Path) -> Path:
     import pdoc
 
     face = sys.modules["mixcl"]  # itself, as it is read
-    names = [found.name for found in pkgutil.walk_packages(face.__path__, "mixcl.")]
+    names = [module.name for module in pkgutil.walk_packages(face.__path__, "mixcl.")]
     vars(face).update({name: getattr(face, name) for name in face.__all__})  # those that are imported when asked for
     folder, templates = out / "site" / "api", Path(__file__).with_name("pdoc")
     pdoc.render.configure(docformat="numpy", search=False, show_source=False, template_directory=templates)

@@ -68,10 +68,10 @@ def comparisons(cases: pd.DataFrame, cells: Iterable[Cell], metrics: Sequence[st
 
     The values compared are those of :func:`fold_differences`.
     """
-    found, rows = distinct(fold_differences(cases)), []
+    differences, rows = distinct(fold_differences(cases)), []
     for cell in cells:
         if cell[2] != REFERENCE:
-            part = of(found, cell)
+            part = of(differences, cell)
             rows += [(*cell, m, *compared(part, part[m], "arm_dice", "reference_dice")) for m in metrics]
     return pd.DataFrame(rows, columns=[*CELL, "metric", *DIFFERENCE])
 

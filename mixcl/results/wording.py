@@ -141,6 +141,22 @@ def alone(folds: int, seeds: int) -> str:
     return (", one fold" if folds == 1 else "") + (", one pre-training" if seeds == 1 else "")
 
 
+def pairs(rows: pd.DataFrame, seeds: str = "n_seeds") -> list[str]:
+    """The pairs of each row, and what its interval can not contain; the column ``seeds`` counts these.
+
+    >>> pairs(pd.DataFrame({"n": [15, 5], "folds": [5, 5], "n_seeds": [3, 1]}))
+    ['15', '5, one pre-training']
+    """
+    counts = zip(rows["n"], rows["folds"], rows[seeds], strict=True)
+    return [f"{n}{alone(fold, seed)}" for n, fold, seed in counts]
+
+
+def intervals(rows: pd.DataFrame, digits: int = 4, scale: float = 1, name: str = "") -> list[str]:
+    """:func:`interval` of the columns ``low`` and ``high`` of each row (``NAME_low``, ...), times ``scale``."""
+    low, high = (scale * rows[f"{name}_{end}".lstrip("_")] for end in ("low", "high"))
+    return [interval(*ends, digits) for ends in zip(low, high, strict=True)]
+
+
 def few(rows: pd.DataFrame) -> str:
     """:func:`alone` of a table with ``folds`` and ``n_seeds`` whose rows have no more than one of these."""
     return alone(int(rows["folds"].max()), int(rows["n_seeds"].max())) if len(rows) else ""

@@ -175,8 +175,8 @@ def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
             planned = (task, percent) in shares
             head, blank = f"{percent:g} %", [""] * len(COLUMNS)
             scratch, mixcl = (task, percent, REFERENCE), (task, percent, FULL)
-            found = scores.get(scratch, MISSING), scores.get(mixcl, MISSING), differences.get(mixcl, MISSING)
-            ours += [head, *found] if planned else blank
+            means = scores.get(scratch, MISSING), scores.get(mixcl, MISSING), differences.get(mixcl, MISSING)
+            ours += [head, *means] if planned else blank
             tested = _over_pairs(table, metric, mixcl)
             weights = table.folds.loc[(table.folds["task"] == task) & (table.folds["percent"] == percent), "weights"]
             pairs += [head, f"{weights.nunique()} trainings", *tested] if tested else blank
