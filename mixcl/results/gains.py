@@ -56,12 +56,10 @@ def write_map(out: Path, plan: Experiment | None = None) -> Gains:
     rows, folder = trainings(out, plan), out / "tables"
     made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows), features(rows, out))
     write_table(folder, "map", made.map, [_text_table(made.map)])
-    others = {"trainings": rows[TRAINING], "tuned": made.tuned, "found": made.found}
-    if rows["rate"].nunique() == 1:
-        del others["tuned"]
-        (folder / "tuned.csv").unlink(missing_ok=True)
-    for name, table in others.items():
+    for name, table in {"trainings": rows[TRAINING], "tuned": made.tuned, "found": made.found}.items():
         write_text(folder / f"{name}.csv", csv(table))
+    if rows["rate"].nunique() == 1:
+        (folder / "tuned.csv").unlink()
     write_text(folder / "features.csv", to_csv(made.features))
     return made
 
@@ -88,11 +86,10 @@ def trainings(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
     table["entropy"] = [entropy for entropy, _ in tests]
     table["found"] = pd.Series([organs for _, organs in tests], table.index, dtype=object)
     table["organs"] = [sum(s < math.inf for s in organs.values()) if organs else math.nan for _, organs in tests]
-    twice = table[table.duplicated([*POINT, "fold", "seed"], keep=False)]
-    if len(twice):
+    if twice := table.loc[table.duplicated([*POINT, "fold", "seed"], keep=False), "job"].tolist():
         raise InputError(
-            f"{out}: {twice['job'].iloc[0]} and {twice['job'].iloc[1]} have one length, rate and start; the map of the "
-            "gain is for arms that differ in these alone"
+            f"{out}: {twice[0]} and {twice[1]} have one length, rate and start; the map of the gain is for arms that "
+            "differ in these alone"
         )
     table.attrs |= {"origin": notes.origin(runs, table), "folder": str(out)}
     return table
@@ -105,8 +102,8 @@ def gain_map(rows: pd.DataFrame) -> pd.DataFrame:
     ``better``, the share of pairs in which the arm is ahead; ``entropy``, the mean difference of the last cross-entropy
     on the test cases (below 0 where the arm is better), and ``organs``, of organs found, both with an interval
     (``entropy_low``, ...); ``alike``, the steps at which training from scratch at that rate has the arm's Dice, on
-    straight lines between its points over the logarithm of the steps: infinite where it never has, NaN below its first
-    point.  ``attrs["origin"]``: where it is from.
+    straight lines over their logarithm: infinite where it never has, NaN below its first point.  ``attrs["origin"]``:
+    where it is from.
 
     Raises `InputError` where no training from scratch has the length and rate of one from a pre-training.
     """
@@ -164,8 +161,8 @@ def features(rows: pd.DataFrame, out: Path) -> pd.DataFrame:
     A row a pre-training: ``start``, ``seed``, its ``steps``, the effective rank of each level over its ceiling
     (``rank_0``, ...), and alignment, uniformity, agreement and the linear probe's Dice.
     """
-    made, lines = rows[rows["pretraining"] != ""].drop_duplicates("pretraining"), []
-    for start, seed, job in zip(made["start"], made["seed"], made["pretraining"], strict=True):
+    lines, made = [], rows[rows["pretraining"] != ""].drop_duplicates("pretraining")
+    for start, seed, job in made[["start", "seed", "pretraining"]].itertuples(index=False, name=None):
         probes = [record for record in read_metrics(out / "runs" / job / "metrics.jsonl") if "probe" in record]
         if probes:
             step, probe = probes[-1]["step"], probes[-1]["probe"]
@@ -178,9 +175,8 @@ def features(rows: pd.DataFrame, out: Path) -> pd.DataFrame:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Of each arm of a map: at how many ``points`` its gain is told from 0, a row an arm.
 
-    ``n`` and ``n_seeds``: the fewest pairs and pre-trainings of a point.  ``ahead`` and ``behind`` of training from
-    scratch by the 95 % interval, and ``_holm`` after Holm's adjustment over the points of all arms; ``tested`` points
-    have a p.
+    ``n``, ``n_seeds``: the fewest pairs and pre-trainings of a point.  ``ahead``, ``behind``: of training from scratch,
+    by the 95 % interval, with ``_holm`` after Holm's adjustment over the points of all arms; ``tested`` ones have a p.
     """
     sure = pd.Series(holm(table["p"].tolist()), table.index) < LEVEL
     sides = {"ahead": table["low"] > 0, "behind": table["high"] < 0}

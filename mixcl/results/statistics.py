@@ -110,6 +110,22 @@ def counted(cases: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(n=present, missed=present & empty, invented=~present & (cases["voxels_predicted"] > 0))
 
 
+def organ_metrics(cases: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of every organ over all test cases, folds and seeds, a row a cell and organ.
+
+    ``n`` counts the (case, seed) pairs that have the organ and ``missed`` those of them in which nothing was found, or
+    preparation lost it; Dice and surface Dice are 0 there, and HD95 is the mean over the others.  ``invented`` counts
+    the pairs without the organ in which it was found nevertheless.  ``worst_fold`` is the lowest mean Dice of a fold,
+    ``difference`` the mean difference of Dice to ``scratch`` over the pairs that both arms have.
+    """
+    by = [*CELL, "label", "organ"]
+    groups = counted(cases).groupby(by, sort=False)
+    table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1)
+    table["worst_fold"] = groups.apply(lambda rows: rows.groupby("fold")["dice"].mean().min())
+    table["difference"] = pairs(cases).groupby(by, sort=False)["difference"].mean()
+    return table.reset_index()
+
+
 def fold_scores(cases: pd.DataFrame) -> pd.DataFrame:
     """One row a run: the metrics of its fold, ``cases`` (that have an organ) and ``missed`` organs."""
     rows = counted(cases)

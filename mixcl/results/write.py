@@ -111,27 +111,11 @@ def make_table(runs: Runs, number: int) -> Table:
 
 
 def organs(out: Path, plan: Experiment | None = None) -> pd.DataFrame:
-    """Write tables/organs.csv, .md and .tex: :func:`organ_metrics` of the evaluated runs of ``plan``, or of all."""
+    """Write tables/organs.csv, .md and .tex: :func:`statistics.organ_metrics` of the runs of ``plan``, or of all."""
     runs = read_runs(out, plan)
-    table = organ_metrics(runs)
+    table = statistics.organ_metrics(runs.cases)
     write_table(out / "tables", "organs", table, _organ_tables(table, notes.origin(runs, runs.cases)))
     return table
-
-
-def organ_metrics(runs: Runs) -> pd.DataFrame:
-    """The metrics of every organ over all test cases, folds and seeds, a row a cell and organ.
-
-    ``n`` counts the (case, seed) pairs that have the organ and ``missed`` those of them in which nothing was found, or
-    preparation lost it; Dice and surface Dice are 0 there, and HD95 is the mean over the others.  ``invented`` counts
-    the pairs without the organ in which it was found nevertheless.  ``worst_fold`` is the lowest mean Dice of a fold,
-    ``difference`` the mean difference of Dice to ``scratch`` over the pairs that both arms have.
-    """
-    by = [*CELL, "label", "organ"]
-    groups = statistics.counted(runs.cases).groupby(by, sort=False)
-    table = pd.concat([groups[METRICS].mean(), groups[["n", "missed", "invented"]].sum()], axis=1)
-    table["worst_fold"] = groups.apply(lambda rows: rows.groupby("fold")["dice"].mean().min())
-    table["difference"] = statistics.pairs(runs.cases).groupby(by, sort=False)["difference"].mean()
-    return table.reset_index()
 
 
 def _marks(runs: Runs) -> dict[str, tuple[str, ...]]:
@@ -165,7 +149,6 @@ def _text_tables(table: Table, number: int) -> list[TextTable]:
 def _table1(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
     """A row of ours, one over pairs of trainings and one of the paper's for every share."""
     shares = {cell[:2] for cell in table.planned} | set(TABLE1 if metric == "dice" else ())
-    shares |= set(zip(table.folds["task"], table.folds["percent"], strict=True))
     tasks = sorted({task for task, _ in shares}, key=lambda task: rank(task, TITLES))
     scores, differences = _over_folds(table.folds, metric), _over_folds(table.paired, metric, "+")
     rows = []
