@@ -13,6 +13,7 @@ from PIL import Image
 
 from mixcl.errors import InputError
 from mixcl.files import write_text
+from mixcl.results.runs import rank
 from mixcl.results.wording import FIGURES, figure_title
 
 HERE = Path(__file__).resolve().parent
@@ -20,15 +21,14 @@ HERE = Path(__file__).resolve().parent
 
 def page(folder: Path, title: str) -> str:
     """The page of a folder: every figure, in the order of a run's own page, then links to its tables and folders."""
-    names = sorted(path.stem for path in folder.glob("*.png"))
-    ordered = sorted(names, key=lambda name: list(FIGURES).index(name) if name in FIGURES else len(FIGURES))
+    names = sorted((path.stem for path in folder.glob("*.png")), key=lambda name: rank(name, FIGURES))
     lines = [
         f"# Figures: {title}",
         "",
         "A run drew them and `figures/update.sh` copied them; `figures/pages.py` wrote this page.",
         "",
     ]
-    for name in ordered:
+    for name in names:
         heading = figure_title(name)
         vector = f" ([PDF]({name}.pdf))" if (folder / f"{name}.pdf").is_file() else ""
         lines += [f"## {heading}{vector}", "", f"![{heading}]({name}.png)", "", caption(folder / f"{name}.png"), ""]

@@ -2,12 +2,10 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from jinja2.environment import TemplateModule
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from mixcl.results.inference import FEWEST
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, UNKNOWN
@@ -38,6 +36,15 @@ CAPTIONS = {
     ),
 }
 
+TEMPLATES = Environment(
+    loader=PackageLoader("mixcl.results", ""),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    autoescape=select_autoescape(),  # in HTML
+)
+TEMPLATES.globals |= {"PHANTOM": PHANTOM, "UNKNOWN": UNKNOWN, "LEARNED": LEARNED, "FEWEST": FEWEST}
+TEMPLATES.globals |= {"count": count, "alone": alone}
+
 
 def caption(number: int, folds: pd.DataFrame, phantom: bool) -> str:
     """What Table 1 or 2 shows, and what of."""
@@ -48,16 +55,8 @@ def caption(number: int, folds: pd.DataFrame, phantom: bool) -> str:
 
 def sentences(name: str, **facts: Any) -> list[str]:
     """What the macro ``name`` of sentences.txt says of ``facts``, sentence by sentence."""
-    return [line for line in getattr(_texts(), name)(**facts).splitlines() if line]
-
-
-@cache
-def _texts() -> TemplateModule:
-    loader = PackageLoader("mixcl.results", "")
-    texts = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, autoescape=False)
-    texts.globals |= {"PHANTOM": PHANTOM, "UNKNOWN": UNKNOWN, "LEARNED": LEARNED, "FEWEST": FEWEST}
-    texts.globals |= {"count": count, "alone": alone}
-    return texts.get_template("sentences.txt").module
+    macros = TEMPLATES.get_template("sentences.txt").module
+    return [line for line in getattr(macros, name)(**facts).splitlines() if line]
 
 
 def origin(runs: Runs, folds: pd.DataFrame) -> str:

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader
-
 from mixcl.config.settings import Experiment
 from mixcl.errors import needs
 from mixcl.files import whole, write_text
 from mixcl.results import markup
 from mixcl.results.findings import findings
+from mixcl.results.notes import TEMPLATES
 from mixcl.results.runs import rank
 from mixcl.results.wording import FIGURES, PHANTOM, arm_title, figure_title, job_title, title
 from mixcl.run import jobs
@@ -39,7 +38,6 @@ ACCESSIBLE = {
     "</h6>": "</h3>",
 }
 """What a screen reader and a keyboard need of the API reference."""
-TEMPLATES = Environment(loader=PackageLoader("mixcl.results", ""), autoescape=True, trim_blocks=True)
 
 
 class Page(NamedTuple):
@@ -66,6 +64,7 @@ def site(config: Experiment, out: Path) -> Path:
     figures = _figures(out, missing)
     diagnostics = [figure for figure in figures if figure["name"].endswith(DIAGNOSTICS)]
     first = run.render(
+        diagnostics=False,
         profile=config.profile,
         warning=PHANTOM if config.data.source == "phantom" else "",
         findings=findings(out, config),
