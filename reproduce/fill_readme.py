@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mixcl.results import claims, gains
-from mixcl.results.paper import TITLES
+from mixcl.results import gains, paper
 from mixcl.results.runs import rank
 from mixcl.results.wording import alone, extent, interval, title
 from mixcl.spreadsheet import read_csv
@@ -75,7 +74,7 @@ def rows() -> Iterator[str]:
     shown += [(row, ", [again]") for row in measured(AGAIN)] if AGAIN.is_file() else []
     apart = sum(row["verdict"] in ("better", "worse") for row, _ in shown)
     yield from (HEADER.format(f"{apart} apart"), re.sub("[^|]+", "---", HEADER))
-    for row, which in sorted(shown, key=lambda item: (rank(item[0]["task"], TITLES), item[0]["percent"])):
+    for row, which in sorted(shown, key=lambda item: (rank(item[0]["task"], paper.TITLES), item[0]["percent"])):
         points, low, high = (f"{100 * row[name]:+z.1f}" for name in ("difference", "low", "high"))
         yield (
             f"| {title(row['task'])}, {row['percent']:g} %{which} | {row['n']}{alone(row['folds'], row['n_seeds'])} "
@@ -93,8 +92,8 @@ def measured(effects: Path) -> list[dict[Any, Any]]:
 
 def _claim(row: Mapping[Any, Any]) -> str:
     """What is claimed of the gain, and what its interval says of that."""
-    least = claims.least(row["task"], row["percent"])
-    verdict = claims.verdict(row["low"], row["high"], least)
+    least = paper.claimed_gain(row["task"], row["percent"])
+    verdict = paper.claim_verdict(row["low"], row["high"], least)
     return "none" if math.isnan(least) else f"≥ {100 * least:+.1f}: {verdict}"
 
 

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mixcl.results.claims import NEVER_BELOW, gain_claims
-from mixcl.results.paper import TABLE1
+from mixcl.results.paper import NEVER_BELOW, TABLE1, gain_claims
 
 
 def trainings(task: str, gains: dict[float, float], spread: float = 0.002, pairs: int = 5) -> pd.DataFrame:
