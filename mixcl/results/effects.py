@@ -26,7 +26,7 @@ from mixcl.results.inference import FEWEST, LEVEL
 from mixcl.results.paper import ARMS
 from mixcl.results.runs import rank, read_runs
 from mixcl.results.statistics import CELL, DIFFERENCE, KEYS, REFERENCE, compared, distinct
-from mixcl.results.wording import arm_title, intervals, pairs, shown, title
+from mixcl.results.wording import arm_title, interval_texts, pair_texts, shown, title
 from mixcl.run.jobs import FULL, by_key
 from mixcl.run.record import read_metrics
 
@@ -96,9 +96,9 @@ def arm_pairs(grid: GridConfig, frozen: Mapping[str, bool]) -> list[tuple[str, s
     fresh = {False: REFERENCE, True: named.get(frozenset({FROZEN, FRESH}), REFERENCE)}
     ours = {False: FULL, True: named.get(frozenset({FROZEN}), FULL)}
     known = {*fresh.values(), *(arm for pair in grid.compare for arm in pair)}
-    named_pairs = [(fresh[frozen[arm]], arm) for arm in arms]
-    named_pairs += [*grid.compare, *((ours[frozen[arm]], arm) for arm in arms if arm not in known)]
-    return [(reference, arm) for reference, arm in dict.fromkeys(named_pairs) if reference != arm]
+    pairs = [(fresh[frozen[arm]], arm) for arm in arms]
+    pairs += [*grid.compare, *((ours[frozen[arm]], arm) for arm in arms if arm not in known)]
+    return [(reference, arm) for reference, arm in dict.fromkeys(pairs) if reference != arm]
 
 
 def organs(config: Experiment, out: Path) -> pd.DataFrame:
@@ -179,11 +179,11 @@ def _text_table(table: pd.DataFrame, task: str) -> TextTable:
         "Pct.": rows["percent"].map("{:g}".format),
         "arm": rows["arm"].map(arm_title),
         "against": rows["against"].map(arm_title),
-        "n pairs": pairs(rows),
+        "n pairs": pair_texts(rows),
         "its Dice": rows["reference"].map("{:.4f}".format),
         "arm's Dice": rows["mean"].map("{:.4f}".format),
         "difference": rows["difference"].map("{:+.4f}".format),
-        "95 % interval": intervals(rows),
+        "95 % interval": interval_texts(rows),
         "p": rows["p"].map(_p),
         "Holm": rows["p_holm"].map(_p),
         "verdict": rows["verdict"],
@@ -212,9 +212,9 @@ def _organ_table(table: pd.DataFrame, origin: str) -> TextTable:
         "arm": table["arm"].map(arm_title),
         "against": table["against"].map(arm_title),
         "organs": table["organs"],
-        "n pairs": pairs(table, "seeds"),
+        "n pairs": pair_texts(table, "seeds"),
         "difference": table["difference"].map("{:+.4f}".format),
-        "95 % interval": intervals(table),
+        "95 % interval": interval_texts(table),
         "p": table["p"].map(_p),
     }
     caption = "What it adds, for organs that the pre-training's collections label and for the others."

@@ -21,7 +21,7 @@ from mixcl.results.formats import MISSING, TextTable, csv, write_table
 from mixcl.results.inference import LEVEL, estimate
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import DIFFERENCE, REFERENCE, compared, fold_scores, holm
-from mixcl.results.wording import arm_title, intervals, pairs, shown, title
+from mixcl.results.wording import arm_title, interval_texts, pair_texts, shown, title
 from mixcl.run.jobs import arm_and_seed
 from mixcl.run.record import read_metrics
 from mixcl.spreadsheet import to_csv
@@ -221,7 +221,7 @@ def _alike(curve: pd.Series, dice: float) -> float:
 
 def _finer(rows: pd.DataFrame, name: str, digits: int) -> list[str]:
     """A difference and its interval, or one sign that both are missing."""
-    texts = zip(rows[name], intervals(rows, digits, name=name), strict=True)
+    texts = zip(rows[name], interval_texts(rows, digits, name=name), strict=True)
     return [MISSING if math.isnan(value) else f"{shown(value, digits, '+')} {ends}" for value, ends in texts]
 
 
@@ -233,11 +233,11 @@ def _text_table(table: pd.DataFrame) -> TextTable:
         "arm": table["start"].map(arm_title),
         "steps": table["steps"].map(str),
         "rate": table["rate"].map("{:g}".format),
-        "pairs": pairs(table),
+        "pairs": pair_texts(table),
         "from scratch, Dice": table["scratch"].map("{:.3f}".format),
         "arm, Dice": table["dice"].map("{:.3f}".format),
         "points": [shown(100 * difference, 1, "+") for difference in table["difference"]],
-        "95 %": intervals(table, 1, 100),
+        "95 %": interval_texts(table, 1, 100),
         "cross-entropy": _finer(table, "entropy", 3),
         "organs found": _finer(table, "organs", 1),
         "from scratch as good at step": [beyond if at == math.inf else shown(at, 0) for at in table["alike"]],

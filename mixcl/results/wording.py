@@ -141,17 +141,16 @@ def alone(folds: int, seeds: int) -> str:
     return (", one fold" if folds == 1 else "") + (", one pre-training" if seeds == 1 else "")
 
 
-def pairs(rows: pd.DataFrame, seeds: str = "n_seeds") -> list[str]:
+def pair_texts(rows: pd.DataFrame, seeds: str = "n_seeds") -> list[str]:
     """The pairs of each row, and what its interval can not contain; the column ``seeds`` counts these.
 
-    >>> pairs(pd.DataFrame({"n": [15, 5], "folds": [5, 5], "n_seeds": [3, 1]}))
+    >>> pair_texts(pd.DataFrame({"n": [15, 5], "folds": [5, 5], "n_seeds": [3, 1]}))
     ['15', '5, one pre-training']
     """
-    counts = zip(rows["n"], rows["folds"], rows[seeds], strict=True)
-    return [f"{n}{alone(fold, seed)}" for n, fold, seed in counts]
+    return [f"{n}{alone(*few)}" for n, *few in rows[["n", "folds", seeds]].to_numpy()]
 
 
-def intervals(rows: pd.DataFrame, digits: int = 4, scale: float = 1, name: str = "") -> list[str]:
+def interval_texts(rows: pd.DataFrame, digits: int = 4, scale: float = 1, name: str = "") -> list[str]:
     """:func:`interval` of the columns ``low`` and ``high`` of each row (``NAME_low``, ...), times ``scale``."""
     low, high = (scale * rows[f"{name}_{end}".lstrip("_")] for end in ("low", "high"))
     return [interval(*ends, digits) for ends in zip(low, high, strict=True)]
