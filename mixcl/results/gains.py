@@ -182,8 +182,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     sides = {"ahead": table["low"] > 0, "behind": table["high"] < 0}
     sides |= {f"{name}_holm": side & sure for name, side in sides.items()}
     groups = table.assign(points=1, tested=table["p"].notna(), **sides).groupby(ARM, sort=False)
-    counts = groups[["points", *sides, "tested"]].sum()
-    return groups[["n", "n_seeds"]].min().join(counts).reset_index()
+    return groups[["n", "n_seeds"]].min().join(groups[["points", *sides, "tested"]].sum()).reset_index()
 
 
 def extremes(table: pd.DataFrame) -> pd.DataFrame:
@@ -221,8 +220,8 @@ def _alike(curve: pd.Series, dice: float) -> float:
 
 def _finer(rows: pd.DataFrame, name: str, digits: int) -> list[str]:
     """A difference and its interval, or one sign that both are missing."""
-    texts = zip(rows[name], interval_texts(rows, digits, name=name), strict=True)
-    return [MISSING if math.isnan(value) else f"{shown(value, digits, '+')} {ends}" for value, ends in texts]
+    both = zip(rows[name], interval_texts(rows, digits, name=name), strict=True)
+    return [MISSING if math.isnan(value) else f"{shown(value, digits, '+')} {ends}" for value, ends in both]
 
 
 def _text_table(table: pd.DataFrame) -> TextTable:
