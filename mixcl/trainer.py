@@ -29,9 +29,9 @@ from mixcl.files import checked_name
 from mixcl.handover import freeze, hand_over_from, parameter_groups
 from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-from mixcl.run import checkpoint, determinism, device, signals, tracker, twins
+from mixcl.run import checkpoint, determinism, device, record, signals, tracker, twins
 from mixcl.run.jobs import finetune_job
-from mixcl.run.record import Restart, alone, begin, deciding, provenance, read_card, run_folder, write_card
+from mixcl.run.record import Restart, alone, begin, provenance, read_card, run_folder, write_card
 from mixcl.run.steps import Steps, gradient_norm
 
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
@@ -51,7 +51,7 @@ def pretrain(
     if not cases:
         raise InputError("data.pretrain names no collection to pre-train on; name one")
     settings = config.pretrain
-    decides = {"data": store.fingerprint(config.data.pretrain), **deciding(config, "pretrain")}
+    decides = record.pretraining_decides(config, store.fingerprint(config.data.pretrain))
     steps = settings.total_steps(len(cases))
     card = provenance(config, job=job, seed=settings.seed, data=decides["data"], cases=len(cases), steps=steps)
     with seeded(settings.seed):
@@ -103,11 +103,10 @@ def finetune(
     if settings.freeze:
         freeze(net)
     handed, origin, source = hand_over_from(init, net, config, task, data)
-    decides = {
-        "data": data, "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
-        "n_folds": config.grid.n_folds, "init": origin, "start": own, "train": [c.id for c in train],
-        **deciding(config, "finetune"),
-    }  # fmt: skip
+    decides = record.finetuning_decides(
+        config, data, task=task, percent=percent, fold=fold, arm=arm, seed=seed, init=origin, start=own,
+        train=[c.id for c in train],
+    )  # fmt: skip
     job = finetune_job(task, percent, checked_name("arm", arm), fold, seed)
     card = provenance(
         config, job=job, task=task, percent=percent, fold=fold, arm=arm, seed=seed, data=decides["data"],

@@ -26,7 +26,16 @@ from mixcl.results.verdict import Check, agrees, left, same, unseen
 from mixcl.run import predictions
 from mixcl.run.code import code_id
 from mixcl.run.jobs import Job, finetunings, pretrainings
-from mixcl.run.record import WEIGHTS, deciding, flat, read_card, read_metrics, weights_id
+from mixcl.run.record import (
+    WEIGHTS,
+    deciding,
+    finetuning_decides,
+    flat,
+    pretraining_decides,
+    read_card,
+    read_metrics,
+    weights_id,
+)
 
 MEASURED = 60
 """Predictions that are measured again unless all are asked for; at least one a job."""
@@ -148,24 +157,24 @@ def _settings(run: _Run) -> Iterator[str]:
 
 def _pretrained(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """That of a pre-training."""
-    names, settings = run.config.data.pretrain, deciding(run.config, "pretrain")
+    names, settings = run.config.data.pretrain, run.config.pretrain
     cases, data = sum(len(run.prepared.cases(name)) for name in names), run.prepared.fingerprint(names)
-    own = {"seed": run.config.pretrain.seed, "cases": cases, "data": data}
-    return {**own, "steps": run.config.pretrain.total_steps(cases)}, settings, {"data": data, **settings}
+    own = {"seed": settings.seed, "cases": cases, "data": data, "steps": settings.total_steps(cases)}
+    return own, deciding(run.config, "pretrain"), pretraining_decides(run.config, data)
 
 
 def _finetuned(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """That of a fine-tuning; which weights it starts from is told by the job before it."""
     job, config = run.job, run.config
-    task, fold, percent, seed = (job.parameters[key] for key in ("TASK", "FOLD", "PERCENT", "SEED"))
-    train, test = split(run.prepared.cases(task), config, fold, percent, seed)
-    init = read_card(run.path.with_name(job.needs)).get("weights") if job.needs else "none"
-    settings, own = deciding(config, "finetune"), {key.lower(): value for key, value in job.parameters.items()}
-    whole = (deciding(config, "pretrain") if job.needs else {}) | settings  # Table 2 has its marks from these
-    own["data"], trained = run.prepared.fingerprint((task,)), [case.id for case in train]
-    more = {"train": trained, "test": [case.id for case in test], "steps": config.finetune.total_steps(len(train))}
-    begun = {"start": start(fold, seed), "train": trained, "n_folds": config.grid.n_folds, "init": init}
-    return own | more, whole, {**own, **begun, **settings}
+    of = {key.lower(): value for key, value in job.parameters.items()}
+    train, test = split(run.prepared.cases(of["task"]), config, of["fold"], of["percent"], of["seed"])
+    data, trained = run.prepared.fingerprint((of["task"],)), [case.id for case in train]
+    init = str(read_card(run.path.with_name(job.needs)).get("weights")) if job.needs else "none"
+    decides = finetuning_decides(config, data, **of, init=init, start=start(of["fold"], of["seed"]), train=trained)
+    steps = config.finetune.total_steps(len(train))
+    own = {"data": data, "train": trained, "test": [case.id for case in test], "steps": steps}
+    before = deciding(config, "pretrain") if job.needs else {}  # Table 2 has its marks from these
+    return of | own, before | deciding(config, "finetune"), decides
 
 
 def _weights(run: _Run) -> Check:

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
@@ -84,6 +84,23 @@ def deciding(config: Experiment, stage: str) -> dict[str, Any]:
     if stage == "pretrain" and config.pretrain.method == SUPERVISED:
         sections["finetune"] = config.finetune.model_dump(mode="json", include=set(SEGMENTATION_LOSS))
     return sections
+
+
+def pretraining_decides(config: Experiment, data: str) -> dict[str, Any]:
+    """``decides`` in the run.json of a pre-training: all that its weights follow from; ``data`` is a fingerprint."""
+    return {"data": data, **deciding(config, "pretrain")}
+
+
+def finetuning_decides(
+    config: Experiment, data: str, *, task: str, percent: float, fold: int, arm: str, seed: int, init: str, start: int,
+    train: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """The same of a fine-tuning: ``init`` names the weights it starts from, ``start`` seeds it, ``train`` are cases."""
+    return {
+        "data": data, "task": task, "percent": percent, "fold": fold, "arm": arm, "seed": seed,
+        "n_folds": config.grid.n_folds, "init": init, "start": start, "train": list(train),
+        **deciding(config, "finetune"),
+    }  # fmt: skip
 
 
 def numbers(config: Experiment) -> dict[str, Any]:
