@@ -31,10 +31,9 @@ from mixcl.data.store import Case, Store
 from mixcl.errors import InputError, enough_memory
 from mixcl.metrics import measure
 from mixcl.model import segmentation_model
-from mixcl.run import checkpoint, predictions
+from mixcl.run import checkpoint
 from mixcl.run.device import machine, precision
-from mixcl.run.predictions import read_prediction
-from mixcl.run.record import alone, deciding, read_card
+from mixcl.run.record import alone, deciding, prediction_file, read_card, read_prediction
 from mixcl.spreadsheet import to_csv
 from mixcl.windows import original_labels, strongest_labels, window_scores
 
@@ -115,7 +114,7 @@ def _measured(
 ) -> list[dict[str, Any]]:
     """The rows of a case, measured before or now; its .json, written last, tells of what and that the rest is there."""
     started = time.perf_counter()
-    done, labels = (predictions.file(run, case.id, suffix) for suffix in (".json", ".npz"))
+    done, labels = (prediction_file(run, case.id, suffix) for suffix in (".json", ".npz"))
     key = {
         "weights": weights, "content": list(case.content), "spacing": list(case.spacing),
         "evaluate": deciding(config, "evaluate")["evaluate"], "source": case.source.label_sha256,

@@ -29,10 +29,10 @@ from mixcl.files import checked_name
 from mixcl.handover import freeze, hand_over_from, parameter_groups
 from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
-from mixcl.run import checkpoint, determinism, device, record, signals, tracker, twins
+from mixcl.run import checkpoint, determinism, device, log, record, signals, twins
 from mixcl.run.jobs import finetune_job
+from mixcl.run.log import Steps, gradient_norm
 from mixcl.run.record import Restart, alone, begin, provenance, read_card, run_folder, write_card
-from mixcl.run.steps import Steps, gradient_norm
 
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
@@ -141,7 +141,7 @@ def cosine(step: int, steps: int, lr: float) -> float:
 class _Loop:
     """What both trainings share: optimiser, schedule, progress, metrics, checkpoints."""
 
-    metrics: checkpoint.Metrics | None = None  # of the main rank, while it trains
+    metrics: log.Metrics | None = None  # of the main rank, while it trains
 
     def __init__(
         self, accelerator: Accelerator, module: nn.Module, data: batches.PatchDataset, config: Experiment,
@@ -156,7 +156,7 @@ class _Loop:
         batches.share(settings.batch, self.ranks)
         if self.main:
             if restart != "never":  # before what is there goes
-                tracker.check(config.run.tracker)
+                log.check_tracker(config.run.tracker)
                 verify(data.cases)
             begin(self.folder, decides, restart)
         accelerator.wait_for_everyone()
@@ -254,7 +254,7 @@ class _Loop:
         if accelerator.scaler is not None and "scaler" in before:
             accelerator.scaler.load_state_dict(before["scaler"])
 
-    def _open(self, before: Mapping[str, Any]) -> checkpoint.Metrics | None:
+    def _open(self, before: Mapping[str, Any]) -> log.Metrics | None:
         """The card, written, and the metrics, taken up; of the main rank alone."""
         if not self.main:
             return None
@@ -263,8 +263,8 @@ class _Loop:
             self.card["code"] = f"{begun}+{self.card['code']}"
         write_card(self.folder, self.card)
         state = {"step": before.get("step", 0), **before.get("metrics", {})}
-        sent_to = tracker.start(self.config.run.tracker, self.folder, state["step"], self.card)
-        return checkpoint.Metrics(self.folder, state, sent_to, self._warn)
+        sent_to = log.start_tracker(self.config.run.tracker, self.folder, state["step"], self.card)
+        return log.Metrics(self.folder, state, sent_to, self._warn)
 
     def _update(self, number: int, step: Step, raw: dict[str, Any]) -> tuple[dict[str, Any], Tensor | None]:
         """One step of the optimiser; what is logged of it, and the norm of its gradient."""

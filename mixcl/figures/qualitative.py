@@ -24,7 +24,7 @@ from mixcl.results.notes import origin
 from mixcl.results.runs import read_runs
 from mixcl.results.wording import arm_title, title
 from mixcl.run.jobs import FULL, SCRATCH
-from mixcl.run.predictions import read_prediction
+from mixcl.run.record import read_prediction
 
 RULE = (
     "Of the test cases on which the best arm ({best}, by its mean Dice) reaches its median Dice, and of their axial "

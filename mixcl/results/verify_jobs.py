@@ -23,19 +23,10 @@ from mixcl.files import read_sealed, sha256
 from mixcl.results.runs import COUNTS, Runs
 from mixcl.results.statistics import METRICS
 from mixcl.results.verdict import Check, agrees, left, same, unseen
-from mixcl.run import predictions
-from mixcl.run.code import code_id
+from mixcl.run import record
+from mixcl.run.determinism import code_id
 from mixcl.run.jobs import Job, finetunings, pretrainings
-from mixcl.run.record import (
-    WEIGHTS,
-    deciding,
-    finetuning_decides,
-    flat,
-    pretraining_decides,
-    read_card,
-    read_metrics,
-    weights_id,
-)
+from mixcl.run.record import WEIGHTS, deciding, flat, read_card
 
 MEASURED = 60
 """Predictions that are measured again unless all are asked for; at least one a job."""
@@ -160,7 +151,7 @@ def _pretrained(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
     names, settings = run.config.data.pretrain, run.config.pretrain
     cases, data = sum(len(run.prepared.cases(name)) for name in names), run.prepared.fingerprint(names)
     own = {"seed": settings.seed, "cases": cases, "data": data, "steps": settings.total_steps(cases)}
-    return own, deciding(run.config, "pretrain"), pretraining_decides(run.config, data)
+    return own, deciding(run.config, "pretrain"), record.pretraining_decides(run.config, data)
 
 
 def _finetuned(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -170,7 +161,9 @@ def _finetuned(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any
     train, test = split(run.prepared.cases(of["task"]), config, of["fold"], of["percent"], of["seed"])
     data, trained = run.prepared.fingerprint((of["task"],)), [case.id for case in train]
     init = str(read_card(run.path.with_name(job.needs)).get("weights")) if job.needs else "none"
-    decides = finetuning_decides(config, data, **of, init=init, start=start(of["fold"], of["seed"]), train=trained)
+    decides = record.finetuning_decides(
+        config, data, **of, init=init, start=start(of["fold"], of["seed"]), train=trained
+    )
     steps = config.finetune.total_steps(len(train))
     own = {"data": data, "train": trained, "test": [case.id for case in test], "steps": steps}
     before = deciding(config, "pretrain") if job.needs else {}  # Table 2 has its marks from these
@@ -184,7 +177,7 @@ def _weights(run: _Run) -> Check:
     try:
         with safe_open(run.path / WEIGHTS, framework="numpy") as file:
             said = json.loads((file.metadata() or {}).get("mixcl", "{}"))
-        actual = weights_id(load_file(run.path / WEIGHTS))
+        actual = record.weights_id(load_file(run.path / WEIGHTS))
         other = [key for key in ("job", "data") if said.get(key) != card.get(key)]
         other += ["id"] if said.get("id") != expected else []
     except (SafetensorError, OSError, ValueError, AttributeError, RecursionError):
@@ -198,7 +191,7 @@ def _steps(run: _Run) -> Iterator[str]:
     """Whether the record of a training goes to its last step, and is the one that it left."""
     steps, path = run.card.get("steps"), run.path / "metrics.jsonl"
     try:
-        records = read_metrics(path)
+        records = record.read_metrics(path)
     except InputError as error:
         yield str(error)
         return
@@ -230,8 +223,8 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
             yield f"{name} is not prepared"
             continue
         try:
-            record, kept = _record(run, case)
-            of, map_id = record["of"], record["labels"]
+            evaluated, kept = _evaluated(run, case)
+            of, map_id = evaluated["of"], evaluated["labels"]
             if written.keys() != kept.keys() or any(_differ(written[k], kept[k], 0.0) for k in kept):
                 yield f"{name} differs"
             if any(row["organ"] != case.names[label] for label, row in written.items()):
@@ -242,26 +235,26 @@ def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
                 yield f"{name} is of another prepared scan"
             if of["source"] != case.source.label_sha256:
                 yield f"{name} is of another original label map"
-            said = {"pretrained_on": seen[case.id], **{key: settings[key] for key in MARKS}}
-            if other := [key for key in said if any(row[key] != said[key] for row in written.values())]:
+            marks = {"pretrained_on": seen[case.id], **{key: settings[key] for key in MARKS}}
+            if other := [key for key in marks if any(row[key] != marks[key] for row in written.values())]:
                 yield f"{name} has another {other[0]}"
-            if map_id != sha256(predictions.file(run.path, case.id, ".npz")):
+            if map_id != sha256(record.prediction_file(run.path, case.id, ".npz")):
                 yield f"{name}.npz is another map"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             yield f"no record of {name}"
 
 
-def _record(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+def _evaluated(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """What evaluation keeps of a case, and of it the rows by label."""
-    record = read_sealed(predictions.file(run.path, case.id, ".json"))
-    return record, {row["label"]: row for row in record["rows"]}
+    evaluated = read_sealed(record.prediction_file(run.path, case.id, ".json"))
+    return evaluated, {row["label"]: row for row in evaluated["rows"]}
 
 
 def _measured(run: _Run, cases: Sequence[Case], measure: Measure) -> Iterator[str]:
     """Test cases whose metrics are others when they are measured again from predicted map and label."""
     for case in cases:
         try:
-            kept = _record(run, case)[1]
+            kept = _evaluated(run, case)[1]
             with warnings.catch_warnings(action="ignore", category=FutureWarning):  # MONAI's, of its own calls
                 again = {row["label"]: row for row in measure(run.config, run.path, case)}
             if kept.keys() != again.keys() or any(_differ(kept[k], again[k], ROUNDING) for k in again):

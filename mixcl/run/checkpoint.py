@@ -1,15 +1,14 @@
-"""What a training run leaves on disk: weights and optimiser state as safetensors, metrics as JSON lines.
+"""What a training run leaves on disk: weights and optimiser state as safetensors.
 
 Nothing is pickled and no pickle is ever read.  The last two checkpoints are kept, ``checkpoint/<step>/``, each with a
 manifest of checksums: what a kill, a power cut or a bad disk did to the newest is noticed, and the one before is taken.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,9 +20,6 @@ from mixcl.files import read_sealed, sha256, sync, whole, write_sealed, writing
 from mixcl.run import record
 from mixcl.run.record import WEIGHTS, read_card
 from mixcl.run.record import read_metrics as read_metrics
-
-if TYPE_CHECKING:
-    from accelerate.tracking import GeneralTracker
 
 FOLDER, OPTIMIZER, MANIFEST = "checkpoint", "optimizer.safetensors", "state.json"
 KEPT = 2  # checkpoints
@@ -169,42 +165,3 @@ def finish(folder: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any
 def drop(folder: Path) -> None:
     """Take away the checkpoints of a finished run."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
-
-
-class Metrics:
-    """metrics.jsonl of a run: one line a record, taken up where the checkpoint left it.
-
-    ``state`` is what the method gave when the checkpoint was written, with its ``step``, or {} to begin anew; the
-    numbers of each record go to the ``tracker`` as well, and ``warn`` is told of records that were lost.
-    """
-
-    def __init__(
-        self, folder: Path, state: Mapping[str, Any], tracker: "GeneralTracker | None" = None,
-        warn: Callable[[str], object] = print,
-    ) -> None:  # fmt: skip
-        self.path, step = folder / "metrics.jsonl", state.get("step", 0)
-        before = self.path.read_bytes() if self.path.is_file() else b""
-        kept = before[: state.get("bytes", 0)]
-        if hashlib.sha256(kept).hexdigest() != state.get("sha256", hashlib.sha256().hexdigest()):
-            lines = [line for line in before.splitlines(True) if 0 < record.read_record(line).get("step", 0) <= step]
-            kept = b"".join(lines)
-            warn(f"{self.path}: was cut or changed since step {step} was saved; {len(lines)} records are left")
-        with whole(self.path) as draft:
-            draft.write_bytes(kept)
-        self.tracker = tracker
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to know; the records are on the disk then."""
-        sync(self.path)
-        return {"bytes": self.path.stat().st_size, "sha256": sha256(self.path)}
-
-    def write(self, step: int, values: Mapping[str, Any]) -> None:
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        if self.tracker is not None:
-            numbers = {name: value for name, value in record.flat(values).items() if isinstance(value, int | float)}
-            self.tracker.log(numbers, step=step)
-
-    def close(self) -> None:
-        if self.tracker is not None:
-            self.tracker.finish()

@@ -1,14 +1,23 @@
-"""What decides the bits of a run: versions, instruction set, threads, device.
+"""What decides the bits of a run: the code, versions, instruction set, threads, device.
 
 ``reproduce/bits.sh`` pins it for runs on a CPU; ``python -m mixcl.run.determinism`` says in one line what is in force.
 """
 
+import hashlib
+import json
 import os
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from mixcl.run import jobs
+
+CODE = Path(__file__).resolve().parents[1]
+NOTEBOOKS = CODE.parent / "notebooks"
+EXECUTED = ("10_pretrain", "11_finetune", *jobs.NOTEBOOKS.values())  # by a run
 PACKAGES = ("torch", "monai", "numpy", "scipy", "edt", "nibabel", "pandas", "accelerate")
 PINS = {  # as reproduce/bits.sh exports them
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -67,6 +76,34 @@ def unpinned() -> list[str]:
     elif here["instructions"] != "AVX2":
         messages.append(f"torch uses {here['instructions']} instructions, not AVX2")
     return messages
+
+
+@cache
+def code_id() -> str:
+    """The name of the code that runs, by its content: a commit tells nothing of what was changed since.
+
+    SHA-256 over the package's own files and the code cells of the notebooks that a run executes, where they are, taken
+    once a process, at the first call.  Outputs and texts of notebooks, profiles and caches do not count.
+    """
+    return code_of(CODE, NOTEBOOKS)
+
+
+def code_of(package: Path, notebooks: Path) -> str:
+    """`code_id` of a package's folder and of a folder of notebooks, which may not be there."""
+    contents: dict[str, bytes] = {}
+    for path in sorted(package.rglob("*")):
+        name = path.relative_to(package)
+        own = name.parts[0] != "profiles" and not any(part.startswith(".") for part in name.parts)  # wheels carry those
+        if own and path.suffix in (".py", ".yaml", ".html", ".txt"):
+            contents[name.as_posix()] = path.read_bytes()
+    for notebook in EXECUTED:
+        path = notebooks / f"{notebook}.ipynb"
+        if path.is_file():
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+            contents[notebook] = json.dumps(code).encode()
+    parts = (json.dumps([name, hashlib.sha256(content).hexdigest()]) for name, content in contents.items())
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 if __name__ == "__main__":

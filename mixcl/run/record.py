@@ -1,4 +1,4 @@
-"""run.json of a run: what was run, with which settings, versions, commit and data; and whose folder it is."""
+"""What a run's folder holds: run.json (what was run, with which settings, versions, commit and data), metrics, maps."""
 
 import hashlib
 import json
@@ -11,15 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from mixcl.config.settings import SEGMENTATION_LOSS, SUPERVISED, Experiment
+from mixcl.config.settings import SEGMENTATION_LOSS, SUPERVISED, Experiment, Grid
 from mixcl.errors import InputError
-from mixcl.files import checked_name, read_json, remove_run, tidy_removed, write_text
+from mixcl.files import checked_name, file_name, read_json, read_sealed, remove_run, sha256, tidy_removed, write_text
 from mixcl.lock import held
-from mixcl.run.code import code_id
-from mixcl.run.determinism import PACKAGES
+from mixcl.run.determinism import PACKAGES, code_id
 
 
 def provenance(config: Experiment, **more: object) -> dict[str, Any]:
@@ -231,3 +231,23 @@ def read_record(line: bytes) -> dict[str, Any]:
         if isinstance(record["step"], int):
             return record
     return {}
+
+
+def prediction_file(run: Path, case: str, suffix: str) -> Path:
+    """A file of an evaluated test case: ``.npz``, the predicted label maps, or ``.json``, their metrics."""
+    return run / "evaluation" / f"{file_name(case)}{suffix}"
+
+
+def read_prediction(run: Path, case: str, grid: Grid = "prepared") -> NDArray[np.uint8]:
+    """The predicted label map of a test case, uint8 [X, Y, Z], on the prepared grid or, where it was measured there,
+    on that of the original scan; InputError where the run is not evaluated so, or the file is damaged.
+    """
+    path = prediction_file(run, case, ".npz")
+    try:
+        if read_sealed(prediction_file(run, case, ".json"))["labels"] != sha256(path):
+            raise ValueError("it is not the one that was measured")
+        with np.load(path, allow_pickle=False) as arrays:
+            labels: NDArray[np.uint8] = arrays[grid]
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(f"{path}: cannot be read ({error}); run mixcl evaluate --run {run.name}") from None
+    return labels

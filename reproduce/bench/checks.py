@@ -27,7 +27,7 @@ from mixcl.config.settings import Experiment
 from mixcl.data import arrays
 from mixcl.data.store import Case, verify
 from mixcl.run import checkpoint
-from mixcl.run.steps import Steps, gradient_norm
+from mixcl.run.log import Steps, gradient_norm
 
 PATCHES = 20  # a timing
 

@@ -22,7 +22,7 @@ from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.results import runcard, verify, verify_files, verify_jobs
-from mixcl.run import checkpoint, code, determinism, jobs, record
+from mixcl.run import checkpoint, determinism, jobs, record
 from mixcl.spreadsheet import read_csv, to_csv
 
 JOB = "finetune-msd_spleen-p100-mixcl-f0-s0"
@@ -486,21 +486,21 @@ def test_code_that_was_changed_since_is_noticed(
 
 def test_the_code_is_known_by_its_content(tmp_path: Path) -> None:
     package, notebooks = tmp_path / "mixcl", tmp_path / "notebooks"
-    shutil.copytree(code.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(code.NOTEBOOKS, notebooks)
-    assert code.code_of(package, notebooks) == code.code_id()
+    shutil.copytree(determinism.CODE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(determinism.NOTEBOOKS, notebooks)
+    assert determinism.code_of(package, notebooks) == determinism.code_id()
     book = notebooks / "11_finetune.ipynb"
     edit(book, lambda value: [cell.update(outputs=["x"]) for cell in value["cells"] if cell["cell_type"] == "code"])
     (notebooks / "01_identity_consistency.ipynb").write_text("played with")
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / "a.pyc").touch()
-    assert code.code_of(package, notebooks) == code.code_id()
+    assert determinism.code_of(package, notebooks) == determinism.code_id()
     edit(book, lambda value: value["cells"][-1].update(cell_type="code", source=["pass"]))
-    changed = code.code_of(package, notebooks)
-    assert changed != code.code_id()
+    changed = determinism.code_of(package, notebooks)
+    assert changed != determinism.code_id()
     with (package / "losses.py").open("a") as file:
         file.write("#")
-    assert code.code_of(package, notebooks) not in (changed, code.code_id())
+    assert determinism.code_of(package, notebooks) not in (changed, determinism.code_id())
 
 
 def test_every_notebook_that_a_run_executes_is_part_of_the_code() -> None:
@@ -509,7 +509,7 @@ def test_every_notebook_that_a_run_executes_is_part_of_the_code() -> None:
         for config in [load_profile("smoke")]
         for job in (*jobs.pretrainings(config), *jobs.finetunings(config))
     }
-    assert set(jobs.NOTEBOOKS.values()) | jobs_of == set(code.EXECUTED)
+    assert set(jobs.NOTEBOOKS.values()) | jobs_of == set(determinism.EXECUTED)
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", "{", '{"outputs": {}}', "[" * 10000, "1" * 4301])

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from mixcl.errors import InputError
-from mixcl.run import checkpoint, tracker
+from mixcl.run import log
 
 CARD = {"config": {"loss": {"alpha": 0.5}}}
 RECORD = {"total": 1.5, "gradients": {"label": 2.0}, "levels": [1.0], "warnings": ["text"]}
@@ -25,8 +25,8 @@ def folder(tmp_path: Path) -> Path:
 
 def written(folder: Path, kind: str, *steps: int) -> str:
     """Start a tracker, write records, end it; the id by which it knows the run."""
-    sent_to = tracker.start(kind, folder, steps[0] - 1, CARD)
-    metrics = checkpoint.Metrics(folder, {}, sent_to)
+    sent_to = log.start_tracker(kind, folder, steps[0] - 1, CARD)
+    metrics = log.Metrics(folder, {}, sent_to)
     for step in steps:
         metrics.write(step, RECORD)
     metrics.close()
@@ -77,11 +77,11 @@ def test_wandb_offline(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_none_is_none(folder: Path) -> None:
-    assert tracker.start(None, folder, 0, CARD) is None
+    assert log.start_tracker(None, folder, 0, CARD) is None
     assert not list(folder.iterdir())
 
 
 def test_what_is_not_installed_is_told_with_the_mend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(log.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"run\.tracker is mlflow, .* pip install -e '.\[mlflow\]'"):
-        tracker.start("mlflow", folder, 0, CARD)
+        log.start_tracker("mlflow", folder, 0, CARD)

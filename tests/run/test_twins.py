@@ -17,7 +17,7 @@ from mixcl.config import with_settings
 from mixcl.config.settings import Experiment
 from mixcl.results import verify_jobs
 from mixcl.results.runs import read_runs
-from mixcl.run import checkpoint, twins
+from mixcl.run import checkpoint, log, twins
 from mixcl.run.record import read_card
 
 FIRST: dict[str, Any] = {
@@ -52,7 +52,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     jobs: list[str] = []
     real = trainer._Loop._open
 
-    def noted(loop: trainer._Loop, before: dict[str, Any]) -> checkpoint.Metrics | None:
+    def noted(loop: trainer._Loop, before: dict[str, Any]) -> log.Metrics | None:
         jobs.append(loop.card["job"])
         return real(loop, before)
 

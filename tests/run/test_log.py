@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from mixcl.errors import InputError
-from mixcl.run.steps import Steps, gradient_norm
+from mixcl.run import record
+from mixcl.run.log import Metrics, Steps, gradient_norm
 
 
 def taken(terms: list[float], gradients: list[float], state: object = ()) -> Steps:
@@ -98,3 +100,48 @@ def test_the_gradient_of_a_scaled_loss_may_overflow() -> None:
     assert norm is not None
     assert float(norm) == pytest.approx(math.sqrt(3))
     assert gradient_norm(optimizer, object()) is None
+
+
+def logged(folder: Path, steps: int = 3) -> dict[str, object]:
+    """Records of so many steps, of which two are in the state of a checkpoint."""
+    metrics, state = Metrics(folder, {}), {}
+    for step in range(1, steps + 1):
+        metrics.write(step, {"total": float(step)})
+        if step == 2:
+            state = {"step": 2, **metrics.state()}
+    return state
+
+
+def test_metrics_are_taken_up_at_a_step(tmp_path: Path) -> None:
+    state = logged(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "tot')  # cut short by a kill
+    assert [line["step"] for line in record.read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    Metrics(tmp_path, state, warn=pytest.fail).write(3, {"total": 30.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": 1, "total": 1.0}, {"step": 2, "total": 2.0}, {"step": 3, "total": 30.0}]
+
+
+@pytest.mark.parametrize(("damage", "left"), [("cut", 1), ("NULs", 0), ("a digit", 2), ("missing", 0)])
+def test_metrics_that_lost_their_past_are_told(tmp_path: Path, damage: str, left: int) -> None:
+    state, path = logged(tmp_path), tmp_path / "metrics.jsonl"
+    content = path.read_bytes()
+    damaged = {"cut": content[:30], "NULs": bytes(len(content)), "a digit": content.replace(b"1.0", b"1.5")}
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(damaged[damage])
+    told: list[str] = []
+    Metrics(tmp_path, state, warn=told.append).write(3, {})
+    assert told == [f"{path}: was cut or changed since step 2 was saved; {left} records are left"]
+    assert len(record.read_metrics(path)) == left + 1
+
+
+def test_metrics_of_a_finished_run_that_are_damaged(tmp_path: Path) -> None:
+    logged(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    for text in (first + "{broken\n" + "".join(rest), first + "\0" * 40):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is damaged"):
+            record.read_metrics(path)
