@@ -74,6 +74,29 @@ def whole(path: Path) -> Iterator[Path]:
             sync(path.parent)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """The same of a folder that one process at a time writes: a new one beside ``path``, then in its place.
+
+    What a kill leaves, ``.tmp-NAME`` or ``.old-NAME``, goes when ``path`` is next written.
+    """
+    draft, old = (path.with_name(f".{state}-{path.name}") for state in ("tmp", "old"))
+    with writing(path):
+        for left in (draft, old):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            draft.mkdir(parents=True)
+            yield draft
+            if path.exists():
+                path.rename(old)
+            draft.rename(path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        with suppress(OSError):
+            sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def tidy(path: Path) -> None:
     """Take away what killed writers of ``path`` have left: at once those of this machine, others after an hour."""
     for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):

@@ -265,3 +265,26 @@ def test_who_may_read_a_file_is_what_the_umask_says(tmp_path: Path, umask: int, 
             assert (tmp_path / name).stat().st_mode & 0o777 == mode, name
     finally:
         os.umask(before)
+
+
+def test_a_folder_takes_its_place_at_the_end_or_the_old_one_stays(tmp_path: Path) -> None:
+    place = tmp_path / "case"
+    for text in ("old", "new"):
+        with files.whole_folder(place) as draft:
+            (draft / "a").write_text(text)
+            assert not place.exists() if text == "old" else (place / "a").read_text() == "old"
+    with pytest.raises(InputError, match="the disk is full"), files.whole_folder(place):
+        raise OSError(errno.ENOSPC, "trouble")
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+    assert (place / "a").read_text() == "new"
+
+
+def test_what_a_killed_writer_left_of_a_folder_goes_at_the_next_time(tmp_path: Path) -> None:
+    for state in ("tmp", "old"):
+        (tmp_path / f".{state}-case").mkdir()
+        (tmp_path / f".{state}-case" / "a").write_text("left")
+    with files.whole_folder(tmp_path / "case") as draft:
+        assert not list(draft.iterdir())
+    with files.whole_folder(tmp_path / "case"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]

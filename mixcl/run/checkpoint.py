@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mixcl.errors import InputError
-from mixcl.files import read_sealed, sha256, sync, whole, write_sealed, writing
+from mixcl.files import read_sealed, sha256, sync, whole, whole_folder, write_sealed, writing
 from mixcl.run import record
 from mixcl.run.record import WEIGHTS, read_card
 from mixcl.run.record import read_metrics as read_metrics
@@ -88,23 +88,17 @@ def finished(folder: Path) -> bool:
 
 def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
     """Write a checkpoint, with a manifest of checksums, before a rename makes it one; the one before is kept."""
-    with writing(folder):
-        place = folder / FOLDER / f"{step:09d}"
-        draft = place.with_name(f".{place.name}")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with whole_folder(folder / FOLDER / f"{step:09d}") as draft:  # one of the same step is damaged
         write_weights(draft / WEIGHTS, model.state_dict(), {"step": step})
         state = optimizer.state_dict()
         tensors = {f"{i}.{key}": torch.as_tensor(v) for i, part in state["state"].items() for key, v in part.items()}
         write_weights(draft / OPTIMIZER, tensors, {"step": step})
         sums = {name: sha256(draft / name) for name in (WEIGHTS, OPTIMIZER)}
         write_sealed(draft / MANIFEST, {"step": step, **extra, "files": sums})
-        shutil.rmtree(place, ignore_errors=True)  # of the same step, and damaged
-        draft.rename(place)
-        sync(place.parent)
+    with writing(folder):
         sync(folder)
-        for old in (*_places(folder)[KEPT:], *(folder / FOLDER).glob(".[0-9]*")):
-            shutil.rmtree(old, ignore_errors=True)
+    for old in (*_places(folder)[KEPT:], *(folder / FOLDER).glob(".*")):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def restore(

@@ -1,11 +1,9 @@
 """One case from its files to the store: checked, turned to RAS+, resampled, windowed, put in its place.
 
-A case is written to a hidden folder and then moved, so a run that is killed leaves whole cases or none.  It
-is made again when its files or the settings have changed.
+A run that is killed leaves whole cases or none; one is made again when its files or the settings have changed.
 """
 
 import os
-import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,7 +22,7 @@ from mixcl.data.files.grid import resample_linear, resample_nearest, resampled_a
 from mixcl.data.files.raw import digest, files_of
 from mixcl.data.files.volume import check_hounsfield, known_voxels, label_map, lost_labels, read_volume
 from mixcl.errors import InputError
-from mixcl.files import write_sealed, writing
+from mixcl.files import whole_folder, write_sealed, writing
 
 OWN = ("image.npy", "label.npy", "foreground.npz", "case.json")
 """The files of a prepared case; of a hidden draft they have more around their names."""
@@ -121,8 +119,7 @@ def prepare_case(job: Job) -> dict[str, Any]:
         "voxels": after,
         "warnings": [text.replace(f"{job.root}{os.sep}", "") for text in warnings if text],
     }
-    with writing(job.target):
-        return _put(job.target, record, scan, labels, dates)
+    return _put(job.target, record, scan, labels, dates)
 
 
 def prepared(image: Volume, data: DataConfig) -> NDArray[np.int16]:
@@ -174,25 +171,19 @@ def _set_dates(folder: Path, dates: dict[str, int]) -> None:
 def _put(
     target: Path, record: dict[str, Any], scan: NDArray[np.int16], labels: NDArray[np.uint8], dates: dict[str, int]
 ) -> dict[str, Any]:
-    """Write a case to a hidden folder and move it to its place."""
-    draft, old = (target.with_name(f".{state}-{target.name}") for state in ("tmp", "old"))
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    """Write a case, whole or not at all; only what was one is replaced."""
     hashes = {"image": arrays.content_of(scan), "label": arrays.content_of(labels)}
     points: dict[str, Any] = {str(v): voxels for v, voxels in arrays.draw_foreground(labels, hashes["label"]).items()}
-    np.save(draft / "image.npy", scan)
-    np.save(draft / "label.npy", labels)
-    _set_dates(draft, dates)
-    np.savez(draft / "foreground.npz", **points)
-    files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
-    record = {**record, "content": hashes, "files": files}
-    write_sealed(draft / "case.json", record)
-    if target.exists():
-        if not is_own(target):
-            raise InputError(f"{target}: is there and is no prepared case; choose another data.store", "machine")
-        target.rename(old)
-    draft.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    if target.exists() and not is_own(target):
+        raise InputError(f"{target}: is there and is no prepared case; choose another data.store", "machine")
+    with whole_folder(target) as draft:
+        np.save(draft / "image.npy", scan)
+        np.save(draft / "label.npy", labels)
+        _set_dates(draft, dates)
+        np.savez(draft / "foreground.npz", **points)
+        files = {path.name: path.stat().st_size for path in sorted(draft.iterdir())}
+        record = {**record, "content": hashes, "files": files}
+        write_sealed(draft / "case.json", record)
     return record
 
 
