@@ -30,7 +30,7 @@ from mixcl.files import whole, write_json, write_text
 from mixcl.handover import unetr_weights
 from mixcl.model import TRANSFER, segmentation_model, select
 from mixcl.run.checkpoint import read_weights, weights_id, write_weights
-from mixcl.run.find import settings_of
+from mixcl.run.folders import settings_of
 from mixcl.run.record import WEIGHTS, read_card
 from mixcl.spreadsheet import read_csv
 

@@ -238,34 +238,3 @@ def file_name(case: str) -> str:
     if not 0 < len(name) <= LONGEST_CASE:
         raise InputError(f"case {case[:LONGEST_CASE]!r}: its name is empty or too long; rename its files")
     return name
-
-
-def remove_run(folder: Path, runs: Path) -> None:
-    """Remove the folder of a run, and nothing else; one that is not there is no fault.
-
-    It goes out of sight at once and then piece by piece, so that a kill leaves no half of a run; links in it are
-    removed, what they point to stays.  InputError where ``folder`` is not right inside ``runs``, either is a link, or
-    its run.json is not of the job it is named after.
-    """
-    if not folder.exists() and not folder.is_symlink():
-        return
-    inside = folder.parent.resolve() == runs.resolve() and folder.name not in ("", ".", "..")
-    linked = folder.is_symlink() or runs.is_symlink() or folder.parent.is_symlink()
-    job = None
-    with suppress(OSError, ValueError):
-        job = read_json(folder / "run.json").get("job")
-    if not inside or linked or not folder.is_dir() or job != folder.name:
-        raise InputError(
-            f"{folder}: not a run in {runs} (a folder there, no link, with the run.json of that job); "
-            "take it away by hand"
-        )
-    with writing(folder):
-        folder.rename(folder.with_name(f".removed-{os.getpid()}-{folder.name}"))
-        tidy_removed(runs)
-
-
-def tidy_removed(runs: Path) -> None:
-    """Take away what `remove_run` was killed at."""
-    for left in runs.glob(".removed-[0-9]*"):
-        if not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)

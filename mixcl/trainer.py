@@ -30,9 +30,10 @@ from mixcl.handover import freeze, hand_over_from, parameter_groups
 from mixcl.model import seeded, segmentation_model
 from mixcl.objective import Objective, floors, gradient_coverage, gradient_norms
 from mixcl.run import checkpoint, determinism, device, log, record, signals, twins
+from mixcl.run.folders import Restart, begin
 from mixcl.run.jobs import finetune_job
 from mixcl.run.log import Steps, gradient_norm
-from mixcl.run.record import Restart, alone, begin, provenance, read_card, run_folder, write_card
+from mixcl.run.record import alone, provenance, read_card, run_folder, write_card
 
 Step = Callable[[int, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 

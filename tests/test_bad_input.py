@@ -24,7 +24,7 @@ from mixcl.data.store import Store
 from mixcl.errors import InputError, enough_memory
 from mixcl.results import runcard, verify
 from mixcl.results.runs import read_runs
-from mixcl.run import checkpoint, record
+from mixcl.run import checkpoint, folders, record
 
 JOB = "finetune-msd_spleen-p100-mixcl-f0-s0"
 TOO_LONG = "x" * 5000
@@ -142,7 +142,7 @@ def test_a_profile_that_is_no_file(capsys: pytest.CaptureFixture[str], tmp_path:
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "run.json": ("runs/a/run.json", lambda out: record.read_card(out / "runs" / "a")),
-    "run.json taken up": ("runs/a/run.json", lambda out: record.begin(out / "runs" / "a", {}, "never")),
+    "run.json taken up": ("runs/a/run.json", lambda out: folders.begin(out / "runs" / "a", {}, "never")),
     "run.json of a table": ("runs/a/run.json", read_runs),
     "RUN.json": ("RUN.json", runcard.read_run_card),
     "expected values": ("expected.json", lambda out: verify.read_expected(out / "expected.json")),

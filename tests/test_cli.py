@@ -19,7 +19,7 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import fold_scores
-from mixcl.run.find import listed, settings_of
+from mixcl.run.folders import listed, settings_of
 from mixcl.run.record import read_card
 
 

@@ -207,7 +207,7 @@ def runs(profile: Where = None, out: Out = None) -> None:
 
     Of one folder of results, or of all below ./results.  Dice is the mean over cases of their means over organs.
     """
-    from mixcl.run.find import listed
+    from mixcl.run.folders import listed
 
     if out is not None:
         shared.check_folder("--out", out, there=True)

@@ -61,7 +61,7 @@ def open_run(
 ) -> tuple[Experiment, Path, Path]:
     """The settings of a run, its folder of results and its own folder; says so, before anything takes time."""
     run, folder = find(name, profile, out)
-    from mixcl.run.find import settings_of
+    from mixcl.run.folders import settings_of
 
     config = settings_of(run, overrides or (), profile)
     say(f"{run.name} of profile {config.profile}, results in {folder}")
@@ -71,7 +71,7 @@ def open_run(
 def find(name: str, profile: str | None, out: Path | None) -> tuple[Path, Path]:
     """The folder of a run and that of its results, which --out names, or --profile, or where the run is."""
     from mixcl.config import load_profile
-    from mixcl.run.find import find_run
+    from mixcl.run.folders import find_run
 
     if out is None and profile is not None:
         out = Path("results") / load_profile(profile).profile
@@ -81,7 +81,7 @@ def find(name: str, profile: str | None, out: Path | None) -> tuple[Path, Path]:
 
 def start_of(name: str, out: Path) -> Path:
     """Where a fine-tuning starts from: a file of weights, or a job below OUT/runs by its name or path."""
-    from mixcl.run.find import find_run
+    from mixcl.run.folders import find_run
 
     path = Path(name)
     file = path.suffix and not path.is_dir() and not (out / "runs" / name).is_dir()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixcl.config.settings import SEGMENTATION_LOSS, SUPERVISED, Experiment, Grid
 from mixcl.errors import InputError
-from mixcl.files import checked_name, file_name, read_json, read_sealed, remove_run, sha256, tidy_removed, write_text
+from mixcl.files import checked_name, file_name, read_json, read_sealed, sha256, write_text
 from mixcl.lock import held
 from mixcl.run.determinism import PACKAGES, code_id
 
@@ -49,7 +49,6 @@ def commit() -> str:
 
 
 WEIGHTS = "model.safetensors"  # of a finished run; its presence says that the run is finished
-Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
 STAGES: dict[str, tuple[str, ...]] = {
     "prepare": ("data",),
     "pretrain": ("model", "loss", "sampler", "views", "pretrain"),
@@ -160,34 +159,6 @@ def alone(folder: Path, main: bool = True) -> AbstractContextManager[None]:
     """Keep others out of a run's folder, by a lock beside it (:func:`mixcl.lock.held`) that its ``main`` rank holds."""
     place = folder.resolve()
     return held(place.with_name(f".{place.name}.lock"), str(folder)) if main else nullcontext()
-
-
-def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
-    """Make sure that a run's folder belongs to this experiment; one of other settings is begun again if asked to.
-
-    An InputError for a card that cannot be read, or for other settings where ``restart`` is ``never``.
-    """
-    tidy_removed(folder.parent)
-    card = folder / "run.json"
-    if not card.is_file():
-        if any(folder.rglob("*.safetensors")):  # nobody knows of what
-            raise InputError(f"{folder}: not a run (weights, but no run.json); take the folder away by hand")
-        return
-    if restart != "always":
-        try:
-            before = flat(read_json(card)["decides"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise InputError(f"{card}: not readable; take the folder away by hand to start the run over") from None
-        now = flat(json.loads(json.dumps(decides)))
-        different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
-        if not different:
-            return
-        if restart == "never":
-            raise InputError(
-                f"{folder}: was made with {different} = {before.get(different)!r}, not {now.get(different)!r}; "
-                "choose another --out or start it over with --restart"
-            )
-    remove_run(folder, folder.parent)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

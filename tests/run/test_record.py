@@ -1,8 +1,7 @@
-"""What decides a job has one owner, and a run's folder is the only thing that is ever begun again."""
+"""What decides a job has one owner."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -62,53 +61,3 @@ def test_the_loss_of_a_fine_tuning_decides_a_supervised_pretraining_alone() -> N
 def test_a_job_is_no_way_out_of_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="job"):
         record.run_folder(tmp_path, name)
-
-
-def made(folder: Path, **decides: object) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"job": folder.name, "decides": decides}))
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
-
-
-def test_a_run_of_other_settings_is_kept_unless_asked(tmp_path: Path) -> None:
-    run = made(tmp_path / "runs" / "pretrain", loss={"alpha": 1})
-    record.begin(run, {"loss": {"alpha": 1}}, "never")
-    record.begin(run, {"loss": {"alpha": 1}}, "changed")
-    with pytest.raises(InputError, match=r"loss.alpha = 1, not 2"):
-        record.begin(run, {"loss": {"alpha": 2}}, "never")
-    assert (run / "model.safetensors").is_file()
-    record.begin(run, {"loss": {"alpha": 2}}, "changed")
-    assert not run.exists()
-
-
-def test_only_a_run_is_begun_again(tmp_path: Path) -> None:
-    other = tmp_path / "runs" / "store"
-    other.mkdir(parents=True)
-    (other / "scan.nii").write_bytes(b"scan")
-    record.begin(other, {}, "always")  # nothing there is a run's
-    assert (other / "scan.nii").is_file()
-    elsewhere = made(tmp_path / "elsewhere")
-    (tmp_path / "runs" / "pretrain").symlink_to(elsewhere)
-    with pytest.raises(InputError, match="not a run"):
-        record.begin(tmp_path / "runs" / "pretrain", {}, "always")
-    assert (elsewhere / "model.safetensors").is_file()
-
-
-def test_weights_without_a_card_are_not_gone_on_from(tmp_path: Path) -> None:
-    run = made(tmp_path / "runs" / "pretrain")
-    (run / "run.json").unlink()
-    for restart in ("never", "changed", "always"):
-        with pytest.raises(InputError, match="not a run"):
-            record.begin(run, {}, restart)
-    assert (run / "model.safetensors").is_file()
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"decides": 3}', "{"])
-def test_a_card_that_cannot_be_read_is_one_sentence(tmp_path: Path, text: str) -> None:
-    run = made(tmp_path / "runs" / "pretrain")
-    (run / "run.json").write_text(text)
-    for restart in ("never", "changed", "always"):
-        with pytest.raises(InputError, match="by hand"):
-            record.begin(run, {}, restart)
-    assert (run / "model.safetensors").is_file()

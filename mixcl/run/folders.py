@@ -1,20 +1,26 @@
-"""The runs that lie below folders of results: found by their names, read back with their settings, listed."""
+"""The folders of runs below those of results: found by name, read back with their settings, listed, begun again."""
 
 import csv
+import json
+import os
+import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
 from mixcl.config.profile import load_profile, nearest, with_settings
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
+from mixcl.files import read_json, writing
 from mixcl.lock import is_held
-from mixcl.run.record import WEIGHTS, read_card, read_metrics
+from mixcl.run.record import WEIGHTS, flat, read_card, read_metrics
 
+Restart = Literal["never", "changed", "always"]  # begin a run again: never, when its settings changed, always
 RESULTS = Path("results")
 
 
@@ -25,11 +31,11 @@ def find_run(name: str, out: Path | None = None) -> Path:
     """
     folders = _folders(out)
     below = [folder / "runs" / name for folder in folders]
-    found = list(dict.fromkeys(run for run in (*below, Path(name)) if (run / "run.json").is_file()))
-    if len(found) > 1 and out is None:
-        raise InputError(f"{name}: is in {' and in '.join(map(str, found))}; give the path of one, or --out")
-    if found:
-        return found[0]
+    runs = list(dict.fromkeys(run for run in (*below, Path(name)) if (run / "run.json").is_file()))
+    if len(runs) > 1 and out is None:
+        raise InputError(f"{name}: is in {' and in '.join(map(str, runs))}; give the path of one, or --out")
+    if runs:
+        return runs[0]
     like = nearest(Path(name).name, [run.name for folder in folders for run in _runs(folder)])
     where = out / "runs" if out else f"{RESULTS}/*/runs"
     raise InputError(f"{name}: no such run in {where}{like}; mixcl runs lists those there are")
@@ -101,3 +107,62 @@ def _dice(table: Path) -> float | None:
             if row["dice"]:
                 cases.setdefault(row["case"], []).append(float(row["dice"]))
     return fmean(map(fmean, cases.values())) if cases else None
+
+
+def begin(folder: Path, decides: Mapping[str, Any], restart: Restart) -> None:
+    """Make sure that a run's folder belongs to this experiment; one of other settings is begun again if asked to.
+
+    An InputError for a card that cannot be read, or for other settings where ``restart`` is ``never``.
+    """
+    tidy_removed(folder.parent)
+    card = folder / "run.json"
+    if not card.is_file():
+        if any(folder.rglob("*.safetensors")):  # nobody knows of what
+            raise InputError(f"{folder}: not a run (weights, but no run.json); take the folder away by hand")
+        return
+    if restart != "always":
+        try:
+            before = flat(read_json(card)["decides"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{card}: not readable; take the folder away by hand to start the run over") from None
+        now = flat(json.loads(json.dumps(decides)))
+        different = next((key for key in sorted(now.keys() | before.keys()) if now.get(key) != before.get(key)), None)
+        if not different:
+            return
+        if restart == "never":
+            raise InputError(
+                f"{folder}: was made with {different} = {before.get(different)!r}, not {now.get(different)!r}; "
+                "choose another --out or start it over with --restart"
+            )
+    remove_run(folder, folder.parent)
+
+
+def remove_run(folder: Path, runs: Path) -> None:
+    """Remove the folder of a run, and nothing else; one that is not there is no fault.
+
+    It goes out of sight at once and then piece by piece, so that a kill leaves no half of a run; links in it are
+    removed, what they point to stays.  InputError where ``folder`` is not right inside ``runs``, either is a link, or
+    its run.json is not of the job it is named after.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    inside = folder.parent.resolve() == runs.resolve() and folder.name not in ("", ".", "..")
+    linked = folder.is_symlink() or runs.is_symlink() or folder.parent.is_symlink()
+    job = None
+    with suppress(OSError, ValueError):
+        job = read_json(folder / "run.json").get("job")
+    if not inside or linked or not folder.is_dir() or job != folder.name:
+        raise InputError(
+            f"{folder}: not a run in {runs} (a folder there, no link, with the run.json of that job); "
+            "take it away by hand"
+        )
+    with writing(folder):
+        folder.rename(folder.with_name(f".removed-{os.getpid()}-{folder.name}"))
+        tidy_removed(runs)
+
+
+def tidy_removed(runs: Path) -> None:
+    """Take away what `remove_run` was killed at."""
+    for left in runs.glob(".removed-[0-9]*"):
+        if not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
