@@ -31,7 +31,7 @@ from mixcl.handover import unetr_weights
 from mixcl.model import TRANSFER, segmentation_model, select
 from mixcl.run.checkpoint import read_weights, weights_id, write_weights
 from mixcl.run.folders import settings_of
-from mixcl.run.record import WEIGHTS, read_card
+from mixcl.run.record import WEIGHTS, deciding, flat, read_card
 from mixcl.spreadsheet import read_csv
 
 SEGMENTATION, METRICS = "segmentation", ("dice", "hd95_mm")
@@ -48,13 +48,20 @@ class Carried(NamedTuple):
     about: dict[str, Any]
 
 
-def about(run: Path) -> dict[str, Any]:
+def about(run: Path, config: Experiment | None = None) -> dict[str, Any]:
     """All that someone who did not train it needs to know of the network of a finished run.
 
-    Lengths are mm, intensities HU; ``labels`` are label value -> organ, for a pre-training by collection.  Raises
-    `InputError` where the run is not finished or damaged.
+    ``config`` is, where it is given, what to say of its settings: those of the run but for what decided no weight, such
+    as ``evaluate``.  Lengths are mm, intensities HU; ``labels`` are label value -> organ, for a pre-training by
+    collection.  Raises `InputError` where the run is not finished or damaged, or its weights have other settings.
     """
-    card, config = read_card(run), settings_of(run)
+    card, made = read_card(run), settings_of(run)
+    config = config or made
+    stages = ("prepare", "pretrain", *(["finetune"] if card.get("task") else []))
+    was, now = (flat({name: part for s in stages for name, part in deciding(c, s).items()}) for c in (made, config))
+    if other := next((key for key, value in now.items() if was.get(key) != value), None):
+        text = f"was trained with {other} = {was.get(other)!r}, not {now[other]!r}"
+        raise InputError(f"{run}: {text}; leave that out, or train it anew")
     _, description = read_weights(run)
     if description["id"] != card.get("weights"):
         raise InputError(f"{run / WEIGHTS}: not the weights of run.json; train the run again with --restart")
@@ -113,17 +120,17 @@ def _metrics(run: Path) -> dict[str, Any]:
         raise InputError(f"{run / 'cases.csv'}: {text}") from None
 
 
-def export(run: Path, to: Path, transfer: str = "encoder") -> str:
+def export(run: Path, to: Path, transfer: str | None = None, config: Experiment | None = None) -> str:
     """Write a finished run for others: one weights file, or a MONAI bundle of a fine-tuned network.
 
     ``run`` is the folder of the run.  ``to`` is a .safetensors file; a path without an ending is the folder of a
     bundle, a new one or one that was one.  ``transfer`` is, of a pre-training, what goes to the file (R16): encoder,
-    vit or all.
+    vit or all; None is what ``finetune.transfer`` says.  ``config`` is as of `about`.
 
     What comes back is Python: what was written, as comments, and the lines that load it.  InputError where the run is
     not finished, or ``to`` is neither kind, lies in a run's folder, or is there and no bundle.
     """
-    if transfer not in TRANSFER:
+    if transfer not in (None, *TRANSFER):
         raise InputError(f"--transfer {transfer!r}: choose one of {', '.join(TRANSFER)}")
     if to.suffix not in ("", ".safetensors"):
         raise InputError(f"{to}: name the file .safetensors, or give the folder of a bundle, without an ending")
@@ -132,10 +139,10 @@ def export(run: Path, to: Path, transfer: str = "encoder") -> str:
     weights, description = read_weights(run)
     if not description.get("model"):
         raise InputError(f"{run}: not a run of mixcl; give the folder of one")
-    facts = about(run)
+    facts = about(run, config)
     comments = "\n".join(f"# {line}" for line in _text("summary", facts).splitlines())
     if to.suffix:
-        return f"{comments}\n{_write_weights(to, weights, facts, transfer)}"
+        return f"{comments}\n{_write_weights(to, weights, facts, transfer or facts['settings']['finetune']['transfer'])}"
     if facts["what"] != SEGMENTATION:
         raise InputError(f"{run}: a pre-training labels nothing, so it makes no bundle; give --to a .safetensors file")
     _write_bundle(to, weights, facts)

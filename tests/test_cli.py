@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import fold_scores
+from mixcl.run.checkpoint import read_weights
 from mixcl.run.folders import listed, settings_of
 from mixcl.run.record import read_card
 
@@ -230,6 +232,39 @@ def test_the_whole_way(made: tuple[Path, list[str]], capsys: pytest.CaptureFixtu
     assert code == 0
     assert "load_state_dict" in text
     compile(text, "what export prints", "exec")
+
+
+def test_an_export_has_the_settings_that_are_given(
+    made: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file, bundle, of = tmp_path / "vit.safetensors", tmp_path / "bundle", ("--out", str(made[0]))
+    code, _, _ = run(capsys, "export", *of, "--to", str(file), "--set", "finetune.transfer=vit")
+    weights, facts = read_weights(file)
+    assert (code, facts["transfer"]) == (0, "vit")
+    assert {name.partition(".")[0] for name in weights} == {"vit"}
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: smoke\nevaluate: {windows: 3}\n")
+    given = ("--run", FINETUNED, "--profile", str(mine), "--set", "evaluate.overlap=0.125")
+    assert run(capsys, "export", *of, "--to", str(bundle), *given)[0] == 0
+    inferer = json.loads((bundle / "configs" / "inference.json").read_text())["inferer"]
+    assert (inferer["overlap"], inferer["sw_batch_size"]) == (0.125, 3)
+    for wrong, sentence in (
+        ("evaluate.overlpa=0", "did you mean 'overlap'"),
+        ("finetune.transfer=half", "'finetune.transfer': input should be 'encoder', 'vit' or 'all' (got 'half')"),
+        ("model.patch=64", "pretrain: was trained with model.patch = 32, not 64; leave that out, or train it anew"),
+    ):
+        code, text, err = run(capsys, "export", *of, "--to", str(tmp_path / "no.safetensors"), "--set", wrong)
+        assert (code, text) == (2, "")
+        assert sentence in err.splitlines()[-1]
+    assert not (tmp_path / "no.safetensors").exists()
+
+
+@pytest.mark.parametrize("words", [["prepare"], ["pretrain"], ["finetune"], ["evaluate"], ["verify"], ["export"]])
+def test_every_command_of_a_profile_takes_the_shared_options(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    _, text, _ = run(capsys, *words, "--help")
+    assert all(f"{option} " in text for option in ("--profile", "--set", "--out"))
 
 
 @pytest.mark.parametrize(

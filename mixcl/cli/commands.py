@@ -164,19 +164,22 @@ def export(
     run: Annotated[
         str, typer.Option(help="A finished job or its folder.", autocompletion=shared.known_runs)
     ] = "pretrain",
-    profile: Where = None,
+    profile: Given = None,
+    overrides: Set = None,
     out: Out = None,
-    transfer: Annotated[str, typer.Option(help="Of a pre-training: encoder, vit or all.")] = "encoder",
+    transfer: Annotated[
+        str | None, typer.Option(help="Of a pre-training: encoder, vit or all; default finetune.transfer.")
+    ] = None,
 ) -> None:
     """Write a network that others can use.
 
-    Of a pre-training an encoder that a stock MONAI UNETR loads; of a fine-tuning its weights, or a MONAI bundle.
+    Of a pre-training an encoder that a stock MONAI UNETR loads; of a fine-tuning its weights, or a MONAI bundle.  The
+    settings are those of the run; what decided its weights stays.
     """
-    job, _ = shared.find(run, profile, out)
-    say(f"export of {job}", err=True)  # standard output is Python
+    config, _, job = shared.open_run(run, profile, overrides, out, err=True)  # standard output is Python
     from mixcl.export import export as write
 
-    typer.echo(write(job, to, transfer))
+    typer.echo(write(job, to, transfer, config))
 
 
 @app.command()

@@ -57,14 +57,14 @@ def load(profile: str, overrides: Iterable[str] | None, out: Path | None) -> tup
 
 
 def open_run(
-    name: str, profile: str | None, overrides: Iterable[str] | None, out: Path | None
+    name: str, profile: str | None, overrides: Iterable[str] | None, out: Path | None, err: bool = False
 ) -> tuple[Experiment, Path, Path]:
     """The settings of a run, its folder of results and its own folder; says so, before anything takes time."""
     run, folder = find(name, profile, out)
     from mixcl.run.folders import settings_of
 
     config = settings_of(run, overrides or (), profile)
-    say(f"{run.name} of profile {config.profile}, results in {folder}")
+    say(f"{run.name} of profile {config.profile}, results in {folder}", err=err)
     return config, folder, run
 
 
