@@ -234,14 +234,14 @@ def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: S
 
 def _drop_stale(config: Experiment, out: Path) -> None:
     """Take away the marks of jobs that these settings would make otherwise, whoever ran them, so that they are made."""
-    from mixcl.results import verify_jobs  # here, because it takes a second
+    from mixcl.results.verify.jobs import stale  # here, because it takes a second
 
     report = out / "data" / "report.json"
     with suppress(OSError, ValueError, KeyError):  # not prepared yet
         if read_json(report)["faults"]:
             report.unlink()
     with suppress(InputError):
-        for job in verify_jobs.stale(config, out):
+        for job in stale(config, out):
             for mark in ("done", "cases.csv"):
                 (out / "runs" / job / mark).unlink(missing_ok=True)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mixcl.config import load_profile
-from mixcl.results import verify_files
+from mixcl.results.verify import files
 from mixcl.run import determinism, signals
 from mixcl.spreadsheet import read_csv
 
@@ -142,7 +142,7 @@ def test_everything_is_made(whole: Path) -> None:
         assert (whole / "figures" / f"{name}.pdf").is_file()
     assert "phantoms" in (whole / "tables/table1.md").read_text()
     assert "phantoms" in (whole / "site/index.html").read_text()
-    assert all(check.holds for check in verify_files.tables(load_profile("smoke", SMALL), whole))
+    assert all(check.holds for check in files.tables(load_profile("smoke", SMALL), whole))
 
 
 def test_a_finished_run_has_nothing_left_to_do(whole: Path) -> None:

@@ -21,7 +21,9 @@ from mixcl import cli, evaluate, files, results, trainer
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.results import runcard, verify, verify_files, verify_jobs
+from mixcl.results import runcard, verify
+from mixcl.results.verify import files as verify_files
+from mixcl.results.verify import jobs as verify_jobs
 from mixcl.run import checkpoint, determinism, jobs, record
 from mixcl.spreadsheet import read_csv, to_csv
 
@@ -123,7 +125,11 @@ def test_committed_expected_values_are_whole(name: str) -> None:
 
 
 def test_nothing_of_the_results_needs_torch() -> None:
-    names = [f"mixcl.results.{path.stem}" for path in Path(verify.__file__).parent.glob("*.py")]
+    paths = Path(results.__file__).parent.rglob("*.py")
+    names = [
+        "mixcl.results." + ".".join(path.relative_to(Path(results.__file__).parent).with_suffix("").parts)
+        for path in paths
+    ]
     code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

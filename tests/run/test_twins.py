@@ -15,8 +15,8 @@ import torch
 from mixcl import evaluate, trainer
 from mixcl.config import with_settings
 from mixcl.config.settings import Experiment
-from mixcl.results import verify_jobs
 from mixcl.results.runs import read_runs
+from mixcl.results.verify.jobs import jobs as verified
 from mixcl.run import checkpoint, log, twins
 from mixcl.run.record import read_card
 
@@ -89,7 +89,7 @@ def test_shares_of_the_same_scans_are_trained_once(
     table = evaluate.evaluate(smoke, tmp_path, same, progress=False)
     assert set(table["percent"]) == {15}
     grid = with_settings(smoke, ["grid.percents={btcv: [5, 15]}", "grid.ablation={}"])
-    checks = verify_jobs.jobs(grid, tmp_path, read_runs(tmp_path), full=True, measure=evaluate.measured_again)
+    checks = verified(grid, tmp_path, read_runs(tmp_path), full=True, measure=evaluate.measured_again)
     assert [check.holds for check in checks if check.job == same.name] == [True] * 5
     run(15), run(15, restart="changed")
     assert len(jobs) == 3

@@ -1,28 +1,23 @@
-"""The jobs of a run gone over again, each link from the one before: code, settings, cases, weights, maps, metrics."""
+"""The jobs of a run gone over again, each link from the one before: code, settings, training cases, weights."""
 
-import hashlib
 import json
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from mixcl.config import with_settings
 from mixcl.config.settings import Experiment
-from mixcl.data.splits import seen_before, split, start
-from mixcl.data.store import Case, Store
+from mixcl.data.splits import split, start
+from mixcl.data.store import Store
 from mixcl.errors import InputError
-from mixcl.files import read_sealed, sha256
-from mixcl.results.runs import COUNTS, Runs
-from mixcl.results.statistics import METRICS
-from mixcl.results.verdict import Check, agrees, left, same, unseen
+from mixcl.files import sha256
+from mixcl.results.runs import Runs
+from mixcl.results.verify.cases import Measure, Run, case_faults, metric_faults, tested_cases
+from mixcl.results.verify.verdict import Check, agrees, left, same, unseen
 from mixcl.run import record
 from mixcl.run.determinism import code_id
 from mixcl.run.jobs import Job, finetunings, pretrainings
@@ -30,28 +25,6 @@ from mixcl.run.record import WEIGHTS, deciding, flat, read_card
 
 MEASURED = 60
 """Predictions that are measured again unless all are asked for; at least one a job."""
-ROUNDING = 2e-6
-"""By which a metric of six decimals may differ where another processor measures it again."""
-MARKS = ("grid", "tolerance_mm")
-Measure = Callable[[Experiment, Path, Case], Iterable[Mapping[Any, Any]]]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A job and what is known of it: its own settings, its folder, its card, the store that it is of."""
-
-    job: Job
-    config: Experiment
-    path: Path
-    card: Mapping[str, Any]
-    store: Store | None
-
-    @property
-    def prepared(self) -> Store:
-        """The store, of which there has to be one."""
-        if self.store is None:
-            raise InputError("there is no store of prepared scans")
-        return self.store
 
 
 def jobs(config: Experiment, out: Path, runs: Runs, full: bool, measure: Measure) -> list[Check]:
@@ -78,12 +51,12 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool, measure: Measure
         checks.append(agrees(f"steps of {name}", _steps(run), name))
         rows = runs.cases[runs.cases["job"] == name]
         if len(rows):
-            tested, grid = _tested(run), run.config.evaluate.grid
+            tested, grid = tested_cases(run), run.config.evaluate.grid
             here = [case for case in tested if grid == "prepared" or case.source.label.exists()]  # R32
             chosen = here[:most]
             looked, total, lost = looked + len(chosen), total + len(here), lost + len(tested) - len(here)
-            checks.append(agrees(f"cases of {name}", _cases(run, rows), name, "as evaluated"))
-            checks.append(agrees(f"metrics of {name}", _measured(run, chosen, measure), name, "as measured again"))
+            checks.append(agrees(f"cases of {name}", case_faults(run, rows), name, "as evaluated"))
+            checks.append(agrees(f"metrics of {name}", metric_faults(run, chosen, measure), name, "as measured again"))
     checks += left("metrics from predicted maps", looked, total)
     if lost:
         checks.append(unseen(f"metrics of {lost} predicted maps: the original label maps are not here"))
@@ -104,10 +77,10 @@ def stale(config: Experiment, out: Path) -> list[str]:
     return found
 
 
-def _opened(job: Job, config: Experiment, out: Path, store: Store | None) -> _Run:
+def _opened(job: Job, config: Experiment, out: Path, store: Store | None) -> Run:
     """The run of a job; an InputError where there is none."""
     path = out / "runs" / job.name
-    return _Run(job, with_settings(config, job.settings), path, read_card(path), store)
+    return Run(job, with_settings(config, job.settings), path, read_card(path), store)
 
 
 def _as_read(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +88,7 @@ def _as_read(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat(json.loads(json.dumps(values)))
 
 
-def _expected(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _expected(run: Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """What the run.json of a job has to say: of itself, its settings, and what decided it."""
     return _finetuned(run) if "TASK" in run.job.parameters else _pretrained(run)
 
@@ -129,7 +102,7 @@ def _codes(codes: Mapping[str, Sequence[str]]) -> Iterator[Check]:
             yield unseen(f"which code made {len(names)} jobs ({names[0]}, ...): their run.json does not say")
 
 
-def _settings(run: _Run) -> Iterator[str]:
+def _settings(run: Run) -> Iterator[str]:
     """What run.json says that a job was made of against what the settings, the store and the job before it give."""
     try:
         own, settings, decides = _expected(run)
@@ -146,7 +119,7 @@ def _settings(run: _Run) -> Iterator[str]:
             yield f"{key} is {str(found.get(key))[:60]}, not {str(value)[:60]}"
 
 
-def _pretrained(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _pretrained(run: Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """That of a pre-training."""
     names, settings = run.config.data.pretrain, run.config.pretrain
     cases, data = sum(len(run.prepared.cases(name)) for name in names), run.prepared.fingerprint(names)
@@ -154,7 +127,7 @@ def _pretrained(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
     return own, deciding(run.config, "pretrain"), record.pretraining_decides(run.config, data)
 
 
-def _finetuned(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _finetuned(run: Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """That of a fine-tuning; which weights it starts from is told by the job before it."""
     job, config = run.job, run.config
     of = {key.lower(): value for key, value in job.parameters.items()}
@@ -170,7 +143,7 @@ def _finetuned(run: _Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any
     return of | own, before | deciding(config, "finetune"), decides
 
 
-def _weights(run: _Run) -> Check:
+def _weights(run: Run) -> Check:
     """The weights on disk, and what stands in their file, against the name that the run gave them."""
     name, card = run.job.name, run.card
     what, expected = f"weights of {name}", card.get("weights", "none")
@@ -187,7 +160,7 @@ def _weights(run: _Run) -> Check:
     return same(what, expected, actual, name)
 
 
-def _steps(run: _Run) -> Iterator[str]:
+def _steps(run: Run) -> Iterator[str]:
     """Whether the record of a training goes to its last step, and is the one that it left."""
     steps, path = run.card.get("steps"), run.path / "metrics.jsonl"
     try:
@@ -200,72 +173,3 @@ def _steps(run: _Run) -> Iterator[str]:
         yield f"metrics.jsonl ends at step {last}, not {steps}"
     elif run.card.get("metrics", "") not in ("", sha256(path)):
         yield "metrics.jsonl has changed since"
-
-
-def _tested(run: _Run) -> list[Case]:
-    """The test cases of a fine-tuning that are prepared, in an order that no name decides."""
-    try:
-        prepared = run.prepared.cases(str(run.card.get("task")))
-    except InputError:  # which the data's own checks tell
-        return []
-    cases = [case for case in prepared if case.id in run.card.get("test", ())]
-    return sorted(cases, key=lambda case: hashlib.sha256(f"{run.job.name}/{case.id}".encode()).digest())
-
-
-def _cases(run: _Run, rows: pd.DataFrame) -> Iterator[str]:
-    """cases.csv against the record that evaluation keeps of each case, and that against weights, store and maps."""
-    settings, tested = deciding(run.config, "evaluate")["evaluate"], _tested(run)
-    prepared = {case.id: case for case in tested}
-    seen = dict(zip(prepared, seen_before(run.config, run.store, run.card, tested), strict=True))
-    for name, part in rows.groupby("case"):
-        case, written = prepared.get(str(name)), {row["label"]: row for row in part.to_dict("records")}
-        if case is None:
-            yield f"{name} is not prepared"
-            continue
-        try:
-            evaluated, kept = _evaluated(run, case)
-            of, map_id = evaluated["of"], evaluated["labels"]
-            if written.keys() != kept.keys() or any(_differ(written[k], kept[k], 0.0) for k in kept):
-                yield f"{name} differs"
-            if any(row["organ"] != case.names[label] for label, row in written.items()):
-                yield f"{name} has other names of organs"
-            if of["weights"] != run.card.get("weights") or of["evaluate"] != settings:
-                yield f"{name} is of other weights or settings"
-            if of["content"] != list(case.content) or of["spacing"] != list(case.spacing):
-                yield f"{name} is of another prepared scan"
-            if of["source"] != case.source.label_sha256:
-                yield f"{name} is of another original label map"
-            marks = {"pretrained_on": seen[case.id], **{key: settings[key] for key in MARKS}}
-            if other := [key for key in marks if any(row[key] != marks[key] for row in written.values())]:
-                yield f"{name} has another {other[0]}"
-            if map_id != sha256(record.prediction_file(run.path, case.id, ".npz")):
-                yield f"{name}.npz is another map"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            yield f"no record of {name}"
-
-
-def _evaluated(run: _Run, case: Case) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-    """What evaluation keeps of a case, and of it the rows by label."""
-    evaluated = read_sealed(record.prediction_file(run.path, case.id, ".json"))
-    return evaluated, {row["label"]: row for row in evaluated["rows"]}
-
-
-def _measured(run: _Run, cases: Sequence[Case], measure: Measure) -> Iterator[str]:
-    """Test cases whose metrics are others when they are measured again from predicted map and label."""
-    for case in cases:
-        try:
-            kept = _evaluated(run, case)[1]
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # MONAI's, of its own calls
-                again = {row["label"]: row for row in measure(run.config, run.path, case)}
-            if kept.keys() != again.keys() or any(_differ(kept[k], again[k], ROUNDING) for k in again):
-                yield f"{case.id} has other metrics"
-        except InputError as error:
-            yield str(error)
-        except (OSError, ValueError, KeyError, TypeError):
-            yield f"no record of {case.id}"
-
-
-def _differ(one: Mapping[Any, Any], other: Mapping[Any, Any], by: float) -> bool:
-    """Whether two rows have other metrics or voxels."""
-    first, second = (np.array([row[key] for key in (*METRICS, *COUNTS)], dtype=float) for row in (one, other))
-    return not np.allclose(first, second, rtol=0, atol=by, equal_nan=True)

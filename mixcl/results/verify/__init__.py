@@ -17,20 +17,20 @@ from pydantic import BaseModel, ConfigDict
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
 from mixcl.files import read_json, write_json
-from mixcl.results import verify_files, verify_jobs
 from mixcl.results.paper import TABLE1
 from mixcl.results.runcard import read_run_card
 from mixcl.results.runs import Runs, read_runs
 from mixcl.results.statistics import fold_scores
-from mixcl.results.verdict import Check as Check
-from mixcl.results.verdict import report as report
-from mixcl.results.verdict import same
-from mixcl.results.verify_jobs import Measure
+from mixcl.results.verify import files, jobs
+from mixcl.results.verify.cases import Measure
+from mixcl.results.verify.verdict import Check as Check
+from mixcl.results.verify.verdict import report as report
+from mixcl.results.verify.verdict import same
 from mixcl.run import determinism
 from mixcl.run.jobs import finetune_job, finetunings, pretrainings, table1_cells
 from mixcl.run.record import numbers, read_card
 
-EXPECTED = Path(__file__).resolve().parents[2] / "reproduce" / "expected"
+EXPECTED = Path(__file__).resolve().parents[3] / "reproduce" / "expected"
 PAPER_TOLERANCE = 0.03  # Dice, of a cell's mean over folds; our choice, the paper gives no spread
 
 
@@ -142,11 +142,11 @@ def _own_parts(config: Experiment, out: Path, full: bool, measure: Measure) -> t
     """Dice of every fold, and whether scans, jobs, tables and the run card follow from each other."""
     card, runs = read_run_card(out), read_runs(out, config)
     folds = _folds(runs)
-    jobs = [job.name for job in finetunings(config)]
-    checks = [Check(f"run {job}", "evaluated", "missing", False, job) for job in jobs if job not in folds]
-    checks += verify_files.scans(config, out, card, full)
-    checks += verify_jobs.jobs(config, out, runs, full, measure)
-    return folds, [*checks, *verify_files.tables(config, out), *verify_files.card(config, out, card)]
+    missing = [job.name for job in finetunings(config) if job.name not in folds]
+    checks = [Check(f"run {job}", "evaluated", "missing", False, job) for job in missing]
+    checks += files.scans(config, out, card, full)
+    checks += jobs.jobs(config, out, runs, full, measure)
+    return folds, [*checks, *files.tables(config, out), *files.card(config, out, card)]
 
 
 def _folds(runs: Runs) -> dict[str, float]:

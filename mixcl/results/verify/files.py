@@ -15,7 +15,7 @@ from mixcl.data.registry import collections, folder
 from mixcl.data.store import Store, read_json
 from mixcl.errors import InputError
 from mixcl.results import effects, gains, runcard, write
-from mixcl.results.verdict import Check, agrees, left, same, unseen
+from mixcl.results.verify.verdict import Check, agrees, left, same, unseen
 from mixcl.run.determinism import code_id
 from mixcl.run.record import flat, numbers
 from mixcl.spreadsheet import read_csv
