@@ -24,7 +24,7 @@ class InputError(Exception):
 
 def visible(text: str) -> str:
     """Text that moves no terminal: control characters, but for tabs and line breaks, as Python spells them."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda match: ascii(match[0])[1:-1], text)
 
 
 def needs(extra: str, *modules: str) -> None:

@@ -140,9 +140,10 @@ def export(run: Path, to: Path, transfer: str | None = None, config: Experiment 
     if not description.get("model"):
         raise InputError(f"{run}: not a run of mixcl; give the folder of one")
     facts = about(run, config)
+    transfer = transfer or str(facts["settings"]["finetune"]["transfer"])
     comments = "\n".join(f"# {line}" for line in _text("summary", facts).splitlines())
     if to.suffix:
-        return f"{comments}\n{_write_weights(to, weights, facts, transfer or facts['settings']['finetune']['transfer'])}"
+        return f"{comments}\n{_write_weights(to, weights, facts, transfer)}"
     if facts["what"] != SEGMENTATION:
         raise InputError(f"{run}: a pre-training labels nothing, so it makes no bundle; give --to a .safetensors file")
     _write_bundle(to, weights, facts)

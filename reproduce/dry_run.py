@@ -18,7 +18,7 @@ from mixcl.data.registry import expected_count
 from mixcl.data.splits import folds, fraction
 from mixcl.data.store import expected_bytes
 from mixcl.files import human
-from mixcl.run.jobs import NOTEBOOKS, Job, finetunings, kernels, pretrainings
+from mixcl.run.jobs import NOTEBOOKS, Job, all_jobs, kernels, pretrainings
 
 EXPECTED = Path(__file__).resolve().parent / "expected"
 KINDS = ("prepare", "pretrain", "finetune", "tables and figures")
@@ -42,8 +42,8 @@ def show(summary: str, config: Experiment, out: Path, cores: int, gpus: int) -> 
         for rule, todo in rules.items():
             print(f"    {'to do' if todo else 'done ':6} {rule}")
     print(verdict(total, cores, gpus, costs) if any(pending.values()) else "  nothing is left to do")
-    if untold := ", ".join(name for name, number in cases(config).items() if not number):
-        print(f"  without the scans of {untold}: no count is given under data.collections")
+    if uncounted := ", ".join(name for name, number in cases(config).items() if not number):
+        print(f"  without the scans of {uncounted}: no count is given under data.collections")
     free = human(shutil.disk_usage(out).free)
     print(f"  the whole plan writes about {human(disk(config))}; {free} are free in {out}")
 
@@ -87,7 +87,7 @@ def seconds_of(rule: str, config: Experiment, costs: dict[str, Any]) -> float:
         job = next(job for job in pretrainings(config) if job.name == rule)
         return seconds + samples(job, config) * float(costs["pretrain_sample"])
     if kind == "finetune":
-        for job in kernels(finetunings(config), config.run.folds_a_kernel)[rule]:
+        for job in kernels(config)[rule]:
             tested = cases(config)[job.parameters["TASK"]] / config.grid.n_folds
             seconds += samples(job, config) * costs["finetune_sample"] + tested * costs["case"] + costs["copy"]
     return seconds
@@ -114,8 +114,7 @@ def disk(config: Experiment) -> float:
         for edges in (config.data.spacing, config.data.phantom.spacing)
     )
     raw = RAW_BYTES * math.prod(drawn) if source == "phantom" else 0.0
-    runs = len(pretrainings(config)) + len(finetunings(config))
-    return number * (raw + expected_bytes(prepared, 1)) + 4 * runs * weights(config.model)
+    return number * (raw + expected_bytes(prepared, 1)) + 4 * len(all_jobs(config)) * weights(config.model)
 
 
 def weights(model: ModelConfig) -> float:
@@ -139,7 +138,7 @@ def without_gpu(config: Experiment, cores: int) -> str:
     """A sentence on how long the whole plan takes on a processor, where that is more than `LONG` seconds."""
     costs = read_costs(config)
     rules = ["prepare", *(job.name for job in pretrainings(config)), *NOTEBOOKS]
-    rules += kernels(finetunings(config), config.run.folds_a_kernel)
+    rules += kernels(config)
     seconds = sum(seconds_of(rule, config, costs) for rule in rules) / cores if costs else 0.0
     if seconds < LONG:
         return ""

@@ -93,7 +93,7 @@ class Progress:
         return max(sum(rest.values()) / self.slots, *rest.values(), 0.0)
 
     def _read_plan(self) -> None:
-        groups = jobs.kernels(jobs.finetunings(self.config), self.config.run.folds_a_kernel)
+        groups = jobs.kernels(self.config)
         for rule, pending in json.loads(self.plan.read_text(encoding="utf-8")).items():
             self.rule[rule] = [job.name for job in groups.get(rule, ())] or [rule]
             self.total += len(self.rule[rule])

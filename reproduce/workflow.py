@@ -29,7 +29,7 @@ from progress import Progress
 
 from mixcl.cli.shared import has_expected
 from mixcl.config import load_profile
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import DataConfig, Experiment
 from mixcl.data.registry import collections, folder
 from mixcl.errors import InputError
 from mixcl.files import read_json, write_json, writing
@@ -74,9 +74,9 @@ def _run(options: argparse.Namespace) -> int:
     devices = _devices(options)
     with _alone(out) as lock:
         print(f"mixcl: profile {config.profile}, results in {out}", flush=True)
-        settings += _absolute(config, out)
+        settings += _absolute(config.data, out)
         handed = {"profile": profile, "settings": settings, "out": str(out), "gpu": int(bool(devices))}
-        handed["scans"] = _listing(config, out)
+        handed["scans"] = _listing(config.data, out)
         write_json(out / "commands" / "settings.json", handed)
         if options.dry:
             return _plan(config, out, options, len(devices))
@@ -95,18 +95,18 @@ def _folder(name: str, slurm: str) -> Path:
     return Path(path)
 
 
-def _absolute(config: Experiment, out: Path) -> list[str]:
+def _absolute(data: DataConfig, out: Path) -> list[str]:
     """The folders that the settings name from where the user stands, by their paths from the root."""
-    places = {"data.root": config.data.raw_dir(out), "data.store": config.data.store_dir(out)}
+    places = {"data.root": data.raw_dir(out), "data.store": data.store_dir(out)}
     moved = {key: str(place.absolute()) for key, place in places.items() if not place.is_absolute()}
     return [f"{key}={json.dumps(place, ensure_ascii=False)}" for key, place in moved.items()]
 
 
-def _listing(config: Experiment, out: Path) -> str:
+def _listing(data: DataConfig, out: Path) -> str:
     """A name for scans as they lie in their folders, by names, sizes and dates; of phantoms settings tell."""
     listed = hashlib.sha256()
-    for collection in collections(config.data).values() if config.data.source == "files" else ():
-        base = folder(collection, config.data.raw_dir(out))
+    for collection in collections(data).values() if data.source == "files" else ():
+        base = folder(collection, data.raw_dir(out))
         for path in sorted(base.rglob("*")):
             with suppress(OSError):
                 status = path.stat()
@@ -222,9 +222,9 @@ def _make(config: Experiment, out: Path, options: argparse.Namespace, devices: S
             raise
         relay.join(LAST_WORDS)
     if status:
-        said = log.read_bytes()[begin:].decode(errors="replace") if log.is_file() else f"{out} was taken away meanwhile"
+        text = log.read_bytes()[begin:].decode(errors="replace") if log.is_file() else f"{out} was taken away meanwhile"
         print(
-            f"mixcl: not everything could be made: {reason(said, status)} (the engine's log is {log})", file=sys.stderr
+            f"mixcl: not everything could be made: {reason(text, status)} (the engine's log is {log})", file=sys.stderr
         )
         print("mixcl: mend it and run the same command again: what is finished is kept", file=sys.stderr)
         return 1
@@ -316,9 +316,9 @@ def reason(text: str, status: int) -> str:
     if status < 0:
         return f"the engine was ended by a signal ({signal.strsignal(-status)})"
     heads = [at for at, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    told = lines[heads[0] :] if heads else lines[-1:]
-    said = itertools.takewhile(lambda line: not line.startswith("  File"), told)
-    return " ".join(" ".join(said).split())[:500] or f"the engine ended with status {status} and said nothing"
+    last = lines[heads[0] :] if heads else lines[-1:]
+    words = " ".join(itertools.takewhile(lambda line: not line.startswith("  File"), last)).split()
+    return " ".join(words)[:500] or f"the engine ended with status {status} and said nothing"
 
 
 if __name__ == "__main__":

@@ -138,8 +138,10 @@ def predict(
     """
     given = Path(run)
     carried = given.is_file() or (given / "configs").is_dir()
-    network = given if carried else shared.find(run, None, None)[0]
-    from mixcl.segment import predict as label
+    from mixcl.run.folders import find_run
+
+    network = given if carried else find_run(run)
+    from mixcl.segment import predict as label  # after a mistake in --run
 
     maps = label(network, scans, out)
     say(f"labelled: {len(maps)} scans in {out}")
@@ -157,14 +159,14 @@ def runs(profile: Where = None, out: Out = None) -> None:
         shared.check_folder("--out", out, there=True)
     elif profile is not None:
         out = load(profile, (), None)[1]
-    found = {folder: rows for folder, rows in listed(out).items() if rows}
-    for folder, rows in found.items():
+    folders = {folder: rows for folder, rows in listed(out).items() if rows}
+    for folder, rows in folders.items():
         typer.echo(f"{folder}: {len(rows)} runs")
         width = max(len(row.job) for row in rows)
         for row in rows:
             dice = "" if row.dice is None else f"Dice {row.dice:.4f}"
             typer.echo(f"  {row.job:{width}}  {row.state:9}  {row.steps:>16}  {dice:11}  {row.date}".rstrip())
-    if not found:
+    if not folders:
         typer.echo(f"no runs in {out or 'results'}")
         hint(["prepare", *options(profile or MAIN_PROFILE, (), out)])
 

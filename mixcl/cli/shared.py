@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from mixcl.errors import InputError
 
 if TYPE_CHECKING:  # it takes a third of a second
     from mixcl.config.settings import Experiment
+    from mixcl.run import folders
 
 MAIN_PROFILE = "phantom"
 
@@ -60,23 +61,15 @@ def open_run(
     name: str, profile: str | None, overrides: Iterable[str] | None, out: Path | None, err: bool = False
 ) -> tuple[Experiment, Path, Path]:
     """The settings of a run, its folder of results and its own folder; says so, before anything takes time."""
-    run, folder = find(name, profile, out)
-    from mixcl.run.folders import settings_of
-
-    config = settings_of(run, overrides or (), profile)
-    say(f"{run.name} of profile {config.profile}, results in {folder}", err=err)
-    return config, folder, run
-
-
-def find(name: str, profile: str | None, out: Path | None) -> tuple[Path, Path]:
-    """The folder of a run and that of its results, which --out names, or --profile, or where the run is."""
     from mixcl.config import load_profile
-    from mixcl.run.folders import find_run
+    from mixcl.run.folders import find_run, settings_of
 
     if out is None and profile is not None:
         out = Path("results") / load_profile(profile).profile
     run = find_run(name, out)
-    return run, out or run.absolute().parent.parent
+    config, folder = settings_of(run, overrides or (), profile), out or run.absolute().parent.parent
+    say(f"{run.name} of profile {config.profile}, results in {folder}", err=err)
+    return config, folder, run
 
 
 def start_of(name: str, out: Path) -> Path:
@@ -88,7 +81,7 @@ def start_of(name: str, out: Path) -> Path:
     return path if file else find_run(name, out)
 
 
-def restarting(asked: bool) -> Literal["never", "changed", "always"]:
+def restarting(asked: bool) -> folders.Restart:
     """How a run begins; a process that torchrun or SLURM starts again with the same words drops nothing more."""
     again = any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
     return ("changed" if again else "always") if asked else "never"

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import DataConfig, Experiment
 from mixcl.data.store import Store
 from mixcl.errors import InputError
 from mixcl.files import read_json, read_sealed, sha256, write_json, write_text
 from mixcl.results.formats import TextTable, markdown
 from mixcl.results.wording import PHANTOM, short
-from mixcl.run.jobs import finetunings, pretrainings
+from mixcl.run.jobs import all_jobs
 from mixcl.run.record import flat, provenance, read_card
 
 OUTPUTS = (
@@ -48,12 +48,12 @@ def read_run_card(out: Path) -> dict[str, Any]:
 
 def contents(config: Experiment, out: Path) -> dict[str, Any]:
     """What RUN.json says of a folder of results, as the folder is now: of the jobs of these settings alone."""
-    mine = [out / "runs" / job.name for job in (*pretrainings(config), *finetunings(config))]
+    mine = [out / "runs" / job.name for job in all_jobs(config)]
     return {
         "profile": config.profile,
         "source": config.data.source,
         "seeds": {"pretrain": config.pretrain.seed, "finetune": list(config.grid.seeds)},
-        "data": _data(config, out),
+        "data": _data(config.data, out),
         "jobs": [_job(run) for run in sorted(mine) if (run / "run.json").is_file()],
         "outputs": {
             path.relative_to(out).as_posix(): sha256(path)
@@ -64,12 +64,12 @@ def contents(config: Experiment, out: Path) -> dict[str, Any]:
     }
 
 
-def _data(config: Experiment, out: Path) -> dict[str, Any]:
+def _data(data: DataConfig, out: Path) -> dict[str, Any]:
     """Fingerprint and number of cases of each collection that is prepared."""
     collections: dict[str, Any] = {}
-    for name in dict.fromkeys((*config.data.pretrain, *config.data.finetune)):
+    for name in dict.fromkeys((*data.pretrain, *data.finetune)):
         try:
-            store = Store(config.data.store_dir(out), settings=config.data)
+            store = Store(data.store_dir(out), settings=data)
             collections[name] = {"fingerprint": store.fingerprint((name,)), "cases": len(store.cases(name))}
         except InputError:
             collections[name] = {"fingerprint": "not prepared here", "cases": 0}

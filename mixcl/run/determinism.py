@@ -61,8 +61,8 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             messages += unlike(mine, theirs)
         elif mine != theirs:
-            said, expected = ("not set" if value in (None, "") else value for value in (mine, theirs))
-            messages.append(f"{key} {said}, not {expected}")
+            is_now, wanted = ("not set" if value in (None, "") else value for value in (mine, theirs))
+            messages.append(f"{key} {is_now}, not {wanted}")
     return messages
 
 
@@ -70,7 +70,7 @@ def unpinned() -> list[str]:
     """Why a run on this machine's CPU would not promise the bits of the committed values; empty when it does."""
     here = environment(threads=1)
     pins = ((key, here["pins"][key], value) for key, value in PINS.items())
-    messages = [f"{key} is {found or 'not set'}, not {value}" for key, found, value in pins if found != value]
+    messages = [f"{key} is {now or 'not set'}, not {value}" for key, now, value in pins if now != value]
     if here["architecture"] != "x86_64":
         messages.append(f"the processor is {here['architecture']}, not x86_64")
     elif here["instructions"] != "AVX2":

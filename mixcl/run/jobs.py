@@ -46,8 +46,8 @@ def arm_and_seed(job: str) -> tuple[str, int] | None:
     >>> arm_and_seed("pretrain"), arm_and_seed("pretrain-id-label-s2"), arm_and_seed("finetune-btcv")
     (('mixcl', 0), ('id-label', 2), None)
     """
-    found = re.fullmatch(r"pretrain(?:-(?P<arm>.+?))??(?:-s(?P<seed>\d+))?", job)
-    return (found["arm"] or FULL, int(found["seed"] or 0)) if found else None
+    match = re.fullmatch(r"pretrain(?:-(?P<arm>.+?))??(?:-s(?P<seed>\d+))?", job)
+    return (match["arm"] or FULL, int(match["seed"] or 0)) if match else None
 
 
 def finetune_job(task: str, percent: float, arm: str, fold: int, seed: int) -> str:
@@ -80,6 +80,11 @@ def pretrainings(config: Experiment) -> list[Job]:
     """What the arms start from, one a seed; arms that differ in the fine-tuning alone share it."""
     made = [_pretraining(config, arm, seed) for _, _, arm in cells(config) for seed in config.grid.seeds]
     return list({job.name: job for job in made if job}.values())
+
+
+def all_jobs(config: Experiment) -> list[Job]:
+    """Every job of the plan, each after the one that it needs."""
+    return pretrainings(config) + finetunings(config)
 
 
 def finetunings(config: Experiment) -> list[Job]:
@@ -128,10 +133,13 @@ def by_key(settings: Iterable[str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (item.partition("=") for item in settings)}
 
 
-def kernels(jobs: Iterable[Job], most: int) -> dict[str, list[Job]]:
-    """Jobs of one cell, at most ``most`` together, under the name of the first; each group shares a notebook kernel."""
-    groups: dict[str, list[Job]] = {}
-    for _, group in groupby(jobs, lambda job: (*map(job.parameters.get, ("TASK", "PERCENT", "ARM")), job.needs)):
+def kernels(config: Experiment) -> dict[str, list[Job]]:
+    """Fine-tunings of one cell, at most ``run.folds_a_kernel`` together, under the name of the first.
+
+    Each group shares a notebook kernel.
+    """
+    groups, most, cell = dict[str, list[Job]](), config.run.folds_a_kernel, ("TASK", "PERCENT", "ARM")
+    for _, group in groupby(finetunings(config), lambda job: (*map(job.parameters.get, cell), job.needs)):
         alike = list(group)
         groups |= {alike[at].name: alike[at : at + most] for at in range(0, len(alike), most)}
     return groups

@@ -27,12 +27,12 @@ def test_names_are_unique_and_needs_are_planned():
 def test_kernels_hold_one_cell_each_and_lose_nothing():
     jobs = finetunings(load_profile("paper"))
     for most in (1, 2, 5, 100):
-        groups = kernels(jobs, most)
+        groups = kernels(load_profile("paper", [f"run.folds_a_kernel={most}"]))
         assert [job for group in groups.values() for job in group] == jobs
         for group in groups.values():
             assert len(group) <= most
             assert len({(j.parameters["TASK"], j.parameters["PERCENT"], j.parameters["ARM"]) for j in group}) == 1
-    assert len(kernels(jobs, 5)) == 22
+    assert len(kernels(load_profile("paper", ["run.folds_a_kernel=5"]))) == 22
 
 
 def test_without_ablation_only_table_1_is_planned():

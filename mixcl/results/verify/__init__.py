@@ -27,7 +27,7 @@ from mixcl.results.verify.verdict import Check as Check
 from mixcl.results.verify.verdict import report as report
 from mixcl.results.verify.verdict import same
 from mixcl.run import determinism
-from mixcl.run.jobs import finetune_job, finetunings, pretrainings, table1_cells
+from mixcl.run.jobs import all_jobs, finetune_job, finetunings, table1_cells
 from mixcl.run.record import numbers, read_card
 
 EXPECTED = Path(__file__).resolve().parents[3] / "reproduce" / "expected"
@@ -100,13 +100,15 @@ def write_expected(
         "profile": config.profile,
         "commit": card["commit"],
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bits": read_card(out / "runs" / _jobs(config)[0])["bits"],
+        "bits": read_card(out / "runs" / all_jobs(config)[0].name)["bits"],
         "settings": numbers(config),
         "spread": round(max(spreads), 4) if spreads else before.get("spread"),
         "spread_runs": len(others) if spreads else before.get("spread_runs", 0),
         "data": {name: collection["fingerprint"] for name, collection in card["data"].items()},
         "dice": dict(sorted(folds.items())),
-        "weights": {job: read_card(out / "runs" / job)["weights"] for job in sorted(_jobs(config))},
+        "weights": {
+            name: read_card(out / "runs" / name)["weights"] for name in sorted(job.name for job in all_jobs(config))
+        },
     }
     write_json(to, values)
     return values
@@ -134,17 +136,13 @@ def _other_settings(config: Experiment, expected: dict[str, Any]) -> list[str]:
     return sorted(changed + [name for name in expected if name not in mine])
 
 
-def _jobs(config: Experiment) -> list[str]:
-    return [job.name for job in (*pretrainings(config), *finetunings(config))]
-
-
 def _own_parts(config: Experiment, out: Path, full: bool, measure: Measure) -> tuple[dict[str, float], list[Check]]:
     """Dice of every fold, and whether scans, jobs, tables and the run card follow from each other."""
     card, runs = read_run_card(out), read_runs(out, config)
     folds = _folds(runs)
     missing = [job.name for job in finetunings(config) if job.name not in folds]
     checks = [Check(f"run {job}", "evaluated", "missing", False, job) for job in missing]
-    checks += files.scans(config, out, card, full)
+    checks += files.scans(config.data, out, card, full)
     checks += jobs.jobs(config, out, runs, full, measure)
     return folds, [*checks, *files.tables(config, out), *files.card(config, out, card)]
 
@@ -157,12 +155,12 @@ def _folds(runs: Runs) -> dict[str, float]:
 
 def _reasons(config: Experiment, out: Path, values: dict[str, Any]) -> list[str]:
     """Why this run does not promise the expected bits; empty when it does."""
-    if others := _other_settings(config, values["settings"]):
+    if changed := _other_settings(config, values["settings"]):
         raise InputError(
-            f"the settings differ from those of the expected values ({', '.join(others[:5])}), so there is nothing to "
+            f"the settings differ from those of the expected values ({', '.join(changed[:5])}), so there is nothing to "
             "compare; run without --set, or give your own values with --expected"
         )
-    for bits in (card["bits"] for job in _jobs(config) if "bits" in (card := _card(out, job))):
+    for bits in (card["bits"] for job in all_jobs(config) if "bits" in (card := _card(out, job.name))):
         if reasons := [bits["began"]] if "began" in bits else determinism.unlike(bits, values["bits"]):
             return reasons  # where a job was computed, or was at first
     return []
@@ -185,8 +183,8 @@ def _equal(folds: dict[str, float], values: dict[str, Any], out: Path) -> list[C
         actual = str(_card(out, job).get("weights", "missing"))
         checks.append(same(f"expected weights of {job}", expected, actual, job))
     for job, dice in values["dice"].items():
-        found = folds.get(job, math.nan)
-        checks.append(Check(f"Dice of {job}", repr(dice), repr(found), found == dice, job))
+        mine = folds.get(job, math.nan)
+        checks.append(Check(f"Dice of {job}", repr(dice), repr(mine), mine == dice, job))
     return checks
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from mixcl.config.settings import Experiment
+from mixcl.config.settings import DataConfig, Experiment
 from mixcl.data.arrays import content_fault
 from mixcl.data.files.raw import digest
 from mixcl.data.registry import collections, folder
 from mixcl.data.store import Store, read_json
 from mixcl.errors import InputError
 from mixcl.results import effects, gains, runcard, write
-from mixcl.results.verify.verdict import Check, agrees, left, same, unseen
+from mixcl.results.verify.verdict import Check, agrees, not_compared, same, sampled
 from mixcl.run.determinism import code_id
 from mixcl.run.record import flat, numbers
 from mixcl.spreadsheet import read_csv
@@ -27,12 +27,12 @@ ROUNDING = 1e-6
 TEXTS = ("task", "arm", "start", "against", "organ", "organs", "case", "job", "commit", "data", "profile", "seeds")
 
 
-def scans(config: Experiment, out: Path, card: Mapping[str, Any], full: bool) -> Iterator[Check]:
+def scans(data: DataConfig, out: Path, card: Mapping[str, Any], full: bool) -> Iterator[Check]:
     """Raw scans against the store, the store against its own checksums, and its fingerprints against the run card."""
-    for name, collection in collections(config.data).items():
+    for name, collection in collections(data).items():
         recorded = card["data"].get(name, {}).get("fingerprint", "not in RUN.json")
         try:
-            store = Store(config.data.store_dir(out), settings=config.data)
+            store = Store(data.store_dir(out), settings=data)
             cases, fingerprint = store.cases(name), store.fingerprint((name,))
         except InputError as error:
             yield Check(f"data {name}", recorded[:12], str(error), recorded == "not prepared here", "prepare")
@@ -42,15 +42,15 @@ def scans(config: Experiment, out: Path, card: Mapping[str, Any], full: bool) ->
         chosen = _sample(cases, sizes, full)
         faults = (content_fault(c.path, {"image": c.content[0], "label": c.content[1]}) for c in chosen)
         yield agrees(f"prepared scans of {name}", filter(None, faults), "prepare")
-        yield from left(f"prepared scans of {name}", len(chosen), len(cases))
-        base = folder(collection, config.data.raw_dir(out))
+        yield from sampled(f"prepared scans of {name}", len(chosen), len(cases))
+        base = folder(collection, data.raw_dir(out))
         if not base.is_dir():
-            yield unseen(f"raw scans of {name}: {base} is not here")
+            yield not_compared(f"raw scans of {name}: {base} is not here")
             continue
         sources = [read_json(case.path / "case.json")["source"] for case in cases]
         raw = _sample(sources, [sum(part["bytes"] for part in source.values()) for source in sources], full)
         yield agrees(f"raw scans of {name}", _unlike(base, raw), "prepare")
-        yield from left(f"raw scans of {name}", len(raw), len(sources))
+        yield from sampled(f"raw scans of {name}", len(raw), len(sources))
 
 
 def _sample(items: Sequence[Any], sizes: Sequence[int], full: bool) -> list[Any]:
@@ -88,40 +88,44 @@ def tables(config: Experiment, out: Path) -> Iterator[Check]:
             if any((out / "tables").glob(f"{name}.*")):
                 make(place)
         for path in sorted((place / "tables").glob("*.*")):
-            found = out / "tables" / path.name
-            wrong = "missing" if not found.is_file() else "" if _alike(found, path) else "another table"
+            table = out / "tables" / path.name
+            wrong = "missing" if not table.is_file() else "" if _alike(table, path) else "another table"
             yield agrees(f"tables/{path.name}", filter(None, [wrong]), path.stem, "as its cases give")
 
 
-def _alike(found: Path, made: Path) -> bool:
+def _alike(table: Path, made: Path) -> bool:
     """Whether two tables are the same, in CSV but for the last digits of numbers."""
-    if found.read_bytes() == made.read_bytes():
+    if table.read_bytes() == made.read_bytes():
         return True
     if made.suffix != ".csv":
         return False
     try:
-        one, other = read_csv(found, TEXTS), read_csv(made, TEXTS)
+        given, fresh = read_csv(table, TEXTS), read_csv(made, TEXTS)
     except (OSError, ValueError):
         return False
-    if list(one.columns) != list(other.columns) or len(one) != len(other) or not (one.dtypes == other.dtypes).all():
+    if (
+        list(given.columns) != list(fresh.columns)
+        or len(given) != len(fresh)
+        or not (given.dtypes == fresh.dtypes).all()
+    ):
         return False
-    texts = one.select_dtypes(exclude="number").columns
-    numeric = one.columns.difference(texts)
-    close = np.allclose(one[numeric], other[numeric], rtol=0, atol=ROUNDING, equal_nan=True)
-    return close and one[texts].equals(other[texts])
+    texts = given.select_dtypes(exclude="number").columns
+    numeric = given.columns.difference(texts)
+    close = np.allclose(given[numeric], fresh[numeric], rtol=0, atol=ROUNDING, equal_nan=True)
+    return close and given[texts].equals(fresh[texts])
 
 
 def card(config: Experiment, out: Path, given: Mapping[str, Any]) -> Iterator[Check]:
     """RUN.json and RUN.md against what lies in the folder and what the settings are."""
     now = runcard.contents(config, out)
-    mine, said = numbers(config), flat(given["config"])
-    yield agrees("settings of RUN.json", (key for key in mine if said.get(key) != mine[key]), "figures")
+    mine, recorded = numbers(config), flat(given["config"])
+    yield agrees("settings of RUN.json", (key for key in mine if recorded.get(key) != mine[key]), "figures")
     for key in ("profile", "source", "seeds"):
         yield same(f"{key} of RUN.json", now[key], given.get(key), "figures")
     if "code" in given:
         yield same("code of tables and figures", given["code"], code_id(), "figures")
-    listed, found = ({str(job["job"]): job for job in of["jobs"]} for of in (given, now))
-    unlike = (name for name in listed.keys() | found.keys() if listed.get(name) != found.get(name))
+    listed, there = ({str(job["job"]): job for job in of["jobs"]} for of in (given, now))
+    unlike = (name for name in listed.keys() | there.keys() if listed.get(name) != there.get(name))
     yield agrees("jobs of RUN.json", sorted(unlike), "figures")
     for name, actual in {**dict.fromkeys(given["outputs"], "missing"), **now["outputs"]}.items():
         path = Path(name)
@@ -131,7 +135,7 @@ def card(config: Experiment, out: Path, given: Mapping[str, Any]) -> Iterator[Ch
     written = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
     fault = [] if written == runcard.markdown_of(given) else ["another page"]
     yield agrees("RUN.md", fault, "figures", "as RUN.json says")
-    yield unseen(
+    yield not_compared(
         "what a figure shows, beyond its checksum; the pages in site; executed notebooks; predictions/*.nii.gz"
     )
-    yield unseen("when, where and at which commit it was made: that is the run's own word")
+    yield not_compared("when, where and at which commit it was made: that is the run's own word")

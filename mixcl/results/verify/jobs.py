@@ -17,10 +17,10 @@ from mixcl.errors import InputError
 from mixcl.files import sha256
 from mixcl.results.runs import Runs
 from mixcl.results.verify.cases import Measure, Run, case_faults, metric_faults, tested_cases
-from mixcl.results.verify.verdict import Check, agrees, left, same, unseen
+from mixcl.results.verify.verdict import Check, agrees, not_compared, same, sampled
 from mixcl.run import record
 from mixcl.run.determinism import code_id
-from mixcl.run.jobs import Job, finetunings, pretrainings
+from mixcl.run.jobs import Job, all_jobs, finetunings
 from mixcl.run.record import WEIGHTS, deciding, flat, read_card
 
 MEASURED = 60
@@ -32,13 +32,12 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool, measure: Measure
 
     ``measure`` gives the rows of a test case anew: :func:`mixcl.evaluate.measured_again`.
     """
-    checks, codes, looked, total, lost, bare = list[Check](), dict[str, list[str]](), 0, 0, 0, 0
-    trainings, tests = pretrainings(config), finetunings(config)
-    most = None if full else max(1, MEASURED // max(len(tests), 1))
+    checks, codes, measured, total, lost, bare = list[Check](), dict[str, list[str]](), 0, 0, 0, 0
+    most = None if full else max(1, MEASURED // max(len(finetunings(config)), 1))
     store: Store | None = None
     with suppress(InputError):
         store = Store(config.data.store_dir(out), settings=config.data)
-    for job in (*trainings, *tests):
+    for job in all_jobs(config):
         name = job.name
         try:
             run = _opened(job, config, out, store)
@@ -54,27 +53,31 @@ def jobs(config: Experiment, out: Path, runs: Runs, full: bool, measure: Measure
             tested, grid = tested_cases(run), run.config.evaluate.grid
             here = [case for case in tested if grid == "prepared" or case.source.label.exists()]  # R32
             chosen = here[:most]
-            looked, total, lost = looked + len(chosen), total + len(here), lost + len(tested) - len(here)
+            measured, total, lost = measured + len(chosen), total + len(here), lost + len(tested) - len(here)
             checks.append(agrees(f"cases of {name}", case_faults(run, rows), name, "as evaluated"))
             checks.append(agrees(f"metrics of {name}", metric_faults(run, chosen, measure), name, "as measured again"))
-    checks += left("metrics from predicted maps", looked, total)
+    checks += sampled("metrics from predicted maps", measured, total)
     if lost:
-        checks.append(unseen(f"metrics of {lost} predicted maps: the original label maps are not here"))
+        checks.append(not_compared(f"metrics of {lost} predicted maps: the original label maps are not here"))
     if bare:
         what = f"whether {bare} records of trainings have changed"
-        checks.append(unseen(f"{what}: their run.json has no checksum of them"))
-    return [*_codes(codes), *checks, unseen("whether weights follow from their training cases: only a training tells")]
+        checks.append(not_compared(f"{what}: their run.json has no checksum of them"))
+    return [
+        *_codes(codes),
+        *checks,
+        not_compared("whether weights follow from their training cases: only a training tells"),
+    ]
 
 
 def stale(config: Experiment, out: Path) -> list[str]:
     """Jobs that other settings, cases or weights decided than these settings, the store and the job before give."""
-    store, found = Store(config.data.store_dir(out), settings=config.data), []
-    for job in (*pretrainings(config), *finetunings(config)):
+    store, names = Store(config.data.store_dir(out), settings=config.data), []
+    for job in all_jobs(config):
         with suppress(InputError):  # not begun, or nothing to compare with
             run = _opened(job, config, out, store)
             if _as_read(_expected(run)[2]) != flat(run.card.get("decides", {})):
-                found.append(job.name)
-    return found
+                names.append(job.name)
+    return names
 
 
 def _opened(job: Job, config: Experiment, out: Path, store: Store | None) -> Run:
@@ -99,7 +102,7 @@ def _codes(codes: Mapping[str, Sequence[str]]) -> Iterator[Check]:
         if code:
             yield same(f"code of {len(names)} jobs", code, code_id(), names[0])
         else:
-            yield unseen(f"which code made {len(names)} jobs ({names[0]}, ...): their run.json does not say")
+            yield not_compared(f"which code made {len(names)} jobs ({names[0]}, ...): their run.json does not say")
 
 
 def _settings(run: Run) -> Iterator[str]:
@@ -113,10 +116,10 @@ def _settings(run: Run) -> Iterator[str]:
         return
     source = {"data": {"source": run.config.data.source}}  # phantoms are called so by it
     expected = {"job": run.job.name, **own, "config": settings | source, "decides": decides}
-    found = flat(run.card)
+    card = flat(run.card)
     for key, value in _as_read(expected).items():
-        if found.get(key) != value:
-            yield f"{key} is {str(found.get(key))[:60]}, not {str(value)[:60]}"
+        if card.get(key) != value:
+            yield f"{key} is {str(card.get(key))[:60]}, not {str(value)[:60]}"
 
 
 def _pretrained(run: Run) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -149,10 +152,10 @@ def _weights(run: Run) -> Check:
     what, expected = f"weights of {name}", card.get("weights", "none")
     try:
         with safe_open(run.path / WEIGHTS, framework="numpy") as file:
-            said = json.loads((file.metadata() or {}).get("mixcl", "{}"))
+            written = json.loads((file.metadata() or {}).get("mixcl", "{}"))
         actual = record.weights_id(load_file(run.path / WEIGHTS))
-        other = [key for key in ("job", "data") if said.get(key) != card.get(key)]
-        other += ["id"] if said.get("id") != expected else []
+        other = [key for key in ("job", "data") if written.get(key) != card.get(key)]
+        other += ["id"] if written.get("id") != expected else []
     except (SafetensorError, OSError, ValueError, AttributeError, RecursionError):
         return same(what, expected, "damaged or missing", name)
     if actual == expected and other:

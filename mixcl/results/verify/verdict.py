@@ -10,7 +10,7 @@ import pandas as pd
 class Check:
     """One line of the verdict: ``what`` was compared, the two values, whether it holds, and the job that made it.
 
-    Where ``looked`` is false nothing was compared; ``what`` says what was left out.
+    Where ``compared`` is false nothing was compared; ``what`` says what was left out.
     """
 
     what: str
@@ -19,7 +19,7 @@ class Check:
     holds: bool
     job: str = ""
     note: str = ""
-    looked: bool = True
+    compared: bool = True
 
 
 def same(what: str, expected: object, actual: object, job: str) -> Check:
@@ -29,26 +29,26 @@ def same(what: str, expected: object, actual: object, job: str) -> Check:
 
 def agrees(what: str, faults: Iterable[str], job: str, expected: str = "as recorded") -> Check:
     """What holds unless something speaks against it; the first fault is shown, and how many there are."""
-    found = list(faults)
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return Check(what, expected, f"{found[0]}{more}" if found else expected, not found, job)
+    faults = list(faults)
+    more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return Check(what, expected, f"{faults[0]}{more}" if faults else expected, not faults, job)
 
 
-def unseen(what: str) -> Check:
+def not_compared(what: str) -> Check:
     """What was not looked at."""
-    return Check(what, "", "", True, looked=False)
+    return Check(what, "", "", True, compared=False)
 
 
-def left(what: str, looked: int, of: int) -> Iterator[Check]:
+def sampled(what: str, compared: int, of: int) -> Iterator[Check]:
     """What a sample left out."""
-    if looked < of:
-        yield unseen(f"{what}: {of - looked} of {of}; --full takes all")
+    if compared < of:
+        yield not_compared(f"{what}: {of - compared} of {of}; --full takes all")
 
 
 def report(checks: Iterable[Check]) -> str:
     """The checks as a table: what is off at the top, cells next, what was not looked at, and the count of the rest."""
     given = list(checks)
-    rows = sorted((check for check in given if check.looked), key=lambda check: check.holds)
+    rows = sorted((check for check in given if check.compared), key=lambda check: check.holds)
     shown = [check for check in rows if not check.holds or check.what.startswith("Dice")]
     table = pd.DataFrame(
         [[c.what, c.expected, c.actual, "ok" if c.holds else "OFF", c.note or c.job] for c in shown],
@@ -56,5 +56,5 @@ def report(checks: Iterable[Check]) -> str:
     )
     off = sum(not check.holds for check in rows)
     lines = [table.to_string(index=False)] if len(table) else []
-    lines += [f"not looked at: {check.what}" for check in given if not check.looked]
+    lines += [f"not looked at: {check.what}" for check in given if not check.compared]
     return "\n".join([*lines, f"{len(rows)} checks: {f'{off} off' if off else 'all equal or within tolerance'}"])
