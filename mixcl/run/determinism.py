@@ -47,7 +47,7 @@ def environment(device: str = "cpu", threads: int | None = None, **more: object)
     }
 
 
-def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """In what two environments differ, as words; empty when they promise the same bits.
 
     What an older version did not write down is not held against it.
@@ -56,8 +56,8 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     ['threads 1, not 2']
     """
     messages = []
-    for key in sorted(one.keys() & other.keys() or one.keys() | other.keys()):
-        mine, theirs = one.get(key), other.get(key)
+    for key in sorted(first.keys() & second.keys() or first.keys() | second.keys()):
+        mine, theirs = first.get(key), second.get(key)
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             messages += unlike(mine, theirs)
         elif mine != theirs:

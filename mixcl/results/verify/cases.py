@@ -107,7 +107,7 @@ def metric_faults(run: Run, cases: Sequence[Case], measure: Measure) -> Iterator
             yield f"no record of {case.id}"
 
 
-def _differ(one: Mapping[Any, Any], other: Mapping[Any, Any], by: float) -> bool:
+def _differ(kept: Mapping[Any, Any], row: Mapping[Any, Any], by: float) -> bool:
     """Whether two rows have other metrics or voxels."""
-    first, second = (np.array([row[key] for key in (*METRICS, *COUNTS)], dtype=float) for row in (one, other))
+    first, second = (np.array([of[key] for key in (*METRICS, *COUNTS)], dtype=float) for of in (kept, row))
     return not np.allclose(first, second, rtol=0, atol=by, equal_nan=True)
