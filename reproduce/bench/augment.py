@@ -10,10 +10,10 @@ contain, and its standard error is told with it.  ``--every`` draws everything e
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,10 @@ SURE = ViewsConfig(spatial_prob=1.0, intensity_prob=1.0)
 
 
 def main() -> None:
-    args = _arguments()
-    torch.set_num_threads(args.threads)
+    parser = sides.arguments(__doc__, repeats=60)
+    parser.add_argument("--size", type=int, default=96, help="edge of the patch, voxels")
+    parser.add_argument("--every", action="store_true", help="every distortion in every draw, p = 1")
+    args = sides.parsed(parser)
     config = SURE if args.every else ViewsConfig()
     sample = patch(args.size)
     for side in (ours, monai):
@@ -43,15 +45,9 @@ def main() -> None:
     parts = ", ".join(f"{k} mean {s['mean']:.1f} median {s['median']:.1f} ms" for k, s in summary.items())
     print(f"{args.size}^3, image and labels, {args.repeats} draws, {args.threads} thread(s): {parts}")
     print(f"standard error of the ratio: {error:.2g}")
+    versions = {name: metadata.version(name) for name in ("monai", "numpy")}
     found = {"size": args.size, "every": args.every, "config": config.model_dump(), "milliseconds": summary}
-    sides.report("augment", args, {"augment": ratio}, ratio_error=error, **found, versions=_versions(), seconds=times)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = sides.arguments(__doc__, repeats=60)
-    parser.add_argument("--size", type=int, default=96, help="edge of the patch, voxels")
-    parser.add_argument("--every", action="store_true", help="every distortion in every draw, p = 1")
-    return parser.parse_args()
+    sides.report("augment", args, {"augment": ratio}, ratio_error=error, **found, versions=versions, seconds=times)
 
 
 def patch(size: int, seed: int = 0) -> Sample:
@@ -82,13 +78,9 @@ def monai(sample: Sample, config: ViewsConfig) -> Callable[[], Sample]:
     """
     from monai import transforms as mt
 
-    both, size = ["image", "label"], sample["image"].shape[1]
-    how: dict[str, Any] = {
-        "keys": both,
-        "mode": ("bilinear", "nearest"),
-        "padding_mode": "border",
-        "prob": config.spatial_prob,
-    }
+    size = sample["image"].shape[1]
+    how: dict[str, Any] = {"keys": ["image", "label"], "mode": ("bilinear", "nearest"), "prob": config.spatial_prob}
+    how["padding_mode"] = "border"
     affine: dict[str, Any] = {
         "rotate_range": (np.deg2rad(config.rotate_deg),) * 3,
         "scale_range": (config.scale,) * 3,
@@ -114,12 +106,6 @@ def _summary(times: list[float]) -> Mapping[str, float]:
     ms = [1e3 * t for t in times]
     spread = statistics.stdev(ms) / math.sqrt(len(ms)) if len(ms) > 1 else math.nan
     return {"median": statistics.median(ms), "mean": statistics.mean(ms), "standard error": spread}
-
-
-def _versions() -> Mapping[str, str]:
-    import monai as library
-
-    return {"monai": library.__version__, "numpy": np.__version__}
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 Each patch, 96^3 out of a scan of real size, looks at the sizes of its files, each step keeps the norm of its gradient
 and each record of a training looks whether all is finite.  A scan is compared with its checksum once a run, and a
-checkpoint is written with checksums.  Sides in turn in one process, in seconds of its processor.
+checkpoint is written with checksums.  Sides in turn in one process; give it ``--processor``, since these are small.
 
-    python reproduce/bench/checks.py --out checks.json
+    python reproduce/bench/checks.py --processor --out checks.json
 """
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from contextlib import nullcontext
@@ -36,21 +35,19 @@ def main() -> None:
     """Time all sides and report."""
     parser = sides.arguments(__doc__, repeats=60)
     training.options(parser, "phantom")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = sides.parsed(parser)
     with tempfile.TemporaryDirectory() as new:
         config, (whole, cases) = training.experiment(args), training.cases(load_profile("paper"), Path(new), 1)
         times: dict[str, list[float]] = {}
         for pair in (_patches(whole, cases), _steps(config, args.batch), _checkpoints(config, Path(new))):
             # a pair by itself: after a step, patches come from colder memory, and the first side would pay for it
-            times |= sides.seconds(pair, args.repeats, clock=time.process_time)
+            times |= sides.seconds(pair, args.repeats)
         megabytes, once = _verified(cases)
     ratios = {
         f"checks-{name}": sides.times_faster(times[f"{name}, checked"], times[f"{name}, bare"])
         for name in ("patch", "step", "checkpoint")
     }
-    for name, spent in times.items():
-        print(f"{name}: {1e3 * statistics.median(spent):.2f} ms")
+    print(sides.medians(times))
     print(f"a scan's checksums: {1e3 * once:.2f} ms a MB, once a run")
     sides.report("checks", args, ratios, **training.told(args, config), seconds=times, megabytes=megabytes)
 

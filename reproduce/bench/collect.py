@@ -11,8 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import matplotlib.style
-from matplotlib.figure import Figure
+from sides import plot
 
 
 def main() -> None:
@@ -32,29 +31,14 @@ def main() -> None:
     stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     text = json.dumps({"machine": name, "parts": parts}, indent=1)
     (args.out / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
-    with matplotlib.style.context("default"):  # not as a user's matplotlibrc has it
-        draw(name, parts).savefig(args.out / f"{stem}.png", dpi=120)
+    ratios = {f"{part}: {key}": value for part, report in parts.items() for key, value in report["ratio"].items()}
+    plot(args.out / f"{stem}.png", name, ratios, None)
     print(f"collect.py: {args.out / stem}.json holds {', '.join(parts)}")
 
 
 def machine_of(part: dict[str, Any]) -> str:
     """The GPU's name, or the processor's."""
     return str(part["machine"]["cpu"] if part["device"] == "CPU" else part["device"])
-
-
-def draw(name: str, parts: dict[str, Any]) -> Figure:
-    """All ratios of all parts as bars."""
-    rows = {f"{part}: {key}": value for part, one in parts.items() for key, value in one["ratio"].items()}
-    figure = Figure(figsize=(8, 1 + 0.3 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    bars = axes.barh(list(rows), list(rows.values()))
-    axes.bar_label(bars, fmt="%.3g")
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("ratio of the two sides")
-    axes.set_title(name)
-    axes.invert_yaxis()
-    return figure
 
 
 if __name__ == "__main__":

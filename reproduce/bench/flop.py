@@ -13,9 +13,9 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from sides import saved_bytes
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -63,7 +63,7 @@ def count(config: Experiment) -> dict[str, int]:
             "pretrain_sample": _flop(lambda: objective(batch).total.backward()),
             "finetune_sample": _flop(lambda: net(patch).sum().backward()),
             "window": _flop(predict),
-            "saved_bytes": _saved(objective, batch),
+            "saved_bytes": saved_bytes(lambda: objective(batch).total, objective.parameters()),
             "weights": sum(p.numel() for p in objective.parameters()),
         }
 
@@ -75,20 +75,6 @@ def _batch(config: Experiment, patch: Tensor) -> Batch:
     indices = torch.empty(min(pixels, grid), dtype=torch.long)
     views = torch.cat([patch] * 3)
     return Batch(views, views, [(indices, indices)], [(indices, indices)], torch.empty(0), [0], [0])
-
-
-def _saved(objective: Objective, batch: Batch) -> int:
-    """Bytes kept between forward and backward pass, each storage once, weights left out."""
-    own = {p.untyped_storage()._cdata for p in objective.parameters()}
-    kept: dict[int, Any] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        objective(batch)
-    return sum(storage.nbytes() for key, storage in kept.items() if key not in own)
 
 
 def _flop(run: Callable[[], None]) -> int:

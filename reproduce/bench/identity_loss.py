@@ -10,7 +10,6 @@ from the encoder's output to its gradient, projector included; ``sums`` are the 
 from __future__ import annotations
 
 import argparse
-import statistics
 
 import sides
 import torch
@@ -24,8 +23,9 @@ LEVELS = ((16, 1), (32, 2))  # channels, and how many times coarser than the pat
 
 
 def main() -> None:
-    args = _arguments()
-    torch.set_num_threads(args.threads)
+    parser = sides.arguments(__doc__, repeats=5)
+    parser.add_argument("--patch", type=int, default=96, help="edge of the patch, voxels")
+    args = sides.parsed(parser)
     ratios, found = {}, {}
     for channels, coarser in LEVELS:
         name, edge = f"{channels}ch", args.patch // coarser
@@ -35,17 +35,10 @@ def main() -> None:
         ratios[f"identity_loss-{name}"] = sides.times_faster(seconds["plain"], seconds["ours"])
         ratios[f"identity_loss-{name}-sums"] = sides.times_faster(seconds["plain sums"], seconds["folded sums"])
         ratios[f"identity_loss-{name}-memory"] = saved["plain"] / saved["ours"]
-        medians = ", ".join(f"{side} {statistics.median(t):.3f} s" for side, t in seconds.items())
-        print(f"{channels} channels, {edge}^3: {medians}")
+        print(f"{channels} channels, {edge}^3: {sides.medians(seconds)}")
         print("  kept " + ", ".join(f"{side} {n / 1e6:.1f} MB" for side, n in saved.items()))
         print("  largest error of C " + ", ".join(f"{side} {e:.1e}" for side, e in level["errors"].items()))
     sides.report("identity_loss", args, ratios, patch=args.patch, **found)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = sides.arguments(__doc__, repeats=5)
-    parser.add_argument("--patch", type=int, default=96, help="edge of the patch, voxels")
-    return parser.parse_args()
 
 
 def _level(channels: int, edge: int, args: argparse.Namespace) -> dict[str, dict]:

@@ -8,8 +8,6 @@ divides, which breaks at small temperatures.  All run on r pixels of each class 
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from collections.abc import Callable
 
 import sides
@@ -21,8 +19,12 @@ from mixcl import losses
 
 
 def main() -> None:
-    args = _arguments()
-    torch.set_num_threads(args.threads)
+    parser = sides.arguments(__doc__, repeats=15)
+    parser.add_argument("--classes", type=int, default=14, help="classes, the background among them")
+    parser.add_argument("--budget", type=int, default=128, help="r, pixels a class and patch")
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--temperature", type=float, default=0.1)
+    args = sides.parsed(parser)
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(args.classes).repeat_interleave(args.budget)
     emb = [torch.randn(len(labels), args.channels, generator=generator).requires_grad_() for _ in range(2)]
@@ -34,33 +36,17 @@ def main() -> None:
     exact = losses.label_consistency(*(x.detach().double() for x in emb), labels, labels, temperature=args.temperature)
     errors = {name: abs(run(loss).item() / exact.item() - 1) for name, loss in versions.items()}
     saved = {name: sides.saved_bytes(lambda loss=loss: run(loss), emb) for name, loss in versions.items()}
-    times = sides.seconds(
-        {name: lambda loss=loss: run(loss).backward() for name, loss in versions.items()}, args.repeats
-    )
+    backward = {name: lambda loss=loss: run(loss).backward() for name, loss in versions.items()}
+    times = sides.seconds(backward, args.repeats)
+    print(sides.medians(times))
     for name in versions:
-        print(
-            f"{name}: {1e3 * statistics.median(times[name]):.1f} ms, {saved[name] / 1e6:.2f} MB kept, "
-            f"relative error {errors[name]:.1e}"
-        )
+        print(f"{name}: {saved[name] / 1e6:.2f} MB kept, relative error {errors[name]:.1e}")
     ratios = {"label_loss": sides.times_faster(times["masked"], times["ours"])}
     ratios["label_loss-exp"] = sides.times_faster(times["exp"], times["ours"])
     ratios["label_loss-memory"] = saved["masked"] / saved["ours"]
-    settings = {
-        "pixels": len(labels),
-        "classes": args.classes,
-        "channels": args.channels,
-        "temperature": args.temperature,
-    }
+    settings = {name: getattr(args, name) for name in ("classes", "channels", "temperature")}
+    settings["pixels"] = len(labels)
     sides.report("label_loss", args, ratios, **settings, seconds=times, saved_bytes=saved, errors=errors)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = sides.arguments(__doc__, repeats=15)
-    parser.add_argument("--classes", type=int, default=14, help="classes, the background among them")
-    parser.add_argument("--budget", type=int, default=128, help="r, pixels a class and patch")
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--temperature", type=float, default=0.1)
-    return parser.parse_args()
 
 
 def masked(a: Tensor, b: Tensor, labels_a: Tensor, labels_b: Tensor, *, temperature: float) -> Tensor:

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +22,6 @@ import formats
 import numpy as np
 import scans
 import sides
-import torch
 
 from mixcl.batches import SegmentationDataset
 from mixcl.config.settings import Experiment
@@ -36,10 +33,12 @@ AT_ONCE = {"ours": 40, "nibabel": 1, "nibabel, slices": 1, "monai": 4, "monai, l
 
 
 def main() -> None:
-    args = _arguments()
-    torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as new:
-        work = Path(args.work or new)
+    parser = sides.arguments(__doc__, repeats=7)
+    scans.options(parser, 4, "scans; each takes MONAI's cache 420 MB")
+    parser.add_argument("--cubes", type=int, default=60, help="patches cut from every format")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    args = sides.parsed(parser)
+    with scans.folder_of(args) as work:
         data = scans.write(work / "raw", args.volumes)
         config = Experiment(data=data.model_copy(update={"spacing": scans.SPACING, "store": str(work / "store")}))
         prepare(config, work, workers=args.threads, progress=False)
@@ -55,8 +54,7 @@ def _measure(config: Experiment, work: Path, args: argparse.Namespace) -> None:
     ready = {name: side(name, config) for name in AT_ONCE}
     times = sides.seconds({n: partial(_several, draw, AT_ONCE[n]) for n, draw in ready.items()}, args.repeats)
     each = {name: [t / AT_ONCE[name] for t in spent] for name, spent in times.items()}
-    for name, spent in each.items():
-        print(f"{name}: {1e3 * statistics.median(spent):.2f} ms a patch")
+    print(f"a patch: {sides.medians(each)}")
     for name, found in held.items():
         print(f"{name}, MB: " + ", ".join(f"{what} {value:.0f}" for what, value in found.items()))
     ratios = {f"patches-{n.replace(', ', '-').replace(' ', '-')}": sides.times_faster(each[n], each["ours"])
@@ -154,15 +152,6 @@ def _in_own_process(name: str, work: Path, args: argparse.Namespace) -> dict[str
     own = [sys.executable, __file__, "--work", str(work), "--volumes", str(args.volumes), "--memory-of", name]
     found: dict[str, float] = json.loads(subprocess.run(own, check=True, capture_output=True, text=True).stdout)
     return found
-
-
-def _arguments() -> argparse.Namespace:
-    parser = sides.arguments(__doc__, repeats=7)
-    parser.add_argument("--volumes", type=int, default=4, help="scans; each takes MONAI's cache 420 MB")
-    parser.add_argument("--cubes", type=int, default=60, help="patches cut from every format")
-    parser.add_argument("--work", help="folder of scans, made when they are not there; default a passing one")
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

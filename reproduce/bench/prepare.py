@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -27,12 +26,10 @@ SCANS = {"pre-training": 765, "MSD Spleen": 41, "BTCV": 30}
 def main() -> None:
     """Prepare with each number of workers, print a table, report."""
     parser = sides.arguments(__doc__, repeats=1)
-    parser.add_argument("--volumes", type=int, default=4)
+    scans.options(parser, 4, "scans that are prepared")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--work", help="folder of scans, made when they are not there; default a passing one")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as new:
-        work = Path(args.work or new)
+    with scans.folder_of(args) as work:
         data = scans.write(work / "raw", args.volumes)
         raw = sum(path.stat().st_size for path in (work / "raw").rglob("c*.nii.gz")) / args.volumes
         profile = work / "bench.yaml"

@@ -34,8 +34,11 @@ CLASSES = 13  # BTCV's organs
 
 def main() -> None:
     """Count, time, compare with the ceilings."""
-    args = _arguments()
-    torch.set_num_threads(args.threads)
+    parser = sides.arguments(__doc__, repeats=3)
+    training.options(parser)
+    parser.add_argument("--edge", type=int, default=4096, help="of the square matrices of the ceiling")
+    parser.add_argument("--megabytes", type=int, default=512, help="of the copy")
+    args = sides.parsed(parser)
     device, config = torch.device(args.device), training.experiment(args)
     step, raw = training.Step(config, device, args.precision), training.raw(config, args.batch, device)
     tune, predict = _finetuning(config, device, args.precision)
@@ -61,14 +64,6 @@ def main() -> None:
         "roofline", args, ratios, **training.told(args, config), ceiling=ceiling, steps=found,
         draw=lambda axes: _draw(axes, found, ceiling),
     )  # fmt: skip
-
-
-def _arguments() -> argparse.Namespace:
-    parser = sides.arguments(__doc__, repeats=3)
-    training.options(parser)
-    parser.add_argument("--edge", type=int, default=4096, help="of the square matrices of the ceiling")
-    parser.add_argument("--megabytes", type=int, default=512, help="of the copy")
-    return parser.parse_args()
 
 
 def _finetuning(
@@ -99,24 +94,15 @@ def _finetuning(
 
 def _count(step: Callable[[], object], args: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """FLOP, bytes, operators and median seconds of a step, and the most memory it held on a GPU."""
-
-    def waited() -> None:
-        step()
-        training.wait(device)
-
+    waited = training.waited(step, device)
     seconds = median(sides.seconds({"step": waited}, args.repeats)["step"])
     with FlopCounterMode(display=False) as counted:
         waited()
     with Traffic() as traffic:
         waited()
-    peak = 0
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        waited()
-        peak = torch.cuda.max_memory_allocated(device)
     return {
         "flop": counted.get_total_flops(), "bytes": traffic.bytes, "operators": traffic.operators, "seconds": seconds,
-        "peak_bytes": peak,
+        "peak_bytes": training.peak_bytes(step, device),
     }  # fmt: skip
 
 

@@ -8,8 +8,6 @@ replacement of every label, the background being one.  Their squared distances a
 
 from __future__ import annotations
 
-import argparse
-import statistics
 from functools import partial
 
 import numpy as np
@@ -24,8 +22,11 @@ MU, EPS = 8.0, 0.05
 
 
 def main() -> None:
-    args = _arguments()
-    torch.set_num_threads(args.threads)
+    parser = sides.arguments(__doc__, repeats=7)
+    parser.add_argument("--size", type=int, default=96, help="edge of the patch, voxels")
+    parser.add_argument("--classes", type=int, nargs="+", default=[13, 1], help="labels beside the background")
+    parser.add_argument("--budget", type=int, default=128, help="r, pixels a label")
+    args = sides.parsed(parser)
     ratios, found = {}, {}
     for classes in args.classes:
         labels = organs(args.size, classes)
@@ -40,17 +41,9 @@ def main() -> None:
         times = sides.seconds(sides_of, args.repeats)
         ratios[f"sampler-{classes}"] = sides.times_faster(times["scipy"], times["ours"])
         found[f"{classes} labels"] = {"seconds": times, "labelled share": float((labels > 0).mean())}
-        medians = ", ".join(f"{name} {1e3 * statistics.median(t):.1f} ms" for name, t in times.items())
-        print(f"{classes} labels and background, {args.size}^3, {args.budget} pixels a label: {medians}")
+        of = f"{classes} labels and background, {args.size}^3, {args.budget} pixels a label"
+        print(f"{of}: {sides.medians(times)}")
     sides.report("sampler", args, ratios, size=args.size, budget=args.budget, squared_distances="equal", **found)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = sides.arguments(__doc__, repeats=7)
-    parser.add_argument("--size", type=int, default=96, help="edge of the patch, voxels")
-    parser.add_argument("--classes", type=int, nargs="+", default=[13, 1], help="labels beside the background")
-    parser.add_argument("--budget", type=int, default=128, help="r, pixels a label")
-    return parser.parse_args()
 
 
 def organs(size: int, classes: int, seed: int = 0) -> NDArray[np.uint8]:

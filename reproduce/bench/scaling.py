@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,8 +30,7 @@ from mixcl.config.settings import Experiment
 
 def main() -> None:
     """Measure every axis and the label term's part."""
-    args = _arguments()
-    torch.set_num_threads(args.threads)
+    args = sides.parsed(_options())
     found: dict[str, dict[int, dict[str, float]]] = {
         "batch": {n: _measure(args, training.experiment(args), n) for n in args.batches},
         "patch": {n: _measure(args, training.experiment(args, f"model.patch={n}"), args.batch) for n in args.patches},
@@ -52,7 +51,7 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _arguments() -> argparse.Namespace:
+def _options() -> argparse.ArgumentParser:
     parser = sides.arguments(__doc__, repeats=3)
     training.options(parser)
     for name, default, text in (
@@ -61,24 +60,19 @@ def _arguments() -> argparse.Namespace:
         ("ranks", [], "processes that share the batch"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, nargs="*", default=default, help=text)
-    return parser.parse_args()
+    return parser
 
 
 def _measure(args: argparse.Namespace, config: Experiment, batch: int, classes: int = 13) -> dict[str, float]:
     """Median seconds and bytes of a step."""
     device = torch.device(args.device)
     step, raw = training.Step(config, device, args.precision), training.raw(config, batch, device, classes)
-
-    def run() -> None:
-        step(raw)
-        training.wait(device)
-
+    run = training.waited(partial(step, raw), device)
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        times = sides.seconds({"step": run}, args.repeats)["step"]
-        return {"seconds": median(times), "bytes": torch.cuda.max_memory_allocated(device)}
-    kept = sides.saved_bytes(lambda: step.forward(raw), list(step.objective.parameters()))
-    return {"seconds": median(sides.seconds({"step": run}, args.repeats)["step"]), "bytes": kept}
+        memory = training.peak_bytes(run, device)
+    else:
+        memory = sides.saved_bytes(lambda: step.forward(raw), step.objective.parameters())
+    return {"seconds": median(sides.seconds({"step": run}, args.repeats)["step"]), "bytes": memory}
 
 
 def _label_share(args: argparse.Namespace) -> float:
@@ -86,7 +80,7 @@ def _label_share(args: argparse.Namespace) -> float:
     device = torch.device(args.device)
     steps = {n: training.Step(training.experiment(args, *s), device, args.precision) for n, s in SHARES.items()}
     raw = training.raw(training.experiment(args), args.batch, device)
-    runs = {name: lambda step=step: (step(raw), training.wait(device)) for name, step in steps.items()}
+    runs = {name: training.waited(partial(step, raw), device) for name, step in steps.items()}
     times = sides.seconds(runs, 2 * args.repeats + 1)
     return 1 - median(times["without"]) / median(times["with"])
 
@@ -115,14 +109,9 @@ def _rank(rank: int, args: argparse.Namespace, ranks: int, folder: str) -> None:
         step = training.Step(training.experiment(args), device, args.precision)
         raw = training.raw(step.config, args.batch // ranks, device)
         step.objective = DistributedDataParallel(step.objective)  # type: ignore[assignment]
-        times = []
-        for _ in range(args.repeats + 1):
-            start = time.perf_counter()
-            step(raw)
-            training.wait(device)
-            times.append(time.perf_counter() - start)
+        times = sides.seconds({"step": training.waited(partial(step, raw), device)}, args.repeats)["step"]
         if rank == 0:
-            Path(folder, "seconds").write_text(str(median(times[1:])), encoding="utf-8")
+            Path(folder, "seconds").write_text(str(median(times)), encoding="utf-8")
     finally:
         torch.distributed.destroy_process_group()
 

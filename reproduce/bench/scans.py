@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +21,19 @@ SPACING = (0.8, 0.8, 2.0)
 """Voxel size that the scans give, mm: 410 x 410 x 400 mm, as the 210 of KiTS19 are on average."""
 DRAWN = (0.75, 0.75, 1.15)
 """Voxel size at which a phantom fills the frame as a patient fills a scan, mm."""
+
+
+def options(parser: argparse.ArgumentParser, volumes: int, text: str) -> None:
+    """How many scans, and where they are kept."""
+    parser.add_argument("--volumes", type=int, default=volumes, help=text)
+    parser.add_argument("--work", help="folder of scans, made when they are not there; default a passing one")
+
+
+@contextmanager
+def folder_of(args: argparse.Namespace) -> Iterator[Path]:
+    """The folder given, or one that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as new:
+        yield Path(args.work or new)
 
 
 def write(folder: Path, count: int) -> DataConfig:

@@ -7,7 +7,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,30 @@ from torch import Tensor
 
 from mixcl.run.record import commit
 
+clock = time.perf_counter
+
 
 def arguments(description: str | None, repeats: int) -> argparse.ArgumentParser:
     """The options that every benchmark takes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=repeats, help="timings of each side, taken in turn")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processor", action="store_true", help="seconds of the processor: for a machine that is busy")
     parser.add_argument("--out", help="JSON file to write")
     return parser
 
 
-def seconds(
-    sides: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, list[float]]:
-    """Time every side ``repeats`` times by ``clock``, in turn, after one call to warm up."""
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options given, with so many threads and the clock set."""
+    global clock
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    clock = time.process_time if args.processor else time.perf_counter
+    return args
+
+
+def seconds(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Time every side ``repeats`` times, in turn, after one call to warm up."""
     for side in sides.values():
         side()
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -46,20 +56,25 @@ def times_faster(slow: Sequence[float], fast: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def saved_bytes(forward: Callable[[], Tensor], own: Sequence[Tensor] = ()) -> int:
+def medians(times: Mapping[str, Sequence[float]]) -> str:
+    """The median of each side in words."""
+    return ", ".join(f"{name} {1e3 * statistics.median(spent):.2f} ms" for name, spent in times.items())
+
+
+def saved_bytes(forward: Callable[[], Tensor], own: Iterable[Tensor] = ()) -> int:
     """Bytes that autograd keeps between forward and backward pass, each storage once, ``own`` left out."""
-    mine = {tensor.untyped_storage().data_ptr() for tensor in own}
-    kept: dict[int, int] = {}
+    mine = {tensor.untyped_storage()._cdata for tensor in own}  # a fake tensor has no address
+    kept: dict[int, torch.UntypedStorage] = {}  # itself, lest another one takes its number
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in mine:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in mine:
+            kept[storage._cdata] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()
-    total = sum(kept.values())
+    total = sum(storage.nbytes() for storage in kept.values())
     result.backward()
     return total
 
@@ -72,39 +87,46 @@ def report(
 
     ``draw`` fills the plot's axes; without it the ratios are drawn as bars.
     """
-    everything = {"benchmark": benchmark, "machine": machine(args.threads), "repeats": args.repeats, **found}
+    everything = {
+        "benchmark": benchmark,
+        "machine": machine(args.threads),
+        "repeats": args.repeats,
+        "clock": clock.__name__,
+        **found,
+    }
     if args.out:
         text = json.dumps({**everything, "ratio": dict(ratios)}, indent=1)
         Path(args.out).write_text(text + "\n", encoding="utf-8")
         where = found.get("device", "CPU")
-        plot(
-            Path(args.out).with_suffix(".png"),
-            f"{benchmark}, {_processor() if where == 'CPU' else where}",
-            ratios,
-            draw,
-        )
+        title = f"{benchmark}, {_processor() if where == 'CPU' else where}"
+        plot(Path(args.out).with_suffix(".png"), title, ratios, draw)
     for name, value in ratios.items():
         print(f"ratio {name} {value:.4g}")
 
 
 def plot(path: Path, title: str, ratios: Mapping[str, float], draw: Callable[[Any], None] | None) -> None:
-    """Write a plot of what ``draw`` draws, or of the ratios."""
+    """Write a plot of what ``draw`` draws, or of the ratios as bars."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
     with matplotlib.style.context("default"):  # not as a user's matplotlibrc has it
-        figure = Figure(figsize=(6, 4), layout="constrained")
+        figure = Figure(figsize=(6, 4 if draw else max(4, 1 + 0.3 * len(ratios))), layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(title, fontsize=9)
         if draw:
             draw(axes)
         else:
-            bars = axes.barh(list(ratios), list(ratios.values()))
-            axes.bar_label(bars, fmt="%.3g")
+            bars(axes, ratios, "ratio of the two sides")
             axes.axvline(1, color="black", linewidth=0.8)
-            axes.set_xlabel("ratio of the two sides")
-            axes.invert_yaxis()
         figure.savefig(path, dpi=120)
+
+
+def bars(axes: Any, values: Mapping[str, float], label: str) -> None:
+    """A bar for each value with its number, on a logarithmic axis."""
+    axes.bar_label(axes.barh(list(values), list(values.values())), fmt="%.3g")
+    axes.set_xscale("log")
+    axes.set_xlabel(label)
+    axes.invert_yaxis()
 
 
 def machine(threads: int) -> dict[str, object]:

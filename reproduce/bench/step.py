@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import torch
 import training
-from sides import arguments, report, saved_bytes, seconds, times_faster
+from sides import arguments, parsed, report, saved_bytes, seconds, times_faster
 from torch import Tensor, nn
 
 from mixcl.batches import pretraining_batch
@@ -28,24 +28,20 @@ from mixcl.run.device import faster
 
 def main() -> None:
     """Time both sides in turn, count what they save, print the ratios."""
-    args = _arguments()
-    torch.set_num_threads(args.threads)
+    parser = arguments(__doc__, repeats=3)
+    training.options(parser)
+    args = parsed(parser)
     config, device = training.experiment(args), torch.device(args.device)
     ours, bare, (objective, net) = _sides(args)
-    saved = {"ours": saved_bytes(ours, list(objective.parameters())), "bare": saved_bytes(bare, list(net.parameters()))}
+    saved = {"ours": saved_bytes(ours, objective.parameters()), "bare": saved_bytes(bare, net.parameters())}
     sides = {"ours": _step(ours, objective, device), "bare": _step(bare, net, device)}
-    times, peak = seconds(sides, args.repeats), {name: _peak(side, device) for name, side in sides.items()}
+    times = seconds(sides, args.repeats)
+    peak = {name: training.peak_bytes(side, device) for name, side in sides.items()}
     ratios = {"step": times_faster(times["ours"], times["bare"]), "step-memory": saved["ours"] / saved["bare"]}
     report(
         "step", args, ratios, **training.told(args, config), seconds=times, saved_bytes=saved, peak_bytes=peak,
         host_waits=_waits(sides["ours"], device),
     )  # fmt: skip
-
-
-def _arguments() -> argparse.Namespace:
-    parser = arguments(__doc__, repeats=3)
-    training.options(parser)
-    return parser.parse_args()
 
 
 def _sides(args: argparse.Namespace) -> tuple[Callable[[], Tensor], Callable[[], Tensor], tuple[nn.Module, nn.Module]]:
@@ -73,15 +69,6 @@ def _step(forward: Callable[[], Tensor], module: nn.Module, device: torch.device
         training.wait(device)
 
     return run
-
-
-def _peak(side: Callable[[], None], device: torch.device) -> int:
-    """Bytes that a GPU held at most, both sides' weights among them; 0 on a CPU, which does not tell."""
-    if device.type != "cuda":
-        return 0
-    torch.cuda.reset_peak_memory_stats(device)
-    side()
-    return torch.cuda.max_memory_allocated(device)
 
 
 def _waits(side: Callable[[], None], device: torch.device) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import scans
 import torch
 from torch import Tensor, nn
 
-from mixcl.batches import draw_pixels, pretraining_batch
+from mixcl import batches
 from mixcl.config import load_profile, overlaid
 from mixcl.config.settings import Experiment
 from mixcl.data.prepare.run import prepare
@@ -49,7 +50,7 @@ class Step:
 
     def forward(self, raw: dict[str, Any]) -> Tensor:
         """The loss of a batch as it comes from the loader."""
-        batch = pretraining_batch(raw, self.config, self.device)
+        batch = batches.pretraining_batch(raw, self.config, self.device)
         with autocast(self.device, self.precision):
             total: Tensor = self.objective(batch).total
         return total
@@ -81,7 +82,7 @@ def raw(config: Experiment, batch: int, device: torch.device, classes: int = 13)
     label = fields.argmax(1).to(torch.uint8).unflatten(0, (batch, 2))
     image = fields[:, :1].sigmoid().unflatten(0, (batch, 2)).contiguous()
     made = {"image": image, "label": label, "sample": torch.arange(batch), "collection": torch.zeros(batch)}
-    pixels = [draw_pixels(pair, sample, config) for sample, pair in enumerate(label)]
+    pixels = [batches.draw_pixels(pair, sample, config) for sample, pair in enumerate(label)]
     if device.type == "cuda":
         made = {key: value.pin_memory() for key, value in made.items()}
         pixels = [[tuple(part.pin_memory() for part in patch) for patch in pair] for pair in pixels]
@@ -94,16 +95,52 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def name_of(device: torch.device) -> str:
-    """The GPU's name, or CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+def waited(run: Callable[..., object], device: torch.device) -> Callable[..., None]:
+    """The same, waited for."""
+
+    def whole(*given: Any) -> None:
+        run(*given)
+        wait(device)
+
+    return whole
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Bytes that a GPU held at most; 0 on a CPU, which does not tell."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    waited(run, device)()
+    return torch.cuda.max_memory_allocated(device)
+
+
+def loader(
+    cases: list[Case], config: Experiment, batch: int, steps: int, workers: int, device: torch.device
+) -> Iterator[dict[str, Any]]:
+    """Batches as a training reads them, on the device."""
+    pairs = batches.PairDataset(cases, config, 1 << 20)
+    cut = batches.batches(pairs, batch, start=0, steps=steps, workers=workers, pin=device.type == "cuda")
+    return batches.prefetch(cut, device)
+
+
+def pace(loaded: Iterable[Any], use: Callable[[Any], object], device: torch.device) -> float:
+    """Mean seconds from one batch to the next, the first two left out."""
+    started, count = 0.0, 0
+    for count, batch in enumerate(loaded, start=1):
+        use(batch)
+        if count == 2:
+            wait(device)
+            started = time.perf_counter()
+    wait(device)
+    return (time.perf_counter() - started) / (count - 2)
 
 
 def told(args: argparse.Namespace, config: Experiment) -> Mapping[str, object]:
     """What a report says about a step."""
+    device = torch.device(args.device)
     return {
         "profile": args.profile, "set": args.set, "patch": config.model.patch, "batch": args.batch,
-        "device": name_of(torch.device(args.device)), "precision": args.precision,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU", "precision": args.precision,
         "channels_last": config.run.channels_last, "compile": config.run.compile,
     }  # fmt: skip
 

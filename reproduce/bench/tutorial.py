@@ -18,20 +18,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import scans
 import sides
 import torch
 import training
 from torch import Tensor
 from torch.nn import functional as F
 
-from mixcl import batches
 from mixcl.config.settings import Experiment
 from mixcl.data.registry import collections
 from mixcl.model import seeded
@@ -39,14 +38,19 @@ from mixcl.model import seeded
 
 def main() -> None:
     """Time loaders, steps and both together, print how many times more samples a second ours takes."""
-    args = _arguments()
+    parser = sides.arguments(__doc__, repeats=3)
+    training.options(parser)
+    scans.options(parser, 2, "scans of real size; a profile of phantoms has its own")
+    parser.add_argument("--network", choices=("autoencoder", "unetr"), default="autoencoder")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a whole training, after two to warm up")
+    parser.add_argument("--workers", type=int, default=0)
+    args = sides.parsed(parser)
     if args.batch > 1 and args.batch % 2:
         sys.exit("tutorial.py: their loader cuts two crops a scan; give an even --batch, or 1")
-    torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    with tempfile.TemporaryDirectory() as new:
-        config, cases = training.cases(training.experiment(args), Path(args.work or new), args.volumes)
-        files = _files(config, Path(args.work or new))
+    with scans.folder_of(args) as work:
+        config, cases = training.cases(training.experiment(args), work, args.volumes)
+        files = _files(config, work)
         found = _measure(args, config, cases, files, device)
     rates = {name: args.batch / median(times) for name, times in found.items()}
     ratios = {
@@ -57,68 +61,38 @@ def main() -> None:
         print(f"{name}: {rate:.3g} samples/s")
     sides.report(
         "tutorial", args, ratios, **training.told(args, config), network=args.network, workers=args.workers,
-        samples_a_second=rates, seconds=found, scans=len(files), draw=lambda axes: _draw(axes, rates),
+        samples_a_second=rates, seconds=found, scans=len(files),
+        draw=partial(sides.bars, values=rates, label="samples a second"),
     )  # fmt: skip
-
-
-def _arguments() -> argparse.Namespace:
-    parser = sides.arguments(__doc__, repeats=3)
-    training.options(parser)
-    parser.add_argument("--network", choices=("autoencoder", "unetr"), default="autoencoder")
-    parser.add_argument("--steps", type=int, default=10, help="steps of a whole training, after two to warm up")
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--volumes", type=int, default=2, help="scans of real size; a profile of phantoms has its own")
-    parser.add_argument("--work", help="folder of scans, made when they are not there; default a passing one")
-    return parser.parse_args()
 
 
 def _measure(
     args: argparse.Namespace, config: Experiment, cases: list[Any], files: list[dict[str, str]], device: torch.device
 ) -> dict[str, list[float]]:
     """Seconds a step of each part of each side."""
-    ours = {p: training.Step(config, device, p) for p in {args.precision, "no"}}
-    theirs = Tutorial(config, device, args.network)
-    pairs = batches.PairDataset(cases, config, 1 << 20)
-    steps = args.steps + 2
+    ours = {p: training.waited(training.Step(config, device, p), device) for p in {args.precision, "no"}}
+    tutorial, steps = Tutorial(config, device, args.network), args.steps + 2
+    theirs = training.waited(tutorial, device)
 
     def our_loader() -> Iterator[dict[str, Any]]:
-        cut = batches.batches(pairs, args.batch, start=0, steps=steps, workers=args.workers, pin=device.type == "cuda")
-        return batches.prefetch(cut, device)
+        return training.loader(cases, config, args.batch, steps, args.workers, device)
 
     def their_loader() -> Iterator[dict[str, Tensor]]:
-        return itertools.islice(theirs.loader(files, args.batch, args.workers, steps), steps)
+        return itertools.islice(tutorial.loader(files, args.batch, args.workers, steps), steps)
 
     raw, batch = training.raw(config, args.batch, device), next(iter(their_loader()))
     found = sides.seconds(
-        {
-            "ours, step": lambda: (ours[args.precision](raw), training.wait(device)),
-            "theirs, step": lambda: (theirs(batch), training.wait(device)),
-        },
-        args.repeats,
+        {"ours, step": partial(ours[args.precision], raw), "theirs, step": partial(theirs, batch)}, args.repeats
     )
-    found["ours, loader"] = _intervals(our_loader(), lambda _: None)
-    found["theirs, loader"] = _intervals(their_loader(), lambda _: None)
-    found["ours, whole"] = _intervals(our_loader(), _waited(ours[args.precision], device))
-    found["theirs, whole"] = _intervals(their_loader(), _waited(theirs, device))
-    found["ours, whole, their precision"] = _intervals(our_loader(), _waited(ours["no"], device))
+    for name, loaded, use in (
+        ("ours, loader", our_loader, lambda _: None),
+        ("theirs, loader", their_loader, lambda _: None),
+        ("ours, whole", our_loader, ours[args.precision]),
+        ("theirs, whole", their_loader, theirs),
+        ("ours, whole, their precision", our_loader, ours["no"]),
+    ):
+        found[name] = [training.pace(loaded(), use, device)]
     return found
-
-
-def _waited(step: Callable[[Any], None], device: torch.device) -> Callable[[Any], None]:
-    def run(batch: Any) -> None:
-        step(batch)
-        training.wait(device)
-
-    return run
-
-
-def _intervals(loader: Iterable[Any], use: Callable[[Any], None]) -> list[float]:
-    """Mean seconds from one batch to the next, the first two left out, as a list of one."""
-    marks = []
-    for batch in loader:
-        use(batch)
-        marks.append(time.perf_counter())
-    return [(marks[-1] - marks[1]) / (len(marks) - 2)]
 
 
 class Tutorial:
@@ -160,8 +134,8 @@ class Tutorial:
         from monai.data import DataLoader, Dataset
 
         crops = min(2, batch)
-        scans = [files[k % len(files)] for k in range(steps * batch // crops + 1)]
-        data = Dataset(scans, self.transforms(crops))
+        listed = [files[k % len(files)] for k in range(steps * batch // crops + 1)]
+        data = Dataset(listed, self.transforms(crops))
         yield from DataLoader(data, batch_size=batch // crops, num_workers=workers, pin_memory=True)
 
     def transforms(self, crops: int) -> Callable[[dict[str, str]], Any]:
@@ -204,14 +178,6 @@ def _files(config: Experiment, work: Path) -> list[dict[str, str]]:
         path for name in config.data.pretrain for path in sorted((root / sets[name].root).rglob("imagesTr/*.nii*"))
     ]
     return [{"image": str(path)} for path in images if not path.name.startswith(".")]
-
-
-def _draw(axes: Any, rates: dict[str, float]) -> None:
-    bars = axes.barh(list(rates), list(rates.values()))
-    axes.bar_label(bars, fmt="%.3g")
-    axes.set_xscale("log")
-    axes.set_xlabel("samples a second")
-    axes.invert_yaxis()
 
 
 if __name__ == "__main__":
