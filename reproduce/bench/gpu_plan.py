@@ -3,19 +3,20 @@
     python reproduce/bench/gpu_plan.py PROFILE [PRICE] [KEY=VALUE...]
     python reproduce/bench/gpu_plan.py --pretrain DIR    # the setting for a folder that lacks collections, or nothing
 
-Patches of the whole plan times the floating-point work of one, at speeds that bracket what a GPU keeps up; PRICE is
-what an hour costs, in whatever money.
+Samples of the whole plan times the floating-point work of one (expected/flop-paper.json, by flop.py), at speeds that
+bracket what a GPU keeps up; PRICE is what an hour costs, in whatever money.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dry_run import EXTENT, cases, samples
+from dry_run import EXPECTED, EXTENT, cases, samples
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
@@ -23,27 +24,25 @@ from mixcl.data.registry import collections, folder
 from mixcl.errors import InputError
 from mixcl.run.jobs import finetunings, pretrainings
 
-PATCH = 436e9  # FLOP to train UNETR on one patch of 96^3 (feature 16, hidden 768), counted for a batch of three
-VIEWS, PROJECTORS = 3, 48e9  # patches of a pre-training's sample; its projectors and losses
+FLOP = json.loads((EXPECTED / "flop-paper.json").read_text(encoding="utf-8"))
 SPEEDS = (10e12, 60e12)  # FLOP a second that a GPU may keep up
-FORWARD = 1 / 3  # of the work of training on a patch, to predict one
-WINDOW = 96.0  # voxels that a patch spans
 
 
 def work(config: Experiment) -> dict[str, float]:
     """FLOP of the pre-trainings, the fine-tunings and the predictions of a plan at the paper's network."""
     before = sum(samples(job, config) for job in pretrainings(config))
     after = [(job, samples(job, config)) for job in finetunings(config)]
-    step = WINDOW * (1 - config.evaluate.overlap)
+    step = config.model.patch * (1 - config.evaluate.overlap)
     extent = EXTENT[config.data.source]
     windows = math.prod(
-        math.ceil(max(mm / edge - WINDOW, 0) / step) + 1 for mm, edge in zip(extent, config.data.spacing, strict=True)
+        math.ceil(max(mm / edge - config.model.patch, 0) / step) + 1
+        for mm, edge in zip(extent, config.data.spacing, strict=True)
     )
     tested = sum(cases(config)[job.parameters["TASK"]] / config.grid.n_folds for job, _ in after)
     return {
-        "pre-training": before * (VIEWS * PATCH + PROJECTORS),
-        "fine-tuning": sum(number for _, number in after) * PATCH,
-        "prediction": tested * windows * PATCH * FORWARD,
+        "pre-training": before * FLOP["pretrain_sample"],
+        "fine-tuning": sum(number for _, number in after) * FLOP["finetune_sample"],
+        "prediction": tested * windows * FLOP["window"],
     }
 
 
@@ -69,7 +68,7 @@ def main(arguments: list[str]) -> int:
     except (InputError, ValueError) as error:
         print(f"gpu_plan.py: {error}", file=sys.stderr)
         return 2
-    if (config.model.patch, config.model.feature, config.model.hidden) != (96, 16, 768):
+    if any(getattr(config.model, part) != FLOP["model"][part] for part in ("patch", "feature", "hidden")):
         print(f"gpu_plan.py: {name} is not of the paper's size, of which alone the work is known", file=sys.stderr)
         return 2
     parts = work(config)

@@ -28,13 +28,13 @@ def test_the_work_of_a_plan_is_counted_patch_by_patch() -> None:
     parts = gpu_plan.work(config)
     epochs = config.finetune.epochs or 0
     patches = sum(2 * epochs * math.ceil(scans / 2) for scans in (2, 12)) * 2 * 5
-    assert parts["fine-tuning"] == pytest.approx(patches * gpu_plan.PATCH)
+    assert parts["fine-tuning"] == pytest.approx(patches * gpu_plan.FLOP["finetune_sample"])
     scans = sum(config.data.phantom.counts[name] for name in config.data.pretrain)
     steps = (config.pretrain.epochs or 0) * math.ceil(scans / config.pretrain.batch)
     samples = steps * config.pretrain.batch
-    assert parts["pre-training"] == pytest.approx(samples * (3 * gpu_plan.PATCH + gpu_plan.PROJECTORS))
+    assert parts["pre-training"] == pytest.approx(samples * gpu_plan.FLOP["pretrain_sample"])
     windows = 4 * 3 * 2  # 320 x 253 x 256 mm at 1.5 x 1.5 x 2 mm, patches of 96 half over one another
-    assert parts["prediction"] == pytest.approx(20 * 3 * windows * gpu_plan.PATCH / 3)
+    assert parts["prediction"] == pytest.approx(20 * 3 * windows * gpu_plan.FLOP["window"])
 
 
 def test_the_plan_tells_hours_and_money(capsys: pytest.CaptureFixture[str]) -> None:
