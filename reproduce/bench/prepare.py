@@ -9,17 +9,20 @@ scans here are typical ones; the 210 of KiTS19 are as large on average.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import scans
 import sides
 import yaml
 
+ADOPT = 36  # PR_SET_CHILD_SUBREAPER of Linux
 SCANS = {"pre-training": 765, "MSD Spleen": 41, "BTCV": 30}
 
 
@@ -29,6 +32,7 @@ def main() -> None:
     scans.options(parser, 4, "scans that are prepared")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
+    ctypes.CDLL(None).prctl(ADOPT, 1, 0, 0, 0)  # the workers, which end after the process that started them
     with scans.folder_of(args) as work:
         data = scans.write(work / "raw", args.volumes)
         raw = sum(path.stat().st_size for path in (work / "raw").rglob("c*.nii.gz")) / args.volumes
@@ -66,13 +70,19 @@ def _prepare(profile: Path, out: Path, workers: int, volumes: int) -> dict[str, 
 
 
 def _run(command: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, processor seconds and peak GB of a process."""
+    """Wall seconds of a process, processor seconds of it and its workers, and peak GB of the workers together."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
     if status:
         raise SystemExit(f"{' '.join(command)}: failed; run it by hand to see why")
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
+    workers = []
+    with suppress(ChildProcessError):
+        while True:
+            workers.append(os.wait4(-1, 0)[2])
+    processor = sum(each.ru_utime + each.ru_stime for each in (usage, *workers))
+    return wall, processor, sum(each.ru_maxrss for each in workers) / 1e6
 
 
 if __name__ == "__main__":
