@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.faults import FAULTS, body, cut, mirrored, write
+from helpers.faults import FAULTS, body, cut, mirrored
+from helpers.volumes import write_case
 
 from mixcl.config import load_profile
 from mixcl.config.settings import Collection, DataConfig, Experiment
@@ -31,17 +32,17 @@ CLEAN = ("clean-1", "clean-2", "clean-3")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("corpus")
     for number, case in enumerate(CLEAN):
-        write(root / "ward", case, *body(1000 + number))
+        write_case(root / "ward", case, *body(1000 + number))
     for case, (_, plant) in FAULTS.items():
         plant(root / "ward", case)
     image, label, affine = body(1000)
-    write(root / "ward", "copy", image.astype(np.int32), label, affine)
+    write_case(root / "ward", "copy", image.astype(np.int32), label, affine)
     image, label, affine = body(1001)  # stored with another order of the axis from front to back
-    write(root / "task", "leaked", image[:, ::-1], label[:, ::-1], mirrored(affine, 1, image.shape[1]))
-    write(root / "task", "own", *body(2000))
+    write_case(root / "task", "leaked", image[:, ::-1], label[:, ::-1], mirrored(affine, 1, image.shape[1]))
+    write_case(root / "task", "own", *body(2000))
     image, label, affine = body(1002)  # cropped, mirrored and noisier
     image = (image + np.random.default_rng(0).normal(0, 10, image.shape)).astype(np.int16)[::-1, 2:, 3:]
-    write(root / "task", "alike", image, label[::-1, 2:, 3:], mirrored(affine, 0, image.shape[0]))
+    write_case(root / "task", "alike", image, label[::-1, 2:, 3:], mirrored(affine, 0, image.shape[0]))
     return root
 
 
@@ -125,8 +126,8 @@ def test_what_the_spacing_loses_is_told_before_training(corpus: Path, tmp_path: 
     speck = np.where(label == 1, 0, label)
     few = tuple(np.argwhere(label == 1)[0])  # a spleen of two voxels, which lie between those of 50 mm
     speck[few], speck[few[0], few[1], few[2] + 1] = 1, 1
-    write(tmp_path / "raw/ward", "small", image, speck, affine)
-    write(tmp_path / "raw/ward", "tiny", image, np.where(speck == 1, 1, 0).astype(np.uint8), affine)
+    write_case(tmp_path / "raw/ward", "small", image, speck, affine)
+    write_case(tmp_path / "raw/ward", "tiny", image, np.where(speck == 1, 1, 0).astype(np.uint8), affine)
     ward = {"ward": Collection(root="ward", names=BTCV_NAMES)}
     data = DataConfig(
         root=str(tmp_path / "raw"), collections=ward, pretrain=("ward",), finetune=(), spacing=(50.0, 50.0, 50.0)
@@ -187,9 +188,9 @@ def test_a_liver_only_map_among_whole_ones_is_found(corpus: Path, tmp_path: Path
     image, label, affine = body(1003)
     label = np.where(np.isin(label, [6, 2]), label, 0).astype(np.uint8)
     label[:20, :20] = 99
-    write(tmp_path / "ward", "part", image, label, affine)
+    write_case(tmp_path / "ward", "part", image, label, affine)
     for number in (1000, 1001):
-        write(tmp_path / "ward", f"whole-{number}", *body(number))
+        write_case(tmp_path / "ward", f"whole-{number}", *body(number))
     ward = Collection(root="ward", names=BTCV_NAMES, merge={"kidney": (2, 3)}, unknown=(99,))
     data = DataConfig(root=str(tmp_path), collections={"ward": ward}, pretrain=("ward",), finetune=())
     result = check(Experiment(data=data), tmp_path, workers=1, progress=False)

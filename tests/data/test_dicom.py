@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from helpers.series import LPS, write_frames, write_series
+from helpers.series import LPS, Edit, edit, put, write_frames, write_series
 from helpers.volumes import affine_of, save, scan
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -27,18 +27,11 @@ from mixcl.data.store import Store
 from mixcl.errors import InputError
 
 IMAGE, _ = scan()
-Edit = Callable[[Any], object]
 
 
 def slices(folder: Path) -> list[Path]:
     """The files of a series from the first place to the last."""
     return sorted(folder.iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
-
-
-def edit(path: Path, change: Edit) -> None:
-    part = pydicom.dcmread(path)
-    change(part)
-    part.save_as(path)
 
 
 def assert_same(volume: Volume, image: np.ndarray[Any, Any] = IMAGE, affine: Any = None) -> None:
@@ -251,10 +244,6 @@ def test_copies_byte_for_byte_are_left_out_with_a_warning(series: Path) -> None:
 
 
 # --- what is refused, by name ---------------------------------------------------------------------
-
-
-def put(key: str, value: Any) -> Edit:
-    return lambda part: setattr(part, key, value)
 
 
 def raw(key: str, value: bytes) -> Edit:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pydicom
 import pytest
 from helpers.apart import check_or_end, prepare_or_end
 from helpers.faults import with_header
 from helpers.preparing import settings
-from helpers.series import write_series
+from helpers.series import Edit, edit, put, write_series
 from helpers.volumes import affine_of, save, scan, write_case
 
 from mixcl.config.settings import Collection, DataConfig, Experiment
@@ -26,7 +23,6 @@ from mixcl.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDS = {"raise": "ZeroDivisionError", "killed": "was killed", "memory": "too little memory", "crash": "SIGSEGV"}
-Edit = Callable[[Any], object]
 
 
 def test_whatever_ends_a_case_is_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,10 +60,6 @@ def test_a_header_that_promises_a_large_scan_does_not_stop_the_others(
     assert not lines  # nibabel's words, without the name of a file
 
 
-def put(key: str, value: Any) -> Edit:
-    return lambda part: setattr(part, key, value)
-
-
 BAD: dict[str, Edit] = {
     "empty-intercept": put("RescaleIntercept", None),
     "empty-spacing": put("PixelSpacing", None),
@@ -83,10 +75,7 @@ def test_a_bad_series_is_an_error_by_name_and_the_exit_code_tells(tmp_path: Path
         write_series(tmp_path / f"raw/own/{case}", image, affine_of())
         save(tmp_path / f"raw/own/{case}.nii.gz", label)
         if case in BAD:
-            path = next((tmp_path / f"raw/own/{case}").iterdir())
-            part = pydicom.dcmread(path)
-            BAD[case](part)
-            part.save_as(path)
+            edit(next((tmp_path / f"raw/own/{case}").iterdir()), BAD[case])
     own = Collection(root="own", image="{case}", label="{case}.nii.gz", names={1: "organ"})
     data = DataConfig(root=str(tmp_path / "raw"), collections={"own": own}, pretrain=("own",), finetune=())
     found = check(Experiment(data=data), tmp_path, workers=1, progress=False)

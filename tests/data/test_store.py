@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import pickle
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from helpers.broken import flip
 from helpers.volumes import affine_of, scan, write_case
 
 from mixcl.config.settings import Collection, DataConfig, Experiment
@@ -242,14 +242,6 @@ def test_file_that_breaks_while_it_is_used(copy: Path, name: str) -> None:
     (case.path / name).write_bytes(b"")
     with pytest.raises(InputError, match=f"{name}: cannot be read"):
         {"image.npy": case.image, "label.npy": case.label, "foreground.npz": case.foreground}[name]()
-
-
-def flip(path: Path, place: int = -1000) -> None:
-    """One bit of a file, its size and date as they were."""
-    status, content = path.stat(), bytearray(path.read_bytes())
-    content[place] ^= 4
-    path.write_bytes(content)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 @pytest.mark.parametrize("name", ["image.npy", "label.npy"])

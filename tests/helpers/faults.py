@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from helpers.volumes import write_case
 from numpy.typing import NDArray
 
 from mixcl.config.settings import PhantomConfig
@@ -25,22 +26,13 @@ def body(number: int) -> Arrays:
     return made.image, scan.labelled(made.truth, "btcv"), made.affine
 
 
-def write(
-    root: Path, case: str, image: NDArray[Any], label: NDArray[Any], affine: Any, label_affine: Any = None
-) -> None:
-    for folder, data, where in (("imagesTr", image, affine), ("labelsTr", label, label_affine)):
-        path = root / folder / f"{case}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(data, affine if where is None else where), path)
-
-
 def changed(
     change: Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[Any, ...]],
 ) -> Callable[[Path, str], None]:
     """A fault that lies in the arrays or the affine."""
 
     def plant(root: Path, case: str) -> None:
-        write(root, case, *change(*body(zlib.crc32(case.encode()) % 10**6)))
+        write_case(root, case, *change(*body(zlib.crc32(case.encode()) % 10**6)))
 
     return plant
 
@@ -49,7 +41,7 @@ def file(change: Callable[[Path, Path], object]) -> Callable[[Path, str], None]:
     """A fault that lies in the files (image, label)."""
 
     def plant(root: Path, case: str) -> None:
-        write(root, case, *body(zlib.crc32(case.encode()) % 10**6))
+        write_case(root, case, *body(zlib.crc32(case.encode()) % 10**6))
         change(root / "imagesTr" / f"{case}.nii.gz", root / "labelsTr" / f"{case}.nii.gz")
 
     return plant

@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
+SERIES = generate_uid()
+Edit = Callable[[Any], object]
 
-UID = generate_uid()
+
+def put(key: str, value: Any) -> Edit:
+    """An edit that gives a part of a file the entry ``key``."""
+    return lambda part: setattr(part, key, value)
 
 
-def write_series(folder: Path, image: NDArray[Any], affine: NDArray[Any], *, series: str = UID, **more: Any) -> None:
+def edit(path: Path, change: Edit) -> None:
+    """Change a DICOM file in place."""
+    part = pydicom.dcmread(path)
+    change(part)
+    part.save_as(path)
+
+
+def _begun(kind: UID, series: str, image: NDArray[Any]) -> FileDataset:
+    """A file for slices of a volume [X, Y, Z], without voxels yet."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = kind, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    one = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    one.SOPClassUID, one.SOPInstanceUID, one.SeriesInstanceUID = kind, meta.MediaStorageSOPInstanceUID, series
+    one.Columns, one.Rows = image.shape[:2]
+    one.BitsAllocated = one.BitsStored = 16
+    one.HighBit, one.PixelRepresentation, one.SamplesPerPixel = 15, 0, 1
+    one.PhotometricInterpretation = "MONOCHROME2"
+    return one
+
+
+def write_series(folder: Path, image: NDArray[Any], affine: NDArray[Any], *, series: str = SERIES, **more: Any) -> None:
     """Slices of a volume [X, Y, Z] whose third axis is the stack, under names in a shuffled order."""
     folder.mkdir(parents=True, exist_ok=True)
     lps = LPS @ affine
     edges = np.linalg.norm(lps[:3, :3], axis=0)
     for k in np.random.default_rng(0).permutation(image.shape[2]):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        one = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-        one.SOPClassUID, one.SOPInstanceUID, one.SeriesInstanceUID = (
-            CTImageStorage,
-            meta.MediaStorageSOPInstanceUID,
-            series,
-        )
-        one.Columns, one.Rows = image.shape[:2]
+        one = _begun(CTImageStorage, series, image)
         one.PixelSpacing = [float(edges[1]), float(edges[0])]
         one.ImageOrientationPatient = [*(lps[:3, 0] / edges[0]), *(lps[:3, 1] / edges[1])]
         one.ImagePositionPatient = list(map(float, (lps @ [0, 0, k, 1])[:3]))
-        one.BitsAllocated = one.BitsStored = 16
-        one.HighBit, one.PixelRepresentation, one.SamplesPerPixel = 15, 0, 1
-        one.PhotometricInterpretation, one.RescaleSlope, one.RescaleIntercept = "MONOCHROME2", 1, -1024
+        one.RescaleSlope, one.RescaleIntercept = 1, -1024
         one.PixelData = (image[:, :, k].T.astype(np.int32) + 1024).astype(np.uint16).tobytes()
         for key, value in more.items():
             setattr(one, key, value)
@@ -48,15 +65,8 @@ def write_frames(path: Path, image: NDArray[Any], affine: NDArray[Any], *, inter
     """The same as one enhanced multi-frame file; ``intercepts`` for each frame, -1024 in all of them otherwise."""
     lps = LPS @ affine
     edges = np.linalg.norm(lps[:3, :3], axis=0)
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = EnhancedCTImageStorage, ExplicitVRLittleEndian
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    one = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    one.SOPClassUID, one.SOPInstanceUID, one.SeriesInstanceUID = EnhancedCTImageStorage, generate_uid(), UID
-    one.Columns, one.Rows, one.NumberOfFrames = map(int, image.shape)
-    one.BitsAllocated = one.BitsStored = 16
-    one.HighBit, one.PixelRepresentation, one.SamplesPerPixel = 15, 0, 1
-    one.PhotometricInterpretation = "MONOCHROME2"
+    one = _begun(EnhancedCTImageStorage, SERIES, image)
+    one.NumberOfFrames = image.shape[2]
     measures, turn = Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = [float(edges[1]), float(edges[0])], float(edges[2])
     turn.ImageOrientationPatient = [*(lps[:3, 0] / edges[0]), *(lps[:3, 1] / edges[1])]

@@ -247,14 +247,6 @@ def test_the_profile_holds_what_notebooks_share(path: Path) -> None:
     assert not any(setting.startswith("data.") for setting in values["SETTINGS"])
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_links_lead_to_notebooks(path: Path) -> None:
-    for kind, text in sources(path):
-        if kind == "markdown":
-            for target in re.findall(r"\]\(([\w./]+\.ipynb)\)", text):
-                assert (path.parent / target).is_file(), target
-
-
 @pytest.mark.parametrize(
     ("outputs", "fault"),
     [

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.broken import flip
 from safetensors.numpy import load_file
 
 from mixcl import cli, evaluate, files, results, trainer
@@ -289,13 +290,6 @@ def edit(path: Path, change: Callable[[Any], object]) -> None:
     sealed = value.pop(files.SEAL, None) is not None
     change(value)
     (files.write_sealed if sealed else files.write_json)(path, value)
-
-
-def flip(path: Path) -> None:
-    """Change one bit in the last part of a file."""
-    raw = bytearray(path.read_bytes())
-    raw[-100] ^= 1
-    path.write_bytes(raw)
 
 
 def first(folder: Path, pattern: str) -> Path:

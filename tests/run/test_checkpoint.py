@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.broken import flip
 from torch import nn
 
 from mixcl import files
@@ -45,13 +46,6 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_nothing_to_restore(tmp_path: Path) -> None:
     assert checkpoint.restore(tmp_path, *small()) == {}
-
-
-def flip(path: Path) -> None:
-    """One bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 16
-    path.write_bytes(content)
 
 
 def places(folder: Path) -> list[str]:
