@@ -3,6 +3,7 @@
 # have more; a library that is left to choose takes the widest it finds, and another order of additions with it.
 # `python -m mixcl.run.determinism` says what is in force.  Runs on a GPU are not decided by these.
 # MIXCL_BITS=free leaves all but the threads to the libraries: faster where there is AVX-512, and no promise.
+# shellcheck shell=bash
 for name in "${!OMP_@}" "${!GOMP_@}" "${!KMP_@}" "${!MKL_@}" "${!DNNL_@}" "${!ONEDNN_@}" "${!OPENBLAS_@}" "${!NPY_@}"; do
     unset "$name" # ONEDNN_DEFAULT_FPMATH_MODE, for one, computes in bf16
 done

@@ -5,6 +5,8 @@ set -euo pipefail
 
 here=$(realpath -- "$(dirname -- "${BASH_SOURCE[0]}")")
 
+parts="prepare, pretrain, table1, table2, effects, map or figures"
+
 usage() {
     cat <<TEXT
 usage: reproduce/run_all.sh [--profile NAME] [--out DIR] [--cores N] [--gpus N] [--only WHAT] [--set KEY=VALUE]...
@@ -15,7 +17,7 @@ $(basename -s .yaml "$here"/profiles/*.yaml | paste -sd" " | fold -sw 96 | sed "
   --out DIR        folder of results (default: results/NAME in the repository)
   --cores N        processor cores to use (default: all); a job takes run.threads of them
   --gpus N         GPUs to use, one a job (default: all that CUDA_VISIBLE_DEVICES leaves visible; 0: the processor)
-  --only WHAT      prepare, pretrain, table1, table2, effects, map or figures, with what it needs
+  --only WHAT      $parts, with what it needs
   --set KEY=VALUE  change one setting, for example --set finetune.epochs=500
   --dry-run        show the jobs that would run and how long they would take, and run none
   --slurm DIR      send the jobs to SLURM, as DIR/config.yaml says (see reproduce/slurm); --cores is then jobs at a time
@@ -50,7 +52,7 @@ done
 [[ $cores =~ ^[1-9][0-9]*$ ]] || fail "--cores $cores: give a number of cores, 1 or more"
 [[ $gpus =~ ^[0-9]*$ ]] || fail "--gpus $gpus: give a number of GPUs, 0 or more"
 case $only in all | prepare | pretrain | table1 | table2 | effects | map | figures) ;; *)
-    fail "--only $only: choose prepare, pretrain, table1, table2, effects, map or figures" ;; esac
+    fail "--only $only: choose $parts" ;; esac
 [ -z "$slurm" ] || [ -f "$slurm/config.yaml" ] || fail "--slurm $slurm: no config.yaml there; copy reproduce/slurm"
 
 source "$here/setup.sh"

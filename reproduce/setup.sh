@@ -183,7 +183,8 @@ mixcl_set_up() {
     if [ "$mixcl_own" = yes ]; then
         mixcl_alone "$mixcl_root" mixcl_set_up_own
         if [ "${VIRTUAL_ENV:-}" != "$mixcl_env" ]; then
-            export MIXCL_ACTIVATE="source $(printf %q "$mixcl_env")/bin/activate"
+            MIXCL_ACTIVATE="source $(printf %q "$mixcl_env")/bin/activate"
+            export MIXCL_ACTIVATE
             mixcl_say "to have mixcl and jupyter in your own shell: $MIXCL_ACTIVATE"
         fi
         export VIRTUAL_ENV="$mixcl_env"
