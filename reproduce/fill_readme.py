@@ -1,10 +1,10 @@
-"""Write the numbers of README.md's "Does it work?" from figures/map and figures/epochs, as far as these are there.
+"""Write the numbers of the pages: "Does it work?" from figures/, what was measured from reproduce/bench and expected.
 
     python reproduce/fill_readme.py            # figures/update.sh calls it
-    python reproduce/fill_readme.py --check    # exit code 1 when README.md is not up to date
+    python reproduce/fill_readme.py --check    # exit code 1 when a page is not up to date
 
-What the map says in words, and a table of MixCL against training from scratch with the fewest labels and with all, and
-with the fewest on phantoms of another seed.
+"Does it work?" is what the map says in words, and a table of MixCL against training from scratch with the fewest labels
+and with all, and with the fewest on phantoms of another seed, as far as these are there; the others are in measured.py.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from measured import data, main_job_step, paper_plan, plans, steps
 
 from mixcl.results import gains, paper
 from mixcl.results.runs import rank
@@ -25,24 +27,32 @@ from mixcl.spreadsheet import read_csv
 ROOT = Path(__file__).resolve().parents[1]
 README, MAP, EFFECTS = ROOT / "README.md", ROOT / "figures/map/map.csv", ROOT / "figures/epochs/effects.csv"
 AGAIN = ROOT / "figures/replication/effects.csv"
-BEGIN, END = "<!-- does-it-work:begin -->", "<!-- does-it-work:end -->"
 HEADER = "| [Table 1](figures/epochs) | pairs | scratch | MixCL | points | 95 % | claim; Holm: {} |"
 
 
 def main(arguments: list[str]) -> int:
-    """Fill the table, or say whether it is filled."""
-    before = README.read_text(encoding="utf-8")
-    table = "\n".join([BEGIN, *words(), *rows(), END])
-    after, places = re.subn(f"{BEGIN}.*{END}", lambda _: table, before, flags=re.DOTALL)
-    if places != 1:
-        print(f"{README}: needs the line {BEGIN} and below it {END}, once")
-        return 2
-    if "--check" not in arguments:
-        README.write_text(after, encoding="utf-8")
-        return 0
-    if after != before:
-        print(f"{README}: the table is not that of figures/; run python reproduce/fill_readme.py")
-    return int(after != before)
+    """Fill the pages, or say which is not up to date."""
+    old = 0
+    for name, (page, lines) in BLOCKS.items():
+        before = page.read_text(encoding="utf-8")
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        block = "\n".join([begin, *lines(), end])
+        after, places = re.subn(f"{begin}.*{end}", lambda _, block=block: block, before, flags=re.DOTALL)
+        if places != 1:
+            print(f"{page}: needs the line {begin} and below it {end}, once")
+            return 2
+        if "--check" not in arguments:
+            page.write_text(after, encoding="utf-8")
+        elif after != before:
+            old = 1
+            print(f"{page}: {name} is not that of the committed files; run python reproduce/fill_readme.py")
+    return old
+
+
+def does_it_work() -> Iterator[str]:
+    """What the map says of MixCL, and the table."""
+    yield from words()
+    yield from rows()
 
 
 def words() -> Iterator[str]:
@@ -96,6 +106,17 @@ def _claim(row: Mapping[Any, Any]) -> str:
     verdict = paper.claim_verdict(row["low"], row["high"], least)
     return "none" if math.isnan(least) else f"≥ {100 * least:+.1f}: {verdict}"
 
+
+BENCH, REPRODUCE = ROOT / "reproduce/bench/README.md", ROOT / "reproduce/README.md"
+BLOCKS: dict[str, tuple[Path, Callable[[], Iterable[str]]]] = {
+    "does-it-work": (README, does_it_work),
+    "plans": (REPRODUCE, plans),
+    "paper-plan": (REPRODUCE, paper_plan),
+    "steps": (BENCH, steps),
+    "main-job-step": (BENCH, main_job_step),
+    "data": (BENCH, data),
+}
+"""What stands between markers of a name: on which page, and its lines."""
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

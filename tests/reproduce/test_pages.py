@@ -78,8 +78,23 @@ def test_notebooks_that_the_readme_names_by_number_have_an_address() -> None:
     assert named == {path.name[:2] for path in (ROOT / "notebooks").glob("*.ipynb")}
 
 
-def test_readme_table_is_that_of_the_committed_effects(capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_of_the_pages_are_those_of_the_committed_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert fill_readme.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_a_page_is_filled_between_its_markers_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, begin, end = tmp_path / "page.md", "<!-- a:begin -->", "<!-- a:end -->"
+    monkeypatch.setattr(fill_readme, "BLOCKS", {"a": (page, lambda: ["1", r"\2"])})
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    assert fill_readme.main(["--check"]) == 1
+    assert "a is not that of the committed files" in capsys.readouterr().out
+    assert fill_readme.main([]) == fill_readme.main(["--check"]) == 0
+    assert page.read_text() == f"before\n{begin}\n1\n\\2\n{end}\nafter\n"
+    page.write_text(f"{end}\n{begin}\n")
+    assert fill_readme.main([]) == 2
+    assert "needs the line <!-- a:begin -->" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["map", "points"])
@@ -100,11 +115,11 @@ def test_readme_table_is_filled_when_there_are_effects_and_emptied_when_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme, effects = tmp_path / "README.md", tmp_path / "effects.csv"
-    monkeypatch.setattr(fill_readme, "README", readme)
+    monkeypatch.setattr(fill_readme, "BLOCKS", {"does-it-work": (readme, fill_readme.does_it_work)})
     monkeypatch.setattr(fill_readme, "EFFECTS", effects)
     monkeypatch.setattr(fill_readme, "MAP", tmp_path / "map.csv")
     monkeypatch.setattr(fill_readme, "AGAIN", tmp_path / "again.csv")
-    empty = f"before\n{fill_readme.BEGIN}\n{fill_readme.END}\nafter\n"
+    empty = "before\n<!-- does-it-work:begin -->\n<!-- does-it-work:end -->\nafter\n"
     readme.write_text(empty)
     assert fill_readme.main(["--check"]) == 0
     effects.write_text(
@@ -176,10 +191,6 @@ def test_equations_have_a_function_a_notebook_and_a_test(row: list[str]) -> None
         resolve_name(f"mixcl.{name}")
     for name in code(tests):
         assert (ROOT / "tests" / name).is_file()
-
-
-def test_every_equation_is_in_the_table() -> None:
-    assert {f"Eq. {number}" for number in range(2, 8)} <= {row[0] for row in EQUATIONS}
 
 
 READING_ROWS = table(READINGS)
