@@ -93,6 +93,12 @@ def seconds_of(rule: str, config: Experiment, costs: dict[str, Any]) -> float:
     return seconds
 
 
+def plan_seconds(config: Experiment, costs: dict[str, Any]) -> float:
+    """Seconds of one core that the whole plan takes, the tables' and figures' own computing left out."""
+    rules = ["prepare", *(job.name for job in pretrainings(config)), *kernels(config), *NOTEBOOKS]
+    return sum(seconds_of(rule, config, costs) for rule in rules)
+
+
 def samples(job: Job, config: Experiment) -> int:
     """Patches (of a pre-training: samples) that a job trains on, all steps together."""
     mine, number = with_settings(config, job.settings), cases(config)
@@ -137,9 +143,7 @@ def verdict(total: float, cores: int, gpus: int, costs: dict[str, Any]) -> str:
 def without_gpu(config: Experiment, cores: int) -> str:
     """A sentence on how long the whole plan takes on a processor, where that is more than `LONG` seconds."""
     costs = read_costs(config)
-    rules = ["prepare", *(job.name for job in pretrainings(config)), *NOTEBOOKS]
-    rules += kernels(config)
-    seconds = sum(seconds_of(rule, config, costs) for rule in rules) / cores if costs else 0.0
+    seconds = plan_seconds(config, costs) / cores if costs else 0.0
     if seconds < LONG:
         return ""
     return (

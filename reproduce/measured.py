@@ -20,9 +20,8 @@ import dry_run
 import gpu_plan
 
 from mixcl.config import load_profile
-from mixcl.config.settings import Experiment
 from mixcl.files import human
-from mixcl.run.jobs import finetunings, kernels, pretrainings
+from mixcl.run.jobs import finetunings, pretrainings
 
 MEASURED = Path(__file__).resolve().parent / "bench" / "measured"
 PLANS = ("smoke", "phantom", "fair", "map", "points", "handover", "stopped", "replication")
@@ -148,20 +147,15 @@ def data() -> Iterator[str]:
 def plans() -> Iterator[str]:
     """How long whole plans take, as ``--dry-run`` reckons it."""
     configs = {name: load_profile(name) for name in PLANS}
-    spans = ", ".join(f"`{name}` {dry_run.span(seconds(config))}" for name, config in configs.items())
+    spans = ", ".join(
+        f"`{name}` {dry_run.span(dry_run.plan_seconds(config, dry_run.read_costs(config)))}"
+        for name, config in configs.items()
+    )
     costs = dry_run.read_costs(configs["phantom"])
     yield from paragraph(
         f"""On one core of an {costs["machine"]["cpu"]}, reckoned from `expected/costs-*.json`, without tables and
         figures: {spans}. A job of `phantom` takes up to {costs["pretrain_gb"]:.1f} GB."""
     )
-
-
-def seconds(config: Experiment) -> float:
-    """Of one core, for all trainings of a plan."""
-    costs = dry_run.read_costs(config)
-    rules = ["prepare", *(job.name for job in pretrainings(config))]
-    rules += kernels(finetunings(config), config.run.folds_a_kernel)
-    return sum(dry_run.seconds_of(rule, config, costs) for rule in rules)
 
 
 def paper_plan() -> Iterator[str]:
