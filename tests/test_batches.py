@@ -221,7 +221,7 @@ def test_a_scan_that_is_cut_while_a_run_reads_it_is_named(
     if when == "before":
         os.truncate(image, 4096)
     else:  # between the look at the size and the reading
-        monkeypatch.setattr(patches, "fetch", lambda *_: os.truncate(image, 4096))
+        monkeypatch.setattr(patches, "prefetch", lambda *_: os.truncate(image, 4096))
     pairs, told = batches.PairDataset(cases, smoke, 4), tmp_path / "told"
     if not (child := os.fork()):
         os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)

@@ -20,7 +20,7 @@ from helpers import hostile
 
 from mixcl.data.check.findings import thumbnail
 from mixcl.data.check.image_rules import Scene
-from mixcl.lessons.scene import sketch
+from mixcl.figures.style import Sketch
 from mixcl.run import gpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -321,7 +321,7 @@ def test_pictures_are_the_right_way_up_whatever_matplotlibrc_says(tmp_path: Path
     view = Scene(image, np.zeros(image.shape, np.uint8), np.ones(3), {})
 
     def drawn() -> bytes:
-        with sketch(1, 1) as (figure, ax):
+        with Sketch.sized(4, 3) as (figure, ax):
             ax.imshow(image[..., 0])
         sides.plot(tmp_path / "bench.png", "a", {"b": 2.0}, None)
         return thumbnail(view) + figure._repr_png_()[0] + (tmp_path / "bench.png").read_bytes()
