@@ -44,8 +44,8 @@ def generator(*key: int) -> torch.Generator:
 
 
 class PatchDataset(Dataset[dict[str, Any]], ABC):
-    """Samples: ``image`` float32 [n, 1, E, E, E] in [0, 1], ``label`` uint8 [n, E, E, E], the numbers ``sample`` and
-    ``collection``, which is that of theirs in ``config.data.pretrain``, or -1."""
+    """Samples: ``image`` float32 [n, 1, E, E, E] in [0, 1], ``label`` uint8 [n, E, E, E], ``sample``, its number, and
+    ``collection``, the place of its collection in ``config.data.pretrain``, or -1; both int."""
 
     def __init__(self, cases: Sequence[Case], config: Experiment, seed: int, length: int) -> None:
         self.cases, self.config, self.seed, self.length = tuple(cases), config, seed, length

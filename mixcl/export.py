@@ -59,8 +59,10 @@ def about(run: Path, config: Experiment | None = None) -> dict[str, Any]:
     config = config or made
     stages = ("prepare", "pretrain", *(["finetune"] if card.get("task") else []))
     was, now = (flat({name: part for s in stages for name, part in deciding(c, s).items()}) for c in (made, config))
-    if other := next((key for key, value in now.items() if was.get(key) != value), None):
-        text = f"was trained with {other} = {was.get(other)!r}, not {now[other]!r}"
+    if card.get("task"):  # its folds decided which scans it was trained on
+        was["grid.n_folds"], now["grid.n_folds"] = made.grid.n_folds, config.grid.n_folds
+    if other := next((key for key in now | was if was.get(key) != now.get(key)), None):
+        text = f"was trained with {other} = {was.get(other)!r}, not {now.get(other)!r}"
         raise InputError(f"{run}: {text}; leave that out, or train it anew")
     _, description = read_weights(run)
     if description["id"] != card.get("weights"):

@@ -76,9 +76,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """The same of a folder that one process at a time writes: a new one beside ``path``, then in its place.
+    """A folder that one process at a time writes: a new one beside ``path``, then in its place.
 
-    What a kill leaves, ``.tmp-NAME`` or ``.old-NAME``, goes when ``path`` is next written.
+    Where the block fails, the old one stays.  A kill between two renames leaves none at ``path``; what a kill leaves,
+    ``.tmp-NAME`` or ``.old-NAME``, goes when ``path`` is next written.  Files in it are synced by their writers alone.
     """
     draft, old = (path.with_name(f".{state}-{path.name}") for state in ("tmp", "old"))
     with writing(path):

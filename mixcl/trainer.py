@@ -175,8 +175,8 @@ class _Loop:
 
     def run(self, step: Step, kept: nn.Module) -> Path:
         """Train to the last step, from where the run was left; ``kept`` is what the finished run keeps."""
-        started = time.perf_counter()
         with twins.shared(self.accelerator, self.folder, self.card, self.restart != "always"):
+            started = time.perf_counter()  # without the wait for a twin
             finished = checkpoint.finished(self.folder)
             before = {} if finished else checkpoint.restore(self.folder, self.plain, self.optimizer, self._warn)
             first = self.steps if finished else int(before.get("step", 0))

@@ -252,8 +252,10 @@ def test_an_export_has_the_settings_that_are_given(
         ("evaluate.overlpa=0", "did you mean 'overlap'"),
         ("finetune.transfer=half", "'finetune.transfer': input should be 'encoder', 'vit' or 'all' (got 'half')"),
         ("model.patch=64", "pretrain: was trained with model.patch = 32, not 64; leave that out, or train it anew"),
+        ("data.phantom.counts={}", "was trained with data.phantom.counts."),
+        (f"grid.n_folds=3 --run {FINETUNED}", "was trained with grid.n_folds = 5, not 3"),
     ):
-        code, text, err = run(capsys, "export", *of, "--to", str(tmp_path / "no.safetensors"), "--set", wrong)
+        code, text, err = run(capsys, "export", *of, "--to", str(tmp_path / "no.safetensors"), "--set", *wrong.split())
         assert (code, text) == (2, "")
         assert sentence in err.splitlines()[-1]
     assert not (tmp_path / "no.safetensors").exists()

@@ -115,7 +115,7 @@ def export(
     """Write a network that others can use.
 
     Of a pre-training an encoder that a stock MONAI UNETR loads; of a fine-tuning its weights, or a MONAI bundle.  The
-    settings are those of the run; what decided its weights stays.
+    settings are those of the run, or of --profile how to evaluate; --set of what decided its weights is refused.
     """
     config, _, job = shared.open_run(run, profile, overrides, out, err=True)  # standard output is Python
     from mixcl.export import export as write

@@ -22,7 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from mixcl import cli, evaluate, trainer
 from mixcl.config.settings import Experiment
 from mixcl.errors import InputError
-from mixcl.run import checkpoint, determinism, record, signals
+from mixcl.run import checkpoint, determinism, folders, record, signals
 
 STEPS = {"steps": 5, "log_every": 4, "checkpoint_every": 100, "probe_every": 0}
 
@@ -191,7 +191,7 @@ def test_a_command_that_does_not_train_is_stopped_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("restart", ["never", "changed", "always"])
-def test_two_do_not_train_in_one_folder(config: Experiment, tmp_path: Path, restart: record.Restart) -> None:
+def test_two_do_not_train_in_one_folder(config: Experiment, tmp_path: Path, restart: folders.Restart) -> None:
     folder = record.run_folder(tmp_path, "pretrain")
     record.write_card(folder, {"job": "pretrain", "decides": {}})
     other = change(config, loss={"alpha": 0.5})
