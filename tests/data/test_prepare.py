@@ -20,6 +20,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.broken import flip
 from helpers.faults import with_header
 from helpers.preparing import settings
 from helpers.volumes import affine_of, save, scan, write_case
@@ -183,12 +184,6 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
 
 
-def flip_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(bytes(data))
-
-
 def pixdim(*edges: float) -> list[float]:
     return [1.0, *edges, 0, 0, 0, 0]
 
@@ -214,7 +209,7 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
     "cut off image": (lambda i, s: cut(i, 0.5), r"imagesTr/bad.nii.gz: cut off or damaged .*; download or copy"),
     "cut off label": (lambda i, s: cut(s, 0.9), r"labelsTr/bad.nii.gz: cut off or damaged"),
     "cut off checksum": (lambda i, s: cut(i, 0.9999), r"imagesTr/bad.nii.gz: cut off or damaged"),
-    "damaged": (lambda i, s: flip_byte(i), r"imagesTr/bad.nii.gz: cut off or damaged"),
+    "damaged": (lambda i, s: flip(i), r"imagesTr/bad.nii.gz: cut off or damaged"),
     "not gzip": (
         lambda i, s: i.write_bytes(gzip.decompress(i.read_bytes())),
         r"bad.nii.gz: not a gzip file although it ends in .gz; compress it, or name it .nii",
@@ -630,3 +625,18 @@ def test_a_disk_that_is_not_mounted_takes_nothing_away(raw: Path, tmp_path: Path
     with pytest.raises(InputError, match="unmounted"):
         run(tmp_path / "unmounted", tmp_path / "out")
     assert [case.id for case in Store(tmp_path / "out/data/store").cases("own")] == ["good"]
+
+
+def test_a_place_that_may_not_be_looked_into_is_the_disks_fault(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(folder: Path) -> bool:
+        raise PermissionError(13, os.strerror(13), str(folder))
+
+    run(raw, tmp_path)
+    monkeypatch.setattr("mixcl.data.prepare.case.is_own", closed)
+    monkeypatch.setattr(module, "kept", lambda job: None)
+    monkeypatch.setattr(module, "outcomes", lambda function, jobs, _: (function(*job) for job in jobs))  # in here
+    with pytest.raises(InputError, match="own/good: must not be written; mend its permissions"):
+        run(raw, tmp_path)
+    assert (tmp_path / "data/store/own/index.json").is_file()

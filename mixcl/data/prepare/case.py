@@ -174,7 +174,9 @@ def _put(
     """Write a case, whole or not at all; only what was one is replaced."""
     hashes = {"image": arrays.content_of(scan), "label": arrays.content_of(labels)}
     points: dict[str, Any] = {str(v): voxels for v, voxels in arrays.draw_foreground(labels, hashes["label"]).items()}
-    if target.exists() and not is_own(target):
+    with writing(target):
+        foreign = target.exists() and not is_own(target)
+    if foreign:
         raise InputError(f"{target}: is there and is no prepared case; choose another data.store", "machine")
     with whole_folder(target) as draft:
         np.save(draft / "image.npy", scan)
