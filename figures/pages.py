@@ -25,7 +25,9 @@ def page(folder: Path, title: str) -> str:
     lines = [
         f"# Figures: {title}",
         "",
-        "A run drew them and `figures/update.sh` copied them; `figures/pages.py` wrote this page.",
+        "A run drew them and `figures/update.sh` copied them"
+        + (", but for those that `framework.py` and `public_curves.py` draw" if folder == HERE else "")
+        + "; `figures/pages.py` wrote this page.",
         "",
     ]
     for name in names:

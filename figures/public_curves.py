@@ -139,7 +139,7 @@ def line(
     drawn = np.flatnonzero(ink.sum(axis=0) > 128)
     heights = np.polyval(y, (ink * np.arange(top + 1, bottom)[:, None]).sum(axis=0)[drawn] / ink.sum(axis=0)[drawn])
     end = np.polyval(x, drawn[-1] + left + 1)
-    points = at[0] + at[1] * np.arange(round((end - at[0]) / at[1]) + 1)
+    points = at[0] + at[1] * np.arange(round(float(end - at[0]) / at[1]) + 1)
     within = np.polyval(x, drawn[:, None] + left + 1 + np.linspace(-0.45, 0.45, 10))
     weights = np.stack([np.interp(within, points, unit).mean(axis=1) for unit in np.eye(len(points))], axis=1)
     fitted: NDArray[np.float64] = np.linalg.lstsq(weights, heights, rcond=None)[0]

@@ -35,4 +35,4 @@ else
     [ "$(wc -l < "$to/effects_organs.csv")" -gt 1 ] || rm -- "$to"/effects_organs.{csv,md}
 fi
 python "$here/pages.py"
-python "$here/../reproduce/fill_readme.py"    # the table of "Does it work?"
+python "$here/../reproduce/fill_readme.py"    # the numbers of all pages

@@ -67,6 +67,7 @@ def main() -> int:
 def _lab(folder: Path) -> Iterator[str]:
     """JupyterLab over copies of the notebooks; its address."""
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    (folder / "figures").symlink_to(ROOT / "figures")  # whose scripts and pictures notebooks 00 and 31 use
     for name, text in SETTINGS.items():
         path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)

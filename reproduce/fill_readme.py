@@ -21,7 +21,7 @@ from measured import data, main_job_step, paper_plan, plans, steps
 
 from mixcl.results import gains, paper
 from mixcl.results.runs import rank
-from mixcl.results.wording import alone, extent, interval, title
+from mixcl.results.wording import alone, count, extent, interval, title
 from mixcl.spreadsheet import read_csv
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,18 +59,22 @@ def words() -> Iterator[str]:
     """What the map says of MixCL: at how many of its points the gain is told from 0, and where it is least and most."""
     if not MAP.is_file():
         return
-    table = read_csv(MAP).query("start == 'mixcl'")
-    (arm,) = gains.summary(table).to_dict("records")
+    whole = read_csv(MAP)
+    table = whole.query("start == 'mixcl'")
+    if table.empty:
+        return
+    (arm,) = gains.summary(whole).query("start == 'mixcl'").to_dict("records")
     ends = [
         f"{100 * row['difference']:+.1f} points {interval(100 * row['low'], 100 * row['high'], 1)} at {row['steps']} "
         f"steps and a rate of {row['rate']:g} (Dice from scratch {row['scratch']:.3f})"
         for row in gains.extremes(table).to_dict("records")
     ]
+    where = "one length and rate" if arm["points"] == 1 else f"{arm['points']} lengths and rates"
     adjusted = f"{arm['ahead_holm']} and {arm['behind_holm']} after Holm's adjustment"
     text = (
-        f"{title(arm['task'])} with {arm['percent']:g} % of the labels, MixCL, {arm['points']} lengths and rates, "
-        f"{extent(table['n'])} pairs each ({arm['n_seeds']} pre-trainings): ahead of training from scratch by its 95 % "
-        f"interval at {arm['ahead']}, behind at {arm['behind']} "
+        f"{title(arm['task'])} with {arm['percent']:g} % of the labels, MixCL, {where}, "
+        f"{extent(table['n'])} pairs each ({count(arm['n_seeds'], 'pre-training')}): ahead of training from scratch "
+        f"by its 95 % interval at {arm['ahead']}, behind at {arm['behind']} "
         f"({adjusted if arm['tested'] else 'too few pairs for a test'}); from {ends[0]} to {ends[-1]}."
     )
     yield from (*textwrap.wrap(text, 100, break_on_hyphens=False), "")

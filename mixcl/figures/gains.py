@@ -27,6 +27,7 @@ def gain_heatmap(table: pd.DataFrame, best: pd.DataFrame, start: str = FULL) -> 
     """
     rows, best = table[table["start"] == start], best[best["start"] == start]
     task, percent = rows[["task", "percent"]].iloc[0]
+    rows, best = (part[(part["task"] == task) & (part["percent"] == percent)] for part in (rows, best))
     most = rows["scratch"].max()  # of the map's points; a longer training may have more
     with Plot.grid(3, 3, 3.6, 3.0) as (figure, (gain, alike, curves)):
         _cells(gain, rows, 100 * rows["difference"], [_with_interval(row) for row in rows.to_dict("records")])

@@ -12,7 +12,7 @@ from mixcl.errors import InputError
 from mixcl.results.notes import sentences
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import CELL, LEARNED, REFERENCE
-from mixcl.results.wording import arm_title, interval, title
+from mixcl.results.wording import arm_title, interval_texts, title
 from mixcl.results.write import Table, make_table
 from mixcl.run.jobs import FULL
 
@@ -73,7 +73,7 @@ def verdicts(table: Table) -> pd.DataFrame:
         where=[f"{title(task)} {percent:g} %" for task, percent in zip(rows["task"], rows["percent"], strict=True)],
         size=rows["difference"].abs(),
         points=[f"{100 * difference:+.1f}" for difference in rows["difference"]],
-        interval=[interval(100 * low, 100 * high, 1) for low, high in zip(rows["low"], rows["high"], strict=True)],
+        interval=interval_texts(rows, 1, 100),
     )
 
 

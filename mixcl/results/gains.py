@@ -56,10 +56,13 @@ def write_map(out: Path, plan: Experiment | None = None) -> Gains:
     rows, folder = trainings(out, plan), out / "tables"
     made = Gains(rows, gain_map(rows), tuned(rows), organs_found(rows), features(rows, out))
     write_table(folder, "map", made.map, [_text_table(made.map)])
-    for name, table in {"trainings": rows[TRAINING], "tuned": made.tuned, "found": made.found}.items():
+    tables = {"trainings": rows[TRAINING], "found": made.found}
+    if rows["rate"].nunique() > 1:
+        tables["tuned"] = made.tuned
+    else:
+        (folder / "tuned.csv").unlink(missing_ok=True)
+    for name, table in tables.items():
         write_text(folder / f"{name}.csv", csv(table))
-    if rows["rate"].nunique() == 1:
-        (folder / "tuned.csv").unlink()
     write_text(folder / "features.csv", to_csv(made.features))
     return made
 

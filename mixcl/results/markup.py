@@ -154,7 +154,7 @@ def link_pictures(page: BeautifulSoup, folder: Path) -> None:
 
 def link_pages(page: BeautifulSoup, here: str, pages: Mapping[str, str]) -> None:
     """Let links to files that have a page lead to it, relative to the page ``here``; of others leave the text."""
-    for link in page.find_all("a", href=LOCAL):
+    for link in page.find_all("a", href=LOCAL, class_=False):  # those with a class lead into the API reference
         path, mark, part = str(link["href"]).partition("#")
         if target := pages.get(path.rpartition("/")[2]):
             link.attrs = {"href": relative(target, here) + mark + part}
@@ -170,8 +170,10 @@ def link_readings(page: BeautifulSoup, numbers: Collection[str], to: str) -> Non
     >>> str(page)
     '<p>See <a href="readings.html#R9">R9</a>, <code>R9</code> and r9.</p>'
     """
+    from bs4 import NavigableString
+
     for text in page.find_all(string=READING):
-        if not text.find_parent(QUIET):
+        if type(text) is NavigableString and not text.find_parent(QUIET):  # a comment is another type
             parts = re.split(f"({READING.pattern})", text)
             text.replace_with(
                 *(page.new_tag("a", href=f"{to}#{part}", string=part) if part in numbers else part for part in parts)

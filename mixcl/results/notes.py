@@ -1,4 +1,4 @@
-"""What is said beside the tables: captions, notes, where the numbers come from.  The words are in sentences.txt."""
+"""What is said beside the tables: captions, notes, where numbers come from; most of the words are in sentences.txt."""
 
 import itertools
 from collections.abc import Iterator, Mapping

@@ -239,3 +239,20 @@ def test_arms_at_a_point_are_drawn_with_their_intervals(out: Path) -> None:
     assert short.get_title().startswith("40 steps at 0.001")
     assert len([line for line in long.lines if line.get_marker() == "o"]) == 1
     assert "not adjusted for the number of arms" in " ".join(figure.get_supxlabel().split())
+
+
+def test_a_best_rate_at_an_end_of_those_tried_is_marked(out: Path) -> None:
+    """By the cell of notebook 32."""
+    best = gains.tuned(gains.trainings(out))
+    book = json.loads((Path(__file__).parents[2] / "notebooks" / "32_when_does_it_help.ipynb").read_text())
+    (cell,) = (cell for cell in book["cells"] if "at_an_end" in "".join(cell["source"]))
+    for rates, marked in ((set(RATES), True), ({1e-4, *RATES, 1e-2}, False)):
+        shown: list[pd.DataFrame] = []
+        exec("".join(cell["source"]), {"best": best, "rates": rates, "display": shown.append})
+        assert set(shown[0]["rate at an end"]) == {marked}
+
+
+def test_a_map_of_two_shares_is_drawn_of_the_first(out: Path) -> None:
+    made = gains.write_map(out)
+    more = pd.concat([made.map, made.map.assign(percent=50.0)], ignore_index=True)
+    assert "15 % of the labels" in gain_heatmap(more, made.tuned).caption

@@ -109,9 +109,25 @@ def test_the_verdict_is_first_and_made_from_the_numbers(pages: dict[str, Links])
         page.text.index("Table 1. Dice"),
     )
     assert verdict < table < page.text.index("Run card")
-    assert "Table 1: by its 95 % intervals MixCL is ahead of training from scratch in 1, behind it in 0" in page.text
+    assert (
+        "Table 1: of 1 cell MixCL is, by its 95 % intervals, ahead of training from scratch in 1, behind" in page.text
+    )
     assert "2 pairs a cell (one pre-training) are too few for a test" in page.text
     assert "the data are phantoms made up by the computer" in page.text
+
+
+def test_equations_lead_into_the_api_reference(config: Experiment, out: Path) -> None:
+    (out / "site" / "api" / "mixcl").mkdir(parents=True)
+    (out / "site" / "api" / "mixcl" / "losses.html").write_text('<p id="identity_consistency"></p>')
+    page = Links(site.site(config, out).with_name("equations.html"))
+    assert "api/mixcl/losses.html#identity_consistency" in page.links
+    assert not any("identity_levels" in link for link in page.links)
+
+
+def test_comments_stay_comments() -> None:
+    page = markup.parsed("<p>R9<!-- R9 --></p>")
+    markup.link_readings(page, {"R9"}, "readings.html")
+    assert str(page) == '<p><a href="readings.html#R9">R9</a><!-- R9 --></p>'
 
 
 def test_no_p_where_there_can_be_none(pages: dict[str, Links]) -> None:
