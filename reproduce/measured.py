@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,14 +43,29 @@ def paragraph(text: str, indent: str = "") -> Iterator[str]:
 def steps() -> Iterator[str]:
     """The table of losses, sampler and steps."""
     reports = {name: report(name) for name in ("step", "sampler", "label_loss", "identity_loss", "augment", "checks")}
+    step = median(reports["step"]["seconds"]["ours"])
+    yield from ("| question | script | measured |", "|---|---|---|")
+    for question, scripts, result in _step_rows(reports, step):
+        yield f"| {question} | {', '.join(f'`{script}.py`' for script in scripts.split())} | {result} |"
+    cores = sorted({found["machine"]["cpu"] for found in reports.values()})
+    busy = [f"`{name}.py`" for name, found in reports.items() if found["clock"] == "process_time"]
+    clock = f", {', '.join(busy)} with `--processor`" if busy else ""
+    yield ""
+    yield from paragraph(
+        f"""On one core ({", ".join(cores)}), both sides in turn{clock}; [reports](measured) tell commit and seconds. A
+        step of `paper` took {step:.0f} s of the core."""
+    )
+
+
+def _step_rows(reports: Mapping[str, Any], step: float) -> Iterator[tuple[str, str, str]]:
+    """Question, scripts and what was measured; ``step`` is the seconds of a pre-training step of ``paper``."""
     ratio = {key: value for found in reports.values() for key, value in found["ratio"].items()}
-    step, loss = (median(reports[name]["seconds"]["ours"]) for name in ("step", "label_loss"))
+    loss = median(reports["label_loss"]["seconds"]["ours"])
     checks = {name: median(spent) for name, spent in reports["checks"]["seconds"].items()}
     more = 1e3 * (checks["checkpoint, checked"] - checks["checkpoint, bare"])
     wide = {name: kept / 1e6 for name, kept in reports["identity_loss"]["16 channels, 96^3"]["saved_bytes"].items()}
     flop = gpu_plan.FLOP["pretrain_sample"] / 1e9
-    yield from ("| question | script | measured |", "|---|---|---|")
-    for question, scripts, found in (
+    yield from (
         (
             "a pre-training step of `paper` against a bare UNETR over the same three views", "step",
             f"{ratio['step']:.2f} times as long, {ratio['step-memory']:.2f} times the saved memory",
@@ -68,8 +83,8 @@ def steps() -> Iterator[str]:
         ),
         (
             "Eq. 4 and 5, folded, against the wide maps of the two large levels", "identity_loss",
-            f"{ratio['identity_loss-16ch']:.2f} and {ratio['identity_loss-32ch']:.2f} times as fast; keeps "
-            f"{wide['ours']:.2f} MB instead of {wide['plain']:.0f}",
+            f"{ratio['identity_loss-16ch']:.2f} and {ratio['identity_loss-32ch']:.2f} times as fast; at the first it "
+            f"keeps {wide['ours']:.2f} MB instead of {wide['plain']:.0f}",
         ),
         (
             "distortions against MONAI's", "augment",
@@ -85,14 +100,7 @@ def steps() -> Iterator[str]:
             "FLOP and bytes against the device's ceilings", "roofline flop",
             f"{flop:,.0f} GFLOP a sample, counted; {flop / step:.0f} GFLOP/s in `step.py`",
         ),
-    ):  # fmt: skip
-        yield f"| {question} | {', '.join(f'`{script}.py`' for script in scripts.split())} | {found} |"
-    cores = sorted({found["machine"]["cpu"] for found in reports.values()})
-    yield ""
-    yield from paragraph(
-        f"""On one core ({", ".join(cores)}), both sides in turn, beside other work; [reports](measured) tell commit and
-        seconds. A step of `paper` took {step:.0f} s of the core."""
-    )
+    )  # fmt: skip
 
 
 def main_job_step() -> Iterator[str]:

@@ -1,9 +1,13 @@
-"""What the jobs of a profile cost, read from a run of it: time and memory of a step, a test case, a notebook.
+r"""What the jobs of a profile cost, read from a run of it: time and memory of a step, a test case, a notebook.
 
 A run of a few steps will do, since costs are per step.  `run_all.sh --dry-run` reads the result.
 
     python reproduce/bench/costs.py results/phantom --out reproduce/expected/costs-phantom.json
-    bash reproduce/run_all.sh --profile paper --out /tmp/few --set pretrain.steps=2 --set finetune.steps=2 ...
+    bash reproduce/run_all.sh --profile paper --only table1 --out /tmp/few --set run.threads=1 \
+        --set data.source=phantom --set 'data.phantom.counts={msd_pancreas: 2, msd_spleen: 5}' \
+        --set 'data.pretrain=[msd_pancreas]' --set 'data.finetune=[msd_spleen]' --set 'grid.folds=[0]' \
+        --set 'grid.percents={msd_spleen: [100]}' --set 'grid.ablation={}' --set finetune.steps=4 \
+        --set pretrain.steps=4 --set pretrain.batch=1 --set pretrain.gradients_every=0
     python reproduce/bench/costs.py /tmp/few --out reproduce/expected/costs-paper.json
 """
 
@@ -33,7 +37,7 @@ def main() -> None:
     pre, fine = ([job for job in jobs if ("case" in job) == wanted] for wanted in (False, True))
     report = json.loads((args.results / "data" / "report.json").read_text(encoding="utf-8"))
     costs = {
-        "profile": json.loads((args.results / "RUN.json").read_text(encoding="utf-8"))["profile"],
+        "profile": json.loads(paths[0].read_text(encoding="utf-8"))["profile"],
         "device": jobs[0]["device"],
         "pretrain_sample": median(job["sample"] for job in pre),
         "finetune_sample": median(job["sample"] for job in fine),

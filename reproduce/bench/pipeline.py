@@ -49,7 +49,7 @@ def main() -> None:
     most = max(patches, key=lambda w: patches[w])
     sides.report(
         "pipeline", args, {"pipeline": patches[most] / consumed}, **training.told(args, config), seconds_a_step=alone,
-        **rates, draw=lambda axes: _draw(axes, patches, consumed),
+        clock="perf_counter", **rates, draw=lambda axes: _draw(axes, patches, consumed),
     )  # fmt: skip
 
 

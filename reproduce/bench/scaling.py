@@ -68,11 +68,12 @@ def _measure(args: argparse.Namespace, config: Experiment, batch: int, classes: 
     device = torch.device(args.device)
     step, raw = training.Step(config, device, args.precision), training.raw(config, batch, device, classes)
     run = training.waited(partial(step, raw), device)
-    if device.type == "cuda":
+    spent = median(sides.seconds({"step": run}, args.repeats)["step"])
+    if device.type == "cuda":  # after steps: the first one makes AdamW's moments
         memory = training.peak_bytes(run, device)
     else:
         memory = sides.saved_bytes(lambda: step.forward(raw), step.objective.parameters())
-    return {"seconds": median(sides.seconds({"step": run}, args.repeats)["step"]), "bytes": memory}
+    return {"seconds": spent, "bytes": memory}
 
 
 def _label_share(args: argparse.Namespace) -> float:

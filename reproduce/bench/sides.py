@@ -24,7 +24,9 @@ def arguments(description: str | None, repeats: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=repeats, help="timings of each side, taken in turn")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--processor", action="store_true", help="seconds of the processor: for a machine that is busy")
+    parser.add_argument(
+        "--processor", action="store_true", help="processor seconds of sides timed in turn, for a busy machine"
+    )
     parser.add_argument("--out", help="JSON file to write")
     return parser
 

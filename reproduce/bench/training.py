@@ -124,7 +124,7 @@ def loader(
 
 
 def pace(loaded: Iterable[Any], use: Callable[[Any], object], device: torch.device) -> float:
-    """Mean seconds from one batch to the next, the first two left out."""
+    """Mean seconds by the wall from one batch to the next, the first two left out."""
     started, count = 0.0, 0
     for count, batch in enumerate(loaded, start=1):
         use(batch)

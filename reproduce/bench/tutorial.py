@@ -61,7 +61,7 @@ def main() -> None:
         print(f"{name}: {rate:.3g} samples/s")
     sides.report(
         "tutorial", args, ratios, **training.told(args, config), network=args.network, workers=args.workers,
-        samples_a_second=rates, seconds=found, scans=len(files),
+        samples_a_second=rates, seconds=found, scans=len(files), clock=f"{sides.clock.__name__}; loaders: wall",
         draw=partial(sides.bars, values=rates, label="samples a second"),
     )  # fmt: skip
 
