@@ -11,16 +11,11 @@ import pytest
 from mixcl.config import load_profile
 from mixcl.config.settings import Experiment
 
-LONGEST = ["workflow", "ranks", "trainer", "own_collections", "bench", "walkthrough", "environment"]
-"""Test files of 40 seconds and more on two cores, the longest first."""
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, then those with slow tests: none is left for the end, when other processes have no work."""
+    """Files with slow tests first, so that none is left for the end, when other processes have nothing to do."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    names = {item.path: item.path.stem.removeprefix("test_") for item in items}
-    place = {path: LONGEST.index(name) if name in LONGEST else len(LONGEST) for path, name in names.items()}
-    items.sort(key=lambda item: (place[item.path], -slow[item.path]))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
