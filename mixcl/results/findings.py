@@ -12,7 +12,7 @@ from mixcl.errors import InputError
 from mixcl.results.notes import sentences
 from mixcl.results.runs import read_runs
 from mixcl.results.statistics import CELL, LEARNED, REFERENCE
-from mixcl.results.wording import arm_title, interval_texts, title
+from mixcl.results.wording import arm_title, interval_texts, share_title, title
 from mixcl.results.write import Table, make_table
 from mixcl.run.jobs import FULL
 
@@ -70,7 +70,7 @@ def verdicts(table: Table) -> pd.DataFrame:
     sides = [neither, rows["low"] > 0, rows["high"] < 0]
     return rows.assign(
         verdict=np.select(sides, ["nothing learned", "ahead", "behind"], "not told apart"),
-        where=[f"{title(task)} {percent:g} %" for task, percent in zip(rows["task"], rows["percent"], strict=True)],
+        where=list(map(share_title, rows["task"], rows["percent"])),
         size=rows["difference"].abs(),
         points=[f"{100 * difference:+.1f}" for difference in rows["difference"]],
         interval=interval_texts(rows, 1, 100),

@@ -11,7 +11,7 @@ from mixcl.results.inference import FEWEST
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, UNKNOWN
 from mixcl.results.runs import Runs
 from mixcl.results.statistics import CELL, KEYS, LEARNED, Cell
-from mixcl.results.wording import INTERVAL, NO_P, PHANTOM, alone, arm_title, count, short, title
+from mixcl.results.wording import INTERVAL, NO_P, PHANTOM, alone, arm_title, count, share_title, short, title
 from mixcl.run.determinism import PINS
 
 PAIRS = (
@@ -105,8 +105,8 @@ def notes(number: int, runs: Runs, folds: pd.DataFrame) -> tuple[str, ...]:
     part, known, shares = runs.only(planned), {*runs.cells(1), *runs.cells(2)}, {cell[:2] for cell in planned}
     facts = {
         "planned": planned,
-        "slips": [(mark, _share(*key), TABLE1[key]) for key, mark in SLIPS.items()],
-        "outside": [_share(*key) for key in TABLE1 if key not in shares],
+        "slips": [(mark, share_title(*key), TABLE1[key]) for key, mark in SLIPS.items()],
+        "outside": [share_title(*key) for key in TABLE1 if key not in shares],
         "missing": list(_missing(runs, folds, number)),
         "repeated": list(_repeated(folds)),
         "unplanned": [_cell_name(cell) for cell in present if cell not in known],
@@ -132,9 +132,5 @@ def _repeated(folds: pd.DataFrame) -> Iterator[tuple[int, int, str, str]]:
             yield len(both), len(weights[cell]), _cell_name(cell), _cell_name(other)
 
 
-def _share(task: str, percent: float) -> str:
-    return f"{title(task)} {percent:g} %"
-
-
 def _cell_name(cell: Cell) -> str:
-    return f"{_share(*cell[:2])} {arm_title(cell[2])}"
+    return f"{share_title(*cell[:2])} {arm_title(cell[2])}"

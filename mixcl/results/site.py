@@ -14,7 +14,7 @@ from mixcl.results import markup
 from mixcl.results.findings import findings
 from mixcl.results.notes import TEMPLATES
 from mixcl.results.runs import rank
-from mixcl.results.wording import FIGURES, PHANTOM, arm_title, figure_title, job_title, title
+from mixcl.results.wording import FIGURES, PHANTOM, arm_title, figure_title, job_title, share_title
 from mixcl.run import jobs
 
 TABLES = {
@@ -221,7 +221,7 @@ def _notebooks(config: Experiment, out: Path, missing: list[str], sources: dict[
     folds = {}
     for job in jobs.finetunings(config):
         task, percent, arm, fold, seed = (job.parameters[key] for key in ("TASK", "PERCENT", "ARM", "FOLD", "SEED"))
-        what = f"{title(task)} {percent:g} %, {arm_title(arm)}, fold {fold}, seed {seed}"
+        what = f"{share_title(task, percent)}, {arm_title(arm)}, fold {fold}, seed {seed}"
         folds[out / "runs" / job.name / "11_finetune.ipynb"] = what
     for group, books in (("Walk-through", walk), ("Notebooks of this run", runs), ("folds", folds)):
         for path, what in books.items():

@@ -51,6 +51,11 @@ def title(task: str) -> str:
     return TITLES.get(task, task)
 
 
+def share_title(task: str, percent: float) -> str:
+    """A task and a share of its labels, as tables and sentences name them."""
+    return f"{title(task)} {percent:g} %"
+
+
 def arm_title(arm: str) -> str:
     """What an arm is called in tables, figures and sentences.
 

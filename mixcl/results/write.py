@@ -19,7 +19,7 @@ from mixcl.results.formats import MARK, MISSING, TextTable, csv, write_table
 from mixcl.results.paper import ARMS, SLIPS, TABLE1, TABLE2, TITLES, UNKNOWN
 from mixcl.results.runs import Runs, rank, read_runs
 from mixcl.results.statistics import CELL, KEYS, METRICS, REFERENCE, WEIGHTS, Cell
-from mixcl.results.wording import DIGITS, NAMES, alone, arm_title, interval, quoted_p, shown, title
+from mixcl.results.wording import DIGITS, NAMES, alone, arm_title, interval, quoted_p, share_title, shown, title
 from mixcl.run.jobs import FULL
 
 COLUMNS = ("Pct.", arm_title(REFERENCE), arm_title(FULL), "Diff.")
@@ -182,7 +182,7 @@ def _table2(table: Table, metric: str) -> tuple[Groups, list[list[str]]]:
             pairs += _over_pairs(table, metric, cell) or ["", ""]
         rows += [[*ours, *paper], *([[*pairs, *([""] * len(paper))]] if any(pairs[1:]) else [])]
     groups: Groups = [("", ("", *TABLE2))]
-    groups += [(f"{title(task)} {percent:g} %", (NAMES[metric], "Diff.")) for task, percent in columns]
+    groups += [(share_title(task, percent), (NAMES[metric], "Diff.")) for task, percent in columns]
     return [*groups, *([("", ("paper",))] if paper else [])], rows
 
 
